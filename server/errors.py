@@ -1,0 +1,95 @@
+"""Every way a request or a load can fail, named for what happened.
+
+This room knows nothing of gRPC or HTTP: `frontends` owns the one table from these classes to wire statuses.
+Messages follow Triton's wording wherever Triton has the case, because clients match on it.
+
+    ConvoyError
+    ├── InvalidRequest          the caller must change the request
+    ├── NotFound                no such model or version here
+    ├── Unsupported             a known operation that this server or model does not offer
+    ├── Unavailable             the same request may succeed later, or elsewhere
+    │   ├── NotReady            the version, or the server, is not serving yet or any more
+    │   ├── QueueFull           the model's queue has no room now
+    │   └── QueueTimeout        the request's own time in the queue ran out
+    ├── DeadlineExceeded        the caller's deadline passed before the batch ran
+    ├── Cancelled               the caller went away
+    ├── ExecutionFailed         the backend raised, or returned something impossible
+    └── LoadFailed              a version cannot be loaded
+        └── ConfigInvalid       its config.pbtxt asks for the unknown or the impossible
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import ClassVar
+
+
+class FailureReason(StrEnum):
+    """The `reason` label of `nv_inference_request_failure`, spelled as Triton spells it."""
+
+    REJECTED = "REJECTED"
+    CANCELED = "CANCELED"
+    BACKEND = "BACKEND"
+    OTHER = "OTHER"
+
+
+class ConvoyError(Exception):
+    """Base of all errors that a caller may be told about. `str(error)` is the sentence to tell."""
+
+    reason: ClassVar[FailureReason] = FailureReason.OTHER
+
+
+class InvalidRequest(ConvoyError):
+    """The request can never succeed as it stands."""
+
+
+class NotFound(ConvoyError):
+    """No such model or version is known here."""
+
+
+class Unsupported(ConvoyError):
+    """A known operation that this server, or this model, does not offer."""
+
+
+class Unavailable(ConvoyError):
+    """The same request may succeed later, or on another server."""
+
+    reason = FailureReason.REJECTED
+
+
+class NotReady(Unavailable):
+    """The version, or the whole server, is not serving yet or any more."""
+
+
+class QueueFull(Unavailable):
+    """The model's queue has no room now."""
+
+
+class QueueTimeout(Unavailable):
+    """The time that the request may spend in the queue ran out."""
+
+
+class DeadlineExceeded(ConvoyError):
+    """The caller's deadline passed before its batch ran."""
+
+    reason = FailureReason.REJECTED
+
+
+class Cancelled(ConvoyError):
+    """The caller went away before its answer was ready."""
+
+    reason = FailureReason.CANCELED
+
+
+class ExecutionFailed(ConvoyError):
+    """The backend raised, or returned something impossible."""
+
+    reason = FailureReason.BACKEND
+
+
+class LoadFailed(ConvoyError):
+    """A version cannot be loaded. The message names the file and what to do."""
+
+
+class ConfigInvalid(LoadFailed):
+    """A model's configuration asks for the unknown or the impossible. The message names file and field."""

@@ -1,0 +1,75 @@
+"""What travels between the rooms of the server: requests, answers, tensors. Wire formats stay in `frontends`.
+
+A request is split into what decides its treatment (`specs`, `outputs`: hashable, often the same from call to call)
+and what differs every time (`buffers`), so that validation can be remembered per shape instead of repeated.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from math import inf
+from typing import NamedTuple
+
+from server.tensors import Array, Buffer, DataType
+
+
+class TensorSpec(NamedTuple):
+    """One tensor's name, datatype and full shape (batch axis included), as the caller states them."""
+
+    name: str
+    datatype: str
+    shape: tuple[int, ...]
+
+
+class RequestedOutput(NamedTuple):
+    """One output that the caller asks for."""
+
+    name: str
+    classification: int = 0
+    """The number of top classes to answer as "value:index[:label]" strings; 0 answers the tensor itself."""
+
+
+@dataclass(slots=True)
+class InferenceRequest:
+    """One inference for one model."""
+
+    model_name: str
+    model_version: str
+    """As the caller wrote it; "" for the latest ready version."""
+    request_id: str
+    specs: tuple[TensorSpec, ...]
+    buffers: tuple[Buffer | Array | None, ...]
+    """One for each of `specs`: raw contents as bytes, or an array where the caller sent typed contents; None where
+    the caller sent no data."""
+    outputs: tuple[RequestedOutput, ...] = ()
+    """Empty asks for all outputs."""
+    timeout_us: int = 0
+    """The most that the request may spend in the queue; 0 leaves it to the model's queue policy."""
+    priority: int = 0
+    """1 is the most urgent; 0 takes the model's default level."""
+    deadline: float = inf
+    """The caller's own deadline on the monotonic clock, seconds."""
+
+    def label(self) -> str:
+        """The prefix that Triton gives to errors about one request."""
+        return f"[request id: {self.request_id or '<id_unknown>'}] "
+
+
+@dataclass(slots=True)
+class OutputTensor:
+    """One tensor of an answer; `data` has `shape` and may be a view on a whole batch's output."""
+
+    name: str
+    datatype: DataType
+    shape: tuple[int, ...]
+    data: Array
+
+
+@dataclass(slots=True)
+class InferenceResponse:
+    """The answer to one request."""
+
+    model_name: str
+    model_version: str
+    request_id: str
+    outputs: list[OutputTensor] = field(default_factory=list)
