@@ -50,8 +50,7 @@ BF16 = _datatype("BF16", "<u2")
 BYTES = _datatype("BYTES", "O")
 
 DATATYPES: dict[str, DataType] = {
-    t.name: t
-    for t in (BOOL, UINT8, UINT16, UINT32, UINT64, INT8, INT16, INT32, INT64, FP16, FP32, FP64, BF16, BYTES)
+    t.name: t for t in (BOOL, UINT8, UINT16, UINT32, UINT64, INT8, INT16, INT32, INT64, FP16, FP32, FP64, BF16, BYTES)
 }
 
 _LENGTH = struct.Struct("<I")

@@ -1,0 +1,37 @@
+"""`python -m server`: flags in, a running server until SIGTERM. `--help` lists the flags."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections.abc import Sequence
+
+from server import logs, settings
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Serve. Returns the exit status: 0 after a clean stop, 1 where the server could not start."""
+    flags = settings.parse(sys.argv[1:] if argv is None else argv)
+    try:
+        import onnxruntime  # noqa: F401 -- asked for before anything else, to say how it is installed
+    except ImportError:
+        print("ONNX Runtime is not installed: pip install 'convoy[cpu]' or 'convoy[gpu]'", file=sys.stderr)
+        return 1
+
+    import uvloop
+
+    from server import app
+    from server.errors import LoadFailed
+
+    try:
+        logs.configure(flags)
+        uvloop.run(app.serve(flags))
+    except (OSError, LoadFailed) as error:
+        logging.getLogger(__name__).debug("start failed", exc_info=True)
+        print(f"cannot start: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

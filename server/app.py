@@ -1,0 +1,167 @@
+"""The composition root: builds the server from the bottom up, runs it, and takes it down in reverse.
+
+Start: listen → load → ready. Stop: not ready → take no new calls, answer those in progress → drain the models → gone.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import os
+import signal
+from dataclasses import dataclass
+from pathlib import Path
+
+from prometheus_client import make_asgi_app
+
+from server import __version__
+from server.backends.onnx import OnnxBackend
+from server.control import ControlPlane, ControlSettings
+from server.engine import Engine
+from server.frontends import health_service, inference_service
+from server.frontends.grpc.grpcio_engine import GrpcioEngine
+from server.frontends.health_service import HealthService
+from server.frontends.inference_service import InferenceService
+from server.frontends.reflection_service import reflection_methods
+from server.frontends.rest.health import health_app
+from server.frontends.rest.http_server import HttpServer
+from server.metrics import VersionSnapshot, metrics_registry
+from server.models.registry import Registry
+from server.scheduling.clock import clock_for
+from server.settings import ModelControlMode, Settings
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Ports:
+    """Where the server listens; None where a listener is off."""
+
+    grpc: int | None
+    http: int | None
+    metrics: int | None
+
+
+class App:
+    """One running server."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._registry = Registry()
+        self._engine = Engine(self._registry)
+        self._control = ControlPlane(
+            _control_settings(settings), self._registry, OnnxBackend(), clock_for(asyncio.get_running_loop())
+        )
+        inference = InferenceService(
+            self._engine, self._registry, server_id=settings.server_id, strict_readiness=settings.strict_readiness
+        )
+        self._loaded = False
+        self._inference = inference
+        names = (inference_service.SERVICE, health_service.SERVICE)
+        health = HealthService(self.is_ready, self._registry, (inference_service.SERVICE,))
+        methods = inference.methods() | health.methods() | reflection_methods(names)
+        self._grpc = GrpcioEngine(methods, max_message_bytes=settings.grpc_max_message_bytes)
+        self._http = HttpServer(health_app(lambda: True, self.is_ready))
+        collectors = metrics_registry(self._snapshots, cpu=settings.allow_cpu_metrics)
+        self._metrics = HttpServer(make_asgi_app(collectors))
+
+    def is_ready(self) -> bool:
+        """Whether load balancers may send requests here."""
+        return self._loaded and self._inference.is_ready()
+
+    async def start(self) -> Ports:
+        """Listen, then load. Raises `OSError` for an address that cannot be had, `LoadFailed` for a missing root."""
+        settings = self._settings
+        ports = Ports(
+            grpc=await self._grpc.start(settings.grpc_address, settings.grpc_port) if settings.allow_grpc else None,
+            http=await self._http.start(settings.http_address, settings.http_port) if settings.allow_http else None,
+            metrics=await self._metrics.start(settings.metrics_address, settings.metrics_port)
+            if settings.allow_metrics
+            else None,
+        )
+        await self._control.load_all()
+        self._loaded = True
+        self._registry.changed()
+        return ports
+
+    async def stop(self) -> None:
+        """Answer everything that was accepted, then close."""
+        self._engine.begin_exit()
+        if self._settings.allow_grpc:
+            await self._grpc.stop(self._settings.exit_timeout_secs)
+        await self._control.unload_all()
+        await self._http.stop()
+        await self._metrics.stop()
+
+    def summary(self, ports: Ports) -> str:
+        """What is served, and where, for a person to read."""
+        rows = [("Model", "Version", "Status")]
+        for entry in self._registry:
+            if not entry.statuses:
+                rows.append((entry.name, "-", f"UNAVAILABLE: {entry.problem}" if entry.problem else "not loaded"))
+            for version, status in sorted(entry.statuses.items()):
+                reason = f": {status.reason}" if status.reason else ""
+                rows.append((entry.name, str(version), f"{status.state}{reason}"))
+        widths = [max(len(row[column]) for row in rows) for column in (0, 1)]
+        lines = [f"  {name:<{widths[0]}}  {version:<{widths[1]}}  {status}" for name, version, status in rows]
+        addresses = [
+            f"  {what:<7}  {address}:{port}"
+            for what, address, port in (
+                ("gRPC", self._settings.grpc_address, ports.grpc),
+                ("HTTP", self._settings.http_address, ports.http),
+                ("metrics", self._settings.metrics_address, ports.metrics),
+            )
+            if port is not None
+        ]
+        return "\n".join([f"Convoy {__version__}", *lines, "", *addresses])
+
+    def _snapshots(self) -> list[VersionSnapshot]:
+        return [
+            VersionSnapshot(
+                model=loaded.config.name,
+                version=loaded.version,
+                tags=loaded.config.metric_tags,
+                statistics=loaded.statistics,
+                pending=loaded.pending,
+                in_flight=loaded.in_flight,
+                load_seconds=loaded.load_seconds,
+            )
+            for loaded in self._registry.loaded()
+        ]
+
+
+async def serve(settings: Settings) -> None:
+    """Run a server until SIGTERM or SIGINT."""
+    loop = asyncio.get_running_loop()
+    stop = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    app = App(settings)
+    try:
+        ports = await app.start()
+        print(app.summary(ports), flush=True)
+        if settings.ports_file:
+            _write_ports(settings.ports_file, ports)
+        await stop.wait()
+        log.info("stopping: answering what is in progress")
+    finally:
+        await app.stop()
+
+
+def _control_settings(settings: Settings) -> ControlSettings:
+    explicit = settings.model_control_mode is ModelControlMode.EXPLICIT
+    return ControlSettings(
+        roots=settings.model_repositories,
+        load_models=settings.load_models if explicit else None,
+        default_max_batch_size=settings.default_max_batch_size,
+        autocomplete=not settings.disable_auto_complete_config,
+    )
+
+
+def _write_ports(path: Path, ports: Ports) -> None:
+    """Atomically, so that whoever waits for the file never reads half of it."""
+    content = {"grpc": ports.grpc, "http": ports.http, "metrics": ports.metrics}
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    temporary.write_text(json.dumps(content))
+    temporary.replace(path)

@@ -1,0 +1,37 @@
+"""The data plane: find the version, submit, answer once. It knows no wire and no disk."""
+
+from __future__ import annotations
+
+from server.errors import ConvoyError
+from server.messages import InferenceRequest
+from server.models.model import Reply, Work
+from server.models.registry import Registry
+
+
+class Engine:
+    """Takes inference requests for all models."""
+
+    def __init__(self, registry: Registry) -> None:
+        self._registry = registry
+        self._exiting = False
+
+    @property
+    def exiting(self) -> bool:
+        return self._exiting
+
+    def begin_exit(self) -> None:
+        """The server is going down: it is not ready any more. Requests are still served until the listeners close."""
+        self._exiting = True
+        self._registry.changed()
+
+    def infer(self, request: InferenceRequest, reply: Reply) -> Work | None:
+        """Start one inference. `reply` is called exactly once, unless the returned `Work` is cancelled first.
+
+        Returns None where the request was refused: `reply` has been called then.
+        """
+        try:
+            version = self._registry.find(request.model_name, request.model_version)
+        except ConvoyError as error:
+            reply(error)
+            return None
+        return version.submit(request, reply)

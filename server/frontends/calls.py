@@ -1,0 +1,97 @@
+"""What a gRPC engine offers to the methods it carries, free of any gRPC library.
+
+An engine reads bytes, finds the `Method`, and hands it a `Call`. A method answers through the call when it has an
+answer: at once, or later from a callback. Everything happens on the event loop's thread.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from enum import IntEnum
+from typing import Protocol
+
+
+class StatusCode(IntEnum):
+    """gRPC's status codes (grpc.io, "Status codes and their use in gRPC")."""
+
+    OK = 0
+    CANCELLED = 1
+    UNKNOWN = 2
+    INVALID_ARGUMENT = 3
+    DEADLINE_EXCEEDED = 4
+    NOT_FOUND = 5
+    ALREADY_EXISTS = 6
+    PERMISSION_DENIED = 7
+    RESOURCE_EXHAUSTED = 8
+    FAILED_PRECONDITION = 9
+    ABORTED = 10
+    OUT_OF_RANGE = 11
+    UNIMPLEMENTED = 12
+    INTERNAL = 13
+    UNAVAILABLE = 14
+    DATA_LOSS = 15
+    UNAUTHENTICATED = 16
+
+
+class Call(Protocol):
+    """One call in progress. It ends with exactly one of `reply`, `finish` or `fail`; what comes later is ignored."""
+
+    deadline: float
+    """The caller's deadline on `time.monotonic`'s clock, seconds; inf where it set none."""
+    on_cancel: Callable[[], None] | None
+    """Set by the method: called once if the caller goes away before the call has ended."""
+
+    @property
+    def metadata(self) -> Mapping[str, str | bytes]:
+        """The caller's metadata; values of keys that end in "-bin" are bytes."""
+        ...
+
+    def reply(self, message: bytes) -> None:
+        """End a unary call with its answer and OK."""
+        ...
+
+    def send(self, message: bytes) -> None:
+        """Add a message to a streaming answer."""
+        ...
+
+    def finish(self) -> None:
+        """End a streaming answer with OK."""
+        ...
+
+    def fail(self, status: StatusCode, message: str) -> None:
+        """End the call with an error."""
+        ...
+
+
+class Receiver(Protocol):
+    """A streaming method's ear for what the caller sends."""
+
+    def message(self, data: bytes) -> None: ...
+
+    def half_closed(self) -> None:
+        """The caller will send no more."""
+        ...
+
+    def drain(self) -> None:
+        """The server is about to stop: end the call as soon as its answers allow."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class UnaryMethod:
+    """One message in, one out."""
+
+    handle: Callable[[Call, bytes], None]
+
+
+@dataclass(frozen=True, slots=True)
+class StreamMethod:
+    """Any number of messages in and out."""
+
+    open: Callable[[Call], Receiver]
+
+
+Method = UnaryMethod | StreamMethod
+MethodTable = Mapping[str, Method]
+"""Methods by their full path, "/package.Service/Name"."""

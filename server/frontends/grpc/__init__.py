@@ -1,0 +1,1 @@
+"""gRPC: engines that carry calls, interchangeable behind `frontends.calls`."""

@@ -1,0 +1,233 @@
+"""The RPCs of `inference.GRPCInferenceService`: a table of names, and one short handler each.
+
+Handlers turn messages into calls on the engine or looks into the registry, and errors into statuses. They know no
+gRPC library: any engine that offers `frontends.calls` can carry them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import TypeVar
+
+from google.protobuf.message import DecodeError, Message
+
+from proto import grpc_service_pb2 as pb
+from proto import model_config_pb2
+from server import __version__
+from server.engine import Engine
+from server.errors import ConvoyError, InvalidRequest, NotReady, Unsupported
+from server.frontends.calls import Call, Method, StatusCode, UnaryMethod
+from server.frontends.codec import decode_infer_request, encode_infer_response
+from server.frontends.statuses import status_of
+from server.messages import InferenceResponse
+from server.models.config import TensorConfig
+from server.models.lifecycle import State
+from server.models.model import LoadedVersion
+from server.models.registry import ModelEntry, Registry
+from server.statistics import Duration, VersionStatistics
+
+Q = TypeVar("Q", bound=Message)
+
+SERVICE = "inference.GRPCInferenceService"
+
+EXTENSIONS = (
+    "classification",
+    "model_repository",
+    "schedule_policy",
+    "model_configuration",
+    "binary_tensor_data",
+    "parameters",
+    "statistics",
+)
+
+STATE_WORDS = {State.DRAINING: "UNLOADING"}
+"""Triton's word for a state, where it differs from ours."""
+
+NOT_OFFERED = {
+    "ModelStreamInfer": "streaming inference is not offered; call ModelInfer",
+    "RepositoryModelLoad": "models are loaded when the server starts; restart it to load another",
+    "RepositoryModelUnload": "models stay loaded until the server stops",
+    "SystemSharedMemoryStatus": "shared memory is not offered; send tensors in the request",
+    "SystemSharedMemoryRegister": "shared memory is not offered; send tensors in the request",
+    "SystemSharedMemoryUnregister": "shared memory is not offered; send tensors in the request",
+    "CudaSharedMemoryStatus": "shared memory is not offered; send tensors in the request",
+    "CudaSharedMemoryRegister": "shared memory is not offered; send tensors in the request",
+    "CudaSharedMemoryUnregister": "shared memory is not offered; send tensors in the request",
+    "TraceSetting": "tracing is not offered",
+    "LogSettings": "log settings cannot be changed while the server runs; use its flags",
+}
+"""RPCs of the protocol that are answered UNIMPLEMENTED, and the sentence that goes with it."""
+
+
+class InferenceService:
+    """Handlers of the inference protocol."""
+
+    def __init__(self, engine: Engine, registry: Registry, *, server_id: str, strict_readiness: bool) -> None:
+        self._engine = engine
+        self._registry = registry
+        self._server_id = server_id
+        self._strict_readiness = strict_readiness
+
+    def methods(self) -> dict[str, Method]:
+        """The method table, by full path."""
+        table: dict[str, Method] = {
+            "ModelInfer": UnaryMethod(self.model_infer),
+            "ServerLive": _answering(pb.ServerLiveRequest, self.server_live),
+            "ServerReady": _answering(pb.ServerReadyRequest, self.server_ready),
+            "ModelReady": _answering(pb.ModelReadyRequest, self.model_ready),
+            "ServerMetadata": _answering(pb.ServerMetadataRequest, self.server_metadata),
+            "ModelMetadata": _answering(pb.ModelMetadataRequest, self.model_metadata),
+            "ModelConfig": _answering(pb.ModelConfigRequest, self.model_config),
+            "ModelStatistics": _answering(pb.ModelStatisticsRequest, self.model_statistics),
+            "RepositoryIndex": _answering(pb.RepositoryIndexRequest, self.repository_index),
+        }
+        for name, sentence in NOT_OFFERED.items():
+            table[name] = UnaryMethod(partial(_not_offered, sentence))
+        return {f"/{SERVICE}/{name}": method for name, method in table.items()}
+
+    def is_ready(self) -> bool:
+        """Whether the server as a whole is ready, as `--strict-readiness` defines it."""
+        if self._engine.exiting:
+            return False
+        return self._registry.all_ready() if self._strict_readiness else True
+
+    def model_infer(self, call: Call, message: bytes) -> None:
+        try:
+            request = decode_infer_request(message, call.deadline)
+        except ConvoyError as error:
+            call.fail(status_of(error), str(error))
+            return
+        work = self._engine.infer(request, partial(_answer, call))
+        if work is not None:
+            call.on_cancel = work.cancel
+
+    def server_live(self, _: pb.ServerLiveRequest) -> pb.ServerLiveResponse:
+        return pb.ServerLiveResponse(live=True)
+
+    def server_ready(self, _: pb.ServerReadyRequest) -> pb.ServerReadyResponse:
+        if self._engine.exiting:
+            raise NotReady("Server exiting")
+        return pb.ServerReadyResponse(ready=self.is_ready())
+
+    def model_ready(self, request: pb.ModelReadyRequest) -> pb.ModelReadyResponse:
+        self._registry.find(request.name, request.version)
+        return pb.ModelReadyResponse(ready=not self._engine.exiting)
+
+    def server_metadata(self, _: pb.ServerMetadataRequest) -> pb.ServerMetadataResponse:
+        return pb.ServerMetadataResponse(name=self._server_id, version=__version__, extensions=EXTENSIONS)
+
+    def model_metadata(self, request: pb.ModelMetadataRequest) -> pb.ModelMetadataResponse:
+        loaded = self._registry.find(request.name, request.version)
+        config = loaded.config
+        versions = [loaded.version] if request.version else sorted(self._registry.entry(config.name).loaded)
+        return pb.ModelMetadataResponse(
+            name=config.name,
+            versions=[str(version) for version in versions],
+            platform=config.platform,
+            inputs=[_tensor_metadata(tensor, config.max_batch_size > 0) for tensor in config.inputs],
+            outputs=[_tensor_metadata(tensor, config.max_batch_size > 0) for tensor in config.outputs],
+        )
+
+    def model_config(self, request: pb.ModelConfigRequest) -> pb.ModelConfigResponse:
+        loaded = self._registry.find(request.name, request.version)
+        return pb.ModelConfigResponse(config=model_config_pb2.ModelConfig.FromString(loaded.config.serialized))
+
+    def model_statistics(self, request: pb.ModelStatisticsRequest) -> pb.ModelStatisticsResponse:
+        if not request.name:
+            chosen = self._registry.loaded()
+        elif request.version:
+            chosen = [self._registry.find(request.name, request.version)]
+        else:
+            self._registry.find(request.name, "")
+            entry = self._registry.entry(request.name)
+            chosen = [entry.loaded[version] for version in sorted(entry.loaded)]
+        return pb.ModelStatisticsResponse(model_stats=[_model_statistics(loaded) for loaded in chosen])
+
+    def repository_index(self, request: pb.RepositoryIndexRequest) -> pb.RepositoryIndexResponse:
+        if request.repository_name:
+            raise Unsupported("'repository_name' specification is not supported")
+        models = [line for entry in self._registry for line in _index_lines(entry)]
+        return pb.RepositoryIndexResponse(
+            models=[line for line in models if not request.ready or line.state == "READY"]
+        )
+
+
+def _answer(call: Call, answer: InferenceResponse | ConvoyError) -> None:
+    if isinstance(answer, ConvoyError):
+        call.fail(status_of(answer), str(answer))
+    else:
+        call.reply(encode_infer_response(answer))
+
+
+def _answering(request_type: type[Q], handler: Callable[[Q], Message]) -> UnaryMethod:
+    """A method whose answer is ready at once."""
+
+    def handle(call: Call, message: bytes) -> None:
+        try:
+            try:
+                request = request_type.FromString(message)
+            except DecodeError as error:
+                raise InvalidRequest(f"the message is not a {request_type.DESCRIPTOR.name}: {error}") from None
+            call.reply(handler(request).SerializeToString())
+        except ConvoyError as error:
+            call.fail(status_of(error), str(error))
+
+    return UnaryMethod(handle)
+
+
+def _not_offered(sentence: str, call: Call, _: bytes) -> None:
+    call.fail(StatusCode.UNIMPLEMENTED, sentence)
+
+
+def _tensor_metadata(tensor: TensorConfig, batched: bool) -> pb.ModelMetadataResponse.TensorMetadata:
+    shape = (-1, *tensor.dims) if batched else tensor.dims
+    return pb.ModelMetadataResponse.TensorMetadata(name=tensor.name, datatype=tensor.datatype.name, shape=shape)
+
+
+def _index_lines(entry: ModelEntry) -> list[pb.RepositoryIndexResponse.ModelIndex]:
+    line = pb.RepositoryIndexResponse.ModelIndex
+    if not entry.statuses:
+        state = "UNAVAILABLE" if entry.problem else ""
+        return [line(name=entry.name, state=state, reason=entry.problem)]
+    return [
+        line(
+            name=entry.name,
+            version=str(status.version),
+            state=STATE_WORDS.get(status.state, status.state.value),
+            reason=status.reason,
+        )
+        for _, status in sorted(entry.statuses.items())
+    ]
+
+
+def _duration(duration: Duration) -> pb.StatisticDuration:
+    return pb.StatisticDuration(count=duration.count, ns=duration.ns)
+
+
+def _model_statistics(loaded: LoadedVersion) -> pb.ModelStatistics:
+    statistics: VersionStatistics = loaded.statistics
+    return pb.ModelStatistics(
+        name=loaded.config.name,
+        version=str(loaded.version),
+        last_inference=statistics.last_inference_ms,
+        inference_count=statistics.inference_count,
+        execution_count=statistics.execution_count,
+        inference_stats=pb.InferStatistics(
+            success=_duration(statistics.success),
+            fail=_duration(statistics.fail),
+            queue=_duration(statistics.queue),
+            compute_input=_duration(statistics.compute_input),
+            compute_infer=_duration(statistics.compute_infer),
+            compute_output=_duration(statistics.compute_output),
+        ),
+        batch_stats=[
+            pb.InferBatchStatistics(
+                batch_size=rows,
+                compute_input=_duration(batch.compute_input),
+                compute_infer=_duration(batch.compute_infer),
+                compute_output=_duration(batch.compute_output),
+            )
+            for rows, batch in sorted(statistics.batches.items())
+        ],
+    )

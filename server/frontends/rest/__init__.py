@@ -1,0 +1,1 @@
+"""HTTP: health today, the whole v2 protocol later, and the metrics page."""

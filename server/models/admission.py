@@ -1,0 +1,226 @@
+"""Whether a request fits a model, and how it will be laid out in a batch. Pure: configuration and request in, plan out.
+
+Plans depend only on what a request states about its tensors, not on their data, so that `LoadedVersion` can remember
+them. Wording and order of the checks follow Triton's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import prod
+
+import numpy as np
+
+from server.errors import InvalidRequest
+from server.messages import InferenceRequest, RequestedOutput, TensorSpec
+from server.models.config import ModelConfig, TensorConfig
+from server.scheduling.assembly import BatchLayout, InputLayout
+from server.tensors import BF16, BOOL, BYTES, FP16, Array, Buffer, byte_size, decode_bytes_elements
+
+MAX_ELEMENTS = 1 << 40
+"""A tensor shape beyond this cannot be meant: refused before any arithmetic on memory."""
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class OutputPlan:
+    """One output of an answer."""
+
+    config: TensorConfig
+    classification: int
+    """Top classes to answer instead of the tensor; 0 for the tensor."""
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Plan:
+    """How requests of one shape are treated."""
+
+    layout: BatchLayout
+    rows: int
+    order: tuple[int, ...]
+    """For each input of the layout, its place in the request."""
+    byte_sizes: tuple[int, ...]
+    """Raw bytes expected for each input of the layout; 0 for BYTES."""
+    elements: tuple[int, ...]
+    """Elements of each input of the layout."""
+    outputs: tuple[OutputPlan, ...]
+    names: tuple[str, ...]
+    """Names of `outputs`."""
+
+
+def make_plan(config: ModelConfig, specs: Sequence[TensorSpec], outputs: Sequence[RequestedOutput], label: str) -> Plan:
+    """Check what a request states. `label` is the request's prefix for messages. Raises `InvalidRequest`."""
+    chosen = _outputs(config, outputs)
+    by_name = _by_name(config, specs, label)
+    rows = _rows(config, by_name, label)
+    layouts: list[InputLayout] = []
+    sizes: list[int] = []
+    elements: list[int] = []
+    for tensor in config.inputs:
+        _, spec = by_name[tensor.name]
+        _check_datatype(config, tensor, spec, label)
+        dims = _row_dims(config, tensor, spec, label)
+        row_bytes = byte_size(tensor.datatype, dims)
+        layouts.append(InputLayout(tensor.name, tensor.datatype, _reshaped(tensor, dims), row_bytes))
+        sizes.append(row_bytes * rows)
+        elements.append(rows * prod(dims))
+    order = tuple(by_name[tensor.name][0] for tensor in config.inputs)
+    layout = BatchLayout(tuple(layouts), batched=config.max_batch_size > 0)
+    return Plan(layout, rows, order, tuple(sizes), tuple(elements), chosen, tuple(o.config.name for o in chosen))
+
+
+def inputs_in_order(config: ModelConfig, plan: Plan, request: InferenceRequest) -> list[Buffer | Array]:
+    """The request's data in the layout's order, BYTES decoded to text. Raises `InvalidRequest`."""
+    result: list[Buffer | Array] = []
+    for i, tensor in enumerate(plan.layout.inputs):
+        data = request.buffers[plan.order[i]]
+        if data is None:
+            if plan.elements[i]:
+                raise InvalidRequest(
+                    f"unable to find data for input tensor '{tensor.name}' for model '{config.name}' in request."
+                )
+            data = b""
+        if tensor.datatype is BYTES:
+            result.append(_text(config, tensor, plan.elements[i], data, request.label()))
+            continue
+        size = data.nbytes if isinstance(data, np.ndarray) else len(data)
+        if size != plan.byte_sizes[i]:
+            raise InvalidRequest(
+                f"{request.label()}input byte size mismatch for input '{tensor.name}' for model '{config.name}'. "
+                f"Expected {plan.byte_sizes[i]}, got {size}"
+            )
+        result.append(data)
+    return result
+
+
+def _outputs(config: ModelConfig, requested: Sequence[RequestedOutput]) -> tuple[OutputPlan, ...]:
+    known = {tensor.name: tensor for tensor in config.outputs}
+    if not requested:
+        return tuple(OutputPlan(tensor, 0) for tensor in config.outputs)
+    plans: dict[str, OutputPlan] = {}
+    for output in requested:
+        tensor = known.get(output.name)
+        if tensor is None:
+            raise InvalidRequest(f"unexpected inference output '{output.name}' for model '{config.name}'")
+        if output.name in plans:
+            raise InvalidRequest(f"output '{output.name}' is requested twice for model '{config.name}'")
+        if output.classification and tensor.datatype in (BYTES, BOOL, FP16, BF16):
+            raise InvalidRequest(
+                f"classification is not possible for output '{output.name}' of model '{config.name}': "
+                f"its datatype is {tensor.datatype.name}"
+            )
+        plans[output.name] = OutputPlan(tensor, output.classification)
+    return tuple(plans.values())
+
+
+def _by_name(config: ModelConfig, specs: Sequence[TensorSpec], label: str) -> dict[str, tuple[int, TensorSpec]]:
+    expected = [tensor.name for tensor in config.inputs]
+    by_name: dict[str, tuple[int, TensorSpec]] = {}
+    for index, spec in enumerate(specs):
+        if spec.name in by_name:
+            raise InvalidRequest(f"{label}input '{spec.name}' already exists in request")
+        if spec.name not in expected:
+            raise InvalidRequest(f"unexpected inference input '{spec.name}' for model '{config.name}'")
+        by_name[spec.name] = (index, spec)
+    missing = [name for name in expected if name not in by_name]
+    if missing:
+        raise InvalidRequest(
+            f"{label}expected {len(expected)} inputs but got {len(by_name)} inputs for model '{config.name}'. "
+            f"Got input(s) {_quoted(by_name)}, but missing required input(s) {_quoted(missing)}. "
+            "Please provide all required input(s)."
+        )
+    return by_name
+
+
+def _rows(config: ModelConfig, by_name: dict[str, tuple[int, TensorSpec]], label: str) -> int:
+    if config.max_batch_size == 0:
+        return 1
+    rows: int | None = None
+    for _, spec in by_name.values():
+        if not spec.shape:
+            raise InvalidRequest(
+                f"{label}input '{spec.name}' has no shape but model requires batch dimension for '{config.name}'"
+            )
+        if rows is None:
+            rows = spec.shape[0]
+        elif spec.shape[0] != rows:
+            raise InvalidRequest(
+                f"{label}input '{spec.name}' batch size does not match other inputs for '{config.name}'"
+            )
+    if rows is None or rows < 1:
+        raise InvalidRequest(f"{label}inference request batch-size must be >= 1 for '{config.name}'")
+    if rows > config.max_batch_size:
+        raise InvalidRequest(
+            f"{label}inference request batch-size must be <= {config.max_batch_size} for '{config.name}'"
+        )
+    return rows
+
+
+def _check_datatype(config: ModelConfig, tensor: TensorConfig, spec: TensorSpec, label: str) -> None:
+    if spec.datatype != tensor.datatype.name:
+        raise InvalidRequest(
+            f"{label}inference input '{tensor.name}' data-type is '{spec.datatype}', "
+            f"but model '{config.name}' expects '{tensor.datatype.name}'"
+        )
+
+
+def _row_dims(config: ModelConfig, tensor: TensorConfig, spec: TensorSpec, label: str) -> tuple[int, ...]:
+    """The request's dims without the batch axis, checked against the configuration."""
+    dims = spec.shape[1:] if config.max_batch_size else spec.shape
+    if any(dim < 0 for dim in spec.shape):
+        raise InvalidRequest(
+            f"{label}All input dimensions should be specified for input '{tensor.name}' for model '{config.name}', "
+            f"got {_shape(spec.shape)}"
+        )
+    fits = len(dims) == len(tensor.dims) and all(want in (-1, got) for want, got in zip(tensor.dims, dims, strict=True))
+    if not fits:
+        expected = (-1, *tensor.dims) if config.max_batch_size else tensor.dims
+        note = (
+            " NOTE: Setting a non-zero max_batch_size in the model config requires a batch dimension in front of every "
+            "input shape; to state full shapes in the config, set max_batch_size to zero."
+            if config.max_batch_size
+            else ""
+        )
+        raise InvalidRequest(
+            f"{label}unexpected shape for input '{tensor.name}' for model '{config.name}'. "
+            f"Expected {_shape(expected)}, got {_shape(spec.shape)}.{note}"
+        )
+    if prod(spec.shape) > MAX_ELEMENTS:
+        raise InvalidRequest(
+            f"{label}input '{tensor.name}' for model '{config.name}' has too many elements: {_shape(spec.shape)}"
+        )
+    return dims
+
+
+def _reshaped(tensor: TensorConfig, dims: tuple[int, ...]) -> tuple[int, ...]:
+    """The model's own dims: `reshape` with its free dimensions filled in the order in which `dims` has them."""
+    if tensor.reshape is None:
+        return dims
+    free = [got for want, got in zip(tensor.dims, dims, strict=True) if want == -1]
+    return tuple(free.pop(0) if want == -1 else want for want in tensor.reshape)
+
+
+def _text(config: ModelConfig, tensor: InputLayout, count: int, data: Buffer | Array, label: str) -> Array:
+    try:
+        elements = data if isinstance(data, np.ndarray) else decode_bytes_elements(data, count)
+        if elements.size != count:
+            raise ValueError(f"expected {count} elements, got {elements.size}")
+        texts = np.empty(count, dtype=object)
+        texts[:] = [element.decode() for element in elements]
+    except UnicodeDecodeError as error:
+        raise InvalidRequest(
+            f"{label}input '{tensor.name}' for model '{config.name}' holds bytes that are not UTF-8 text: {error}"
+        ) from None
+    except ValueError as error:
+        raise InvalidRequest(
+            f"{label}incorrect contents of BYTES input '{tensor.name}' for model '{config.name}': {error}"
+        ) from None
+    return texts
+
+
+def _quoted(names: Sequence[str] | dict[str, tuple[int, TensorSpec]]) -> str:
+    return "[" + ",".join(f"'{name}'" for name in names) + "]"
+
+
+def _shape(dims: Sequence[int]) -> str:
+    return "[" + ",".join(str(dim) for dim in dims) + "]"

@@ -1,0 +1,333 @@
+"""config.pbtxt → frozen `ModelConfig`: parse the text, fill in what the graph says, refuse the unknown and impossible.
+
+Of all rooms but the frontends, only this file knows the protobuf message. Every refusal is a ConfigInvalid that
+names the file and the field.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from math import prod
+from types import MappingProxyType
+
+from google.protobuf import text_format
+
+from proto import model_config_pb2 as pb
+from server.backends.base import GraphTensor
+from server.errors import ConfigInvalid
+from server.models import autocomplete
+from server.models.autocomplete import Disagreement
+from server.models.config_fields import FieldInvalid, check_parameters, refuse_unserved
+from server.models.config_types import DeviceKind, LoadSettings, ModelConfig, TensorConfig, WindowBatching
+from server.models.versions import All, Latest, Specific, VersionPolicy
+from server.tensors import BYTES, DATATYPES, DataType
+
+__all__ = [
+    "ConfigMessage",
+    "DeviceKind",
+    "LoadSettings",
+    "ModelConfig",
+    "TensorConfig",
+    "WindowBatching",
+    "complete",
+    "load_settings",
+    "parse",
+]
+
+ConfigMessage = pb.ModelConfig
+"""The parsed file, for whoever hands it from `parse` to `load_settings` and `complete`."""
+
+PLATFORM = "onnxruntime_onnx"
+BACKEND = "onnxruntime"
+MODEL_FILENAME = "model.onnx"
+DEFAULT_MAX_BATCH_SIZE = 4  # Triton's, for ONNX models that could batch and do not say
+
+DATATYPE_OF: dict[pb.DataType.ValueType, DataType] = {
+    pb.DataType.Value("TYPE_STRING" if datatype is BYTES else f"TYPE_{name}"): datatype
+    for name, datatype in DATATYPES.items()
+}
+TYPE_OF = {datatype.name: type_ for type_, datatype in DATATYPE_OF.items()}
+
+_KINDS = {
+    pb.ModelInstanceGroup.KIND_AUTO: DeviceKind.AUTO,
+    pb.ModelInstanceGroup.KIND_CPU: DeviceKind.CPU,
+    pb.ModelInstanceGroup.KIND_GPU: DeviceKind.GPU,
+}
+_GRAPH_LEVELS = (-1, 0, 1, 2)
+_TAG = re.compile(r"\w+", re.ASCII)
+_POSITION = re.compile(r"^\d+:\d+ : ")
+
+Labels = Callable[[str], tuple[str, ...]]
+
+
+def parse(text: str, source: str) -> pb.ModelConfig:
+    """Read protobuf text format. Raises ConfigInvalid with `source`, line and field."""
+    try:
+        return text_format.Parse(text, pb.ModelConfig())
+    except text_format.ParseError as error:
+        problem = _POSITION.sub("", str(error))
+        raise ConfigInvalid(f"{source}: line {error.GetLine()}: {problem}") from error
+
+
+def load_settings(message: pb.ModelConfig, folder_name: str, source: str) -> LoadSettings:
+    """What must be known before a model file is opened. `message` is left as it is. Raises ConfigInvalid."""
+    filled = pb.ModelConfig()
+    filled.CopyFrom(message)
+    try:
+        refuse_unserved(filled)
+        _fill_identity(filled, folder_name)
+        return _load_settings(filled, DeviceKind.CPU)
+    except FieldInvalid as error:
+        raise ConfigInvalid(f"{source}: {error}") from error
+
+
+def complete(
+    message: pb.ModelConfig,
+    *,
+    folder_name: str,
+    source: str,
+    inputs: Sequence[GraphTensor],
+    outputs: Sequence[GraphTensor],
+    labels: Labels,
+    default_max_batch_size: int = DEFAULT_MAX_BATCH_SIZE,
+    autocomplete: bool = True,
+    auto_kind: DeviceKind = DeviceKind.CPU,
+) -> ModelConfig:
+    """Fill in, check and freeze a configuration; an empty message is a model without config.pbtxt.
+
+    `inputs` and `outputs` are the graph's own; `labels` reads a label file by the name that the configuration gives
+    it; `auto_kind` is what KIND_AUTO means on this machine, for the served message. `message` is left as it is.
+    Raises ConfigInvalid, and whatever `labels` raises.
+    """
+    filled = pb.ModelConfig()
+    filled.CopyFrom(message)
+    try:
+        refuse_unserved(filled)
+        _fill_identity(filled, folder_name)
+        if autocomplete and not (filled.input and filled.output):
+            _fill_from_graph(filled, inputs, outputs, default_max_batch_size)
+        return _freeze(filled, inputs, outputs, labels, auto_kind)
+    except (FieldInvalid, Disagreement) as error:
+        raise ConfigInvalid(f"{source}: {error}") from error
+
+
+def _fill_identity(message: pb.ModelConfig, folder_name: str) -> None:
+    if message.name not in ("", folder_name):
+        raise FieldInvalid("name", f"is '{message.name}', but the model's folder is '{folder_name}'; make them equal")
+    if message.platform not in ("", PLATFORM):
+        raise FieldInvalid("platform", f"is '{message.platform}'; this server serves '{PLATFORM}' only")
+    if message.backend not in ("", BACKEND):
+        raise FieldInvalid("backend", f"is '{message.backend}'; this server serves '{BACKEND}' only")
+    message.name, message.platform, message.backend = folder_name, PLATFORM, BACKEND
+    filename = message.default_model_filename = message.default_model_filename or MODEL_FILENAME
+    if "/" in filename or "\\" in filename or filename in (".", ".."):
+        raise FieldInvalid(
+            "default_model_filename", f"must be the name of a file in the version folder, not '{filename}'"
+        )
+
+
+def _fill_from_graph(
+    message: pb.ModelConfig, inputs: Sequence[GraphTensor], outputs: Sequence[GraphTensor], default: int
+) -> None:
+    batchable = autocomplete.can_batch(inputs, outputs)
+    message.max_batch_size = autocomplete.fill_max_batch_size(message.name, message.max_batch_size, batchable, default)
+    if message.max_batch_size > 1 and message.WhichOneof("scheduling_choice") is None:
+        message.dynamic_batching.SetInParent()
+    if not message.input:
+        for tensor in inputs:
+            _fill_tensor(message.input.add(), tensor, message.max_batch_size > 0)
+    if not message.output:
+        for tensor in outputs:
+            _fill_tensor(message.output.add(), tensor, message.max_batch_size > 0)
+
+
+def _fill_tensor(message: pb.ModelInput | pb.ModelOutput, tensor: GraphTensor, batching: bool) -> None:
+    dims, reshape = autocomplete.fill_shape(tensor, batching)
+    message.name, message.data_type = tensor.name, TYPE_OF[tensor.datatype.name]
+    message.dims.extend(dims)
+    if reshape is not None:
+        message.reshape.SetInParent()
+        message.reshape.shape.extend(reshape)
+
+
+def _freeze(
+    message: pb.ModelConfig,
+    inputs: Sequence[GraphTensor],
+    outputs: Sequence[GraphTensor],
+    labels: Labels,
+    auto_kind: DeviceKind,
+) -> ModelConfig:
+    if message.max_batch_size < 0:
+        raise FieldInvalid("max_batch_size", f"must be at least 0, not {message.max_batch_size}")
+    batching = message.max_batch_size > 0
+    if not message.output:
+        raise FieldInvalid("output", "is missing; list the model's outputs or leave auto-complete on")
+    input_configs = _tensors("input", message.input, inputs, batching, labels)
+    output_configs = _tensors("output", message.output, outputs, batching, labels)
+    if inputs or outputs:
+        autocomplete.check(message.name, "input", input_configs, inputs, batching)
+        autocomplete.check(message.name, "output", output_configs, outputs, batching)
+    return ModelConfig(
+        name=message.name,
+        platform=message.platform,
+        max_batch_size=message.max_batch_size,
+        inputs=input_configs,
+        outputs=output_configs,
+        load=_load_settings(message, auto_kind),
+        batching=_batching(message),
+        metric_tags=_metric_tags(message),
+        serialized=message.SerializeToString(deterministic=True),
+    )
+
+
+def _load_settings(message: pb.ModelConfig, auto_kind: DeviceKind) -> LoadSettings:
+    count, kind, gpus = _instances(message, auto_kind)
+    parameters = {key: value.string_value for key, value in sorted(message.parameters.items())}
+    check_parameters(parameters)
+    return LoadSettings(
+        version_policy=_version_policy(message.version_policy),
+        model_filename=message.default_model_filename,
+        instance_count=count,
+        device_kind=kind,
+        gpus=gpus,
+        graph_optimization_level=_graph_level(message),
+        parameters=MappingProxyType(parameters),
+    )
+
+
+def _tensors(
+    kind: str,
+    messages: Sequence[pb.ModelInput | pb.ModelOutput],
+    graph: Sequence[GraphTensor],
+    batching: bool,
+    labels: Labels,
+) -> tuple[TensorConfig, ...]:
+    by_name = {tensor.name: tensor for tensor in graph}
+    configs: dict[str, TensorConfig] = {}
+    for index, message in enumerate(messages):
+        name = message.name
+        if not name:
+            raise FieldInvalid(f"{kind}[{index}].name", "is missing")
+        field = f"{kind}['{name}']"
+        if name in configs:
+            raise FieldInvalid(field, f"is given twice; names of {kind}s must differ")
+        configs[name] = _tensor(field, message, by_name.get(name), batching, labels)
+    return tuple(configs.values())
+
+
+def _tensor(
+    field: str, message: pb.ModelInput | pb.ModelOutput, graph: GraphTensor | None, batching: bool, labels: Labels
+) -> TensorConfig:
+    datatype = DATATYPE_OF.get(message.data_type)
+    if datatype is None:
+        raise FieldInvalid(f"{field}.data_type", "is missing or TYPE_INVALID; name the tensor's type")
+    dims = tuple(message.dims)
+    if not dims:
+        raise FieldInvalid(f"{field}.dims", "is missing; a scalar is dims: [ 1 ] with an empty reshape")
+    _check_dims(f"{field}.dims", dims)
+    reshape: tuple[int, ...] | None = None
+    if message.HasField("reshape"):
+        reshape = tuple(message.reshape.shape)
+        _check_dims(f"{field}.reshape", reshape)
+        if _fixed_sizes(dims) != _fixed_sizes(reshape):
+            raise FieldInvalid(f"{field}.reshape", f"has another number of elements than dims: {reshape} and {dims}")
+    elif autocomplete.is_plain_scalar(graph, dims, batching):
+        reshape = ()
+    if isinstance(message, pb.ModelOutput):
+        names = labels(message.label_filename) if message.label_filename else ()
+        return TensorConfig(message.name, datatype, dims, reshape, names)
+    if message.format != pb.ModelInput.FORMAT_NONE and len(dims) != 3:
+        raise FieldInvalid(f"{field}.format", f"needs 3 dims, not {len(dims)}")
+    return TensorConfig(message.name, datatype, dims, reshape)
+
+
+def _check_dims(field: str, dims: tuple[int, ...]) -> None:
+    wrong = [dim for dim in dims if dim == 0 or dim < -1]
+    if wrong:
+        raise FieldInvalid(field, f"must hold sizes of at least 1, or -1 for any size, not {wrong[0]}")
+
+
+def _fixed_sizes(dims: tuple[int, ...]) -> list[int]:
+    """Elements between one free dimension and the next. Equal lists reshape into each other whatever the sizes."""
+    starts = [0, *(index + 1 for index, dim in enumerate(dims) if dim == -1)]
+    ends = [*(start - 1 for start in starts[1:]), len(dims)]
+    return [prod(dims[start:end]) for start, end in zip(starts, ends, strict=True)]
+
+
+def _version_policy(message: pb.ModelVersionPolicy) -> VersionPolicy:
+    """The policy; the message comes back with Triton's default in place of none."""
+    match message.WhichOneof("policy_choice"):
+        case "all":
+            return All()
+        case "specific":
+            try:
+                return Specific(tuple(message.specific.versions))
+            except ValueError as error:
+                raise FieldInvalid("version_policy.specific.versions", str(error)) from error
+        case "latest":
+            try:
+                return Latest(message.latest.num_versions)
+            except ValueError as error:
+                raise FieldInvalid("version_policy.latest.num_versions", str(error)) from error
+        case None:
+            message.latest.num_versions = 1
+            return Latest(1)
+
+
+def _instances(message: pb.ModelConfig, auto_kind: DeviceKind) -> tuple[int, DeviceKind, tuple[int, ...]]:
+    """Count, kind and GPUs of all groups together; the message's groups come back with their defaults filled in."""
+    groups = message.instance_group or [message.instance_group.add()]
+    for index, group in enumerate(groups):
+        field = f"instance_group[{index}]"
+        if group.count < 0:
+            raise FieldInvalid(f"{field}.count", f"must be at least 0 (0 is the default, 1), not {group.count}")
+        if group.kind not in _KINDS:
+            raise FieldInvalid(f"{field}.kind", "KIND_MODEL is not supported; use KIND_AUTO, KIND_CPU or KIND_GPU")
+        if group.kind == pb.ModelInstanceGroup.KIND_CPU and group.gpus:
+            raise FieldInvalid(f"{field}.gpus", "cannot go with KIND_CPU; remove one of the two")
+        if any(gpu < 0 for gpu in group.gpus) or len(set(group.gpus)) < len(group.gpus):
+            raise FieldInvalid(f"{field}.gpus", f"must be different numbers of at least 0, not {list(group.gpus)}")
+        if (group.kind, tuple(group.gpus)) != (groups[0].kind, tuple(groups[0].gpus)):
+            raise FieldInvalid(field, "must have the kind and gpus of the first group; mixed groups are not supported")
+        group.name = group.name or f"{message.name}_{index}"
+        group.count = group.count or 1
+    kind, gpus = _KINDS[groups[0].kind], tuple(groups[0].gpus)
+    for group in groups:
+        if kind is DeviceKind.AUTO:
+            group.kind = next(value for value, known in _KINDS.items() if known is auto_kind)
+    return sum(group.count for group in groups), kind, gpus
+
+
+def _batching(message: pb.ModelConfig) -> WindowBatching | None:
+    if not message.HasField("dynamic_batching"):
+        return None
+    if message.max_batch_size == 0:
+        raise FieldInvalid("dynamic_batching", "needs max_batch_size of at least 1; set it or remove dynamic_batching")
+    batching = message.dynamic_batching
+    for size in batching.preferred_batch_size:
+        if not 0 < size <= message.max_batch_size:
+            limit = f"1 to max_batch_size, which is {message.max_batch_size}"
+            raise FieldInvalid("dynamic_batching.preferred_batch_size", f"must be {limit}, not {size}")
+    policy = batching.default_queue_policy
+    return WindowBatching(
+        preferred_batch_sizes=tuple(batching.preferred_batch_size),
+        max_queue_delay_us=batching.max_queue_delay_microseconds,
+        max_queue_size=policy.max_queue_size,
+        default_timeout_us=policy.default_timeout_microseconds,
+        allow_timeout_override=policy.allow_timeout_override,
+    )
+
+
+def _metric_tags(message: pb.ModelConfig) -> MappingProxyType[str, str]:
+    for tag in message.metric_tags:
+        if not _TAG.fullmatch(tag):
+            raise FieldInvalid(f"metric_tags['{tag}']", "must be letters, digits and underscores: it names a label")
+    return MappingProxyType(dict(sorted(message.metric_tags.items())))
+
+
+def _graph_level(message: pb.ModelConfig) -> int | None:
+    level = message.optimization.graph.level
+    if level not in _GRAPH_LEVELS:
+        raise FieldInvalid("optimization.graph.level", f"must be -1, 0, 1 or 2, not {level}")
+    return level or None

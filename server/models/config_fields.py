@@ -1,0 +1,102 @@
+"""Which fields of config.pbtxt are served here. All others are refused by name, never ignored.
+
+A field that is set to its default (`preserve_ordering: false`) is as good as absent. To serve a new field, handle it
+in `config` and add its path to `SERVED`.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+
+from google.protobuf.message import Message
+
+SERVED = frozenset(
+    {
+        "name",
+        "platform",
+        "backend",
+        "version_policy.latest.num_versions",
+        "version_policy.all",
+        "version_policy.specific.versions",
+        "max_batch_size",
+        "input.name",
+        "input.data_type",
+        "input.format",
+        "input.dims",
+        "input.reshape.shape",
+        "output.name",
+        "output.data_type",
+        "output.dims",
+        "output.reshape.shape",
+        "output.label_filename",
+        "optimization.graph.level",
+        "dynamic_batching.preferred_batch_size",
+        "dynamic_batching.max_queue_delay_microseconds",
+        "dynamic_batching.default_queue_policy.default_timeout_microseconds",
+        "dynamic_batching.default_queue_policy.allow_timeout_override",
+        "dynamic_batching.default_queue_policy.max_queue_size",
+        "instance_group.name",
+        "instance_group.count",
+        "instance_group.kind",
+        "instance_group.gpus",
+        "default_model_filename",
+        "metric_tags",
+        "parameters",
+    }
+)
+
+_SERVED_MESSAGES = SERVED | {path.rsplit(".", depth)[0] for path in SERVED for depth in range(1, path.count(".") + 1)}
+
+PARAMETERS: dict[str, range] = {
+    "intra_op_thread_count": range(2**31),
+    "inter_op_thread_count": range(2**31),
+    "execution_mode": range(2),
+    "enable_mem_arena": range(2),
+    "enable_mem_pattern": range(2),
+}
+"""Keys of `parameters`, with the integers that each may be."""
+
+
+_NUMBER = re.compile(r"[0-9]{1,10}")
+
+
+class FieldInvalid(ValueError):
+    """A field is set to what cannot be. `str(error)` names the field; whoever knows the file adds it."""
+
+    def __init__(self, field: str, problem: str) -> None:
+        super().__init__(f"field '{field}' {problem}")
+
+
+def refuse_unserved(message: Message) -> None:
+    """Raise FieldInvalid for the first field that is set and not served."""
+    for path in _unserved(message, ""):
+        raise FieldInvalid(path, "is not supported by this server; remove it")
+
+
+def _unserved(message: Message, prefix: str) -> Iterator[str]:
+    for field, value in message.ListFields():
+        path = prefix + field.name
+        kind = field.message_type
+        if kind is None or kind.GetOptions().map_entry:
+            if path not in SERVED:
+                yield path
+        elif path not in _SERVED_MESSAGES and (field.is_repeated or field.containing_oneof):
+            # One more element, or the choice itself, changes behaviour even where the message is empty. Any other
+            # message says something only through its own fields.
+            yield path
+        else:
+            for element in value if field.is_repeated else (value,):
+                yield from _unserved(element, path + ".")
+
+
+def check_parameters(parameters: Mapping[str, str]) -> None:
+    """Raise FieldInvalid for the first parameter that is unknown or impossible."""
+    for key, value in sorted(parameters.items()):
+        field = f"parameters['{key}']"
+        if key not in PARAMETERS:
+            raise FieldInvalid(field, f"is not supported by this server; it knows: {', '.join(sorted(PARAMETERS))}")
+        allowed = PARAMETERS[key]
+        if not _NUMBER.fullmatch(value) or int(value) not in allowed:
+            choices = "0 or 1" if len(allowed) == 2 else "an integer of at least 0"
+            raise FieldInvalid(field, f"must be {choices}, not '{value}'")

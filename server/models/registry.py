@@ -1,0 +1,123 @@
+"""Every model known here: the states of its versions and the versions that can serve. Single-threaded, on the loop.
+
+The control plane writes it, the data plane looks versions up in it. It owns no thread, no file and no policy.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+
+from server.errors import InvalidRequest, NotFound, NotReady
+from server.models.lifecycle import State, VersionStatus, move
+from server.models.model import LoadedVersion
+
+MAX_VERSION = 2**63 - 1
+
+
+@dataclass(slots=True)
+class ModelEntry:
+    """One model: what became of each of its versions."""
+
+    name: str
+    statuses: dict[int, VersionStatus] = field(default_factory=dict)
+    loaded: dict[int, LoadedVersion] = field(default_factory=dict)
+    """Versions that serve; exactly those whose state is READY."""
+    problem: str = ""
+    """Why the model as a whole cannot be served; "" where it is a matter of its versions."""
+
+    def latest(self) -> LoadedVersion | None:
+        return self.loaded[max(self.loaded)] if self.loaded else None
+
+
+class Registry:
+    """Models by name."""
+
+    def __init__(self) -> None:
+        self._models: dict[str, ModelEntry] = {}
+        self._listeners: list[Callable[[], None]] = []
+
+    def __iter__(self) -> Iterator[ModelEntry]:
+        """All models, by name."""
+        return iter(sorted(self._models.values(), key=lambda entry: entry.name))
+
+    def entry(self, name: str) -> ModelEntry:
+        """The entry of this name, made where there is none."""
+        return self._models.setdefault(name, ModelEntry(name))
+
+    def has(self, name: str) -> bool:
+        return name in self._models
+
+    def find(self, name: str, version: str) -> LoadedVersion:
+        """The version to serve a request. `version` is as the caller wrote it, "" for the latest that is ready.
+
+        Raises `NotFound`, `NotReady`, and `InvalidRequest` for a version that is no number.
+        """
+        entry = self._models.get(name)
+        if not version:
+            if entry is None:
+                raise NotFound(f"Request for unknown model: '{name}' is not found")
+            latest = entry.latest()
+            if latest is None:
+                raise NotFound(f"Request for unknown model: '{name}' has no available versions")
+            return latest
+        number = parse_version(version)
+        if entry is None:
+            raise NotFound(f"Request for unknown model: '{name}' is not found")
+        loaded = entry.loaded.get(number)
+        if loaded is not None:
+            return loaded
+        if number in entry.statuses:
+            raise NotReady(f"Request for unknown model: '{name}' version {number} is not at ready state")
+        raise NotFound(f"Request for unknown model: '{name}' version {number} is not found")
+
+    def set_state(self, name: str, version: int, state: State, reason: str = "") -> None:
+        """Move a version to a state. Raises `IllegalTransition`."""
+        entry = self.entry(name)
+        current = entry.statuses.get(version, VersionStatus(version, State.UNKNOWN))
+        entry.statuses[version] = VersionStatus(version, move(current.state, state), reason)
+        if state is not State.READY:
+            entry.loaded.pop(version, None)
+        self.changed()
+
+    def set_ready(self, name: str, loaded: LoadedVersion) -> None:
+        """A version has been loaded and serves from now on."""
+        self.entry(name).loaded[loaded.version] = loaded
+        self.set_state(name, loaded.version, State.READY)
+
+    def set_problem(self, name: str, problem: str) -> None:
+        """The model as a whole cannot be served."""
+        self.entry(name).problem = problem
+        self.changed()
+
+    def loaded(self) -> list[LoadedVersion]:
+        """All versions that serve, by model and version."""
+        return [entry.loaded[version] for entry in self for version in sorted(entry.loaded)]
+
+    def all_ready(self) -> bool:
+        """Whether every model and version that should serve does."""
+        return not any(
+            entry.problem or any(status.state is not State.READY for status in entry.statuses.values())
+            for entry in self._models.values()
+        )
+
+    def subscribe(self, listener: Callable[[], None]) -> Callable[[], None]:
+        """Call `listener` after every change of a state. Returns the function that ends it."""
+        self._listeners.append(listener)
+        return lambda: self._listeners.remove(listener)
+
+    def changed(self) -> None:
+        """Tell the listeners."""
+        for listener in tuple(self._listeners):
+            listener()
+
+
+def parse_version(text: str) -> int:
+    """A version number as callers write it. Raises `InvalidRequest`."""
+    if text.isascii() and text.isdigit() and 0 < int(text[:20]) <= MAX_VERSION:
+        return int(text)
+    detail = "out of range" if text.isascii() and text.isdigit() else "not a number"
+    raise InvalidRequest(
+        f"failed to get model version from specified version string '{text}' (details: {detail}), "
+        "version should be an integral value > 0"
+    )

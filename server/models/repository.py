@@ -1,0 +1,130 @@
+"""Model repositories on disk, read only.
+
+    <root>/<model>/config.pbtxt, labels.txt, …      config.pbtxt is optional
+    <root>/<model>/<version>/model.onnx             versions are positive decimal integers
+
+Folders whose names begin with a dot are ignored, and so is whatever has no place in this layout. A file that a
+configuration names must lie inside its model's folder, symbolic links resolved: a configuration is no key to the
+rest of the disk.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from server.errors import ConfigInvalid, LoadFailed
+
+CONFIG_FILENAME = "config.pbtxt"
+
+_VERSION = re.compile(r"[1-9][0-9]*", re.ASCII)
+_MAX_VERSION = 2**63 - 1  # an int64 on the wire
+
+
+@dataclass(frozen=True, slots=True)
+class ModelFolder:
+    """One model on disk."""
+
+    name: str
+    path: Path
+    versions: tuple[int, ...]
+    """Ascending."""
+
+
+@dataclass(frozen=True, slots=True)
+class Scan:
+    """What all roots hold."""
+
+    models: tuple[ModelFolder, ...]
+    """Sorted by name; only those without a problem."""
+    problems: Mapping[str, str]
+    """Model name → why it cannot be served."""
+
+
+def scan(roots: Sequence[Path]) -> Scan:
+    """List the models of all roots. Raises LoadFailed where a root cannot be listed."""
+    found: dict[str, list[Path]] = {}
+    for root in roots:
+        for path in _folders(root, "model repository"):
+            found.setdefault(path.name, []).append(path)
+    models: list[ModelFolder] = []
+    problems: dict[str, str] = {}
+    for name, paths in sorted(found.items()):
+        if len(paths) > 1:
+            places = " and ".join(str(path.parent) for path in paths)
+            problems[name] = f"model '{name}' is in more than one repository: {places}; keep one of them"
+            continue
+        try:
+            models.append(ModelFolder(name, paths[0], _versions(paths[0])))
+        except LoadFailed as error:
+            problems[name] = str(error)
+    return Scan(tuple(models), problems)
+
+
+def read_config(folder: ModelFolder) -> str | None:
+    """The text of config.pbtxt, or None where the model has none. Raises LoadFailed."""
+    path = folder.path / CONFIG_FILENAME
+    return _read_text(path) if os.path.lexists(path) else None
+
+
+def model_file(folder: ModelFolder, version: int, filename: str) -> Path:
+    """The path of a version's model file. Raises LoadFailed where it is missing or outside the model's folder."""
+    version_path = folder.path / str(version)
+    entries = _entries(version_path, f"version {version} of model '{folder.name}'")
+    if not entries:
+        raise LoadFailed(f"{version_path}: the version folder is empty; put {filename} into it")
+    path = _inside(folder, version_path / filename)
+    if not os.path.isfile(path):
+        names = ", ".join(entry.name for entry in entries)
+        raise LoadFailed(f"{path}: no such file, the folder has: {names}; rename it or set default_model_filename")
+    return path
+
+
+def read_labels(folder: ModelFolder, filename: str) -> tuple[str, ...]:
+    """The class names of a label file, one a line; a line's position is its class. Raises LoadFailed."""
+    path = _inside(folder, folder.path / filename)
+    if not os.path.isfile(path):
+        raise LoadFailed(f"{path}: no such label file; add it or remove label_filename from {CONFIG_FILENAME}")
+    return tuple(line.strip() for line in _read_text(path).rstrip().split("\n"))
+
+
+def _versions(model_path: Path) -> tuple[int, ...]:
+    names = [path.name for path in _folders(model_path, "model folder") if _VERSION.fullmatch(path.name)]
+    return tuple(sorted(version for version in map(int, names) if version <= _MAX_VERSION))
+
+
+def _folders(path: Path, what: str) -> list[Path]:
+    return [entry for entry in _entries(path, what) if os.path.isdir(entry)]
+
+
+def _entries(path: Path, what: str) -> list[Path]:
+    """What is in a folder, hidden entries left out, sorted by name."""
+    try:
+        return sorted(entry for entry in path.iterdir() if not entry.name.startswith("."))
+    except FileNotFoundError:
+        raise LoadFailed(f"{path}: {what} does not exist") from None
+    except OSError as error:
+        raise LoadFailed(f"{path}: {what} cannot be listed: {error.strerror}") from error
+
+
+def _inside(folder: ModelFolder, path: Path) -> Path:
+    """`path` itself, once it is sure to lie inside the model's folder."""
+    try:
+        inside = path.resolve().is_relative_to(folder.path.resolve())
+    except (OSError, RuntimeError) as error:  # RuntimeError: a loop of links, before Python 3.13
+        raise LoadFailed(f"{path}: cannot be resolved: {error}") from error
+    if not inside:
+        raise LoadFailed(f"{path}: lies outside of the model's folder {folder.path}; move the file into it")
+    return path
+
+
+def _read_text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise ConfigInvalid(f"{path}: byte {error.start} is not UTF-8; save the file as UTF-8") from error
+    except OSError as error:
+        raise LoadFailed(f"{path}: cannot be read: {error.strerror}") from error

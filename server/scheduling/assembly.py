@@ -1,0 +1,118 @@
+"""Requests → one batch of arrays → requests. One copy in, none out.
+
+A `Staging` belongs to one lane and is reused from batch to batch, so nothing may keep a reference to what `gather`
+returns beyond the run. What `scatter` returns are views on the run's own outputs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from math import prod
+
+import numpy as np
+
+from server.errors import ExecutionFailed
+from server.tensors import BYTES, Array, Buffer, DataType
+
+KEPT_LAYOUTS = 4
+"""Signatures whose staging memory one lane keeps; a model with free dimensions may see any number of them."""
+
+
+@dataclass(frozen=True, slots=True)
+class InputLayout:
+    """How one input lies in a batch."""
+
+    name: str
+    datatype: DataType
+    row_shape: tuple[int, ...]
+    """The model's shape without the batch axis; the whole shape where the model has no batch axis."""
+    row_bytes: int
+    """Bytes per row; 0 for BYTES."""
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class BatchLayout:
+    """What may share a batch: names, datatypes and trailing shapes. One object per signature, compared by identity."""
+
+    inputs: tuple[InputLayout, ...]
+    batched: bool
+    """Whether arrays have a leading batch axis."""
+
+
+class Staging:
+    """One lane's reusable input memory."""
+
+    def __init__(self) -> None:
+        self._arrays: dict[BatchLayout, dict[str, Array]] = {}
+
+    def gather(
+        self, layout: BatchLayout, rows: Sequence[int], inputs: Sequence[Sequence[Buffer | Array]]
+    ) -> Mapping[str, Array]:
+        """Arrays of `sum(rows)` rows, filled request by request.
+
+        `inputs[r][i]` is request r's data for `layout.inputs[i]`: `rows[r] * row_bytes` bytes, or an object array for
+        BYTES. A request alone in its batch is not copied where its bytes lie as the processor wants them.
+        """
+        if len(inputs) == 1:
+            return {
+                tensor.name: self._alone(layout, tensor, rows[0], inputs[0][i])
+                for i, tensor in enumerate(layout.inputs)
+            }
+        total = sum(rows)
+        staged = self._staged(layout, total)
+        for i, tensor in enumerate(layout.inputs):
+            _fill(staged[tensor.name], tensor, rows, [request[i] for request in inputs])
+        return {name: array[:total] for name, array in staged.items()}
+
+    def _alone(self, layout: BatchLayout, tensor: InputLayout, rows: int, data: Buffer | Array) -> Array:
+        shape = (rows, *tensor.row_shape) if layout.batched else tensor.row_shape
+        if isinstance(data, np.ndarray):
+            return data.reshape(shape)
+        array: Array = np.frombuffer(data, dtype=tensor.datatype.dtype).reshape(shape)
+        return array if array.flags.aligned else array.copy()
+
+    def _staged(self, layout: BatchLayout, rows: int) -> dict[str, Array]:
+        arrays = self._arrays.pop(layout, None)
+        if arrays is None or any(len(array) < rows for array in arrays.values()):
+            capacity = 1 << (rows - 1).bit_length()
+            arrays = {t.name: np.empty((capacity, *t.row_shape), dtype=t.datatype.dtype) for t in layout.inputs}
+        self._arrays[layout] = arrays  # last in is last to go
+        while len(self._arrays) > KEPT_LAYOUTS:
+            del self._arrays[next(iter(self._arrays))]
+        return arrays
+
+
+def scatter(names: Sequence[str], outputs: Sequence[Array], rows: Sequence[int]) -> list[dict[str, Array]]:
+    """Split a batch's outputs by request, as views. Raises `ExecutionFailed` where rows out differ from rows in."""
+    total = sum(rows)
+    for name, array in zip(names, outputs, strict=True):
+        if array.ndim == 0 or len(array) != total:
+            raise ExecutionFailed(
+                f"the model returned shape {list(array.shape)} for output '{name}' of a batch of {total} rows"
+            )
+    results: list[dict[str, Array]] = []
+    start = 0
+    for count in rows:
+        end = start + count
+        results.append({name: array[start:end] for name, array in zip(names, outputs, strict=True)})
+        start = end
+    return results
+
+
+def _fill(array: Array, tensor: InputLayout, rows: Sequence[int], parts: Sequence[Buffer | Array]) -> None:
+    start = 0
+    if tensor.datatype is BYTES:
+        for count, part in zip(rows, parts, strict=True):
+            assert isinstance(part, np.ndarray)
+            array[start : start + count] = part.reshape(count, *tensor.row_shape)
+            start += count
+        return
+    if prod(array.shape) == 0:
+        return
+    staging = array.data.cast("B")
+    for part in parts:
+        view = part.data if isinstance(part, np.ndarray) else part
+        end = start + len(view)
+        staging[start:end] = view
+        start = end

@@ -1,0 +1,117 @@
+"""The event-loop shell around `BatchQueue`: one alarm, lanes that are idle or busy, and draining.
+
+Everything here runs on the event loop's thread. Callers are answered through the two callbacks given to the
+constructor, never from inside `submit`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from functools import partial
+from math import inf
+from typing import Generic, TypeVar
+
+from server.scheduling.clock import Clock
+from server.scheduling.lanes import Lane
+from server.scheduling.policy import WindowPolicy
+from server.scheduling.queue import BatchQueue, Ticket
+
+T = TypeVar("T", bound=Ticket)
+R = TypeVar("R")
+
+
+class Batcher(Generic[T, R]):
+    """Feeds the lanes of one model version from its queue.
+
+    `finished(batch, outcome)` is called once for every batch that ran; `expired(ticket)` once for every request whose
+    deadline came while it waited. A request that `cancel` took out of the queue is reported to neither.
+    """
+
+    def __init__(
+        self,
+        policy: WindowPolicy,
+        lanes: Sequence[Lane[T, R]],
+        clock: Clock,
+        *,
+        finished: Callable[[Sequence[T], R | Exception], None],
+        expired: Callable[[T], None],
+    ) -> None:
+        self._queue: BatchQueue[T] = BatchQueue(policy)
+        self._lanes = tuple(lanes)
+        self._idle = list(lanes)
+        self._clock = clock
+        self._finished = finished
+        self._expired = expired
+        self._loop = asyncio.get_running_loop()
+        self._alarm = clock.alarm(self._pump)
+        self._pump_scheduled = False
+        self._draining = False
+        self._drained: asyncio.Future[None] | None = None
+
+    @property
+    def pending(self) -> int:
+        """Requests that wait for a batch."""
+        return len(self._queue)
+
+    @property
+    def running(self) -> int:
+        """Batches that are running."""
+        return len(self._lanes) - len(self._idle)
+
+    def submit(self, ticket: T) -> None:
+        """Queue a request. Raises `QueueFull`."""
+        self._queue.put(ticket)
+        # With every lane busy, only a deadline can come before the next batch ends.
+        if not self._pump_scheduled and (self._idle or ticket.deadline < self._alarm.when):
+            # Not at once: the rest of what the loop has just read from the sockets may share the batch.
+            self._pump_scheduled = True
+            self._loop.call_soon(self._scheduled_pump)
+
+    def cancel(self, ticket: T) -> bool:
+        """Take a request out of the queue. False where it runs already or is done."""
+        left = self._queue.discard(ticket)
+        if left and self._draining:
+            self._pump()  # it may have been the last one
+        return left
+
+    async def drain(self) -> None:
+        """Run what is queued without waiting for company; return when all of it is finished.
+
+        Requests submitted meanwhile are run too: refusing them is the caller's affair.
+        """
+        self._draining = True
+        if self._drained is None:
+            self._drained = self._loop.create_future()
+        self._pump()
+        await asyncio.shield(self._drained)
+
+    def close(self) -> None:
+        """Release the alarm and stop the lanes. Only after `drain`."""
+        self._alarm.close()
+        for lane in self._lanes:
+            lane.close()
+
+    def _scheduled_pump(self) -> None:
+        self._pump_scheduled = False
+        self._pump()
+
+    def _pump(self) -> None:
+        """Do everything that can be done now, then set the alarm for the next thing."""
+        queue = self._queue
+        now = self._clock.now()
+        late = queue.expire(now)
+        while self._idle and (batch := queue.take(inf if self._draining else now)):
+            lane = self._idle.pop()
+            lane.submit(batch, partial(self._done, lane, batch))
+        # With every lane busy, a due batch waits for one of them and not for the clock.
+        self._alarm.set(min(queue.next_deadline(), queue.next_due() if self._idle else inf))
+        for ticket in late:
+            self._expired(ticket)
+        if self._drained and not self._drained.done() and not queue and not self.running:
+            self._drained.set_result(None)
+
+    def _done(self, lane: Lane[T, R], batch: Sequence[T], outcome: R | Exception) -> None:
+        self._idle.append(lane)
+        self._pump()  # before answering, so that the lane works while the answers are written
+        self._finished(batch, outcome)

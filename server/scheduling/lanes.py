@@ -1,0 +1,56 @@
+"""One lane runs batches one after another: a thread per model instance."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Callable, Sequence
+from queue import SimpleQueue
+from typing import Generic, Protocol, TypeVar
+
+from server.scheduling.queue import Ticket
+
+T = TypeVar("T", bound=Ticket)
+R = TypeVar("R")
+T_contra = TypeVar("T_contra", bound=Ticket, contravariant=True)
+R_co = TypeVar("R_co", covariant=True)
+
+
+class Lane(Protocol[T_contra, R_co]):
+    """Runs one batch at a time."""
+
+    def submit(self, batch: Sequence[T_contra], done: Callable[[R_co | Exception], None]) -> None:
+        """Start a batch and return. `done` is called once, later, on the event loop's thread."""
+        ...
+
+    def close(self) -> None:
+        """Stop, after the batch that is running."""
+        ...
+
+
+class ThreadLane(Generic[T, R]):
+    """A lane on a thread of its own: numpy and ONNX Runtime release the interpreter lock while they work."""
+
+    def __init__(self, name: str, work: Callable[[Sequence[T]], R], loop: asyncio.AbstractEventLoop) -> None:
+        self._work = work
+        self._loop = loop
+        self._jobs: SimpleQueue[tuple[Sequence[T], Callable[[R | Exception], None]] | None] = SimpleQueue()
+        self._thread = threading.Thread(target=self._run, name=name, daemon=True)
+        self._thread.start()
+
+    def submit(self, batch: Sequence[T], done: Callable[[R | Exception], None]) -> None:
+        self._jobs.put((batch, done))
+
+    def close(self) -> None:
+        self._jobs.put(None)
+
+    def _run(self) -> None:
+        while (job := self._jobs.get()) is not None:
+            batch, done = job
+            outcome: R | Exception
+            try:
+                outcome = self._work(batch)
+            except Exception as error:  # noqa: BLE001 -- whatever it is, the callers must hear of it
+                outcome = error
+            self._loop.call_soon_threadsafe(done, outcome)
+            del job, batch, done, outcome  # an idle lane must not keep the last batch alive

@@ -1,0 +1,197 @@
+"""The server's flags, checked once: names and values as Triton has them wherever Triton has the flag."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+
+
+class ModelControlMode(StrEnum):
+    """Which models are loaded."""
+
+    NONE = "none"
+    """All models of the repositories, when the server starts."""
+    EXPLICIT = "explicit"
+    """Those that --load-model names, when the server starts."""
+
+
+class LogFormat(StrEnum):
+    """How a line of the log looks."""
+
+    DEFAULT = "default"
+    JSON = "json"
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """Everything that flags decide."""
+
+    model_repositories: tuple[Path, ...]
+    server_id: str
+    model_control_mode: ModelControlMode
+    load_models: tuple[str, ...]
+    strict_readiness: bool
+    disable_auto_complete_config: bool
+    default_max_batch_size: int
+    exit_timeout_secs: float
+    allow_grpc: bool
+    grpc_address: str
+    grpc_port: int
+    grpc_max_message_bytes: int
+    allow_http: bool
+    http_address: str
+    http_port: int
+    allow_metrics: bool
+    allow_cpu_metrics: bool
+    metrics_address: str
+    metrics_port: int
+    log_verbose: int
+    log_format: LogFormat
+    log_file: Path | None
+    ports_file: Path | None
+
+
+def parse(argv: Sequence[str]) -> Settings:
+    """Settings from command-line arguments. A wrong flag prints what is wrong and exits with status 2."""
+    parser = _parser()
+    flags = parser.parse_args(argv)
+    if flags.load_model and flags.model_control_mode is not ModelControlMode.EXPLICIT:
+        parser.error("--load-model needs --model-control-mode=explicit")
+    if not (flags.allow_grpc or flags.allow_http or flags.allow_metrics):
+        parser.error("nothing to serve: --allow-grpc, --allow-http and --allow-metrics are all false")
+    return Settings(
+        model_repositories=tuple(flags.model_repository),
+        server_id=flags.id,
+        model_control_mode=flags.model_control_mode,
+        load_models=tuple(flags.load_model),
+        strict_readiness=flags.strict_readiness,
+        disable_auto_complete_config=flags.disable_auto_complete_config,
+        default_max_batch_size=_default_max_batch_size(parser, flags.backend_config),
+        exit_timeout_secs=flags.exit_timeout_secs,
+        allow_grpc=flags.allow_grpc,
+        grpc_address=flags.grpc_address,
+        grpc_port=flags.grpc_port,
+        grpc_max_message_bytes=flags.grpc_max_message_bytes,
+        allow_http=flags.allow_http,
+        http_address=flags.http_address,
+        http_port=flags.http_port,
+        allow_metrics=flags.allow_metrics,
+        allow_cpu_metrics=flags.allow_cpu_metrics,
+        metrics_address=flags.metrics_address or flags.http_address,
+        metrics_port=flags.metrics_port,
+        log_verbose=flags.log_verbose,
+        log_format=flags.log_format,
+        log_file=flags.log_file,
+        ports_file=flags.ports_file,
+    )
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m server",
+        description="Serve ONNX models over the KServe v2 / Triton gRPC protocol, in batches.",
+        allow_abbrev=False,
+    )
+    _add_model_flags(parser.add_argument_group("models"))
+    _add_listener_flags(parser.add_argument_group("listeners"))
+    other = parser.add_argument_group("process")
+    other.add_argument("--id", default="convoy", metavar="NAME", help="the server's name in ServerMetadata")
+    other.add_argument(
+        "--exit-timeout-secs", type=_positive_float, default=30.0, metavar="SECONDS",
+        help="on SIGTERM, how long requests in progress may take before they are aborted (default 30)",
+    )  # fmt: skip
+    other.add_argument(
+        "--ports-file", type=Path, metavar="PATH", help="write the ports in use to this JSON file once listening"
+    )
+    other.add_argument(
+        "--log-verbose", type=int, default=0, metavar="LEVEL", help="0: information; 1 and above: debugging detail too"
+    )
+    other.add_argument("--log-format", type=LogFormat, default=LogFormat.DEFAULT, choices=list(LogFormat))
+    other.add_argument("--log-file", type=Path, metavar="PATH", help="append the log to this file instead of stderr")
+    return parser
+
+
+def _add_model_flags(group: argparse._ArgumentGroup) -> None:
+    group.add_argument(
+        "--model-repository", "--model-store", type=Path, action="append", required=True, metavar="PATH",
+        help="a folder of models; give it again for more than one",
+    )  # fmt: skip
+    group.add_argument(
+        "--model-control-mode", type=ModelControlMode, default=ModelControlMode.NONE, choices=list(ModelControlMode),
+        help="none: load every model (default); explicit: load those of --load-model",
+    )  # fmt: skip
+    group.add_argument(
+        "--load-model", action="append", default=[], metavar="NAME", help="a model to load in explicit mode; * for all"
+    )
+    _add_boolean(group, "--strict-readiness", True, "ready only when every model that should serve does")
+    _add_boolean(group, "--disable-auto-complete-config", False, "take config.pbtxt as it stands")
+    group.add_argument(
+        "--backend-config", action="append", default=[], metavar="BACKEND,KEY=VALUE",
+        help="only onnxruntime,default-max-batch-size=N: max_batch_size for models whose config has none (default 4)",
+    )  # fmt: skip
+
+
+def _add_listener_flags(group: argparse._ArgumentGroup) -> None:
+    for name, port, what in (("grpc", 8001, "gRPC"), ("http", 8000, "HTTP"), ("metrics", 8002, "metrics")):
+        _add_boolean(group, f"--allow-{name}", True, f"serve {what}")
+        address = None if name == "metrics" else "0.0.0.0"
+        note = "default: as --http-address" if name == "metrics" else "default 0.0.0.0"
+        group.add_argument(f"--{name}-address", default=address, metavar="ADDRESS", help=f"where to serve it ({note})")
+        group.add_argument(
+            f"--{name}-port", type=_port, default=port, metavar="PORT", help=f"default {port}; 0 takes a free one"
+        )
+    group.add_argument(
+        "--grpc-max-message-bytes", type=_positive_int, default=128 << 20, metavar="BYTES",
+        help="the largest request to read (default 128 MiB)",
+    )  # fmt: skip
+    _add_boolean(group, "--allow-cpu-metrics", True, "metrics of the machine's processors and memory")
+
+
+def _add_boolean(group: argparse._ArgumentGroup, flag: str, default: bool, text: str) -> None:
+    group.add_argument(
+        flag, type=_boolean, default=default, metavar="true|false", help=f"{text} (default {str(default).lower()})"
+    )
+
+
+def _boolean(text: str) -> bool:
+    match text.lower():
+        case "true" | "1":
+            return True
+        case "false" | "0":
+            return False
+    raise argparse.ArgumentTypeError(f"must be true or false, not '{text}'")
+
+
+def _port(text: str) -> int:
+    if text.isdigit() and int(text) <= 65535:
+        return int(text)
+    raise argparse.ArgumentTypeError(f"must be a port number from 0 to 65535, not '{text}'")
+
+
+def _positive_int(text: str) -> int:
+    if text.isdigit() and int(text) > 0:
+        return int(text)
+    raise argparse.ArgumentTypeError(f"must be a positive integer, not '{text}'")
+
+
+def _positive_float(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
+    if 0 <= value < float("inf"):
+        return value
+    raise argparse.ArgumentTypeError(f"must be a number of seconds, not '{text}'")
+
+
+def _default_max_batch_size(parser: argparse.ArgumentParser, settings: Sequence[str]) -> int:
+    size = 4
+    for setting in settings:
+        key, _, value = setting.partition("=")
+        if key != "onnxruntime,default-max-batch-size" or not value.isdigit():
+            parser.error(f"--backend-config knows onnxruntime,default-max-batch-size=N only, not '{setting}'")
+        size = int(value)
+    return size

@@ -1,0 +1,132 @@
+"""Exact counts of what one model version has done. Pure: times come in, totals come out.
+
+All counters of one version are changed on the event loop's thread only, so a reader there sees them consistent.
+Times are nanoseconds on the monotonic clock, and histogram values microseconds.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from server.errors import FailureReason
+
+LATENCY_BOUNDS_US = (
+    50, 100, 200, 500,
+    1_000, 2_000, 5_000, 10_000, 20_000, 50_000, 100_000, 200_000, 500_000,
+    1_000_000, 2_000_000, 5_000_000, 10_000_000,
+)  # fmt: skip
+BATCH_ROWS_BOUNDS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024)
+
+
+class Histogram:
+    """Counts of values by upper bound; the last bucket has none."""
+
+    __slots__ = ("bounds", "counts", "total")
+
+    def __init__(self, bounds: Sequence[int]) -> None:
+        self.bounds = tuple(bounds)
+        self.counts = [0] * (len(bounds) + 1)
+        self.total = 0.0
+        """Sum of all values."""
+
+    def observe(self, value: float, times: int = 1) -> None:
+        self.counts[bisect_left(self.bounds, value)] += times
+        self.total += value * times
+
+
+@dataclass(slots=True)
+class Duration:
+    """How often, and how long in all."""
+
+    count: int = 0
+    ns: int = 0
+
+    def add(self, ns: int, times: int = 1) -> None:
+        self.count += times
+        self.ns += ns * times
+
+
+@dataclass(slots=True)
+class BatchStatistics:
+    """All batches of one size."""
+
+    compute_input: Duration = field(default_factory=Duration)
+    compute_infer: Duration = field(default_factory=Duration)
+    compute_output: Duration = field(default_factory=Duration)
+
+
+@dataclass(frozen=True, slots=True)
+class BatchTimes:
+    """When the phases of one batch began and ended, monotonic nanoseconds."""
+
+    start: int
+    input_end: int
+    infer_end: int
+    output_end: int
+
+
+def _latency_histogram() -> Histogram:
+    return Histogram(LATENCY_BOUNDS_US)
+
+
+@dataclass(slots=True)
+class VersionStatistics:
+    """Everything counted for one model version, as Triton's statistics extension defines it, and histograms beside."""
+
+    last_inference_ms: int = 0
+    """Wall-clock milliseconds since the epoch of the last request that was answered; 0 before the first."""
+    inference_count: int = 0
+    """Rows inferred."""
+    execution_count: int = 0
+    """Batches run."""
+    success: Duration = field(default_factory=Duration)
+    fail: Duration = field(default_factory=Duration)
+    queue: Duration = field(default_factory=Duration)
+    compute_input: Duration = field(default_factory=Duration)
+    compute_infer: Duration = field(default_factory=Duration)
+    compute_output: Duration = field(default_factory=Duration)
+    batches: dict[int, BatchStatistics] = field(default_factory=dict)
+    """By rows in the batch."""
+    failures: dict[FailureReason, int] = field(default_factory=lambda: dict.fromkeys(FailureReason, 0))
+
+    request_us: Histogram = field(default_factory=_latency_histogram)
+    queue_us: Histogram = field(default_factory=_latency_histogram)
+    compute_input_us: Histogram = field(default_factory=_latency_histogram)
+    compute_infer_us: Histogram = field(default_factory=_latency_histogram)
+    compute_output_us: Histogram = field(default_factory=_latency_histogram)
+    batch_rows: Histogram = field(default_factory=lambda: Histogram(BATCH_ROWS_BOUNDS))
+
+    def record_batch(self, times: BatchTimes, rows: int, requests: int) -> None:
+        """Count one batch that ran and answered `requests` requests of `rows` rows in all."""
+        self.inference_count += rows
+        self.execution_count += 1
+        batch = self.batches.get(rows)
+        if batch is None:
+            batch = self.batches[rows] = BatchStatistics()
+        input_ns = times.input_end - times.start
+        infer_ns = times.infer_end - times.input_end
+        output_ns = times.output_end - times.infer_end
+        batch.compute_input.add(input_ns)
+        batch.compute_infer.add(infer_ns)
+        batch.compute_output.add(output_ns)
+        self.compute_input.add(input_ns, requests)
+        self.compute_infer.add(infer_ns, requests)
+        self.compute_output.add(output_ns, requests)
+        self.compute_input_us.observe(input_ns / 1000, requests)
+        self.compute_infer_us.observe(infer_ns / 1000, requests)
+        self.compute_output_us.observe(output_ns / 1000, requests)
+        self.batch_rows.observe(rows)
+
+    def record_success(self, queue_ns: int, request_ns: int) -> None:
+        """Count one answered request: its time in the queue, and from arrival to answer."""
+        self.queue.add(queue_ns)
+        self.queue_us.observe(queue_ns / 1000)
+        self.success.add(request_ns)
+        self.request_us.observe(request_ns / 1000)
+
+    def record_failure(self, reason: FailureReason, request_ns: int) -> None:
+        """Count one request that was accepted or refused for this version and got no result."""
+        self.failures[reason] += 1
+        self.fail.add(request_ns)

@@ -1,0 +1,165 @@
+"""Model folders on a real, temporary disk."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from server.errors import ConfigInvalid, LoadFailed
+from server.models.repository import ModelFolder, model_file, read_config, read_labels, scan
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> ModelFolder:
+    """A model with version 1 and nothing in it, beside a file that is not its own."""
+    path = tmp_path / "repository" / "digits"
+    (path / "1").mkdir(parents=True)
+    (tmp_path / "secret").write_text("not yours")
+    return ModelFolder("digits", path, (1,))
+
+
+def make(root: Path, *paths: str) -> Path:
+    for path in paths:
+        (root / path).mkdir(parents=True)
+    return root
+
+
+def test_scan_lists_models_by_name_with_versions_ascending(tmp_path: Path) -> None:
+    one = make(tmp_path / "one", "zebra/1", "apple/10", "apple/9")
+    two = make(tmp_path / "two", "mango")
+    assert scan([one, two]).models == (
+        ModelFolder("apple", one / "apple", (9, 10)),
+        ModelFolder("mango", two / "mango", ()),
+        ModelFolder("zebra", one / "zebra", (1,)),
+    )
+
+
+def test_scan_ignores_what_is_hidden_or_not_a_folder(tmp_path: Path) -> None:
+    make(tmp_path, ".git/1", "a/1", "a/.2")
+    (tmp_path / "README.md").touch()
+    (tmp_path / "a" / "3").touch()
+    assert scan([tmp_path]).models == (ModelFolder("a", tmp_path / "a", (1,)),)
+
+
+@pytest.mark.parametrize("name", ["0", "01", "-1", "+1", "1.0", "v1", "１", "9223372036854775808", "labels"])
+def test_scan_ignores_folders_that_are_not_positive_decimal_integers(tmp_path: Path, name: str) -> None:
+    make(tmp_path, f"a/{name}")
+    assert scan([tmp_path]).models[0].versions == ()
+
+
+def test_a_missing_root_is_named(tmp_path: Path) -> None:
+    with pytest.raises(LoadFailed, match=f"{tmp_path / 'nowhere'}: model repository does not exist"):
+        scan([tmp_path, tmp_path / "nowhere"])
+
+
+def test_a_root_that_is_a_file_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(LoadFailed, match="file: model repository cannot be listed: Not a directory"):
+        scan([tmp_path / "file"])
+
+
+def test_a_model_in_two_roots_is_a_problem_of_that_model_alone(tmp_path: Path) -> None:
+    one, two = make(tmp_path / "one", "a/1", "b/1"), make(tmp_path / "two", "a/1")
+    found = scan([one, two])
+    assert [model.name for model in found.models] == ["b"]
+    assert found.problems == {"a": f"model 'a' is in more than one repository: {one} and {two}; keep one of them"}
+
+
+def test_no_config_is_none(folder: ModelFolder) -> None:
+    assert read_config(folder) is None
+
+
+def test_a_config_is_read_as_text(folder: ModelFolder) -> None:
+    (folder.path / "config.pbtxt").write_text("name: 'digits' # ✓", encoding="utf-8")
+    assert read_config(folder) == "name: 'digits' # ✓"
+
+
+def test_a_config_that_is_not_utf8_is_named(folder: ModelFolder) -> None:
+    (folder.path / "config.pbtxt").write_bytes(b"name: \xff")
+    with pytest.raises(ConfigInvalid, match=r"config\.pbtxt: byte 6 is not UTF-8"):
+        read_config(folder)
+
+
+def test_a_config_link_to_nowhere_is_not_taken_for_no_config(folder: ModelFolder) -> None:
+    (folder.path / "config.pbtxt").symlink_to(folder.path / "gone")
+    with pytest.raises(LoadFailed, match=r"config\.pbtxt: cannot be read: No such file"):
+        read_config(folder)
+
+
+def test_the_model_file_of_a_version(folder: ModelFolder) -> None:
+    path = folder.path / "1" / "model.onnx"
+    path.touch()
+    assert model_file(folder, 1, "model.onnx") == path
+
+
+def test_a_model_file_may_be_a_link_within_its_model(folder: ModelFolder) -> None:
+    (folder.path / "shared.onnx").touch()
+    (folder.path / "1" / "model.onnx").symlink_to("../shared.onnx")
+    assert model_file(folder, 1, "model.onnx") == folder.path / "1" / "model.onnx"
+
+
+def test_a_model_folder_may_itself_be_a_link(folder: ModelFolder, tmp_path: Path) -> None:
+    (folder.path / "1" / "model.onnx").touch()
+    (tmp_path / "link").symlink_to(folder.path)
+    linked = ModelFolder("link", tmp_path / "link", (1,))
+    assert model_file(linked, 1, "model.onnx").is_file()
+
+
+def test_an_empty_version_folder_is_named(folder: ModelFolder) -> None:
+    with pytest.raises(LoadFailed, match=f"{folder.path / '1'}: the version folder is empty; put model.onnx into it"):
+        model_file(folder, 1, "model.onnx")
+
+
+def test_a_version_that_is_gone_is_named(folder: ModelFolder) -> None:
+    with pytest.raises(LoadFailed, match="version 7 of model 'digits' does not exist"):
+        model_file(folder, 7, "model.onnx")
+
+
+def test_a_missing_model_file_is_named_beside_what_is_there(folder: ModelFolder) -> None:
+    (folder.path / "1" / "lenet.onnx").touch()
+    with pytest.raises(LoadFailed, match=r"model\.onnx: no such file, the folder has: lenet\.onnx; rename it or set"):
+        model_file(folder, 1, "model.onnx")
+
+
+def test_a_folder_is_no_model_file(folder: ModelFolder) -> None:
+    (folder.path / "1" / "model.onnx").mkdir()
+    with pytest.raises(LoadFailed, match=r"model\.onnx: no such file"):
+        model_file(folder, 1, "model.onnx")
+
+
+@pytest.mark.parametrize("filename", ["../../../secret", "/etc/passwd", "link", "loop"])
+def test_a_model_file_outside_of_the_model_is_refused(folder: ModelFolder, filename: str) -> None:
+    (folder.path / "1" / "link").symlink_to(folder.path.parent.parent / "secret")
+    (folder.path / "1" / "loop").symlink_to("loop")
+    with pytest.raises(LoadFailed, match="outside of the model's folder|cannot be resolved|no such file"):
+        model_file(folder, 1, filename)
+
+
+def test_a_version_folder_that_links_elsewhere_is_refused(folder: ModelFolder, tmp_path: Path) -> None:
+    make(tmp_path, "elsewhere")
+    (tmp_path / "elsewhere" / "model.onnx").touch()
+    (folder.path / "2").symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(LoadFailed, match="outside of the model's folder"):
+        model_file(folder, 2, "model.onnx")
+
+
+@pytest.mark.parametrize("text", ["zero\none\n\nthree\n", "zero\r\none\r\n\r\nthree", "\ufeffzero\none\n\nthree\n\n"])
+def test_labels_keep_their_lines(folder: ModelFolder, text: str) -> None:
+    (folder.path / "labels.txt").write_bytes(text.encode())
+    assert read_labels(folder, "labels.txt") == ("zero", "one", "", "three")
+
+
+def test_a_label_may_hold_any_character_but_a_line_feed(folder: ModelFolder) -> None:
+    (folder.path / "labels.txt").write_text("a\u2028b\nc", encoding="utf-8")
+    assert read_labels(folder, "labels.txt") == ("a\u2028b", "c")
+
+
+def test_a_missing_label_file_is_named(folder: ModelFolder) -> None:
+    with pytest.raises(LoadFailed, match=r"labels\.txt: no such label file; add it or remove label_filename"):
+        read_labels(folder, "labels.txt")
+
+
+def test_labels_outside_of_the_model_are_refused(folder: ModelFolder) -> None:
+    with pytest.raises(LoadFailed, match="outside of the model's folder"):
+        read_labels(folder, "../../secret")
