@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from math import inf
@@ -12,8 +13,12 @@ import numpy as np
 
 from server import tensors
 from server.backends.base import GraphTensor, SessionOptions
-from server.errors import LoadFailed
+from server.errors import ConvoyError, LoadFailed
 from server.frontends.calls import StatusCode
+from server.messages import InferenceResponse
+from server.models.config import DeviceKind, LoadSettings, ModelConfig, TensorConfig, WindowBatching
+from server.models.versions import Latest
+from server.scheduling.clock import Alarm, Clock
 from server.scheduling.queue import Ticket
 from server.tensors import Array
 
@@ -40,9 +45,7 @@ def names(tickets: Sequence[NamedTicket]) -> list[object]:
 class PuppetLane:
     """A lane in virtual time: records its batches and finishes each after `seconds`, with `outcome(batch)`."""
 
-    def __init__(
-        self, seconds: float = 1.0, outcome: Callable[[Sequence[NamedTicket]], object] = list
-    ) -> None:
+    def __init__(self, seconds: float = 1.0, outcome: Callable[[Sequence[NamedTicket]], object] = list) -> None:
         self.seconds = seconds
         self.outcome = outcome
         self.batches: list[tuple[float, list[object]]] = []
@@ -68,6 +71,125 @@ class PuppetLane:
         done(outcome)
 
 
+class CountingClock:
+    """Another clock, whose alarms' rings are counted."""
+
+    def __init__(self, clock: Clock) -> None:
+        self.now = clock.now
+        self.rings = 0
+        self._clock = clock
+
+    def alarm(self, callback: Callable[[], None]) -> Alarm:
+        def ring() -> None:
+            self.rings += 1
+            callback()
+
+        return self._clock.alarm(ring)
+
+
+class PuppetAlarm:
+    """An alarm of a `PuppetClock`."""
+
+    def __init__(self, callback: Callable[[], None]) -> None:
+        self.when = inf
+        self.closed = False
+        self.callback = callback
+
+    def set(self, when: float) -> None:
+        assert not self.closed, "an alarm was set after it was closed"
+        self.when = when
+
+    def close(self) -> None:
+        self.closed = True
+        self.when = inf
+
+
+class PuppetClock:
+    """A clock that only a test moves. For code whose lanes are real threads, on the real loop."""
+
+    def __init__(self, now: float = 0.0) -> None:
+        self.time = now
+        self.alarms: list[PuppetAlarm] = []
+
+    def now(self) -> float:
+        return self.time
+
+    def alarm(self, callback: Callable[[], None]) -> PuppetAlarm:
+        self.alarms.append(PuppetAlarm(callback))
+        return self.alarms[-1]
+
+    def advance(self, seconds: float) -> None:
+        """Move the time, stopping at every alarm on the way to ring it."""
+        end = self.time + seconds
+        while due := [alarm for alarm in self.alarms if alarm.when <= end]:
+            alarm = min(due, key=lambda alarm: alarm.when)
+            self.time = max(self.time, alarm.when)
+            alarm.when = inf
+            alarm.callback()
+        self.time = end
+
+
+class Gate:
+    """Holds back threads: each `wait` returns when `open` has made room for it."""
+
+    def __init__(self) -> None:
+        self._passes = threading.Semaphore(0)
+
+    def open(self, passes: int = 1) -> None:
+        self._passes.release(passes)
+
+    def wait(self) -> None:
+        assert self._passes.acquire(timeout=20), "the test never opened the gate"
+
+
+class OneReply:
+    """A reply function whose answer can be awaited; a second answer is a failure of the test."""
+
+    def __init__(self) -> None:
+        self.answer: asyncio.Future[InferenceResponse | ConvoyError] = asyncio.get_running_loop().create_future()
+
+    def __call__(self, answer: InferenceResponse | ConvoyError) -> None:
+        assert not self.answer.done(), "a request was answered twice"
+        self.answer.set_result(answer)
+
+    async def response(self) -> InferenceResponse:
+        answer = await self.answer
+        assert isinstance(answer, InferenceResponse), answer
+        return answer
+
+    async def error(self) -> ConvoyError:
+        answer = await self.answer
+        assert isinstance(answer, ConvoyError), answer
+        return answer
+
+
+def load_settings(*, instances: int = 1) -> LoadSettings:
+    return LoadSettings(Latest(), "model.onnx", instances, DeviceKind.CPU, (), None, {})
+
+
+def model_config(
+    inputs: Sequence[TensorConfig],
+    outputs: Sequence[TensorConfig],
+    *,
+    name: str = "m",
+    max_batch_size: int = 8,
+    batching: WindowBatching | None = None,
+    instances: int = 1,
+) -> ModelConfig:
+    """A configuration as `models.config` would hand it out."""
+    return ModelConfig(
+        name=name,
+        platform="onnxruntime_onnx",
+        max_batch_size=max_batch_size,
+        inputs=tuple(inputs),
+        outputs=tuple(outputs),
+        load=load_settings(instances=instances),
+        batching=batching,
+        metric_tags={},
+        serialized=b"",
+    )
+
+
 def fp32(name: str, *shape: int) -> GraphTensor:
     return GraphTensor(name, tensors.FP32, shape)
 
@@ -91,7 +213,7 @@ class PuppetSession:
         self.shapes.append({name: array.shape for name, array in inputs.items()})
         self.asked.append(tuple(outputs))
         results = self.function(inputs)
-        return [np.asarray(results[name]) for name in outputs]
+        return [np.array(results[name]) for name in outputs]  # copies: outputs are the caller's to keep
 
 
 @dataclass

@@ -98,7 +98,7 @@ class BatchQueue(Generic[T]):
     def expire(self, now: float) -> list[T]:
         """Remove and return every request whose deadline has come, soonest first."""
         late: list[T] = []
-        while self.next_deadline() <= now:
+        while self.next_deadline() <= now and self._deadlines:  # an infinite now is no reason to pop from nothing
             ticket = heappop(self._deadlines)[2]
             self._remove(ticket)
             late.append(ticket)

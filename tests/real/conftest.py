@@ -9,12 +9,18 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import grpc
 import pytest
 
+from tests.real.clients import Client
 from tests.real.waiting import wait_until
+from tests.real.zoo import write_zoo
 
 ROOT = Path(__file__).parents[2]
 MODEL_REPOSITORY = ROOT / "model_repository"
+
+ENGINES: dict[str, tuple[str, ...]] = {"grpcio": ()}
+"""The gRPC engines that the same tests run against, and the flags that choose them."""
 
 START_SECONDS = 60
 STOP_SECONDS = 60
@@ -74,6 +80,11 @@ def start(folder: Path, *flags: str, model_repository: Path | None = None) -> Ru
         raise
 
 
+def connect(server: RunningServer) -> grpc.Channel:
+    """A connection that no other channel of this process shares. The caller closes it."""
+    return grpc.insecure_channel(server.grpc_address, options=[("grpc.use_local_subchannel_pool", 1)])
+
+
 @pytest.fixture
 def start_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[StartServer]:
     """A function that starts servers; what it started is stopped after the test."""
@@ -87,6 +98,39 @@ def start_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[StartServ
     yield start_one
     for server in servers:
         server.terminate()
+
+
+@pytest.fixture(scope="session", params=ENGINES)
+def engine(request: pytest.FixtureRequest) -> str:
+    """The gRPC engine under test. Whoever asks for it, directly or not, runs once with each."""
+    return request.param
+
+
+@pytest.fixture
+def start_engine(engine: str, start_server: StartServer) -> StartServer:
+    """As `start_server`, with the engine under test."""
+
+    def start_one(*flags: str, model_repository: Path | None = None) -> RunningServer:
+        return start_server(*ENGINES[engine], *flags, model_repository=model_repository)
+
+    return start_one
+
+
+@pytest.fixture(scope="session")
+def zoo(engine: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
+    """One server of the models of `zoo.py` for all tests that leave it as it was. It never raises, whatever comes."""
+    root = write_zoo(tmp_path_factory.mktemp("zoo"))
+    server = start(tmp_path_factory.mktemp("zoo_server"), *ENGINES[engine], model_repository=root)
+    yield server
+    assert server.terminate() == 0, server.log.read_text()
+    assert "Traceback" not in server.log.read_text(), server.log.read_text()
+
+
+@pytest.fixture
+def client(zoo: RunningServer) -> Iterator[Client]:
+    """A client of `zoo` with a connection of its own."""
+    with connect(zoo) as channel:
+        yield Client(channel)
 
 
 @pytest.fixture(scope="session")

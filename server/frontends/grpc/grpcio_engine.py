@@ -116,6 +116,8 @@ async def _feed(requests: AsyncIterator[bytes], receiver: Receiver, call: _Strea
             receiver.message(message)
         receiver.half_closed()
     except Exception:
+        if call.ended:
+            return  # grpcio ends the reader of a call that has failed with an error of its own
         log.exception("a streaming method raised")
         call.fail(StatusCode.INTERNAL, _INTERNAL_MESSAGE)
 
@@ -176,22 +178,22 @@ class _StreamCall(_CallBase):
         super().__init__(context)
         self.outgoing: asyncio.Queue[bytes | None] = asyncio.Queue()
         self.failure: _Failed | None = None
-        self._ended = False
+        self.ended = False
 
     def reply(self, message: bytes) -> None:
         self.send(message)
         self.finish()
 
     def send(self, message: bytes) -> None:
-        if not self._ended:
+        if not self.ended:
             self.outgoing.put_nowait(message)
 
     def finish(self) -> None:
-        if not self._ended:
-            self._ended = True
+        if not self.ended:
+            self.ended = True
             self.outgoing.put_nowait(None)
 
     def fail(self, status: StatusCode, message: str) -> None:
-        if not self._ended:
+        if not self.ended:
             self.failure = _Failed(status, message)
             self.finish()

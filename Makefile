@@ -1,0 +1,84 @@
+# The commands of a working day. `make` alone lists them; each prints what it does before it does it.
+# Two installs share one virtual environment: serving (no torch) and everything. A stamp file in .venv, made after
+# pyproject.toml and constraints.txt, says that an install is current, so that a second start installs nothing.
+
+PYTHON ?= python3
+ARGS ?=
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip install --disable-pip-version-check --no-input --constraint constraints.txt
+SERVING := $(VENV)/.serving-installed
+EVERYTHING := $(VENV)/.everything-installed
+TEST_PACKAGES := libb64-0d nghttp2-client
+announce = @sed -n 's/^$@:.*\#\# /== make $@: /p' $(firstword $(MAKEFILE_LIST))
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.NOTPARALLEL:
+.PHONY: help serve install-dev test check format proto train load bench system-packages clean
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
+	@echo '  ARGS="..." is passed on to the command of serve, test, train, load and bench; PYTHON=... picks the interpreter.'
+
+serve: $(SERVING) ## install what serving needs (no torch) and serve model_repository/ on ports 8001, 8000 and 8002
+	$(announce)
+	$(BIN)/python -m server --model-repository model_repository $(ARGS)
+
+install-dev: $(EVERYTHING) ## install the rest: torch (CPU), training, load tests and the tools of development
+
+test: install-dev system-packages check ## make check, then the whole test suite
+	$(announce)
+	$(BIN)/python -m pytest -ra $(ARGS)
+
+check: $(EVERYTHING) ## lint, format, types, layers of imports, generated protobuf
+	$(announce)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy --strict server training loadtest proto/generate.py
+	$(BIN)/lint-imports
+	$(BIN)/python -m proto.generate --check
+
+format: $(EVERYTHING) ## put the source into the one format, and fix what ruff can fix
+	$(announce)
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+proto: $(EVERYTHING) ## generate the Python of proto/*.proto
+	$(announce)
+	$(BIN)/python -m proto.generate
+
+train: $(EVERYTHING) ## train LeNet-5 on real handwritten digits
+	$(announce)
+	$(BIN)/python -m training train $(ARGS)
+
+load: $(EVERYTHING) ## put 64 Locust users on a fresh server for 60 s: report, CSV and a verdict
+	$(announce)
+	$(BIN)/python -m loadtest run $(ARGS)
+
+bench: $(EVERYTHING) ## measure our server and the floor side by side on this machine
+	$(announce)
+	@bash tools/system_packages.sh nghttp2-client || true
+	$(BIN)/python -m loadtest bench $(ARGS)
+
+system-packages: ## get the Debian packages that the tests use: installed for root, else unpacked into .cache/
+	$(announce)
+	@bash tools/system_packages.sh $(TEST_PACKAGES) || true
+
+clean: ## remove caches and build output; .venv, .cache and runs/ stay
+	$(announce)
+	rm -rf build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	find . -name __pycache__ -type d -not -path './$(VENV)/*' -prune -exec rm -rf {} +
+
+$(BIN)/python:
+	@bash tools/make_venv.sh "$(PYTHON)" $(VENV)
+
+$(SERVING): pyproject.toml constraints.txt | $(BIN)/python
+	@echo "== installing what serving needs into $(VENV) (once)"
+	$(PIP) --editable '.[cpu,client]'
+	@touch $@
+
+$(EVERYTHING): pyproject.toml constraints.txt | $(BIN)/python
+	@echo "== installing everything into $(VENV), torch included (once, some minutes)"
+	$(PIP) --editable '.[cpu,client,train,load,dev]'
+	@touch $(SERVING) $@

@@ -1,0 +1,119 @@
+"""`python -m loadtest`: the command line. Exit code 0: limits kept, 1: a limit broken, 2: not carried out."""
+
+from __future__ import annotations
+
+import argparse
+import signal
+import sys
+from pathlib import Path
+
+from loadtest.bench import Bench, bench
+from loadtest.errors import LoadTestError
+from loadtest.payload import parse_shape
+from loadtest.run import LoadTest, run
+from loadtest.verdict import Limits
+
+
+def main() -> int:
+    """The command line. Returns the exit code."""
+    arguments = _parser().parse_args()
+    # Whoever stops us stops the servers we started: SystemExit unwinds through the blocks that own them.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    try:
+        if arguments.command == "bench":
+            bench(
+                Bench(
+                    model=arguments.model,
+                    requests=arguments.requests,
+                    rounds=arguments.rounds,
+                    connections=arguments.connections,
+                    streams=arguments.streams,
+                    model_repository=arguments.model_repository,
+                    out=arguments.out or Path("runs/bench"),
+                )
+            )
+            return 0
+        passed = run(
+            LoadTest(
+                model=arguments.model,
+                users=arguments.users,
+                seconds=arguments.seconds,
+                shapes=tuple(arguments.shape),
+                limits=Limits(arguments.p99_ms, arguments.max_error_rate),
+                url=arguments.url,
+                model_repository=arguments.model_repository,
+                out=arguments.out or Path("runs/load"),
+            )
+        )
+    except LoadTestError as error:
+        print(f"loadtest: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        return 130
+    return 0 if passed else 1
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m loadtest", description="Load tests and benchmarks of a model server."
+    )
+    commands = parser.add_subparsers(dest="command", required=True)
+    common = argparse.ArgumentParser(add_help=False)
+    common.add_argument("--model", default="lenet5", help="the model that is asked (%(default)s)")
+    common.add_argument(
+        "--model-repository",
+        type=Path,
+        default=Path("model_repository"),
+        metavar="DIR",
+        help="what a server that is started here serves (%(default)s)",
+    )
+    common.add_argument("--out", type=Path, metavar="DIR", help="where reports go (runs/load or runs/bench)")
+
+    load = commands.add_parser("run", parents=[common], help="Locust users on a server, a report and a verdict")
+    load.add_argument(
+        "--url", metavar="HOST:PORT", help="gRPC address of a running server (default: start a fresh one)"
+    )
+    load.add_argument(
+        "--users", type=_positive, default=64, help="clients with one request in flight each (%(default)s)"
+    )
+    load.add_argument("--seconds", type=_positive, default=60, help="how long (%(default)s)")
+    load.add_argument("--p99-ms", type=float, default=250.0, help="longest p99 that passes (%(default)s)")
+    load.add_argument(
+        "--max-error-rate", type=float, default=0.0, help="largest share of failures, 0 to 1 (%(default)s)"
+    )
+    load.add_argument(
+        "--shape",
+        type=_shape,
+        action="append",
+        default=[],
+        metavar="NAME:DIM,DIM,...",
+        help="whole shape of one input, batch axis included; else each variable dimension is 1; may be repeated",
+    )
+
+    side_by_side = commands.add_parser("bench", parents=[common], help="our server and the floor, side by side")
+    side_by_side.add_argument(
+        "--requests", type=_positive, default=10_000, help="in each round, per server (%(default)s)"
+    )
+    side_by_side.add_argument("--rounds", type=_positive, default=5, help="servers take turns in each (%(default)s)")
+    side_by_side.add_argument("--connections", type=_positive, default=4, help="of the load generator (%(default)s)")
+    side_by_side.add_argument("--streams", type=_positive, default=16, help="in flight per connection (%(default)s)")
+    return parser
+
+
+def _positive(text: str) -> int:
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"{value} is not positive")
+    return value
+
+
+def _shape(text: str) -> str:
+    try:
+        parse_shape(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
+    return text
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,45 @@
+"""A bare grpc.aio server that answers every ModelInfer with the same bytes: the floor of a Python gRPC server.
+
+python -m loadtest.floors.grpc_aio --answer FILE --ports-file FILE
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import os
+import signal
+from pathlib import Path
+
+import grpc
+
+
+async def serve(answer: bytes, ports_file: Path) -> None:
+    """Answers until SIGTERM. Writes {"grpc": port} to `ports_file` once it listens."""
+
+    async def infer(_request: bytes, _context: grpc.aio.ServicerContext) -> bytes:
+        return answer
+
+    handler = grpc.unary_unary_rpc_method_handler(infer)
+    server = grpc.aio.server()
+    server.add_generic_rpc_handlers(
+        [grpc.method_handlers_generic_handler("inference.GRPCInferenceService", {"ModelInfer": handler})]
+    )
+    port = server.add_insecure_port("127.0.0.1:0")
+    await server.start()
+    stop = asyncio.Event()
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
+    written = ports_file.with_suffix(".part")
+    written.write_text(json.dumps({"grpc": port}))
+    os.replace(written, ports_file)
+    await stop.wait()
+    await server.stop(grace=1.0)
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--answer", type=Path, required=True, help="a file with a serialised ModelInferResponse")
+    parser.add_argument("--ports-file", type=Path, required=True, help="where the chosen port is written")
+    arguments = parser.parse_args()
+    asyncio.run(serve(arguments.answer.read_bytes(), arguments.ports_file))

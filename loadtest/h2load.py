@@ -1,0 +1,89 @@
+"""The load generator h2load (Debian's nghttp2-client): one gRPC request over and over, closed loop, one thread.
+
+A gRPC error is a trailer, which h2load does not read: who uses it compares the server's own counts with what was sent.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import struct
+import subprocess
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+
+from loadtest.errors import LoadTestError
+from loadtest.figures import percentile
+from loadtest.target import INFER
+
+# Where tools/system_packages.sh unpacks packages that it may not install.
+_UNPACKED = Path(__file__).parent.parent / ".cache" / "debian" / "usr"
+_SECONDS = 300.0
+_RATE = re.compile(r"^finished in .*?, ([\d.]+) req/s", re.MULTILINE)
+_SUCCEEDED = re.compile(r"^requests: .*?(\d+) succeeded, (\d+) failed, (\d+) errored", re.MULTILINE)
+_STATUSES = re.compile(r"^status codes: (\d+) 2xx", re.MULTILINE)
+
+
+@dataclass(frozen=True)
+class Volley:
+    """What one run of h2load saw. Every request was answered with a 2xx status."""
+
+    requests: int
+    requests_per_second: float
+    p50_ms: float
+    p99_ms: float
+
+
+@dataclass(frozen=True)
+class H2load:
+    """An h2load that can be run."""
+
+    program: Path
+    environment: dict[str, str]
+
+    @classmethod
+    def find(cls) -> H2load:
+        """The installed one, or the one unpacked in .cache/; a LoadTestError says how to get one."""
+        installed = shutil.which("h2load")
+        if installed is not None:
+            return cls(Path(installed), dict(os.environ))
+        unpacked = _UNPACKED / "bin" / "h2load"
+        if unpacked.exists():
+            libraries = ":".join(str(folder) for folder in (_UNPACKED / "lib").glob("*-linux-gnu*"))
+            return cls(unpacked, {**os.environ, "LD_LIBRARY_PATH": libraries})
+        raise LoadTestError("h2load is missing. As root: apt-get install nghttp2-client")
+
+    def fire(self, address: str, body: Path, *, requests: int, connections: int, streams: int, log: Path) -> Volley:
+        """Sends the framed request in `body` `requests` times, `connections` × `streams` in flight.
+
+        Anything but `requests` answers of status 2xx is a LoadTestError. `log` is rewritten with a line per request.
+        """
+        log.unlink(missing_ok=True)
+        command = [str(self.program), "-n", str(requests), "-c", str(connections), "-m", str(streams), "-t", "1"]
+        command += ["-d", str(body), "-H", "content-type: application/grpc", "-H", "te: trailers"]
+        command += ["--log-file", str(log), f"http://{address}{INFER}"]
+        try:
+            done = subprocess.run(
+                command, env=self.environment, capture_output=True, text=True, timeout=_SECONDS, check=False
+            )
+        except subprocess.TimeoutExpired as error:
+            raise LoadTestError(f"h2load did not end in {_SECONDS:.0f} s against {address}") from error
+        rate, outcome, statuses = (pattern.search(done.stdout) for pattern in (_RATE, _SUCCEEDED, _STATUSES))
+        if done.returncode != 0 or rate is None or outcome is None or statuses is None:
+            raise LoadTestError(f"h2load ended with {done.returncode} against {address}:\n{done.stdout}{done.stderr}")
+        if [*map(int, outcome.groups()), int(statuses[1])] != [requests, 0, 0, requests]:
+            raise LoadTestError(f"{address} did not answer all of {requests} requests: {outcome[0]}, {statuses[0]}")
+        latencies = _latencies_ms(log)
+        return Volley(requests, float(rate[1]), percentile(latencies, 0.5), percentile(latencies, 0.99))
+
+
+def frame(message: bytes) -> bytes:
+    """One uncompressed gRPC message as it travels: a zero byte, the length in four bytes, the message."""
+    return struct.pack(">BI", 0, len(message)) + message
+
+
+def _latencies_ms(log: Path) -> Counter[float]:
+    """From h2load's log: start time, HTTP status, and microseconds until the end of the answer, tab-separated."""
+    return Counter(int(line.split("\t")[2]) / 1e3 for line in log.read_text().splitlines())

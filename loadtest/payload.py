@@ -1,0 +1,128 @@
+"""Requests made from a model's own metadata, and what makes an answer right. Pure: knows protobuf and numpy.
+
+Values are random, and only their layout is the model's: good for measuring what a request costs, not what it means.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from math import prod
+
+import numpy as np
+
+from loadtest.errors import LoadTestError, WrongAnswerError
+from proto import grpc_service_pb2 as pb
+
+Shape = tuple[int, ...]
+
+# Integers stay below this, so that they are valid as indices into all but the smallest tables.
+_INTEGERS_BELOW = 10
+_BYTES_ELEMENT = 8
+
+_NUMPY = {
+    "BOOL": "?",
+    "UINT8": "u1",
+    "UINT16": "<u2",
+    "UINT32": "<u4",
+    "UINT64": "<u8",
+    "INT8": "i1",
+    "INT16": "<i2",
+    "INT32": "<i4",
+    "INT64": "<i8",
+    "FP16": "<f2",
+    "FP32": "<f4",
+    "FP64": "<f8",
+}
+_ITEM_SIZE = {name: np.dtype(code).itemsize for name, code in _NUMPY.items()} | {"BF16": 2}
+
+
+@dataclass(frozen=True)
+class Workload:
+    """What is sent to one model, and what it must answer."""
+
+    model: str
+    bodies: tuple[bytes, ...]
+    """Serialised ModelInferRequests, alike in layout and different in values."""
+    rows: int
+    """What ModelStatistics counts for one request: its size along the batch axis, 1 for a model without one."""
+    outputs: frozenset[str]
+    """Names of all the model's outputs: no request selects fewer."""
+
+    def check(self, answer: bytes) -> None:
+        """Raises WrongAnswerError unless `answer` holds every output, whole, for as many rows as were asked."""
+        response = pb.ModelInferResponse.FromString(answer)
+        if response.model_name != self.model:
+            raise WrongAnswerError(f"asked '{self.model}', answered by '{response.model_name}'")
+        if {output.name for output in response.outputs} != self.outputs:
+            raise WrongAnswerError(
+                f"outputs {[output.name for output in response.outputs]}, expected {sorted(self.outputs)}"
+            )
+        if len(response.raw_output_contents) != len(response.outputs):
+            raise WrongAnswerError(f"{len(response.outputs)} outputs, {len(response.raw_output_contents)} raw contents")
+        for output, raw in zip(response.outputs, response.raw_output_contents, strict=True):
+            size = _ITEM_SIZE.get(output.datatype)
+            if size is not None and len(raw) != prod(output.shape) * size:
+                raise WrongAnswerError(f"output '{output.name}' {list(output.shape)} has {len(raw)} bytes")
+            if self.rows > 1 and output.shape[0] != self.rows:
+                raise WrongAnswerError(f"output '{output.name}' has {output.shape[0]} rows for {self.rows} asked")
+
+
+def parse_shape(text: str) -> tuple[str, Shape]:
+    """NAME:1,28,28 → ("NAME", (1, 28, 28)); a ValueError says what is wrong. Names may contain colons."""
+    name, colon, dims = text.rpartition(":")
+    if not (colon and name):
+        raise ValueError(f"'{text}' is not NAME:DIM,DIM,...")
+    shape = tuple(int(dim) for dim in dims.split(",")) if dims else ()
+    if min(shape, default=0) < 0:
+        raise ValueError(f"'{text}': a dimension is negative")
+    return name, shape
+
+
+def make_workload(
+    metadata: pb.ModelMetadataResponse, *, batching: bool, shapes: Mapping[str, Shape], count: int, seed: int
+) -> Workload:
+    """`count` requests for the model that `metadata` describes.
+
+    `shapes` names inputs whose whole shape, batch axis included, is given; every other variable dimension becomes 1.
+    `batching` says whether the first axis of each input is the batch axis.
+    """
+    unknown = set(shapes) - {tensor.name for tensor in metadata.inputs}
+    if unknown:
+        raise LoadTestError(f"model '{metadata.name}' has no input {sorted(unknown)}")
+    chosen = {tensor.name: shapes.get(tensor.name, _fixed(tensor.shape)) for tensor in metadata.inputs}
+    rows = {shape[0] for shape in chosen.values()} if batching else {1}
+    if len(rows) != 1:
+        raise LoadTestError(f"inputs of one request differ in their batch size: {sorted(rows)}")
+    random = np.random.default_rng(seed)
+    bodies = []
+    for _ in range(count):
+        request = pb.ModelInferRequest(model_name=metadata.name)
+        for tensor in metadata.inputs:
+            shape = chosen[tensor.name]
+            request.inputs.add(name=tensor.name, datatype=tensor.datatype, shape=shape)
+            request.raw_input_contents.append(_random_tensor(random, tensor.datatype, prod(shape)))
+        bodies.append(request.SerializeToString())
+    return Workload(metadata.name, tuple(bodies), rows.pop(), frozenset(tensor.name for tensor in metadata.outputs))
+
+
+def _fixed(shape: Iterable[int]) -> Shape:
+    return tuple(1 if dim < 0 else dim for dim in shape)
+
+
+def _random_tensor(random: np.random.Generator, datatype: str, elements: int) -> bytes:
+    if datatype == "BYTES":
+        values = random.bytes(elements * _BYTES_ELEMENT)
+        length = struct.pack("<I", _BYTES_ELEMENT)
+        return b"".join(length + values[i : i + _BYTES_ELEMENT] for i in range(0, len(values), _BYTES_ELEMENT))
+    if datatype == "BF16":
+        return (random.random(elements, dtype=np.float32).view("<u4") >> 16).astype("<u2").tobytes()
+    if datatype == "BOOL":
+        return random.integers(0, 2, elements).astype(np.bool_).tobytes()
+    code = _NUMPY.get(datatype)
+    if code is None:
+        raise LoadTestError(f"datatype '{datatype}' is not one of the protocol's")
+    if datatype.startswith("FP"):
+        return random.random(elements).astype(code).tobytes()
+    return random.integers(0, _INTEGERS_BELOW, elements).astype(code).tobytes()

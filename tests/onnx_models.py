@@ -1,0 +1,127 @@
+"""Small ONNX models for tests, each made in memory in a millisecond. Inputs are named `x` (or `a`, `b`), outputs `y`.
+
+Every model's answer depends on its input, so that an answer given to the wrong caller is seen. Shapes hold numbers for
+fixed dimensions and names for free ones, as ONNX has them; a first dimension "N" makes a model that can be batched.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from onnx import GraphProto, ModelProto, NodeProto, TensorProto, ValueInfoProto, helper, numpy_helper
+
+Shape = Sequence[int | str]
+
+ELEMENT_TYPES: dict[str, int] = {
+    "BOOL": TensorProto.BOOL,
+    "UINT8": TensorProto.UINT8,
+    "UINT16": TensorProto.UINT16,
+    "UINT32": TensorProto.UINT32,
+    "UINT64": TensorProto.UINT64,
+    "INT8": TensorProto.INT8,
+    "INT16": TensorProto.INT16,
+    "INT32": TensorProto.INT32,
+    "INT64": TensorProto.INT64,
+    "FP16": TensorProto.FLOAT16,
+    "FP32": TensorProto.FLOAT,
+    "FP64": TensorProto.DOUBLE,
+    "BF16": TensorProto.BFLOAT16,
+    "BYTES": TensorProto.STRING,
+}
+"""The protocol's datatypes as ONNX knows them."""
+
+OPSET = 18
+IR_VERSION = 9
+"""Old enough for every ONNX Runtime that the server accepts."""
+
+SLOW_WIDTH = 96
+"""One iteration of `slow` multiplies matrices of this size."""
+
+
+def identity(datatype: str, shape: Shape = ("N", "D")) -> ModelProto:
+    """y = x, of any datatype."""
+    x, y = _value("x", datatype, shape), _value("y", datatype, shape)
+    return _model([helper.make_node("Identity", ["x"], ["y"])], [x], [y])
+
+
+def affine(datatype: str = "INT64", shape: Shape = ("N", 1), *, factor: int = 3, offset: int = 1) -> ModelProto:
+    """y = factor * x + offset, so that an answer names the request that it belongs to."""
+    nodes = [helper.make_node("Mul", ["x", "factor"], ["m"]), helper.make_node("Add", ["m", "offset"], ["y"])]
+    constants = [_scalar("factor", datatype, factor), _scalar("offset", datatype, offset)]
+    return _model(nodes, [_value("x", datatype, shape)], [_value("y", datatype, shape)], constants)
+
+
+def add_sub(shape: Shape = ("N", 4)) -> ModelProto:
+    """sum = a + b and difference = a - b, FP32."""
+    nodes = [helper.make_node("Add", ["a", "b"], ["sum"]), helper.make_node("Sub", ["a", "b"], ["difference"])]
+    inputs = [_value(name, "FP32", shape) for name in ("a", "b")]
+    return _model(nodes, inputs, [_value(name, "FP32", shape) for name in ("sum", "difference")])
+
+
+def transpose(rows: int = 2, columns: int = 3) -> ModelProto:
+    """y = x transposed, FP32, both shapes fixed: a model without a batch axis."""
+    x, y = _value("x", "FP32", (rows, columns)), _value("y", "FP32", (columns, rows))
+    return _model([helper.make_node("Transpose", ["x"], ["y"], perm=[1, 0])], [x], [y])
+
+
+def lookup(size: int = 4) -> ModelProto:
+    """y = 10 * x by a table of `size` entries: a larger x makes the run fail."""
+    table = numpy_helper.from_array(np.arange(size, dtype=np.int64) * 10, "table")
+    node = helper.make_node("Gather", ["table", "x"], ["y"], axis=0)
+    return _model([node], [_value("x", "INT64", ("N", 1))], [_value("y", "INT64", ("N", 1))], [table])
+
+
+def doubled_rows() -> ModelProto:
+    """Claims a batch axis and breaks its promise: twice as many rows come out as went in."""
+    node = helper.make_node("Concat", ["x", "x"], ["y"], axis=0)
+    return _model([node], [_value("x", "FP32", ("N", 2))], [_value("y", "FP32", ("M", 2))])
+
+
+def sequence_output() -> ModelProto:
+    """An output that is a sequence of tensors, which the protocol has no word for."""
+    y = helper.make_tensor_sequence_value_info("y", TensorProto.FLOAT, None)
+    return _model([helper.make_node("SequenceConstruct", ["x"], ["y"])], [_value("x", "FP32", ("N", 2))], [y])
+
+
+def slow() -> ModelProto:
+    """y = x after `iterations` (INT64, the largest of the batch decides) rounds of matrix products.
+
+    How long a run takes is the caller's choice: some 12 µs a round on a core of 2026.
+    """
+    eye = np.eye(SLOW_WIDTH, dtype=np.float32)
+    body = helper.make_graph(
+        [
+            helper.make_node("MatMul", ["h_in", "eye"], ["h_out"]),
+            helper.make_node("Identity", ["go_in"], ["go_out"]),
+        ],
+        "round",
+        [_value("i", "INT64", ()), _value("go_in", "BOOL", ()), _value("h_in", "FP32", (SLOW_WIDTH, SLOW_WIDTH))],
+        [_value("go_out", "BOOL", ()), _value("h_out", "FP32", (SLOW_WIDTH, SLOW_WIDTH))],
+    )
+    nodes = [
+        helper.make_node("ReduceMax", ["iterations"], ["rounds"], keepdims=0),
+        helper.make_node("Loop", ["rounds", "", "eye"], ["h"], body=body),
+        helper.make_node("ReduceMax", ["h"], ["one"], keepdims=0),  # the identity stays what it is: 1.0
+        helper.make_node("Mul", ["x", "one"], ["y"]),
+    ]
+    inputs = [_value("x", "FP32", ("N", 1)), _value("iterations", "INT64", ("N", 1))]
+    return _model(nodes, inputs, [_value("y", "FP32", ("N", 1))], [numpy_helper.from_array(eye, "eye")])
+
+
+def _value(name: str, datatype: str, shape: Shape) -> ValueInfoProto:
+    return helper.make_tensor_value_info(name, ELEMENT_TYPES[datatype], list(shape))
+
+
+def _scalar(name: str, datatype: str, value: int) -> TensorProto:
+    return numpy_helper.from_array(np.array(value, helper.tensor_dtype_to_np_dtype(ELEMENT_TYPES[datatype])), name)
+
+
+def _model(
+    nodes: Sequence[NodeProto],
+    inputs: Sequence[ValueInfoProto],
+    outputs: Sequence[ValueInfoProto],
+    constants: Sequence[TensorProto] = (),
+) -> ModelProto:
+    graph: GraphProto = helper.make_graph(list(nodes), "test", list(inputs), list(outputs), list(constants))
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=IR_VERSION)

@@ -1,0 +1,176 @@
+"""`python -m loadtest` as its users run it: real Locust, real h2load, a real server; and its pure parts by table."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from loadtest.errors import LoadTestError, WrongAnswerError
+from loadtest.figures import Counts, percentile
+from loadtest.payload import Workload, make_workload, parse_shape
+from loadtest.verdict import Limits, Outcome, judge
+from proto import grpc_service_pb2 as pb
+
+if TYPE_CHECKING:
+    from tests.real.conftest import RunningServer
+
+REPOSITORY = Path(__file__).parents[2]
+
+pytestmark = pytest.mark.timeout(180)
+
+
+def loadtest(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "loadtest", *map(str, arguments)],
+        cwd=REPOSITORY,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        timeout=150,
+    )
+
+
+def test_a_load_test_of_a_fresh_server_passes_and_leaves_its_reports(tmp_path: Path) -> None:
+    done = loadtest("run", "--seconds", "3", "--users", "8", "--p99-ms", "5000", "--out", tmp_path)
+
+    assert done.returncode == 0, done.stdout
+    assert "verdict        PASSED" in done.stdout
+    assert "<html" in (tmp_path / "report.html").read_text()
+    assert "ModelInfer lenet5" in (tmp_path / "locust_stats.csv").read_text()
+    outcome = json.loads((tmp_path / "verdict.json").read_text())["outcome"]
+    assert outcome["requests"] > 100
+    assert outcome["failures"] == 0
+    assert outcome["counted"]["inferences"] == outcome["metric"] == outcome["requests"]
+
+
+def test_a_broken_promise_is_exit_code_1(shared_server: RunningServer, tmp_path: Path) -> None:
+    flags = ("--seconds", "2", "--users", "8", "--p99-ms", "0.001")
+    done = loadtest("run", "--url", shared_server.grpc_address, *flags, "--out", tmp_path)
+
+    assert done.returncode == 1, done.stdout
+    assert "verdict        FAILED" in done.stdout
+
+
+def test_a_model_that_is_not_there_is_exit_code_2_and_a_sentence(shared_server: RunningServer, tmp_path: Path) -> None:
+    done = loadtest("run", "--url", shared_server.grpc_address, "--model", "no_such_model", "--out", tmp_path)
+
+    assert done.returncode == 2, done.stdout
+    assert "no_such_model" in done.stdout
+    assert "Traceback" not in done.stdout
+
+
+def test_the_benchmark_measures_us_and_the_floor(tmp_path: Path) -> None:
+    if not (shutil.which("h2load") or (REPOSITORY / ".cache/debian/usr/bin/h2load").exists()):
+        pytest.skip("h2load is missing; as root: apt-get install nghttp2-client")
+    done = loadtest("bench", "--requests", "500", "--rounds", "1", "--out", tmp_path)
+
+    assert done.returncode == 0, done.stdout
+    report = json.loads((tmp_path / "bench.json").read_text())
+    assert set(report["medians"]) == {"convoy", "bare grpc.aio"}
+    for figures in report["medians"].values():
+        assert 0 < figures["p50_ms"] <= figures["p99_ms"]
+        assert figures["requests_per_second"] > 0
+        assert figures["cpu_us_per_request"] > 0
+
+
+def metadata(*, inputs: dict[str, tuple[str, list[int]]]) -> pb.ModelMetadataResponse:
+    tensor = pb.ModelMetadataResponse.TensorMetadata
+    return pb.ModelMetadataResponse(
+        name="m",
+        inputs=[tensor(name=name, datatype=datatype, shape=shape) for name, (datatype, shape) in inputs.items()],
+        outputs=[tensor(name="out", datatype="FP32", shape=[-1, 2])],
+    )
+
+
+def workload(*, batching: bool = True, shapes: dict[str, tuple[int, ...]], **inputs: tuple[str, list[int]]) -> Workload:
+    return make_workload(metadata(inputs=inputs), batching=batching, shapes=shapes, count=2, seed=0)
+
+
+@pytest.mark.parametrize(
+    ("datatype", "size"),
+    [("BOOL", 1), ("UINT8", 1), ("INT16", 2), ("INT64", 8), ("FP16", 2), ("BF16", 2), ("FP64", 8), ("BYTES", 12)],
+)
+def test_a_request_holds_as_many_bytes_as_its_shape_says(datatype: str, size: int) -> None:
+    body, other = workload(shapes={"x": (3, 5)}, x=(datatype, [-1, 5])).bodies
+
+    request = pb.ModelInferRequest.FromString(body)
+    assert list(request.inputs[0].shape) == [3, 5]
+    assert len(request.raw_input_contents[0]) == 15 * size
+    assert body != other
+
+
+def test_variable_dimensions_are_1_and_rows_are_counted_along_the_batch_axis() -> None:
+    one = workload(shapes={}, x=("FP32", [-1, 3, -1]))
+    assert list(pb.ModelInferRequest.FromString(one.bodies[0]).inputs[0].shape) == [1, 3, 1]
+    assert one.rows == 1
+    assert workload(shapes={"x": (4, 3)}, x=("FP32", [-1, 3])).rows == 4
+    assert workload(batching=False, shapes={"x": (4, 3)}, x=("FP32", [-1, 3])).rows == 1
+
+
+def test_a_request_that_cannot_be_made_is_refused_by_name() -> None:
+    with pytest.raises(LoadTestError, match=r"no input .*'y'"):
+        workload(shapes={"y": (1,)}, x=("FP32", [-1]))
+    with pytest.raises(LoadTestError, match="batch size"):
+        workload(shapes={"x": (2,), "y": (3,)}, x=("FP32", [-1]), y=("FP32", [-1]))
+    with pytest.raises(ValueError, match="not NAME"):
+        parse_shape("3,4")
+    assert parse_shape("a:b:3,4") == ("a:b", (3, 4))
+
+
+def test_an_answer_that_cannot_be_right_is_found_out() -> None:
+    asked = workload(shapes={"x": (2,)}, x=("FP32", [-1]))
+    tensor = pb.ModelInferResponse.InferOutputTensor(name="out", datatype="FP32", shape=[2, 2])
+    right = pb.ModelInferResponse(model_name="m", outputs=[tensor], raw_output_contents=[bytes(16)])
+    asked.check(right.SerializeToString())
+
+    for wrong in (
+        pb.ModelInferResponse(model_name="other", outputs=[tensor], raw_output_contents=[bytes(16)]),
+        pb.ModelInferResponse(model_name="m"),
+        pb.ModelInferResponse(model_name="m", outputs=[tensor]),
+        pb.ModelInferResponse(model_name="m", outputs=[tensor], raw_output_contents=[bytes(12)]),
+    ):
+        with pytest.raises(WrongAnswerError):
+            asked.check(wrong.SerializeToString())
+    with pytest.raises(WrongAnswerError, match="2 rows for 3"):
+        replace(asked, rows=3).check(right.SerializeToString())
+
+
+def test_percentiles_are_latencies_that_were_seen() -> None:
+    seen = {1.0: 98, 7.0: 1, 90.0: 1}
+    assert [percentile(seen, share) for share in (0.5, 0.98, 0.99, 1.0)] == [1.0, 1.0, 7.0, 90.0]
+    assert percentile({}, 0.99) == float("inf")
+
+
+def test_the_verdict_breaks_on_each_limit_alone() -> None:
+    good = Outcome(
+        requests=100,
+        failures=1,
+        seconds=2.0,
+        latencies_ms={3.0: 100},
+        rows=2,
+        counted=Counts(inferences=198, executions=50, successes=99, failures=1),
+        metric=198.0,
+        alone=True,
+    )
+    limits = Limits(p99_ms=3.0, error_rate=0.01)
+
+    def broken(outcome: Outcome, limits: Limits = limits) -> list[str]:
+        return [check.text for check in judge(outcome, limits) if not check.passed]
+
+    assert broken(good) == []
+    assert broken(good, replace(limits, p99_ms=2.9)) == ["p99 3 ms, allowed 2.9 ms"]
+    assert broken(good, replace(limits, error_rate=0.0)) == ["error rate 1.00%, allowed 0.00%"]
+    assert broken(replace(good, metric=200.0)) == ["nv_inference_count rose by 200, 198 were answered"]
+    shared = replace(good, counted=Counts(inferences=500, executions=50, successes=250, failures=0), metric=None)
+    assert broken(shared) == ["ModelStatistics counted 500 inferences, 198 were answered"]
+    assert broken(replace(shared, alone=False)) == []
+    nothing = replace(good, requests=0, failures=0, latencies_ms={}, counted=Counts(0, 0, 0, 0), metric=0.0)
+    assert len(broken(nothing)) == 2

@@ -1,0 +1,59 @@
+"""perf_analyzer, unmodified, against the server, whose ModelStatistics it reads before and after."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from loadtest.target import Target
+from tests.real import perf_analyzer
+from tests.real.perf_analyzer import PerfAnalyzer, UnavailableError
+
+if TYPE_CHECKING:
+    from tests.real.conftest import RunningServer
+
+REQUESTS = 2000
+
+pytestmark = pytest.mark.timeout(420)
+
+
+@pytest.fixture(scope="session")
+def analyzer() -> PerfAnalyzer:
+    try:
+        return perf_analyzer.install()
+    except UnavailableError as reason:
+        pytest.skip(str(reason))
+
+
+@pytest.mark.parametrize(("mode", "in_flight"), [("--sync", 1), ("--async", 16)])
+def test_it_measures_the_server_and_finds_no_error(
+    mode: str, in_flight: int, analyzer: PerfAnalyzer, shared_server: RunningServer, tmp_path: Path
+) -> None:
+    with Target(shared_server.grpc_address) as target:
+        before = target.counts("lenet5")
+        report = analyzer.run(
+            *("-m", "lenet5", "-i", "grpc", "-u", shared_server.grpc_address),
+            *(mode, "--concurrency-range", str(in_flight), "--request-count", str(REQUESTS)),
+            csv_file=tmp_path / "report.csv",
+            seconds=120,
+        )
+        counted = target.counts("lenet5").since(before)
+
+    assert not re.search("error|fail|warning", report.output, re.IGNORECASE), report.output
+    assert report.number("Concurrency") == in_flight
+    assert report.number("Inferences/Second") > 0
+    assert f"Request count: {REQUESTS}" in report.output
+    assert (counted.inferences, counted.successes, counted.failures) == (REQUESTS, REQUESTS, 0)
+
+    # Its own deltas may lack a few of the first requests: it looks at the server only after it has begun to send.
+    seen = {name: int(count) for name, count in re.findall(r"(\w+) count: (\d+)", report.output)}
+    assert 0 < seen["Execution"] <= seen["Inference"] <= REQUESTS
+    assert seen["request"] == seen["Inference"]
+    for column in ("Server Queue", "Server Compute Input", "Server Compute Infer", "Server Compute Output"):
+        assert report.number(column) >= 0, column
+    assert report.number("Server Compute Infer") > 0
+    on_the_server = sum(report.number(column) for column in report.row if re.match("Server (Queue|Compute)", column))
+    assert on_the_server < report.number("p99 latency")

@@ -1,0 +1,43 @@
+"""What the documentation says is so."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from server import __version__
+from server.metrics import metrics_registry
+from server.models.config_fields import PARAMETERS
+from server.settings import _parser
+
+ROOT = Path(__file__).parents[2]
+
+
+def test_every_metric_of_the_page_is_documented_and_nothing_else() -> None:
+    families = {family.name for family in metrics_registry(list, cpu=True).collect()}
+    page = {name for name in families if name.startswith("nv_")}
+    documented = set(re.findall(r"^\| (nv_\w+) \|", (ROOT / "docs/serving.md").read_text(), re.MULTILINE))
+    assert documented == page
+
+
+def test_every_session_parameter_is_documented() -> None:
+    text = (ROOT / "docs/serving.md").read_text()
+    assert [name for name in PARAMETERS if name not in text] == []
+
+
+def test_links_lead_to_files() -> None:
+    for page in (ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").glob("*.md")):
+        for target in re.findall(r"\]\(([^)#:]+)\)", page.read_text()):
+            assert (page.parent / target).exists(), f"{page.name} links to {target}"
+
+
+def test_flags_named_in_the_documentation_exist() -> None:
+    flags = set(_parser()._option_string_actions)
+    for page in (ROOT / "README.md", ROOT / "docs/serving.md", ROOT / "docs/architecture.md"):
+        text = re.sub(r"examples/\S+.*|pip install.*", "", page.read_text())
+        for flag in re.findall(r"(--[a-z][a-z-]+)", text):
+            assert flag in flags, f"{page.name} names {flag}"
+
+
+def test_the_changelog_and_the_package_agree_on_the_version() -> None:
+    assert f'version = "{__version__}"' in (ROOT / "pyproject.toml").read_text()

@@ -1,0 +1,78 @@
+"""When a batch is worth running: the window policy as tables."""
+
+from __future__ import annotations
+
+from math import inf
+
+import pytest
+
+from server.scheduling.policy import WindowPolicy
+
+
+def test_a_batch_is_due_when_its_oldest_request_has_waited_max_delay() -> None:
+    assert WindowPolicy(max_rows=4, max_delay=2.5).due(oldest_arrived=10) == 12.5
+
+
+def test_without_a_delay_a_batch_is_due_on_arrival() -> None:
+    assert WindowPolicy(max_rows=4).due(oldest_arrived=10) == 10
+
+
+CHOICES = {
+    "an underfull batch waits": ({}, [1, 2], False, 9.99, 0),
+    "an underfull batch runs when it is due": ({}, [1, 2], False, 10, 2),
+    "an underfull batch runs when it is overdue": ({}, [1, 2], False, inf, 2),
+    "a batch of max_rows runs": ({}, [3, 8], False, 0, 2),
+    "a batch that nothing can join runs": ({}, [3, 6], True, 0, 2),
+    "a batch of max_requests runs": ({"max_requests": 2}, [1, 2], False, 0, 2),
+    "fewer than max_requests wait": ({"max_requests": 3}, [1, 2], False, 0, 0),
+    "a preferred size runs": ({"preferred_rows": (2, 4)}, [1, 2], False, 0, 2),
+    "more than a preferred size gives the preferred size": ({"preferred_rows": (2,)}, [1, 2, 3], False, 0, 2),
+    "the largest preferred size is taken": ({"preferred_rows": (2, 4)}, [1, 2, 3, 4, 5], False, 0, 4),
+    "the order of preferred sizes does not matter": ({"preferred_rows": (4, 2)}, [1, 2, 3, 4, 5], False, 0, 4),
+    "a preferred size that no prefix has exactly waits": ({"preferred_rows": (2,)}, [1, 3], False, 0, 0),
+    "less than a preferred size waits": ({"preferred_rows": (4,)}, [1, 2], False, 0, 0),
+    "a due batch is not cut down to a preferred size": ({"preferred_rows": (2,)}, [1, 2, 3], False, 10, 3),
+    "a full batch is not cut down to a preferred size": ({"preferred_rows": (2,)}, [2, 8], False, 0, 2),
+    "a blocked batch is not cut down to a preferred size": ({"preferred_rows": (2,)}, [2, 6], True, 0, 2),
+}
+
+
+@pytest.mark.parametrize(("more", "prefix", "more_wait", "now", "count"), CHOICES.values(), ids=CHOICES)
+def test_choose(more: dict[str, object], prefix: list[int], more_wait: bool, now: float, count: int) -> None:
+    policy = WindowPolicy(**{"max_rows": 8, "max_delay": 10, **more})
+    assert policy.choose(prefix, more_wait, 0, now) == count
+
+
+MIGHT_RUN = {
+    "underfull and early": ({}, 7, 1, 9.9, False),
+    "full": ({}, 8, 1, 0, True),
+    "overfull": ({}, 9, 1, 0, True),
+    "due": ({}, 1, 1, 10, True),
+    "enough requests": ({"max_requests": 2}, 2, 2, 0, True),
+    "one request too few": ({"max_requests": 2}, 1, 1, 0, False),
+    "the smallest preferred size": ({"preferred_rows": (4, 2)}, 2, 1, 0, True),
+    "less than any preferred size": ({"preferred_rows": (4, 2)}, 1, 1, 0, False),
+}
+
+
+@pytest.mark.parametrize(("more", "rows", "requests", "now", "expected"), MIGHT_RUN.values(), ids=MIGHT_RUN)
+def test_might_run(more: dict[str, object], rows: int, requests: int, now: float, expected: bool) -> None:
+    policy = WindowPolicy(**{"max_rows": 8, "max_delay": 10, **more})
+    assert policy.might_run(rows, requests, 0, now) is expected
+
+
+IMPOSSIBLE = {
+    "no rows": ({"max_rows": 0}, "at least one row, not 0"),
+    "no requests": ({"max_rows": 1, "max_requests": 0}, "not 1 in 0 requests"),
+    "negative delay": ({"max_rows": 1, "max_delay": -0.1}, "max_delay must not be negative, not -0.1"),
+    "preferred size 0": ({"max_rows": 4, "preferred_rows": (0,)}, r"must lie in 1..4, not \(0,\)"),
+    "preferred size above max_rows": ({"max_rows": 4, "preferred_rows": (2, 5)}, r"not \(2, 5\)"),
+    "queue too small for a batch": ({"max_rows": 4, "max_queued_rows": 3}, "must hold at least one full batch"),
+    "queue for no request": ({"max_rows": 4, "max_queued_requests": 0}, "must hold at least one full batch"),
+}
+
+
+@pytest.mark.parametrize(("numbers", "message"), IMPOSSIBLE.values(), ids=IMPOSSIBLE)
+def test_the_impossible_is_refused(numbers: dict[str, object], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        WindowPolicy(**numbers)

@@ -1,0 +1,240 @@
+"""From a run to a served model: ONNX, proof that ONNX Runtime computes what torch computes, and only then files.
+
+    python -m training export lenet5 [--repository model_repository] [--name lenet5] [--version N]
+
+    <repository>/<name>/
+      config.pbtxt          an existing one is its owner's, and stays
+      labels.txt            one class a line; must be the same for all versions
+      README.md             the model card, of the version exported last
+      <version>/model.onnx  `input` (batch, C, H, W) float32 → `probabilities` (batch, classes) float32
+
+Nothing half-written is ever visible: files are made in a hidden folder of the repository and renamed into place.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import tempfile
+import warnings
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxruntime
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from training import card, nets, runs
+from training.data import DATA_SETS
+from training.files import TrainingError, write_atomically
+
+INPUT, OUTPUT = "input", "probabilities"
+BATCH_SIZES = (1, 7, 64)
+MAX_BATCH_SIZE = 64
+TOLERANCE = 1e-5
+"""Greatest absolute difference between ONNX Runtime's and torch's probabilities, float32."""
+
+Reference = Callable[[Tensor], Tensor]
+"""What the exported graph must agree with: (N, C, H, W) → (N, classes)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """ONNX Runtime against torch on one batch."""
+
+    worst: float
+    """Greatest absolute difference; NaN where either side is."""
+    batch: int
+    inputs: str
+    """"random" or "real"."""
+
+
+class Probabilities(nn.Module):
+    """Scores → softmax: what a client can show. The order of the classes stays as the scores have it."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, images: Tensor) -> Tensor:
+        scores: Tensor = self.network(images)
+        return scores.softmax(dim=1)
+
+
+def export_run(folder: Path, repository: Path, name: str | None, version: int | None) -> Path:
+    """Export the run's network into the repository, and return the new version's folder."""
+    checkpoint = runs.load(folder)
+    recipe = checkpoint.plan.recipe
+    name = name or recipe.name
+    data_set = DATA_SETS[recipe.data]
+    data = data_set.load()
+    network = nets.build(recipe.network)
+    network.load_state_dict(checkpoint.network)
+    model = Probabilities(network).eval()
+    graph = to_onnx(model, data.held_out_images[:2])
+
+    differences = compare(graph, model, data.held_out_images)
+    refuse_disagreement(name, differences)
+    worst = max(differences, key=lambda difference: difference.worst)
+    parity = f"{worst.worst:.1e} (batch {worst.batch}, {worst.inputs} inputs)"
+    print(f"ONNX Runtime agrees with torch: worst difference {parity}")
+
+    answers = run_onnx(graph, data.held_out_images.numpy()).argmax(axis=1)
+    shape = tuple(data.held_out_images.shape[1:])
+    text = card.render(
+        name=name,
+        checkpoint=checkpoint,
+        data_set=data_set,
+        shape=shape,
+        parameters=sum(parameter.numel() for parameter in network.parameters()),
+        right=int((answers == data.held_out_labels.numpy()).sum()),
+        count=len(answers),
+        parity=f"{parity}; {TOLERANCE:.0e} is allowed",
+        today=datetime.now(UTC).date(),
+    )
+    target = write_version(
+        repository, name, version, graph, config(name, shape, len(data_set.labels)), data_set.labels, text
+    )
+    print(f"{target / 'model.onnx'}: {len(graph) / 1000:.0f} kB")
+    return target
+
+
+def to_onnx(model: nn.Module, example: Tensor) -> bytes:
+    """One self-contained, checked ONNX file with a dynamic first axis named "batch". `example` has at least 2 rows."""
+    # The exporter logs that torchvision is absent, and trips over a deprecation of torch's own.
+    logging.getLogger("torch.onnx").setLevel(logging.ERROR)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)
+        program = torch.onnx.export(
+            model,
+            (example,),
+            dynamo=True,
+            input_names=[INPUT],
+            output_names=[OUTPUT],
+            dynamic_shapes=({0: "batch"},),
+            verbose=False,
+        )
+    assert program is not None
+    proto = program.model_proto
+    strip(proto)
+    onnx.checker.check_model(proto, full_check=True)
+    return bytes(proto.SerializeToString(deterministic=True))
+
+
+def strip(proto: onnx.ModelProto) -> None:
+    """Drop the exporter's notes: they are longer than some graphs, and hold paths of the machine that exported."""
+    graph = proto.graph
+    for noted in (proto, graph, *graph.node, *graph.input, *graph.output, *graph.value_info, *graph.initializer):
+        noted.ClearField("metadata_props")
+
+
+def compare(graph: bytes, reference: Reference, real: Tensor) -> list[Difference]:
+    """Run both on random and on real inputs at each of `BATCH_SIZES`. `real` (N, C, H, W) has at least as many rows."""
+    generator = np.random.default_rng(0)
+    low, high = real.min().item(), real.max().item()
+    differences = []
+    for batch in BATCH_SIZES:
+        random = generator.uniform(low, high, (batch, *real.shape[1:])).astype(np.float32)
+        for kind, images in (("random", random), ("real", real[:batch].numpy())):
+            with torch.no_grad():
+                expected = reference(torch.from_numpy(images)).numpy()
+            worst = float(np.abs(run_onnx(graph, images) - expected).max())
+            differences.append(Difference(worst, batch, kind))
+    return differences
+
+
+def refuse_disagreement(name: str, differences: list[Difference]) -> None:
+    """Raise unless each difference is within `TOLERANCE`; NaN is not."""
+    beyond = [difference for difference in differences if not difference.worst <= TOLERANCE]
+    if beyond:
+        listed = ", ".join(f"{one.worst:.1e} (batch {one.batch}, {one.inputs} inputs)" for one in beyond)
+        raise TrainingError(
+            f"{name} is not exported: ONNX Runtime and torch differ by {listed}; {TOLERANCE:.0e} is allowed. "
+            "Nothing was written. Look for an operator that the exporter translates wrongly."
+        )
+
+
+def run_onnx(graph: bytes, images: NDArray[np.float32]) -> NDArray[np.float32]:
+    """ONNX Runtime's answer on the CPU. (N, C, H, W) → (N, classes)."""
+    session = onnxruntime.InferenceSession(graph, providers=["CPUExecutionProvider"])
+    return np.asarray(session.run([OUTPUT], {INPUT: images})[0], dtype=np.float32)
+
+
+def config(name: str, shape: Sequence[int], classes: int) -> str:
+    """config.pbtxt. Empty `dynamic_batching` is natural batching: a batch goes when an instance is idle."""
+    return f"""\
+name: "{name}"
+platform: "onnxruntime_onnx"
+max_batch_size: {MAX_BATCH_SIZE}
+input [
+  {{
+    name: "{INPUT}"
+    data_type: TYPE_FP32
+    dims: [ {", ".join(map(str, shape))} ]
+  }}
+]
+output [
+  {{
+    name: "{OUTPUT}"
+    data_type: TYPE_FP32
+    dims: [ {classes} ]
+    label_filename: "labels.txt"
+  }}
+]
+dynamic_batching {{ }}
+"""
+
+
+def write_version(
+    repository: Path,
+    name: str,
+    version: int | None,
+    graph: bytes,
+    config_text: str,
+    labels: Sequence[str],
+    card_text: str,
+) -> Path:
+    """Write one version (default: the next), and the model's folder around it if it is the first. Return its folder."""
+    if not name or name.startswith(".") or "/" in name:
+        raise TrainingError(
+            f"{name!r} cannot be a model's name: it is a folder's name, without a slash or a leading dot."
+        )
+    model = repository / name
+    version = next_version(model) if version is None else version
+    if version < 1:
+        raise TrainingError(f"--version {version}: versions count from 1.")
+    target = model / str(version)
+    if target.exists():
+        raise TrainingError(f"{target} exists. Choose another --version, or leave it out for {next_version(model)}.")
+    labels_text = "".join(f"{label}\n" for label in labels)
+    if (model / "labels.txt").exists() and (model / "labels.txt").read_text() != labels_text:
+        raise TrainingError(f"{model / 'labels.txt'} names other classes than this run. Choose another --name.")
+
+    repository.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=f".{name}-", dir=repository) as hidden:
+        made = Path(hidden) / name
+        write_atomically(made / str(version) / "model.onnx", graph)
+        for file, text in (("config.pbtxt", config_text), ("labels.txt", labels_text), ("README.md", card_text)):
+            write_atomically(made / file, text.encode())
+        if not model.exists():
+            os.rename(made, model)
+            return target
+        # The version last: a server that polls sees it only with all it needs around it.
+        for file in ("config.pbtxt", "labels.txt"):
+            if not (model / file).exists():
+                os.rename(made / file, model / file)
+        os.rename(made / str(version), target)
+        os.replace(made / "README.md", model / "README.md")
+    return target
+
+
+def next_version(model: Path) -> int:
+    """One more than the highest numbered folder; 1 for a model that is not there."""
+    if not model.exists():
+        return 1
+    return 1 + max((int(entry.name) for entry in model.iterdir() if entry.name.isdecimal()), default=0)

@@ -1,0 +1,99 @@
+"""What to train, as rows. Must not import torch: listing the recipes costs nothing."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from training.files import TrainingError
+
+
+@dataclass(frozen=True, slots=True)
+class Affine:
+    """Random distortion of a training image: each quantity uniform in ± its bound, drawn anew at each sight."""
+
+    rotation: float
+    """Degrees."""
+    scale: float
+    """Of each axis by itself; 0.1 is 10 % larger or smaller."""
+    shift: float
+    """Pixels along each axis."""
+    shear: float
+    """Horizontal pixels for each vertical pixel."""
+
+
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """All that decides the result, but for the seed."""
+
+    name: str
+    network: str
+    """A row of `training.nets`."""
+    data: str
+    """A row of `training.data`."""
+    loss: str
+    """A row of `training.train.LOSSES`."""
+    augmentation: Affine
+    batch_size: int
+    epochs: int
+    learning_rate: float
+    """The highest: reached after `warm_up`, then a cosine down to nothing."""
+    warm_up: float
+    """Part of all steps."""
+    weight_decay: float
+    """AdamW's: decoupled from the gradient."""
+    threads: int
+    """Of torch on the CPU. Fixed, because sums depend on how they are shared out; LeNet gains nothing from a second."""
+    target: float
+    """Held-out accuracy that the recipe promises."""
+
+
+# Each chosen by cross-validation inside the training digits: see LOG.md.
+GENTLE = Affine(rotation=12, scale=0.12, shift=1.5, shear=0.15)
+STRONG = Affine(rotation=15, scale=0.2, shift=2, shear=0.25)
+
+RECIPES = {
+    recipe.name: recipe
+    for recipe in (
+        Recipe(
+            name="lenet5",
+            network="lenet5",
+            data="digits",
+            loss="competitive",
+            augmentation=GENTLE,
+            batch_size=32,
+            epochs=100,
+            learning_rate=3e-3,
+            warm_up=0.2,
+            weight_decay=1e-2,
+            threads=1,
+            target=0.985,
+        ),
+        Recipe(
+            name="lenet5_modern",
+            network="lenet5_modern",
+            data="digits",
+            loss="cross entropy",
+            augmentation=STRONG,
+            batch_size=32,
+            epochs=100,
+            learning_rate=3e-3,
+            warm_up=0.2,
+            weight_decay=1e-2,
+            threads=1,
+            target=0.985,
+        ),
+    )
+}
+
+
+def find(name: str) -> Recipe:
+    """The recipe of that name."""
+    if name not in RECIPES:
+        raise TrainingError(f"There is no recipe named {name!r}. There are: {', '.join(RECIPES)}.")
+    return RECIPES[name]
+
+
+def from_dict(fields: dict[str, Any]) -> Recipe:
+    """The inverse of `dataclasses.asdict`: a recipe as a run recorded it, even if its row has changed since."""
+    return Recipe(**{**fields, "augmentation": Affine(**fields["augmentation"])})
