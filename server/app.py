@@ -12,6 +12,7 @@ import os
 import signal
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from prometheus_client import make_asgi_app
 
@@ -20,6 +21,7 @@ from server.backends.onnx import OnnxBackend
 from server.control import ControlPlane, ControlSettings
 from server.engine import Engine
 from server.frontends import health_service, inference_service
+from server.frontends.calls import MethodTable
 from server.frontends.grpc.grpcio_engine import GrpcioEngine
 from server.frontends.health_service import HealthService
 from server.frontends.inference_service import InferenceService
@@ -29,7 +31,10 @@ from server.frontends.rest.http_server import HttpServer
 from server.metrics import VersionSnapshot, metrics_registry
 from server.models.registry import Registry
 from server.scheduling.clock import clock_for
-from server.settings import ModelControlMode, Settings
+from server.settings import GrpcEngine, ModelControlMode, Settings
+
+if TYPE_CHECKING:
+    from server.frontends.grpc.listener import Nghttp2Engine
 
 log = logging.getLogger(__name__)
 
@@ -56,19 +61,13 @@ class App:
         inference = InferenceService(
             self._engine, self._registry, server_id=settings.server_id, strict_readiness=settings.strict_readiness
         )
-        self._loaded = False
-        self._inference = inference
         names = (inference_service.SERVICE, health_service.SERVICE)
-        health = HealthService(self.is_ready, self._registry, (inference_service.SERVICE,))
+        health = HealthService(inference.is_ready, self._registry, (inference_service.SERVICE,))
         methods = inference.methods() | health.methods() | reflection_methods(names)
-        self._grpc = GrpcioEngine(methods, max_message_bytes=settings.grpc_max_message_bytes)
-        self._http = HttpServer(health_app(lambda: True, self.is_ready))
+        self._grpc = _grpc_engine(settings, methods)
+        self._http = HttpServer(health_app(lambda: True, inference.is_ready))
         collectors = metrics_registry(self._snapshots, cpu=settings.allow_cpu_metrics)
         self._metrics = HttpServer(make_asgi_app(collectors))
-
-    def is_ready(self) -> bool:
-        """Whether load balancers may send requests here."""
-        return self._loaded and self._inference.is_ready()
 
     async def start(self) -> Ports:
         """Listen, then load. Raises `OSError` for an address that cannot be had, `LoadFailed` for a missing root."""
@@ -81,8 +80,7 @@ class App:
             else None,
         )
         await self._control.load_all()
-        self._loaded = True
-        self._registry.changed()
+        self._engine.begin_service()
         return ports
 
     async def stop(self) -> None:
@@ -132,21 +130,50 @@ class App:
 
 
 async def serve(settings: Settings) -> None:
-    """Run a server until SIGTERM or SIGINT."""
+    """Run a server until SIGTERM or SIGINT, also where that comes before all models are loaded."""
     loop = asyncio.get_running_loop()
     stop = asyncio.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stop.set)
     app = App(settings)
+    starting = asyncio.create_task(app.start())
+
+    def begin_stop() -> None:
+        stop.set()
+        starting.cancel()  # changes nothing once it has started
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, begin_stop)
     try:
-        ports = await app.start()
+        ports = await starting
         print(app.summary(ports), flush=True)
         if settings.ports_file:
             _write_ports(settings.ports_file, ports)
         await stop.wait()
         log.info("stopping: answering what is in progress")
+    except asyncio.CancelledError:
+        if not stop.is_set():
+            raise
+        log.info("stopping: before all models were loaded")
     finally:
         await app.stop()
+
+
+def _grpc_engine(settings: Settings, methods: MethodTable) -> Nghttp2Engine | GrpcioEngine:
+    """The engine that the flags ask for. Raises `OSError` where nghttp2 is asked for and was not built."""
+    wanted = settings.grpc_engine
+    if wanted is not GrpcEngine.GRPCIO:
+        try:
+            from server.frontends.grpc.listener import ListenerSettings, Nghttp2Engine
+        except ImportError as error:
+            hint = "it is built at install where gcc and libnghttp2-dev are there"
+            if wanted is GrpcEngine.NGHTTP2:
+                raise OSError(f"the gRPC engine nghttp2 is not available ({error}); {hint}") from error
+            log.warning("gRPC engine: grpcio, since nghttp2 is not available (%s); %s", error, hint)
+        else:
+            log.info("gRPC engine: nghttp2")
+            return Nghttp2Engine(methods, ListenerSettings(settings.grpc_max_message_bytes))
+    else:
+        log.info("gRPC engine: grpcio")
+    return GrpcioEngine(methods, max_message_bytes=settings.grpc_max_message_bytes)
 
 
 def _control_settings(settings: Settings) -> ControlSettings:

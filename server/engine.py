@@ -13,15 +13,31 @@ class Engine:
 
     def __init__(self, registry: Registry) -> None:
         self._registry = registry
+        self._started = False
         self._exiting = False
+
+    @property
+    def serving(self) -> bool:
+        """Whether the models have been loaded and the server is not going down."""
+        return self._started and not self._exiting
 
     @property
     def exiting(self) -> bool:
         return self._exiting
 
+    def begin_service(self) -> None:
+        """All that should be loaded has been, or has failed to."""
+        self._started = True
+        self._registry.changed()
+
     def begin_exit(self) -> None:
-        """The server is going down: it is not ready any more. Requests are still served until the listeners close."""
+        """The server is going down: it is not ready any more, and nobody waits for company from now on.
+
+        Requests are still served until the listeners close.
+        """
         self._exiting = True
+        for version in self._registry.loaded():
+            version.hurry()
         self._registry.changed()
 
     def infer(self, request: InferenceRequest, reply: Reply) -> Work | None:

@@ -18,6 +18,15 @@ class ModelControlMode(StrEnum):
     """Those that --load-model names, when the server starts."""
 
 
+class GrpcEngine(StrEnum):
+    """What carries gRPC calls."""
+
+    AUTO = "auto"
+    """nghttp2 where it was built, else grpcio."""
+    NGHTTP2 = "nghttp2"
+    GRPCIO = "grpcio"
+
+
 class LogFormat(StrEnum):
     """How a line of the log looks."""
 
@@ -40,6 +49,7 @@ class Settings:
     allow_grpc: bool
     grpc_address: str
     grpc_port: int
+    grpc_engine: GrpcEngine
     grpc_max_message_bytes: int
     allow_http: bool
     http_address: str
@@ -74,6 +84,7 @@ def parse(argv: Sequence[str]) -> Settings:
         allow_grpc=flags.allow_grpc,
         grpc_address=flags.grpc_address,
         grpc_port=flags.grpc_port,
+        grpc_engine=flags.grpc_engine,
         grpc_max_message_bytes=flags.grpc_max_message_bytes,
         allow_http=flags.allow_http,
         http_address=flags.http_address,
@@ -143,6 +154,10 @@ def _add_listener_flags(group: argparse._ArgumentGroup) -> None:
         group.add_argument(
             f"--{name}-port", type=_port, default=port, metavar="PORT", help=f"default {port}; 0 takes a free one"
         )
+    group.add_argument(
+        "--grpc-engine", type=GrpcEngine, default=GrpcEngine.AUTO, choices=list(GrpcEngine),
+        help="auto (default): nghttp2 where it was built, else grpcio",
+    )  # fmt: skip
     group.add_argument(
         "--grpc-max-message-bytes", type=_positive_int, default=128 << 20, metavar="BYTES",
         help="the largest request to read (default 128 MiB)",

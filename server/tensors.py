@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 Array = NDArray[np.generic]
-Buffer = bytes | bytearray | memoryview
+Buffer = bytes | memoryview
 
 
 @dataclass(frozen=True, slots=True)

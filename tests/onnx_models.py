@@ -84,6 +84,21 @@ def sequence_output() -> ModelProto:
     return _model([helper.make_node("SequenceConstruct", ["x"], ["y"])], [_value("x", "FP32", ("N", 2))], [y])
 
 
+def mlp(width: int = 32) -> ModelProto:
+    """y = tanh(x W1) W2, FP32: enough floating point for the order of additions to show."""
+    random = np.random.default_rng(0)
+    weights = [
+        numpy_helper.from_array(random.standard_normal((width, width), np.float32) / np.float32(width**0.5), name)
+        for name in ("w1", "w2")
+    ]
+    nodes = [
+        helper.make_node("MatMul", ["x", "w1"], ["h"]),
+        helper.make_node("Tanh", ["h"], ["t"]),
+        helper.make_node("MatMul", ["t", "w2"], ["y"]),
+    ]
+    return _model(nodes, [_value("x", "FP32", ("N", width))], [_value("y", "FP32", ("N", width))], weights)
+
+
 def slow() -> ModelProto:
     """y = x after `iterations` (INT64, the largest of the batch decides) rounds of matrix products.
 

@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from enum import IntEnum
 from typing import Protocol
 
+from server.tensors import Buffer
+
 
 class StatusCode(IntEnum):
     """gRPC's status codes (grpc.io, "Status codes and their use in gRPC")."""
@@ -67,7 +69,7 @@ class Call(Protocol):
 class Receiver(Protocol):
     """A streaming method's ear for what the caller sends."""
 
-    def message(self, data: bytes) -> None: ...
+    def message(self, data: Buffer) -> None: ...
 
     def half_closed(self) -> None:
         """The caller will send no more."""
@@ -82,7 +84,7 @@ class Receiver(Protocol):
 class UnaryMethod:
     """One message in, one out."""
 
-    handle: Callable[[Call, bytes], None]
+    handle: Callable[[Call, Buffer], None]
 
 
 @dataclass(frozen=True, slots=True)

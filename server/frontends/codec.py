@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from google.protobuf.message import DecodeError
@@ -44,48 +44,62 @@ PARAMETER_KINDS: dict[str, tuple[str, ...]] = {
 }
 """Reserved request parameters and the kinds of value that each may have."""
 
-RAW_OUTPUT_TAG = b"\x32"  # field 6 (raw_output_contents), length-delimited
-ID_TAG = b"\x1a"  # field 3 (id), length-delimited
+RAW_INPUT_TAG = 7 << 3 | 2  # raw_input_contents, length-delimited
+REQUEST_ID_TAG = 3 << 3 | 2  # id of a request, length-delimited
+RAW_OUTPUT_TAG = bytes((6 << 3 | 2,))  # raw_output_contents, length-delimited
+ANSWER_ID_TAG = bytes((3 << 3 | 2,))  # id of an answer, length-delimited
+
+REMEMBERED_HEAD_BYTES = 4096
 
 
-def decode_infer_request(message: bytes, deadline: float) -> InferenceRequest:
-    """A serialized ModelInferRequest as an `InferenceRequest`. Raises `InvalidRequest` and `Unsupported`."""
-    try:
-        wire = pb.ModelInferRequest.FromString(message)
-    except DecodeError as error:
-        raise InvalidRequest(f"the message is not a ModelInferRequest: {error}") from None
-    raw = wire.raw_input_contents
-    specs: list[TensorSpec] = []
-    buffers: list[Buffer | Array | None] = []
-    for tensor in wire.inputs:
-        if tensor.parameters:
-            _refuse_shared_memory(tensor.parameters, "input", tensor.name)
-        specs.append(TensorSpec(tensor.name, tensor.datatype, tuple(tensor.shape)))
-        if raw:
-            if tensor.HasField("contents"):
-                raise InvalidRequest(
-                    f"unexpected explicit tensor data for input tensor '{tensor.name}' for model '{wire.model_name}', "
-                    "binary data was already supplied."
-                )
-            buffers.append(raw[len(buffers)] if len(buffers) < len(raw) else None)
-        else:
-            buffers.append(_typed(wire.model_name, tensor) if tensor.HasField("contents") else None)
-    if len(raw) > len(specs):
-        raise InvalidRequest(
-            f"the request for model '{wire.model_name}' has {len(specs)} inputs, but raw_input_contents for {len(raw)}"
-        )
-    request = InferenceRequest(
-        model_name=wire.model_name,
-        model_version=wire.model_version,
-        request_id=wire.id,
-        specs=tuple(specs),
+class _Head(NamedTuple):
+    """All of a request that decides its treatment. The same from call to call for most callers, so remembered."""
+
+    model_name: str
+    model_version: str
+    specs: tuple[TensorSpec, ...]
+    outputs: tuple[RequestedOutput, ...]
+    timeout_us: int
+    priority: int
+    explicit_input: str
+    """An input that carries typed contents, "" where none does."""
+
+
+def decode_infer_request(message: Buffer, deadline: float) -> InferenceRequest:
+    """A serialized ModelInferRequest as an `InferenceRequest`. Raises `InvalidRequest` and `Unsupported`.
+
+    Raw contents are views of `message`.
+    """
+    rest, request_id, raw = _split(message)
+    buffers: list[Buffer | Array | None]
+    if raw:
+        head = _remembered_head(rest) if len(rest) <= REMEMBERED_HEAD_BYTES else _head(_parse(rest))
+        if head.explicit_input:
+            raise InvalidRequest(
+                f"unexpected explicit tensor data for input tensor '{head.explicit_input}' for model "
+                f"'{head.model_name}', binary data was already supplied."
+            )
+        if len(raw) > len(head.specs):
+            raise InvalidRequest(
+                f"the request for model '{head.model_name}' has {len(head.specs)} inputs, "
+                f"but raw_input_contents for {len(raw)}"
+            )
+        buffers = [*raw, *[None] * (len(head.specs) - len(raw))]
+    else:
+        wire = _parse(rest)
+        head = _head(wire)
+        buffers = [_typed(head.model_name, tensor) if tensor.HasField("contents") else None for tensor in wire.inputs]
+    return InferenceRequest(
+        model_name=head.model_name,
+        model_version=head.model_version,
+        request_id=request_id,
+        specs=head.specs,
         buffers=tuple(buffers),
-        outputs=tuple(_requested_output(output) for output in wire.outputs),
+        outputs=head.outputs,
+        timeout_us=head.timeout_us,
+        priority=head.priority,
         deadline=deadline,
     )
-    if wire.parameters:
-        _apply_parameters(request, wire.parameters)
-    return request
 
 
 def encode_infer_response(response: InferenceResponse) -> bytes:
@@ -100,7 +114,7 @@ def encode_infer_response(response: InferenceResponse) -> bytes:
     ]
     if response.request_id:
         encoded = response.request_id.encode()
-        parts += (ID_TAG, _varint(len(encoded)), encoded)
+        parts += (ANSWER_ID_TAG, _varint(len(encoded)), encoded)
     for tensor in outputs:
         if tensor.datatype is BYTES:
             contents = encode_bytes_elements(tensor.data)
@@ -118,6 +132,99 @@ def _header(model_name: str, model_version: str, outputs: tuple[tuple[str, str, 
     for name, datatype, shape in outputs:
         message.outputs.add(name=name, datatype=datatype, shape=shape)
     return message.SerializeToString()
+
+
+def _split(message: Buffer) -> tuple[bytes, str, list[memoryview]]:
+    """A ModelInferRequest taken apart without being parsed: the rest, the id, and views of the raw contents.
+
+    Walks the top-level fields (protobuf's encoding guide: a tag, then a varint, 8 bytes, a length and bytes, or 4).
+    """
+    view = memoryview(message)
+    end = len(view)
+    raw: list[memoryview] = []
+    request_id = ""
+    rest: list[memoryview] = []
+    kept = position = 0  # what lies between them belongs to the rest
+    try:
+        while position < end:
+            start = position
+            tag = view[position]
+            position += 1
+            if tag & 0x80:
+                tag, position = _read_varint(view, start)
+            wire_type = tag & 7
+            if wire_type == 2:
+                length = view[position]
+                position += 1
+                if length & 0x80:
+                    length, position = _read_varint(view, position - 1)
+                content, position = position, position + length
+                if position > end:
+                    raise _broken("a field is cut off")
+                if tag in (RAW_INPUT_TAG, REQUEST_ID_TAG):
+                    if kept < start:
+                        rest.append(view[kept:start])
+                    kept = position
+                    if tag == RAW_INPUT_TAG:
+                        raw.append(view[content:position])
+                    else:
+                        request_id = str(view[content:position], "utf-8")
+            elif wire_type == 0:
+                _, position = _read_varint(view, position)
+            elif wire_type in (1, 5):
+                position += 8 if wire_type == 1 else 4
+            else:
+                raise _broken(f"wire type {wire_type}")
+    except IndexError:
+        raise _broken("it is cut off") from None
+    except UnicodeDecodeError:
+        raise _broken("its id is not UTF-8") from None
+    if kept < end:
+        rest.append(view[kept:end])
+    return b"".join(rest), request_id, raw
+
+
+def _read_varint(view: memoryview, position: int) -> tuple[int, int]:
+    value = shift = 0
+    while True:
+        byte = view[position]
+        position += 1
+        value |= (byte & 0x7F) << shift
+        if byte < 0x80:
+            return value, position
+        shift += 7
+        if shift > 63:
+            raise _broken("a number is too long")
+
+
+def _broken(problem: str) -> InvalidRequest:
+    return InvalidRequest(f"the message is not a ModelInferRequest: {problem}")
+
+
+def _parse(message: bytes) -> pb.ModelInferRequest:
+    try:
+        return pb.ModelInferRequest.FromString(message)
+    except DecodeError as error:
+        raise _broken(str(error)) from None
+
+
+def _head(wire: pb.ModelInferRequest) -> _Head:
+    specs: list[TensorSpec] = []
+    explicit_input = ""
+    for tensor in wire.inputs:
+        if tensor.parameters:
+            _refuse_shared_memory(tensor.parameters, "input", tensor.name)
+        specs.append(TensorSpec(tensor.name, tensor.datatype, tuple(tensor.shape)))
+        if not explicit_input and tensor.HasField("contents"):
+            explicit_input = tensor.name
+    timeout_us, priority = _parameters(wire.parameters)
+    outputs = tuple(_requested_output(output) for output in wire.outputs)
+    return _Head(wire.model_name, wire.model_version, tuple(specs), outputs, timeout_us, priority, explicit_input)
+
+
+@lru_cache(maxsize=1024)
+def _remembered_head(rest: bytes) -> _Head:
+    return _head(_parse(rest))
 
 
 def _varint(value: int) -> bytes:
@@ -178,7 +285,9 @@ def _refuse_shared_memory(parameters: Mapping[str, pb.InferParameter], kind: str
         )
 
 
-def _apply_parameters(request: InferenceRequest, parameters: Mapping[str, pb.InferParameter]) -> None:
+def _parameters(parameters: Mapping[str, pb.InferParameter]) -> tuple[int, int]:
+    """Timeout in µs and priority."""
+    values = {"timeout": 0, "priority": 0}
     for key, parameter in parameters.items():
         kinds = PARAMETER_KINDS.get(key)
         if kinds is None:
@@ -188,11 +297,8 @@ def _apply_parameters(request: InferenceRequest, parameters: Mapping[str, pb.Inf
         kind = parameter.WhichOneof("parameter_choice")
         if kind not in kinds:
             raise InvalidRequest(f"invalid value type for '{key}' parameter, expected {' or '.join(kinds)}.")
-        if key in ("priority", "timeout"):
-            value = getattr(parameter, kind)
-            if value < 0:
-                raise InvalidRequest(f"invalid value for '{key}' parameter, expected >= 0, got {value}.")
-            if key == "timeout":
-                request.timeout_us = value
-            else:
-                request.priority = value
+        if key in values:
+            values[key] = getattr(parameter, kind)
+            if values[key] < 0:
+                raise InvalidRequest(f"invalid value for '{key}' parameter, expected >= 0, got {values[key]}.")
+    return values["timeout"], values["priority"]

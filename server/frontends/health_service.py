@@ -10,6 +10,7 @@ from google.protobuf.message import DecodeError
 from proto.grpc_health.v1 import health_pb2
 from server.frontends.calls import Call, Method, StatusCode, StreamMethod, UnaryMethod
 from server.models.registry import Registry
+from server.tensors import Buffer
 
 SERVICE = "grpc.health.v1.Health"
 
@@ -39,7 +40,7 @@ class HealthService:
             return SERVING if self._registry.entry(service).latest() else NOT_SERVING
         return SERVICE_UNKNOWN
 
-    def _check(self, call: Call, message: bytes) -> None:
+    def _check(self, call: Call, message: Buffer) -> None:
         service = _service_name(call, message)
         if service is None:
             return
@@ -67,7 +68,7 @@ class _Watch:
         self._sent: Status | None = None
         call.on_cancel = self._stop
 
-    def message(self, data: bytes) -> None:
+    def message(self, data: Buffer) -> None:
         service = _service_name(self._call, data)
         if service is None or self._unsubscribe:
             return
@@ -96,10 +97,10 @@ class _Watch:
             self._unsubscribe = None
 
 
-def _service_name(call: Call, message: bytes) -> str | None:
+def _service_name(call: Call, message: Buffer) -> str | None:
     """The service asked for; None where the message is broken, and the call has failed then."""
     try:
-        return health_pb2.HealthCheckRequest.FromString(message).service
+        return health_pb2.HealthCheckRequest.FromString(bytes(message)).service
     except DecodeError as error:
         call.fail(StatusCode.INVALID_ARGUMENT, f"the message is not a HealthCheckRequest: {error}")
         return None

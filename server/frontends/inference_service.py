@@ -26,6 +26,7 @@ from server.models.lifecycle import State
 from server.models.model import LoadedVersion
 from server.models.registry import ModelEntry, Registry
 from server.statistics import Duration, VersionStatistics
+from server.tensors import Buffer
 
 Q = TypeVar("Q", bound=Message)
 
@@ -88,11 +89,9 @@ class InferenceService:
 
     def is_ready(self) -> bool:
         """Whether the server as a whole is ready, as `--strict-readiness` defines it."""
-        if self._engine.exiting:
-            return False
-        return self._registry.all_ready() if self._strict_readiness else True
+        return self._engine.serving and (self._registry.all_ready() or not self._strict_readiness)
 
-    def model_infer(self, call: Call, message: bytes) -> None:
+    def model_infer(self, call: Call, message: Buffer) -> None:
         try:
             request = decode_infer_request(message, call.deadline)
         except ConvoyError as error:
@@ -163,10 +162,10 @@ def _answer(call: Call, answer: InferenceResponse | ConvoyError) -> None:
 def _answering(request_type: type[Q], handler: Callable[[Q], Message]) -> UnaryMethod:
     """A method whose answer is ready at once."""
 
-    def handle(call: Call, message: bytes) -> None:
+    def handle(call: Call, message: Buffer) -> None:
         try:
             try:
-                request = request_type.FromString(message)
+                request = request_type.FromString(bytes(message))
             except DecodeError as error:
                 raise InvalidRequest(f"the message is not a {request_type.DESCRIPTOR.name}: {error}") from None
             call.reply(handler(request).SerializeToString())
@@ -176,7 +175,7 @@ def _answering(request_type: type[Q], handler: Callable[[Q], Message]) -> UnaryM
     return UnaryMethod(handle)
 
 
-def _not_offered(sentence: str, call: Call, _: bytes) -> None:
+def _not_offered(sentence: str, call: Call, _: Buffer) -> None:
     call.fail(StatusCode.UNIMPLEMENTED, sentence)
 
 

@@ -12,6 +12,7 @@ from google.protobuf.message import DecodeError
 from grpc_reflection.v1alpha import reflection, reflection_pb2
 
 from server.frontends.calls import Call, Method, StatusCode, StreamMethod
+from server.tensors import Buffer
 
 SERVICES = ("grpc.reflection.v1.ServerReflection", "grpc.reflection.v1alpha.ServerReflection")
 
@@ -30,9 +31,9 @@ class _Reflection:
         self._call = call
         self._servicer = servicer
 
-    def message(self, data: bytes) -> None:
+    def message(self, data: Buffer) -> None:
         try:
-            request = reflection_pb2.ServerReflectionRequest.FromString(data)
+            request = reflection_pb2.ServerReflectionRequest.FromString(bytes(data))
         except DecodeError as error:
             self._call.fail(StatusCode.INVALID_ARGUMENT, f"the message is not a ServerReflectionRequest: {error}")
             return

@@ -138,6 +138,10 @@ class LoadedVersion:
         if self._batcher.cancel(work):
             self._settle(work, CALLER_GONE)
 
+    def hurry(self) -> None:
+        """Run what is queued, and whatever comes, without waiting for company: the server is going down."""
+        self._batcher.hurry()
+
     async def drain(self) -> None:
         """Run what is queued, then release the lanes. No request may be submitted after this began."""
         await self._batcher.drain()

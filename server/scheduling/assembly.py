@@ -112,7 +112,7 @@ def _fill(array: Array, tensor: InputLayout, rows: Sequence[int], parts: Sequenc
         return
     staging = array.data.cast("B")
     for part in parts:
-        view = part.data if isinstance(part, np.ndarray) else part
+        view = np.ascontiguousarray(part).reshape(-1).view(np.uint8).data if isinstance(part, np.ndarray) else part
         end = start + len(view)
         staging[start:end] = view
         start = end

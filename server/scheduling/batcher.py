@@ -63,27 +63,30 @@ class Batcher(Generic[T, R]):
         """Queue a request. Raises `QueueFull`."""
         self._queue.put(ticket)
         # With every lane busy, only a deadline can come before the next batch ends.
-        if not self._pump_scheduled and (self._idle or ticket.deadline < self._alarm.when):
+        if self._idle or ticket.deadline < self._alarm.when:
             # Not at once: the rest of what the loop has just read from the sockets may share the batch.
-            self._pump_scheduled = True
-            self._loop.call_soon(self._scheduled_pump)
+            self._pump_soon()
 
     def cancel(self, ticket: T) -> bool:
         """Take a request out of the queue. False where it runs already or is done."""
         left = self._queue.discard(ticket)
-        if left and self._draining:
-            self._pump()  # it may have been the last one
+        if left and (self._idle or self._draining):
+            self._pump_soon()  # those behind it may be a preferred size now, or it may have been the last one
         return left
+
+    def hurry(self) -> None:
+        """From now on, nothing waits for company."""
+        self._draining = True
+        self._pump()
 
     async def drain(self) -> None:
         """Run what is queued without waiting for company; return when all of it is finished.
 
         Requests submitted meanwhile are run too: refusing them is the caller's affair.
         """
-        self._draining = True
         if self._drained is None:
             self._drained = self._loop.create_future()
-        self._pump()
+        self.hurry()
         await asyncio.shield(self._drained)
 
     def close(self) -> None:
@@ -91,6 +94,11 @@ class Batcher(Generic[T, R]):
         self._alarm.close()
         for lane in self._lanes:
             lane.close()
+
+    def _pump_soon(self) -> None:
+        if not self._pump_scheduled:
+            self._pump_scheduled = True
+            self._loop.call_soon(self._scheduled_pump)
 
     def _scheduled_pump(self) -> None:
         self._pump_scheduled = False

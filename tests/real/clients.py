@@ -5,9 +5,10 @@
 
 from __future__ import annotations
 
+import re
 import urllib.error
 import urllib.request
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,7 +17,6 @@ import numpy as np
 from google.protobuf.message import Message
 from numpy.typing import NDArray
 from prometheus_client.parser import text_string_to_metric_families
-from prometheus_client.samples import Sample
 from tritonclient.utils import deserialize_bytes_tensor, np_to_triton_dtype, serialize_byte_tensor, triton_to_np_dtype
 
 from proto import grpc_service_pb2 as pb
@@ -130,22 +130,15 @@ def http_status(url: str, method: str = "GET") -> int:
             return error.code
 
 
-def scrape(url: str) -> dict[str, list[Sample]]:
-    """Every sample of a metrics page, by sample name."""
+def read_url(url: str) -> str:
+    """The body of a page."""
     with urllib.request.urlopen(url, timeout=CALL_SECONDS) as response:
-        page = response.read().decode()
-    samples: dict[str, list[Sample]] = {}
-    for family in text_string_to_metric_families(page):
-        for sample in family.samples:
-            samples.setdefault(sample.name, []).append(sample)
-    return samples
+        return response.read().decode()
 
 
 def metric(url: str, name: str, **labels: str) -> float:
     """The sum of the samples of this name that have these labels."""
-    return total(scrape(url).get(name, ()), **labels)
-
-
-def total(samples: Sequence[Sample], **labels: str) -> float:
-    """The sum of those samples that have these labels."""
+    lines = (line for line in read_url(url).splitlines() if re.match(rf"{name}[ {{]", line))
+    samples = [s for family in text_string_to_metric_families("\n".join(lines)) for s in family.samples]
+    assert samples, f"there is no metric '{name}'"
     return sum(sample.value for sample in samples if labels.items() <= sample.labels.items())

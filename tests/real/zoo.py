@@ -69,6 +69,11 @@ def _versions(root: Path) -> None:
     add_model(root, "versions_default", versions=versions)
 
 
+def _int64_tensors() -> str:
+    tensor = "data_type: TYPE_INT64 dims: [ 1 ]"
+    return f'input {{ name: "x" {tensor} }} output {{ name: "y" {tensor} }}'
+
+
 def _queues(root: Path) -> None:
     """Models whose queue a test controls: a request is held until eight rows have come."""
     for name, config in {
@@ -85,7 +90,7 @@ def _queues(root: Path) -> None:
         "preferred": BATCHED % (LONG_US, "preferred_batch_size: [ 4 ]"),
         "window": BATCHED % (WINDOW_SECONDS * 1e6, ""),
         "lone": BATCHED % (50_000, ""),
-        "one_by_one": "max_batch_size: 8",
+        "one_by_one": f"max_batch_size: 8 {_int64_tensors()}",  # nothing to complete, so no batching is added
         "crowd": "max_batch_size: 32 dynamic_batching { max_queue_delay_microseconds: 5000 }",
         "crowd_natural": "max_batch_size: 32 dynamic_batching { }",
         "crowd_instances": "max_batch_size: 16 dynamic_batching { } instance_group { count: 2 kind: KIND_CPU }",

@@ -1,0 +1,297 @@
+"""gRPC calls over HTTP/2 connections, without a coroutine or a task per call.
+
+One `Connection` per peer feeds `http2` and dispatches its events to methods; answers are gathered and flushed once per
+turn of the event loop, so that a batch's answers leave in one write per connection. Knows no sockets: `listener` does.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from math import inf
+from typing import NamedTuple
+
+from server.frontends.calls import Method, MethodTable, StatusCode, UnaryMethod
+from server.frontends.grpc import http2, wire
+from server.frontends.grpc.http2 import CLOSED, END, HEAD, TOO_LARGE, Event, Header, HeaderBlock, Http2Connection
+from server.frontends.grpc.http2_calls import StreamCall, UnaryCall
+from server.frontends.grpc.wire import Refusal, RequestHead, WireError
+
+log = logging.getLogger(__name__)
+
+REMEMBERED_HEADS = 1024
+UNSENT_STREAM_BYTES = 1 << 20
+"""A streaming caller that leaves this much of its answers unread is not read from until it catches up."""
+
+_OK_HEAD = HeaderBlock(wire.RESPONSE_HEADERS)
+_OK_TRAILERS = HeaderBlock(wire.OK_TRAILERS)
+_INTERNAL_MESSAGE = "the server failed while it handled this call; its log has the details"
+
+
+class _Route(NamedTuple):
+    """What a header block means; remembered, since most callers send the same one again and again."""
+
+    head: RequestHead
+    method: Method
+
+
+@dataclass(slots=True)
+class EngineStatistics:
+    """Counts since the start."""
+
+    calls: int = 0
+    refused: int = 0
+    cancelled: int = 0
+
+
+class Dispatcher:
+    """What all connections share: methods, remembered headers, and which connections have something to send."""
+
+    def __init__(
+        self,
+        methods: MethodTable,
+        call_soon: Callable[[Callable[[], None]], object],
+        *,
+        max_message_bytes: int,
+        limits: http2.Limits,
+    ) -> None:
+        self.methods = methods
+        self.max_message_bytes = max_message_bytes
+        self.limits = limits
+        self.context = http2.Http2Context()
+        self.statistics = EngineStatistics()
+        self._call_soon = call_soon
+        self._routes: dict[bytes, _Route | Refusal] = {}
+        self._dirty: list[Connection] = []
+
+    def route(self, packed: bytes) -> _Route | Refusal:
+        """What to do with a request that begins with this header block."""
+        route = self._routes.get(packed)
+        if route is None:
+            route = self._new_route(packed)
+            if len(self._routes) >= REMEMBERED_HEADS:
+                self._routes.clear()
+            self._routes[packed] = route
+        return route
+
+    def flush_soon(self, connection: Connection) -> None:
+        """Send what this connection has to send when the current callback is done."""
+        if not self._dirty:
+            self._call_soon(self._flush)
+        self._dirty.append(connection)
+
+    def _flush(self) -> None:
+        dirty, self._dirty = self._dirty, []
+        for connection in dirty:
+            connection.flush()
+
+    def _new_route(self, packed: bytes) -> _Route | Refusal:
+        head = wire.check_request_headers(http2.unpack_headers(packed))
+        if isinstance(head, Refusal):
+            return head
+        method = self.methods.get(head.path)
+        if method is None:
+            return Refusal(StatusCode.UNIMPLEMENTED, "Method not found!")
+        return _Route(head, method)
+
+
+class Connection:
+    """One peer's calls. Knows bytes and calls, no sockets: `write` sends, and `hang_up` closes when all is said."""
+
+    def __init__(self, dispatcher: Dispatcher, write: Callable[[bytes], None], hang_up: Callable[[], None]) -> None:
+        self.dispatcher = dispatcher
+        self._write = write
+        self._hang_up = hang_up
+        self._http2 = Http2Connection(dispatcher.context, dispatcher.limits)
+        self._calls: dict[int, UnaryCall | StreamCall] = {}
+        self._stalled: set[int] = set()
+        self._dirty = False
+        self._writable = True
+        self._closed = False
+
+    @property
+    def open_calls(self) -> int:
+        return len(self._calls)
+
+    @property
+    def pings(self) -> int:
+        return self._http2.pings
+
+    def receive(self, length: int) -> None:
+        """Take bytes that were read into the context's input. Raises `Http2Error`."""
+        for event in self._http2.receive(length):
+            self._on_event(event)
+        self.mark_dirty()
+
+    def closed(self) -> None:
+        """The socket is gone: everybody who still waits has left."""
+        if self._closed:
+            return
+        self._closed = True
+        calls, self._calls = self._calls, {}
+        for call in calls.values():
+            call.abandoned()
+        self._http2.close()
+
+    def mark_dirty(self) -> None:
+        """There is something to send."""
+        if not self._dirty and not self._closed:
+            self._dirty = True
+            self.dispatcher.flush_soon(self)
+
+    def set_writable(self, writable: bool) -> None:
+        """Whether the socket takes more; while it does not, answers stay where they are."""
+        self._writable = writable
+        if writable:
+            self.mark_dirty()
+
+    def flush(self) -> None:
+        """Send what there is to send, as far as the socket takes it."""
+        self._dirty = False
+        while self._writable and not self._closed:
+            try:
+                data = self._http2.output()
+            except http2.Http2Error as error:
+                log.debug("a connection broke while it was written: %s", error)
+                self._hang_up()
+                return
+            for stream_id in self._http2.broken_streams():
+                self._forget(stream_id)
+            if data:
+                self._write(data)
+            if len(data) < http2.OUTPUT_BYTES:
+                break
+        if not self._closed and not self._http2.alive:
+            self._hang_up()
+        if self._stalled and not self._closed:
+            self._resume_stalled()
+
+    def drain(self, *, final: bool) -> None:
+        """Tell the peer to go elsewhere, first kindly and then finally; ask streaming methods to end."""
+        if self._closed:
+            return
+        self._http2.goaway(final=final)
+        for call in tuple(self._calls.values()):
+            call.drain()
+        self.mark_dirty()
+
+    def ping(self) -> None:
+        self._http2.ping()
+        self.mark_dirty()
+
+    def refuse(self, error_code: int) -> None:
+        """Close with an error."""
+        self._http2.goaway(final=True, error_code=error_code)
+        self.mark_dirty()
+
+    # --- what calls use ---
+
+    def answer(self, stream_id: int, message: bytes) -> None:
+        if self._calls.pop(stream_id, None) is not None:
+            self._http2.answer(stream_id, _OK_HEAD, wire.frame_prefix(len(message)), message, _OK_TRAILERS)
+            self.mark_dirty()
+
+    def fail(self, stream_id: int, headers: Sequence[Header]) -> None:
+        """End a call that has not begun to answer."""
+        self._calls.pop(stream_id, None)
+        if not self._closed:
+            self._http2.headers_only(stream_id, headers)
+            self.mark_dirty()
+
+    def begin(self, stream_id: int) -> None:
+        self._http2.begin(stream_id, wire.RESPONSE_HEADERS)
+
+    def send(self, stream_id: int, message: bytes) -> None:
+        self._http2.message(stream_id, wire.frame_prefix(len(message)), message)
+        self.mark_dirty()
+
+    def end(self, stream_id: int, trailers: Sequence[Header]) -> None:
+        """End a call that has begun to answer."""
+        self._calls.pop(stream_id, None)
+        self._stalled.discard(stream_id)
+        if not self._closed:
+            self._http2.end(stream_id, trailers)
+            self.mark_dirty()
+
+    # --- what the peer does ---
+
+    def _on_event(self, event: Event) -> None:
+        flags = event.flags
+        if flags & CLOSED:
+            if not flags & HEAD:
+                self._forget(event.stream_id)
+        elif flags & TOO_LARGE:
+            self._refuse_too_large(event)
+        elif flags & HEAD:
+            self._open(event)
+        else:
+            call = self._calls.get(event.stream_id)
+            if call is not None:
+                self._deliver(call, event)
+
+    def _open(self, event: Event) -> None:
+        route = self.dispatcher.route(event.head)
+        self.dispatcher.statistics.calls += 1
+        if isinstance(route, Refusal):
+            self.dispatcher.statistics.refused += 1
+            self._http2.headers_only(event.stream_id, route.headers())
+            return
+        timeout = route.head.timeout
+        deadline = inf if timeout == inf else time.monotonic() + timeout
+        limit = self.dispatcher.max_message_bytes
+        if isinstance(route.method, UnaryMethod):
+            unary = UnaryCall(self, event.stream_id, route.head, deadline, limit, route.method)
+            self._calls[event.stream_id] = unary
+            if event.flags & END:
+                self._deliver(unary, event)
+            return
+        early = self._http2.stream_body(event.stream_id)
+        stream = StreamCall(self, event.stream_id, route.head, deadline, limit, route.method)
+        self._calls[event.stream_id] = stream
+        self._deliver(stream, event._replace(body=bytes(early) + bytes(event.body)))
+
+    def _deliver(self, call: UnaryCall | StreamCall, event: Event) -> None:
+        try:
+            call.receive(event.body, ended=bool(event.flags & END))
+        except WireError as error:
+            call.cancelled()
+            call.fail(error.status, error.message)
+        except Exception:
+            log.exception("a method raised")
+            call.cancelled()
+            call.fail(StatusCode.INTERNAL, _INTERNAL_MESSAGE)
+        if isinstance(call, StreamCall) and event.body:
+            if self._http2.unsent_bytes(event.stream_id) > UNSENT_STREAM_BYTES:
+                self._stalled.add(event.stream_id)
+            else:
+                self._http2.consume(event.stream_id)
+
+    def _refuse_too_large(self, event: Event) -> None:
+        call = self._calls.get(event.stream_id)
+        limit = self.dispatcher.max_message_bytes
+        if event.flags & HEAD and not event.head:
+            message = f"the request's headers are larger than max ({self.dispatcher.limits.max_head_bytes} bytes)"
+        else:
+            message = f"Received message larger than max ({limit} bytes), or too many of them at once"
+        self.dispatcher.statistics.refused += 1
+        if call is not None:
+            call.cancelled()
+            call.fail(StatusCode.RESOURCE_EXHAUSTED, message)
+        else:
+            self.fail(event.stream_id, wire.trailers_only(StatusCode.RESOURCE_EXHAUSTED, message))
+
+    def _forget(self, stream_id: int) -> None:
+        call = self._calls.pop(stream_id, None)
+        self._stalled.discard(stream_id)
+        if call is not None:
+            self.dispatcher.statistics.cancelled += 1
+            call.abandoned()
+
+    def _resume_stalled(self) -> None:
+        for stream_id in tuple(self._stalled):
+            if self._http2.unsent_bytes(stream_id) <= UNSENT_STREAM_BYTES:
+                self._stalled.discard(stream_id)
+                self._http2.consume(stream_id)
+                self.mark_dirty()

@@ -1,0 +1,563 @@
+/* See http2_shim.h for the contract. Rules of this file:
+ * - A body is in one of three places: nowhere, a span of the bytes being received (never beyond the call), or the heap.
+ * - Whatever one peer can make grow has a limit, and the limit is checked before memory is taken.
+ * - A callback fails only where memory is short; a peer's mistakes are events or nghttp2's business. */
+#include <nghttp2/nghttp2.h>
+#include <stdint.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "http2_shim.h"
+
+#define NO_EVENT 0
+#define FIRST_BODY_BYTES 16384
+#define EXACT_BODY_BYTES (1u << 20) /* up to here a buffer is made as large as its message says it will be */
+
+struct h2_headers {
+    size_t count;
+    nghttp2_nv pairs[];
+};
+
+typedef struct {
+    char *data;
+    size_t length, capacity;
+} bytes;
+
+struct h2_context {
+    h2_event *events;
+    size_t event_count, event_capacity;
+    bytes heads;
+};
+
+typedef struct {
+    int32_t id;
+    size_t event;         /* 1 + its event in this call, NO_EVENT for none yet */
+    uint8_t told;         /* its head has been given out */
+    uint8_t streaming;    /* bodies are given out as they come */
+    uint8_t ended;        /* by the peer */
+    uint8_t refused;      /* over a limit: bodies are thrown away */
+    uint8_t waiting;      /* in the connection's list of streams to look at after the call */
+    uint8_t answering, out_ended, own_trailers, finished;
+    uint32_t head_offset, head_length;
+    const uint8_t *span;  /* of the bytes being received */
+    size_t span_length;
+    bytes body;
+    bytes out;
+    size_t out_sent;
+    size_t unconsumed;    /* of a streamed body: what the peer's window still lacks */
+    h2_headers *trailers;
+} stream;
+
+struct h2_connection {
+    h2_context *context;
+    nghttp2_session *session;
+    h2_limits limits;
+    const uint8_t *input;
+    stream *open_head;    /* whose header block is being received */
+    bytes partial_head;   /* what of it came in earlier calls */
+    int32_t *waiting;
+    size_t waiting_count, waiting_capacity;
+    const uint8_t *unsent;
+    size_t unsent_length;
+    uint64_t held;
+    uint32_t pings, open_streams;
+};
+
+/* --- memory ----------------------------------------------------------------------------------------------------- */
+
+static int reserve(bytes *b, size_t capacity) {
+    if (capacity <= b->capacity) return 0;
+    char *data = realloc(b->data, capacity);
+    if (!data) return -1;
+    b->data = data;
+    b->capacity = capacity;
+    return 0;
+}
+
+static int append(bytes *b, const void *data, size_t length) {
+    if (b->length + length > b->capacity) {
+        size_t capacity = b->capacity ? b->capacity : 256;
+        while (capacity < b->length + length) capacity *= 2;
+        if (reserve(b, capacity)) return -1;
+    }
+    if (length) memcpy(b->data + b->length, data, length);
+    b->length += length;
+    return 0;
+}
+
+static void release(bytes *b) {
+    free(b->data);
+    memset(b, 0, sizeof *b);
+}
+
+static stream *find(h2_connection *c, int32_t id) { return nghttp2_session_get_stream_user_data(c->session, id); }
+
+static h2_event *event_of(h2_connection *c, stream *s) {
+    h2_context *x = c->context;
+    if (s->event != NO_EVENT) return &x->events[s->event - 1];
+    if (x->event_count == x->event_capacity) {
+        size_t capacity = x->event_capacity ? 2 * x->event_capacity : 64;
+        h2_event *events = realloc(x->events, capacity * sizeof *events);
+        if (!events) return NULL;
+        x->events = events;
+        x->event_capacity = capacity;
+    }
+    h2_event *event = &x->events[x->event_count++];
+    memset(event, 0, sizeof *event);
+    event->stream_id = s->id;
+    s->event = x->event_count;
+    if (!s->waiting) { /* so that it is looked at after the call, and `event` is forgotten */
+        if (c->waiting_count == c->waiting_capacity) {
+            size_t room = c->waiting_capacity ? 2 * c->waiting_capacity : 16;
+            int32_t *ids = realloc(c->waiting, room * sizeof *ids);
+            if (!ids) return NULL;
+            c->waiting = ids;
+            c->waiting_capacity = room;
+        }
+        c->waiting[c->waiting_count++] = s->id;
+        s->waiting = 1;
+    }
+    if (!s->told) {
+        s->told = 1;
+        event->flags |= H2_HEAD;
+        event->head_offset = s->head_offset;
+        event->head_length = s->head_length;
+    }
+    return event;
+}
+
+/* --- bodies ----------------------------------------------------------------------------------------------------- */
+
+static int refuse(h2_connection *c, stream *s) {
+    c->held -= s->body.length;
+    release(&s->body);
+    s->span = NULL;
+    s->span_length = 0;
+    s->refused = 1;
+    h2_event *event = event_of(c, s);
+    if (!event) return -1;
+    event->flags |= H2_TOO_LARGE;
+    return 0;
+}
+
+/* Room for `more` bytes: what the first message says it needs, doubling beyond a size that is cheap to promise. */
+static int make_room(stream *s, const uint8_t *next, size_t more, uint64_t limit) {
+    size_t needed = s->body.length + more;
+    if (needed <= s->body.capacity) return 0;
+    const uint8_t *start = s->body.length ? (const uint8_t *)s->body.data : next;
+    size_t capacity = FIRST_BODY_BYTES;
+    if (needed >= 5) {
+        uint64_t announced = 5 + (((uint64_t)start[1] << 24) | (start[2] << 16) | (start[3] << 8) | start[4]);
+        size_t ceiling = 2 * needed > EXACT_BODY_BYTES ? 2 * needed : EXACT_BODY_BYTES;
+        if (announced <= limit) capacity = announced < ceiling ? announced : ceiling;
+    }
+    if (capacity < needed) capacity = 2 * needed;
+    return reserve(&s->body, capacity);
+}
+
+/* Move the span, which ends with this call, to the heap. */
+static int keep_span(h2_connection *c, stream *s) {
+    if (!s->span) return 0;
+    const uint8_t *span = s->span;
+    size_t length = s->span_length;
+    s->span = NULL;
+    s->span_length = 0;
+    if (c->held + length > c->limits.max_held_bytes) return refuse(c, s);
+    if (make_room(s, span, length, c->limits.max_body_bytes)) return -1;
+    memcpy(s->body.data + s->body.length, span, length);
+    s->body.length += length;
+    c->held += length;
+    return 0;
+}
+
+static int give_body(h2_connection *c, stream *s) {
+    if (s->refused) return 0;
+    if (!s->body.length && !s->span) return 0;
+    if (s->body.length && keep_span(c, s)) return -1;
+    if (s->refused) return 0;
+    h2_event *event = event_of(c, s);
+    if (!event) return -1;
+    event->flags |= H2_BODY;
+    if (s->body.length) {
+        event->body = s->body.data;
+        event->body_length = s->body.length;
+        c->held -= s->body.length;
+        memset(&s->body, 0, sizeof s->body);
+    } else {
+        event->input_offset = (uint32_t)(s->span - c->input);
+        event->body_length = s->span_length;
+        s->span = NULL;
+        s->span_length = 0;
+    }
+    return 0;
+}
+
+static int end_of_input(h2_connection *c, stream *s) {
+    s->ended = 1;
+    if (give_body(c, s)) return NGHTTP2_ERR_CALLBACK_FAILURE;
+    h2_event *event = event_of(c, s);
+    if (!event) return NGHTTP2_ERR_CALLBACK_FAILURE;
+    event->flags |= H2_END;
+    return 0;
+}
+
+/* --- nghttp2's callbacks ---------------------------------------------------------------------------------------- */
+
+static int on_begin_headers(nghttp2_session *session, const nghttp2_frame *frame, void *user_data) {
+    h2_connection *c = user_data;
+    if (frame->hd.type != NGHTTP2_HEADERS || frame->headers.cat != NGHTTP2_HCAT_REQUEST) return 0;
+    stream *s = calloc(1, sizeof *s);
+    if (!s) return NGHTTP2_ERR_CALLBACK_FAILURE;
+    s->id = frame->hd.stream_id;
+    s->head_offset = (uint32_t)c->context->heads.length;
+    nghttp2_session_set_stream_user_data(session, s->id, s);
+    c->open_head = s;
+    c->open_streams++;
+    return 0;
+}
+
+static int on_header(nghttp2_session *session, const nghttp2_frame *frame, const uint8_t *name, size_t name_length,
+                     const uint8_t *value, size_t value_length, uint8_t flags, void *user_data) {
+    h2_connection *c = user_data;
+    stream *s = c->open_head;
+    (void)session;
+    (void)flags;
+    if (!s || s->id != frame->hd.stream_id || s->refused) return 0; /* the peer's trailers say nothing to a server */
+    uint32_t lengths[2] = {(uint32_t)name_length, (uint32_t)value_length};
+    bytes *heads = &c->context->heads;
+    if (heads->length - s->head_offset + sizeof lengths + name_length + value_length > c->limits.max_head_bytes) {
+        heads->length = s->head_offset;
+        s->refused = 1;
+        return 0;
+    }
+    if (append(heads, lengths, sizeof lengths) || append(heads, name, name_length) || append(heads, value, value_length))
+        return NGHTTP2_ERR_CALLBACK_FAILURE;
+    return 0;
+}
+
+static int on_frame(nghttp2_session *session, const nghttp2_frame *frame, void *user_data) {
+    h2_connection *c = user_data;
+    (void)session;
+    if (frame->hd.type == NGHTTP2_PING) {
+        if (!(frame->hd.flags & NGHTTP2_FLAG_ACK)) c->pings++;
+        return 0;
+    }
+    if (frame->hd.type != NGHTTP2_HEADERS && frame->hd.type != NGHTTP2_DATA) return 0;
+    stream *s = find(c, frame->hd.stream_id);
+    if (!s) return 0;
+    if (s == c->open_head) {
+        c->open_head = NULL;
+        s->head_length = (uint32_t)(c->context->heads.length - s->head_offset);
+        h2_event *event = event_of(c, s);
+        if (!event) return NGHTTP2_ERR_CALLBACK_FAILURE;
+        if (s->refused) event->flags |= H2_TOO_LARGE;
+    }
+    return frame->hd.flags & NGHTTP2_FLAG_END_STREAM ? end_of_input(c, s) : 0;
+}
+
+static int on_data(nghttp2_session *session, uint8_t flags, int32_t id, const uint8_t *data, size_t length,
+                   void *user_data) {
+    h2_connection *c = user_data;
+    stream *s = find(c, id);
+    (void)flags;
+    if (nghttp2_session_consume_connection(session, length)) return NGHTTP2_ERR_CALLBACK_FAILURE;
+    if (s && s->streaming)
+        s->unconsumed += length;
+    else if (nghttp2_session_consume_stream(session, id, length))
+        return NGHTTP2_ERR_CALLBACK_FAILURE;
+    if (!s || s->refused || s->out_ended || !length) return 0;
+    if (s->body.length + s->span_length + length > c->limits.max_body_bytes)
+        return refuse(c, s) ? NGHTTP2_ERR_CALLBACK_FAILURE : 0;
+    if (keep_span(c, s)) return NGHTTP2_ERR_CALLBACK_FAILURE;
+    if (s->refused) return 0;
+    s->span = data;
+    s->span_length = length;
+    if (s->body.length && keep_span(c, s)) return NGHTTP2_ERR_CALLBACK_FAILURE;
+    if (!s->waiting && !event_of(c, s)) return NGHTTP2_ERR_CALLBACK_FAILURE;
+    return 0;
+}
+
+static int on_close(nghttp2_session *session, int32_t id, uint32_t error_code, void *user_data) {
+    h2_connection *c = user_data;
+    stream *s = nghttp2_session_get_stream_user_data(session, id);
+    if (!s) return 0;
+    int failed = 0;
+    if (!s->finished && s != c->open_head) {
+        h2_event *event = event_of(c, s);
+        if (event) {
+            event->flags |= H2_CLOSED;
+            event->error_code = error_code;
+        }
+        failed = !event;
+    }
+    if (s == c->open_head) c->open_head = NULL;
+    c->held -= s->body.length;
+    c->open_streams--;
+    release(&s->body);
+    release(&s->out);
+    if (s->own_trailers) h2_headers_free(s->trailers);
+    free(s);
+    nghttp2_session_set_stream_user_data(session, id, NULL);
+    return failed ? NGHTTP2_ERR_CALLBACK_FAILURE : 0;
+}
+
+static ssize_t read_answer(nghttp2_session *session, int32_t id, uint8_t *buffer, size_t length, uint32_t *flags,
+                           nghttp2_data_source *source, void *user_data) {
+    stream *s = source->ptr;
+    (void)user_data;
+    size_t left = s->out.length - s->out_sent;
+    size_t taken = left < length ? left : length;
+    if (taken) memcpy(buffer, s->out.data + s->out_sent, taken);
+    s->out_sent += taken;
+    if (s->out_sent == s->out.length) {
+        release(&s->out);
+        s->out_sent = 0;
+        if (s->out_ended) {
+            *flags |= NGHTTP2_DATA_FLAG_EOF | NGHTTP2_DATA_FLAG_NO_END_STREAM;
+            if (nghttp2_submit_trailer(session, id, s->trailers->pairs, s->trailers->count))
+                return NGHTTP2_ERR_TEMPORAL_CALLBACK_FAILURE;
+            s->finished = 1;
+        } else if (!taken) {
+            return NGHTTP2_ERR_DEFERRED;
+        }
+    }
+    return (ssize_t)taken;
+}
+
+/* --- the contract ----------------------------------------------------------------------------------------------- */
+
+h2_context *h2_context_new(void) { return calloc(1, sizeof(h2_context)); }
+
+void h2_context_free(h2_context *x) {
+    free(x->events);
+    release(&x->heads);
+    free(x);
+}
+
+h2_headers *h2_headers_new(const char *packed, size_t length, size_t count) {
+    h2_headers *h = malloc(sizeof *h + count * sizeof(nghttp2_nv) + length);
+    if (!h) return NULL;
+    uint8_t *copy = (uint8_t *)(h->pairs + count);
+    memcpy(copy, packed, length);
+    h->count = count;
+    for (size_t i = 0; i < count; i++) {
+        uint32_t lengths[2];
+        memcpy(lengths, copy, sizeof lengths);
+        copy += sizeof lengths;
+        h->pairs[i] = (nghttp2_nv){copy, copy + lengths[0], lengths[0], lengths[1], NGHTTP2_NV_FLAG_NONE};
+        copy += lengths[0] + lengths[1];
+    }
+    return h;
+}
+
+void h2_headers_free(h2_headers *h) { free(h); }
+
+h2_connection *h2_connection_new(h2_context *context, const h2_limits *limits) {
+    h2_connection *c = calloc(1, sizeof *c);
+    nghttp2_session_callbacks *callbacks = NULL;
+    nghttp2_option *option = NULL;
+    if (!c || nghttp2_session_callbacks_new(&callbacks) || nghttp2_option_new(&option)) goto fail;
+    c->context = context;
+    c->limits = *limits;
+    nghttp2_session_callbacks_set_on_begin_headers_callback(callbacks, on_begin_headers);
+    nghttp2_session_callbacks_set_on_header_callback(callbacks, on_header);
+    nghttp2_session_callbacks_set_on_frame_recv_callback(callbacks, on_frame);
+    nghttp2_session_callbacks_set_on_data_chunk_recv_callback(callbacks, on_data);
+    nghttp2_session_callbacks_set_on_stream_close_callback(callbacks, on_close);
+    nghttp2_option_set_no_closed_streams(option, 1);
+    nghttp2_option_set_no_auto_window_update(option, 1);
+    if (nghttp2_session_server_new2(&c->session, callbacks, c, option)) goto fail;
+    nghttp2_settings_entry settings[] = {
+        {NGHTTP2_SETTINGS_MAX_CONCURRENT_STREAMS, limits->max_concurrent_streams},
+        {NGHTTP2_SETTINGS_INITIAL_WINDOW_SIZE, limits->stream_window},
+        {NGHTTP2_SETTINGS_MAX_FRAME_SIZE, limits->max_frame_size},
+        {NGHTTP2_SETTINGS_MAX_HEADER_LIST_SIZE, limits->max_head_bytes},
+    };
+    if (nghttp2_submit_settings(c->session, NGHTTP2_FLAG_NONE, settings, sizeof settings / sizeof *settings) ||
+        nghttp2_session_set_local_window_size(c->session, NGHTTP2_FLAG_NONE, 0, (int32_t)limits->connection_window))
+        goto fail;
+    nghttp2_session_callbacks_del(callbacks);
+    nghttp2_option_del(option);
+    return c;
+fail:
+    nghttp2_session_callbacks_del(callbacks);
+    nghttp2_option_del(option);
+    if (c) nghttp2_session_del(c->session);
+    free(c);
+    return NULL;
+}
+
+static void free_streams(h2_connection *c) {
+    /* nghttp2_session_del closes no streams: their memory is ours to find. */
+    nghttp2_stream *root = nghttp2_session_get_root_stream(c->session);
+    nghttp2_stream *next = nghttp2_stream_get_first_child(root);
+    while (next) {
+        int32_t id = nghttp2_stream_get_stream_id(next);
+        nghttp2_stream *child = nghttp2_stream_get_first_child(next);
+        nghttp2_stream *walk = next;
+        next = child;
+        while (!next && walk && walk != root) {
+            next = nghttp2_stream_get_next_sibling(walk);
+            walk = nghttp2_stream_get_parent(walk);
+        }
+        stream *s = find(c, id);
+        if (!s) continue;
+        release(&s->body);
+        release(&s->out);
+        if (s->own_trailers) h2_headers_free(s->trailers);
+        free(s);
+        nghttp2_session_set_stream_user_data(c->session, id, NULL);
+    }
+}
+
+void h2_connection_free(h2_connection *c) {
+    free_streams(c);
+    nghttp2_session_del(c->session);
+    release(&c->partial_head);
+    free(c->waiting);
+    free(c);
+}
+
+/* After a call: what lies in the received bytes is kept or given out, and events are forgotten. */
+static int settle_waiting(h2_connection *c) {
+    for (size_t i = 0; i < c->waiting_count; i++) {
+        stream *s = find(c, c->waiting[i]);
+        if (!s) continue;
+        int failed = s->streaming && s->told ? give_body(c, s) : keep_span(c, s);
+        s->event = NO_EVENT;
+        s->waiting = 0;
+        if (failed) return -1;
+    }
+    c->waiting_count = 0;
+    return 0;
+}
+
+long h2_receive(h2_connection *c, const uint8_t *data, size_t length) {
+    h2_context *x = c->context;
+    x->event_count = 0;
+    x->heads.length = 0;
+    c->input = data;
+    if (c->open_head) { /* its first headers came in an earlier call */
+        c->open_head->head_offset = 0;
+        if (append(&x->heads, c->partial_head.data, c->partial_head.length)) return NGHTTP2_ERR_NOMEM;
+        release(&c->partial_head);
+    }
+    ssize_t result = nghttp2_session_mem_recv(c->session, data, length);
+    if (settle_waiting(c)) return NGHTTP2_ERR_NOMEM;
+    if (c->open_head) {
+        uint32_t start = c->open_head->head_offset;
+        if (append(&c->partial_head, x->heads.data + start, x->heads.length - start)) return NGHTTP2_ERR_NOMEM;
+    }
+    return result < 0 ? (long)result : (long)x->event_count;
+}
+
+long h2_event_count(h2_context *x) { return (long)x->event_count; }
+h2_event *h2_events(h2_context *x) { return x->events; }
+const char *h2_heads(h2_context *x) { return x->heads.data; }
+size_t h2_heads_length(h2_context *x) { return x->heads.length; }
+
+int64_t h2_stream_body(h2_connection *c, int32_t id, void **body) {
+    stream *s = find(c, id);
+    if (!s) return -1;
+    int64_t length = (int64_t)s->body.length;
+    s->streaming = 1;
+    *body = s->body.data;
+    c->held -= s->body.length;
+    memset(&s->body, 0, sizeof s->body);
+    return length;
+}
+
+int h2_consume(h2_connection *c, int32_t id) {
+    stream *s = find(c, id);
+    if (!s || !s->unconsumed) return 0;
+    size_t length = s->unconsumed;
+    s->unconsumed = 0;
+    return nghttp2_session_consume_stream(c->session, id, length);
+}
+
+int h2_answer(h2_connection *c, int32_t id, const h2_headers *head, const char *prefix, size_t prefix_length,
+                  const char *body, size_t body_length, h2_headers *trailers, int own_trailers) {
+    stream *s = find(c, id);
+    if (!s || s->out_ended || (!head && !s->answering)) goto fail;
+    if (trailers) {
+        s->trailers = trailers;
+        s->own_trailers = (uint8_t)own_trailers;
+        s->out_ended = 1;
+        own_trailers = 0;
+    }
+    if (head && trailers && !prefix_length && !body_length) {
+        h2_headers *both = malloc(sizeof *both + (head->count + trailers->count) * sizeof(nghttp2_nv));
+        if (!both) goto fail;
+        memcpy(both->pairs, head->pairs, head->count * sizeof(nghttp2_nv));
+        memcpy(both->pairs + head->count, trailers->pairs, trailers->count * sizeof(nghttp2_nv));
+        int failed = nghttp2_submit_response(c->session, id, both->pairs, head->count + trailers->count, NULL);
+        free(both);
+        if (failed) goto fail;
+        s->finished = 1;
+        return 0;
+    }
+    if (prefix_length + body_length) {
+        if (!s->out.length && reserve(&s->out, prefix_length + body_length)) goto fail;
+        if (append(&s->out, prefix, prefix_length) || append(&s->out, body, body_length)) goto fail;
+    }
+    if (head) {
+        nghttp2_data_provider provider = {.source.ptr = s, .read_callback = read_answer};
+        if (nghttp2_submit_response(c->session, id, head->pairs, head->count, &provider)) goto fail;
+        s->answering = 1;
+    } else {
+        nghttp2_session_resume_data(c->session, id); /* fails where nothing was deferred, which is as good */
+    }
+    return 0;
+fail:
+    if (own_trailers) h2_headers_free(trailers);
+    return -1;
+}
+
+int h2_reset(h2_connection *c, int32_t id, uint32_t error_code) {
+    stream *s = find(c, id);
+    if (s) s->finished = 1; /* its end is the caller's own wish: no event */
+    return nghttp2_submit_rst_stream(c->session, NGHTTP2_FLAG_NONE, id, error_code);
+}
+
+long h2_send(h2_connection *c, char *output, size_t capacity) {
+    size_t written = 0;
+    c->context->event_count = 0;
+    while (written < capacity) {
+        if (!c->unsent_length) {
+            ssize_t length = nghttp2_session_mem_send(c->session, &c->unsent);
+            if (length < 0) return (long)length;
+            if (!length) break;
+            c->unsent_length = (size_t)length;
+        }
+        size_t taken = c->unsent_length < capacity - written ? c->unsent_length : capacity - written;
+        memcpy(output + written, c->unsent, taken);
+        written += taken;
+        c->unsent += taken;
+        c->unsent_length -= taken;
+    }
+    return (long)written;
+}
+
+int h2_ping(h2_connection *c) { return nghttp2_submit_ping(c->session, NGHTTP2_FLAG_NONE, NULL); }
+
+int h2_goaway(h2_connection *c, int final, uint32_t error_code) {
+    if (!final) return nghttp2_submit_shutdown_notice(c->session);
+    int32_t last = nghttp2_session_get_last_proc_stream_id(c->session);
+    return nghttp2_submit_goaway(c->session, NGHTTP2_FLAG_NONE, last, error_code, NULL, 0);
+}
+
+int h2_alive(h2_connection *c) {
+    return c->unsent_length || nghttp2_session_want_read(c->session) || nghttp2_session_want_write(c->session);
+}
+
+uint32_t h2_pings(h2_connection *c) { return c->pings; }
+uint32_t h2_open_streams(h2_connection *c) { return c->open_streams; }
+uint64_t h2_held_bytes(h2_connection *c) { return c->held; }
+
+int64_t h2_unsent_bytes(h2_connection *c, int32_t id) {
+    stream *s = find(c, id);
+    return s ? (int64_t)(s->out.length - s->out_sent) : 0;
+}
+
+void h2_free(void *body) { free(body); }
+const char *h2_error_text(long error) { return nghttp2_strerror((int)error); }

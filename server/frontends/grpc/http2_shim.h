@@ -1,0 +1,99 @@
+/* HTTP/2 for a server, sans I/O: bytes in -> events, answers in -> bytes out.
+ *
+ * A thin layer on libnghttp2 that gathers headers and bodies, so that Python is entered once per request and not once
+ * per frame. It opens no sockets, calls no Python, and knows nothing of gRPC but that bodies begin with the length of
+ * their first message, which it takes as a hint for sizing a buffer. Everything is used from one thread.
+ *
+ * This file is also what cffi reads: plain declarations only.
+ */
+
+/* What happened to a stream during one h2_receive; several may be true of one event. */
+enum {
+    H2_HEAD = 1,      /* it is new: `head` has its header block */
+    H2_BODY = 2,      /* `body` has what came since the last event with a body */
+    H2_END = 4,       /* the peer will send no more */
+    H2_TOO_LARGE = 8, /* it went over a limit; what it still sends is thrown away */
+    H2_CLOSED = 16    /* it was reset, or broke, before its answer was complete */
+};
+
+typedef struct {
+    int32_t stream_id;
+    uint32_t flags;
+    uint32_t error_code;  /* of H2_CLOSED: RFC 9113, section 7 */
+    uint32_t head_offset; /* into h2_heads() */
+    uint32_t head_length;
+    uint32_t input_offset; /* of the body in the bytes just received, where `body` is NULL */
+    uint64_t body_length;
+    void *body; /* where not NULL: the body, now the caller's, to be released with h2_free */
+} h2_event;
+
+typedef struct {
+    uint32_t max_concurrent_streams;
+    uint32_t max_frame_size;
+    uint32_t stream_window;
+    uint32_t connection_window;
+    uint32_t max_head_bytes; /* of one header block, unpacked; also announced to the peer */
+    uint64_t max_body_bytes; /* of one stream's unread body */
+    uint64_t max_held_bytes; /* of all unread bodies of one connection */
+} h2_limits;
+
+typedef struct h2_context h2_context;       /* memory shared by connections; holds one call's events */
+typedef struct h2_connection h2_connection; /* one peer */
+typedef struct h2_headers h2_headers;       /* a header block to send */
+
+h2_context *h2_context_new(void);
+void h2_context_free(h2_context *);
+
+/* A header block from `count` pairs, packed as in h2_heads(). NULL where memory is short. */
+h2_headers *h2_headers_new(const char *packed, size_t length, size_t count);
+void h2_headers_free(h2_headers *);
+
+h2_connection *h2_connection_new(h2_context *, const h2_limits *);
+void h2_connection_free(h2_connection *);
+
+/* Take bytes from the peer. Returns the number of events, or a negative nghttp2 error after which the connection must
+ * be closed; events gathered before it are in h2_event_count(). They stay until the next call on any connection. */
+long h2_receive(h2_connection *, const uint8_t *data, size_t length);
+long h2_event_count(h2_context *);
+h2_event *h2_events(h2_context *);
+
+/* Header blocks of this call's events: for each header two native uint32 lengths, the name, the value. */
+const char *h2_heads(h2_context *);
+size_t h2_heads_length(h2_context *);
+
+/* From now on, hand this stream's body over as it comes, not once when the peer has ended. The peer may then send no
+ * more than a window ahead of h2_consume. What has already come is in an event of the next h2_receive, or at once in
+ * `body`, which is the caller's to release. Returns the length of that body, or a negative number. */
+int64_t h2_stream_body(h2_connection *, int32_t stream_id, void **body);
+/* Let the peer of such a stream send as much again as has been handed over. */
+int h2_consume(h2_connection *, int32_t stream_id);
+
+/* Answer a stream: `head` opens the answer, messages follow, `trailers` end it. NULL leaves the part for a later call;
+ * a call with `head` and `trailers` and no message sends the two as one block. `prefix` and `body` are one message and
+ * are copied. With `own_trailers`, the block is released when it is no longer needed, also where the call fails.
+ * Returns 0, or a negative number where the stream is gone or memory short. */
+int h2_answer(h2_connection *, int32_t stream_id, const h2_headers *head, const char *prefix, size_t prefix_length,
+                  const char *body, size_t body_length, h2_headers *trailers, int own_trailers);
+
+/* Break a stream off with an error code. */
+int h2_reset(h2_connection *, int32_t stream_id, uint32_t error_code);
+
+/* Write what should be sent, up to `capacity` bytes. Returns the number written, 0 where nothing is due, or an error.
+ * Streams that nghttp2 breaks off while it writes are events of this call, which replaces those of h2_receive. */
+long h2_send(h2_connection *, char *output, size_t capacity);
+
+int h2_ping(h2_connection *);
+/* Announce the end: new streams are still taken (0), or refused from now on (1). */
+int h2_goaway(h2_connection *, int final, uint32_t error_code);
+
+/* Whether the protocol still has anything to do on this connection. */
+int h2_alive(h2_connection *);
+/* PING frames received, and streams open now. */
+uint32_t h2_pings(h2_connection *);
+uint32_t h2_open_streams(h2_connection *);
+/* Bytes of unread bodies held, and bytes of one stream's answer that wait for the peer to make room. */
+uint64_t h2_held_bytes(h2_connection *);
+int64_t h2_unsent_bytes(h2_connection *, int32_t stream_id);
+
+void h2_free(void *body);
+const char *h2_error_text(long error);

@@ -1,0 +1,120 @@
+"""The lane on a real thread."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import threading
+import weakref
+from collections.abc import Callable, Coroutine, Sequence
+from typing import Any
+
+from server.scheduling.lanes import ThreadLane
+from tests.fakes import Gate, NamedTicket, names
+
+
+def run(test: Callable[[], Coroutine[Any, Any, None]]) -> None:
+    asyncio.run(test())
+
+
+class Outcome:
+    """Takes a lane's outcome on the loop's thread."""
+
+    def __init__(self) -> None:
+        self.future: asyncio.Future[object] = asyncio.get_running_loop().create_future()
+        self.thread = 0
+
+    def __call__(self, outcome: object) -> None:
+        self.thread = threading.get_ident()
+        self.future.set_result(outcome)
+
+
+def test_a_batch_is_worked_on_a_thread_of_its_own_and_reported_on_the_loops() -> None:
+    async def main() -> None:
+        lane: ThreadLane[NamedTicket, int] = ThreadLane(
+            "lane", lambda _: threading.get_ident(), asyncio.get_running_loop()
+        )
+        done = Outcome()
+        lane.submit([NamedTicket("a")], done)
+        assert await done.future != threading.get_ident()
+        assert done.thread == threading.get_ident()
+        lane.close()
+
+    run(main)
+
+
+def test_batches_run_one_after_another_in_order() -> None:
+    async def main() -> None:
+        worked: list[object] = []
+
+        def work(batch: Sequence[NamedTicket]) -> int:
+            worked.extend(names(batch))
+            return len(worked)
+
+        lane = ThreadLane("lane", work, asyncio.get_running_loop())
+        outcomes = [Outcome() for _ in range(5)]
+        for number, outcome in enumerate(outcomes):
+            lane.submit([NamedTicket(number)], outcome)
+        assert [await outcome.future for outcome in outcomes] == [1, 2, 3, 4, 5]
+        assert worked == [0, 1, 2, 3, 4]
+        lane.close()
+
+    run(main)
+
+
+def test_an_exception_is_an_outcome_and_the_lane_goes_on() -> None:
+    async def main() -> None:
+        def work(batch: Sequence[NamedTicket]) -> str:
+            return {"good": "fine"}[str(batch[0].name)]
+
+        lane = ThreadLane("lane", work, asyncio.get_running_loop())
+        bad, good = Outcome(), Outcome()
+        lane.submit([NamedTicket("bad")], bad)
+        lane.submit([NamedTicket("good")], good)
+        assert isinstance(await bad.future, KeyError)
+        assert await good.future == "fine"
+        lane.close()
+
+    run(main)
+
+
+def test_closing_ends_the_thread_after_the_batch_that_runs() -> None:
+    async def main() -> None:
+        gate = Gate()
+
+        def work(_: Sequence[NamedTicket]) -> threading.Thread:
+            gate.wait()
+            return threading.current_thread()
+
+        lane = ThreadLane("lane", work, asyncio.get_running_loop())
+        done = Outcome()
+        lane.submit([NamedTicket("a")], done)
+        lane.close()
+        gate.open()
+        thread = await done.future
+        assert isinstance(thread, threading.Thread)
+        thread.join(timeout=10)
+        assert not thread.is_alive()
+
+    run(main)
+
+
+class RememberedTicket(NamedTicket):
+    """A ticket that a weak reference can follow."""
+
+
+def test_an_idle_lane_does_not_keep_its_last_batch() -> None:
+    async def main() -> None:
+        lane: ThreadLane[RememberedTicket, None] = ThreadLane("lane", lambda _: None, asyncio.get_running_loop())
+        forgotten = threading.Event()
+        ticket = RememberedTicket("a")
+        weakref.finalize(ticket, forgotten.set)
+        done = Outcome()
+        lane.submit([ticket], done)
+        del ticket
+        await done.future
+        gc.collect()
+        assert forgotten.wait(timeout=10)
+        lane.close()
+
+    run(main)

@@ -1,0 +1,101 @@
+"""BYTES elements on the wire, and sizes."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from server.tensors import BF16, BYTES, DATATYPES, FP16, FP32, UINT8, byte_size, decode_bytes_elements
+from server.tensors import encode_bytes_elements as encode
+
+
+def objects(*elements: object) -> np.ndarray:
+    array = np.empty(len(elements), dtype=object)
+    array[:] = elements
+    return array
+
+
+@given(st.lists(st.binary(max_size=300), max_size=20))
+def test_elements_come_back_as_they_went(elements: list[bytes]) -> None:
+    assert list(decode_bytes_elements(encode(objects(*elements)), len(elements))) == elements
+
+
+def test_an_element_is_a_little_endian_length_and_its_bytes() -> None:
+    assert encode(objects(b"ab", b"")) == b"\x02\0\0\0ab\0\0\0\0"
+
+
+def test_a_length_above_a_byte_uses_the_next() -> None:
+    assert encode(objects(b"x" * 513)) == b"\x01\x02\0\0" + b"x" * 513
+
+
+def test_text_is_encoded_as_utf_8() -> None:
+    assert encode(objects("é")) == b"\x02\0\0\0\xc3\xa9"
+
+
+def test_anything_else_is_encoded_as_it_prints() -> None:
+    assert encode(objects(17)) == b"\x02\0\0\x0017"
+
+
+def test_elements_are_written_row_by_row_whatever_their_memory_order() -> None:
+    array = objects(b"a", b"b", b"c", b"d").reshape(2, 2)
+    assert encode(array.T) == encode(objects(b"a", b"c", b"b", b"d"))
+
+
+def test_trailing_null_bytes_are_kept() -> None:
+    assert list(decode_bytes_elements(b"\x02\0\0\0a\0", 1)) == [b"a\0"]
+
+
+@pytest.mark.parametrize("kind", [bytes, bytearray, memoryview])
+def test_any_buffer_is_decoded(kind: type) -> None:
+    assert list(decode_bytes_elements(kind(b"\x01\0\0\0a"), 1)) == [b"a"]
+
+
+MALFORMED = {
+    "too few": (b"\x01\0\0\0a", 2, "expected 2 elements, got 1"),
+    "none": (b"", 1, "expected 1 elements, got 0"),
+    "too many": (b"\x01\0\0\0a" * 2, 1, "5 bytes follow the last of 1 elements"),
+    "some for none": (b"\x01\0\0\0a", 0, "5 bytes follow the last of 0 elements"),
+    "half a length": (b"\x01\0\0\0a\x01\0", 2, "2 bytes are left over where a 4-byte element length is expected"),
+    "half an element": (b"\x03\0\0\0ab", 1, "element 0 claims 3 bytes, but 2 are left"),
+    "a giant length": (b"\xff\xff\xff\xff", 1, "element 0 claims 4294967295 bytes, but 0 are left"),
+    "the second one short": (b"\0\0\0\0\x01\0\0\0", 2, "element 1 claims 1 bytes, but 0 are left"),
+    "a giant count": (b"", 1 << 40, "expected 1099511627776 elements, got 0"),
+}
+
+
+@pytest.mark.parametrize(("raw", "count", "message"), MALFORMED.values(), ids=MALFORMED)
+def test_malformed_contents_are_refused(raw: bytes, count: int, message: str) -> None:
+    with pytest.raises(ValueError, match=f"^{message}$"):
+        decode_bytes_elements(raw, count)
+
+
+@given(st.binary(max_size=40), st.integers(0, 5))
+def test_whatever_is_accepted_is_what_would_be_written(raw: bytes, count: int) -> None:
+    try:
+        elements = decode_bytes_elements(raw, count)
+    except ValueError:
+        return
+    assert encode(elements) == raw
+
+
+def test_every_datatype_has_the_size_of_its_elements_on_the_wire() -> None:
+    sizes = {name: datatype.itemsize for name, datatype in DATATYPES.items()}
+    assert sizes == {
+        "BOOL": 1, "UINT8": 1, "UINT16": 2, "UINT32": 4, "UINT64": 8, "INT8": 1, "INT16": 2, "INT32": 4, "INT64": 8,
+        "FP16": 2, "FP32": 4, "FP64": 8, "BF16": 2, "BYTES": 0,
+    }  # fmt: skip
+
+
+def test_bf16_lies_in_memory_as_its_bits() -> None:
+    assert (BF16.dtype, FP16.dtype, BYTES.dtype) == (np.dtype("u2"), np.dtype("f2"), np.dtype(object))
+
+
+@pytest.mark.parametrize(("shape", "size"), [((), 4), ((3,), 12), ((2, 0), 0), ((2**31, 2**31, 2**31), 2**95)], ids=str)
+def test_byte_sizes_are_exact(shape: tuple[int, ...], size: int) -> None:
+    assert byte_size(FP32, shape) == size
+
+
+def test_an_element_of_one_byte_is_as_large_as_its_shape() -> None:
+    assert byte_size(UINT8, (5, 7)) == 35
