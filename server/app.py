@@ -11,6 +11,7 @@ import logging
 import os
 import signal
 from dataclasses import dataclass
+from math import inf
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -23,11 +24,13 @@ from server.engine import Engine
 from server.frontends import health_service, inference_service
 from server.frontends.calls import MethodTable
 from server.frontends.grpc.grpcio_engine import GrpcioEngine
+from server.frontends.grpc.options import GrpcOptions
 from server.frontends.health_service import HealthService
 from server.frontends.inference_service import InferenceService
 from server.frontends.reflection_service import reflection_methods
 from server.frontends.rest.health import health_app
 from server.frontends.rest.http_server import HttpServer
+from server.frontends.tls import TlsFiles
 from server.metrics import VersionSnapshot, metrics_registry
 from server.models.registry import Registry
 from server.scheduling.clock import clock_for
@@ -104,7 +107,7 @@ class App:
         widths = [max(len(row[column]) for row in rows) for column in (0, 1)]
         lines = [f"  {name:<{widths[0]}}  {version:<{widths[1]}}  {status}" for name, version, status in rows]
         addresses = [
-            f"  {what:<7}  {address}:{port}"
+            f"  {what:<7}  {address if address.startswith('unix:') else f'{address}:{port}'}"
             for what, address, port in (
                 ("gRPC", self._settings.grpc_address, ports.grpc),
                 ("HTTP", self._settings.http_address, ports.http),
@@ -157,12 +160,33 @@ async def serve(settings: Settings) -> None:
         await app.stop()
 
 
+def _grpc_options(settings: Settings) -> GrpcOptions:
+    tls = None
+    if settings.grpc_use_ssl:
+        assert settings.grpc_server_cert and settings.grpc_server_key, "settings.parse sees to it"
+        root = settings.grpc_root_cert if settings.grpc_use_ssl_mutual else None
+        tls = TlsFiles(settings.grpc_server_cert, settings.grpc_server_key, root)
+    return GrpcOptions(
+        max_message_bytes=settings.grpc_max_message_bytes,
+        reuse_port=settings.reuse_grpc_port,
+        tls=tls,
+        keepalive_time=settings.grpc_keepalive_time_ms / 1000,
+        keepalive_timeout=settings.grpc_keepalive_timeout_ms / 1000,
+        keepalive_permit_without_calls=settings.grpc_keepalive_permit_without_calls,
+        min_recv_ping_interval_without_data=settings.grpc_http2_min_recv_ping_interval_without_data_ms / 1000,
+        max_ping_strikes=settings.grpc_http2_max_ping_strikes,
+        max_connection_age=settings.grpc_max_connection_age_ms / 1000 or inf,
+        max_connection_age_grace=settings.grpc_max_connection_age_grace_ms / 1000 or inf,
+    )
+
+
 def _grpc_engine(settings: Settings, methods: MethodTable) -> Nghttp2Engine | GrpcioEngine:
-    """The engine that the flags ask for. Raises `OSError` where nghttp2 is asked for and was not built."""
+    """The engine that the flags ask for. Raises `OSError` for wrong TLS files, or where nghttp2 was not built."""
+    options = _grpc_options(settings)
     wanted = settings.grpc_engine
     if wanted is not GrpcEngine.GRPCIO:
         try:
-            from server.frontends.grpc.listener import ListenerSettings, Nghttp2Engine
+            from server.frontends.grpc.listener import Nghttp2Engine
         except ImportError as error:
             hint = "it is built at install where gcc and libnghttp2-dev are there"
             if wanted is GrpcEngine.NGHTTP2:
@@ -170,10 +194,10 @@ def _grpc_engine(settings: Settings, methods: MethodTable) -> Nghttp2Engine | Gr
             log.warning("gRPC engine: grpcio, since nghttp2 is not available (%s); %s", error, hint)
         else:
             log.info("gRPC engine: nghttp2")
-            return Nghttp2Engine(methods, ListenerSettings(settings.grpc_max_message_bytes))
+            return Nghttp2Engine(methods, options)
     else:
         log.info("gRPC engine: grpcio")
-    return GrpcioEngine(methods, max_message_bytes=settings.grpc_max_message_bytes)
+    return GrpcioEngine(methods, options)
 
 
 def _control_settings(settings: Settings) -> ControlSettings:

@@ -51,6 +51,21 @@ class Settings:
     grpc_port: int
     grpc_engine: GrpcEngine
     grpc_max_message_bytes: int
+    reuse_grpc_port: bool
+    grpc_use_ssl: bool
+    grpc_use_ssl_mutual: bool
+    grpc_server_cert: Path | None
+    grpc_server_key: Path | None
+    grpc_root_cert: Path | None
+    grpc_keepalive_time_ms: int
+    grpc_keepalive_timeout_ms: int
+    grpc_keepalive_permit_without_calls: bool
+    grpc_http2_min_recv_ping_interval_without_data_ms: int
+    grpc_http2_max_ping_strikes: int
+    grpc_max_connection_age_ms: int
+    """0: no limit."""
+    grpc_max_connection_age_grace_ms: int
+    """0: no limit."""
     allow_http: bool
     http_address: str
     http_port: int
@@ -70,6 +85,7 @@ def parse(argv: Sequence[str]) -> Settings:
     flags = parser.parse_args(argv)
     if flags.load_model and flags.model_control_mode is not ModelControlMode.EXPLICIT:
         parser.error("--load-model needs --model-control-mode=explicit")
+    _check_tls_flags(parser, flags)
     if not (flags.allow_grpc or flags.allow_http or flags.allow_metrics):
         parser.error("nothing to serve: --allow-grpc, --allow-http and --allow-metrics are all false")
     return Settings(
@@ -86,6 +102,19 @@ def parse(argv: Sequence[str]) -> Settings:
         grpc_port=flags.grpc_port,
         grpc_engine=flags.grpc_engine,
         grpc_max_message_bytes=flags.grpc_max_message_bytes,
+        reuse_grpc_port=flags.reuse_grpc_port,
+        grpc_use_ssl=flags.grpc_use_ssl or flags.grpc_use_ssl_mutual,
+        grpc_use_ssl_mutual=flags.grpc_use_ssl_mutual,
+        grpc_server_cert=flags.grpc_server_cert,
+        grpc_server_key=flags.grpc_server_key,
+        grpc_root_cert=flags.grpc_root_cert,
+        grpc_keepalive_time_ms=flags.grpc_keepalive_time,
+        grpc_keepalive_timeout_ms=flags.grpc_keepalive_timeout,
+        grpc_keepalive_permit_without_calls=flags.grpc_keepalive_permit_without_calls,
+        grpc_http2_min_recv_ping_interval_without_data_ms=flags.grpc_http2_min_recv_ping_interval_without_data,
+        grpc_http2_max_ping_strikes=flags.grpc_http2_max_ping_strikes,
+        grpc_max_connection_age_ms=flags.grpc_max_connection_age,
+        grpc_max_connection_age_grace_ms=flags.grpc_max_connection_age_grace,
         allow_http=flags.allow_http,
         http_address=flags.http_address,
         http_port=flags.http_port,
@@ -108,6 +137,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     _add_model_flags(parser.add_argument_group("models"))
     _add_listener_flags(parser.add_argument_group("listeners"))
+    _add_grpc_flags(parser.add_argument_group("gRPC"))
     other = parser.add_argument_group("process")
     other.add_argument("--id", default="convoy", metavar="NAME", help="the server's name in ServerMetadata")
     other.add_argument(
@@ -154,6 +184,10 @@ def _add_listener_flags(group: argparse._ArgumentGroup) -> None:
         group.add_argument(
             f"--{name}-port", type=_port, default=port, metavar="PORT", help=f"default {port}; 0 takes a free one"
         )
+    _add_boolean(group, "--allow-cpu-metrics", True, "metrics of the machine's processors and memory")
+
+
+def _add_grpc_flags(group: argparse._ArgumentGroup) -> None:
     group.add_argument(
         "--grpc-engine", type=GrpcEngine, default=GrpcEngine.AUTO, choices=list(GrpcEngine),
         help="auto (default): nghttp2 where it was built, else grpcio",
@@ -162,7 +196,31 @@ def _add_listener_flags(group: argparse._ArgumentGroup) -> None:
         "--grpc-max-message-bytes", type=_positive_int, default=128 << 20, metavar="BYTES",
         help="the largest request to read (default 128 MiB)",
     )  # fmt: skip
-    _add_boolean(group, "--allow-cpu-metrics", True, "metrics of the machine's processors and memory")
+    _add_boolean(group, "--reuse-grpc-port", False, "share the port with other processes")
+    _add_boolean(group, "--grpc-use-ssl", False, "TLS, with the two files that follow")
+    _add_boolean(group, "--grpc-use-ssl-mutual", False, "TLS that asks clients for a certificate too")
+    for name, what in (("server-cert", "certificate"), ("server-key", "key"), ("root-cert", "root for clients")):
+        group.add_argument(f"--grpc-{name}", type=Path, metavar="PATH", help=f"PEM file of the {what}")
+    numbers = (
+        ("keepalive-time", 7_200_000, "MS", "silence after which a peer is pinged"),
+        ("keepalive-timeout", 20_000, "MS", "how long it may take to answer"),
+        ("http2-min-recv-ping-interval-without-data", 300_000, "MS", "how often a peer may ping without data"),
+        ("http2-max-ping-strikes", 2, "N", "how often a peer may ping too often; 0 lets it"),
+        ("max-connection-age", 0, "MS", "age at which connections are asked to go; 0 never"),
+        ("max-connection-age-grace", 0, "MS", "how long their calls may then go on; 0 for ever"),
+    )
+    for name, default, unit, text in numbers:
+        group.add_argument(
+            f"--grpc-{name}", type=_natural, default=default, metavar=unit, help=f"{text} (default {default})"
+        )
+    _add_boolean(group, "--grpc-keepalive-permit-without-calls", False, "ping, and be pinged, without an open call")
+
+
+def _check_tls_flags(parser: argparse.ArgumentParser, flags: argparse.Namespace) -> None:
+    if (flags.grpc_use_ssl or flags.grpc_use_ssl_mutual) and not (flags.grpc_server_cert and flags.grpc_server_key):
+        parser.error("--grpc-use-ssl needs --grpc-server-cert and --grpc-server-key")
+    if flags.grpc_use_ssl_mutual and not flags.grpc_root_cert:
+        parser.error("--grpc-use-ssl-mutual needs --grpc-root-cert")
 
 
 def _add_boolean(group: argparse._ArgumentGroup, flag: str, default: bool, text: str) -> None:
@@ -190,6 +248,12 @@ def _positive_int(text: str) -> int:
     if text.isdigit() and int(text) > 0:
         return int(text)
     raise argparse.ArgumentTypeError(f"must be a positive integer, not '{text}'")
+
+
+def _natural(text: str) -> int:
+    if text.isdigit():
+        return int(text)
+    raise argparse.ArgumentTypeError(f"must be an integer of at least 0, not '{text}'")
 
 
 def _positive_float(text: str) -> float:

@@ -52,6 +52,7 @@ def make_plan(config: ModelConfig, specs: Sequence[TensorSpec], outputs: Sequenc
     """Check what a request states. `label` is the request's prefix for messages. Raises `InvalidRequest`."""
     chosen = _outputs(config, outputs)
     by_name = _by_name(config, specs, label)
+    _check_specified(config, specs, label)
     rows = _rows(config, by_name, label)
     layouts: list[InputLayout] = []
     sizes: list[int] = []
@@ -132,6 +133,15 @@ def _by_name(config: ModelConfig, specs: Sequence[TensorSpec], label: str) -> di
     return by_name
 
 
+def _check_specified(config: ModelConfig, specs: Sequence[TensorSpec], label: str) -> None:
+    for spec in specs:
+        if any(dim < 0 for dim in spec.shape):
+            raise InvalidRequest(
+                f"{label}All input dimensions should be specified for input '{spec.name}' for model '{config.name}', "
+                f"got {_shape(spec.shape)}"
+            )
+
+
 def _rows(config: ModelConfig, by_name: dict[str, tuple[int, TensorSpec]], label: str) -> int:
     if config.max_batch_size == 0:
         return 1
@@ -167,11 +177,6 @@ def _check_datatype(config: ModelConfig, tensor: TensorConfig, spec: TensorSpec,
 def _row_dims(config: ModelConfig, tensor: TensorConfig, spec: TensorSpec, label: str) -> tuple[int, ...]:
     """The request's dims without the batch axis, checked against the configuration."""
     dims = spec.shape[1:] if config.max_batch_size else spec.shape
-    if any(dim < 0 for dim in spec.shape):
-        raise InvalidRequest(
-            f"{label}All input dimensions should be specified for input '{tensor.name}' for model '{config.name}', "
-            f"got {_shape(spec.shape)}"
-        )
     fits = len(dims) == len(tensor.dims) and all(want in (-1, got) for want, got in zip(tensor.dims, dims, strict=True))
     if not fits:
         expected = (-1, *tensor.dims) if config.max_batch_size else tensor.dims
@@ -185,7 +190,7 @@ def _row_dims(config: ModelConfig, tensor: TensorConfig, spec: TensorSpec, label
             f"{label}unexpected shape for input '{tensor.name}' for model '{config.name}'. "
             f"Expected {_shape(expected)}, got {_shape(spec.shape)}.{note}"
         )
-    if prod(spec.shape) > MAX_ELEMENTS:
+    if prod(max(dim, 1) for dim in spec.shape) > MAX_ELEMENTS:  # numpy refuses giant sides of empty tensors, too
         raise InvalidRequest(
             f"{label}input '{tensor.name}' for model '{config.name}' has too many elements: {_shape(spec.shape)}"
         )

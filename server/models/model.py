@@ -6,12 +6,14 @@ All methods run on the event loop's thread, except `_execute`, which runs on a l
 from __future__ import annotations
 
 import asyncio
+import logging
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from math import inf
+from weakref import WeakValueDictionary
 
 from server.backends.base import Session
 from server.errors import Cancelled, ConvoyError, DeadlineExceeded, ExecutionFailed, QueueFull, QueueTimeout
@@ -28,6 +30,8 @@ from server.scheduling.policy import WindowPolicy
 from server.scheduling.queue import Ticket
 from server.statistics import BatchTimes, VersionStatistics
 from server.tensors import BYTES, Array, Buffer
+
+log = logging.getLogger(__name__)
 
 Reply = Callable[[InferenceResponse | ConvoyError], None]
 """Takes the one answer to a request, on the event loop's thread."""
@@ -90,7 +94,7 @@ class LoadedVersion:
         self._session = session
         self._clock = clock
         self._plans: dict[tuple[object, object], Plan] = {}
-        self._layouts: dict[tuple[InputLayout, ...], BatchLayout] = {}
+        self._layouts: WeakValueDictionary[tuple[InputLayout, ...], BatchLayout] = WeakValueDictionary()
         self._leases = 0
         loop = asyncio.get_running_loop()
         lanes = [
@@ -156,8 +160,7 @@ class LoadedVersion:
             plan = replace(plan, layout=self._layouts.setdefault(plan.layout.inputs, plan.layout))
             self._plans[key] = plan
             if len(self._plans) > REMEMBERED_PLANS:
-                forgotten = self._plans.pop(next(iter(self._plans)))
-                self._layouts.pop(forgotten.layout.inputs, None)
+                del self._plans[next(iter(self._plans))]  # its layout lives on while another plan or a request has it
         return plan
 
     def _deadline(self, request: InferenceRequest, arrived: float) -> float:
@@ -185,8 +188,8 @@ class LoadedVersion:
     def _answer(self, work: Work, outputs: Mapping[str, Array]) -> InferenceResponse | ConvoyError:
         try:
             tensors = [self._output(output, outputs[output.config.name]) for output in work.plan.outputs]
-        except ExecutionFailed as error:
-            return error
+        except Exception as error:  # noqa: BLE001 -- the model's outputs are not what it promised; others may be fine
+            return ExecutionFailed(f"model '{self.config.name}' version {self.version} has no such answer: {error}")
         return InferenceResponse(self.config.name, str(self.version), work.request.request_id, tensors)
 
     def _output(self, output: OutputPlan, array: Array) -> OutputTensor:
@@ -232,7 +235,10 @@ class LoadedVersion:
         else:
             self.statistics.record_success(max(0, started_ns - arrived_ns), request_ns)
         if reply is not None:
-            reply(answer)
+            try:
+                reply(answer)
+            except Exception:  # the rest of the batch must hear theirs
+                log.exception("an answer of model '%s' version %d was not taken", self.config.name, self.version)
 
 
 def _policy(config: ModelConfig) -> WindowPolicy:

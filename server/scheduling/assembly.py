@@ -31,7 +31,7 @@ class InputLayout:
     """Bytes per row; 0 for BYTES."""
 
 
-@dataclass(frozen=True, eq=False, slots=True)
+@dataclass(frozen=True, eq=False, slots=True, weakref_slot=True)
 class BatchLayout:
     """What may share a batch: names, datatypes and trailing shapes. One object per signature, compared by identity."""
 

@@ -106,7 +106,10 @@ class Connection:
         self._hang_up = hang_up
         self._http2 = Http2Connection(dispatcher.context, dispatcher.limits)
         self._calls: dict[int, UnaryCall | StreamCall] = {}
-        self._stalled: set[int] = set()
+        self._arriving: dict[int, float] = {}  # unary calls whose message has not come whole, since when; oldest first
+        self._stalled: set[int] = set()  # streaming callers that do not read their answers
+        self.bytes_sent = 0
+        self.bytes_received = 0
         self._dirty = False
         self._writable = True
         self._closed = False
@@ -117,13 +120,30 @@ class Connection:
 
     @property
     def pings(self) -> int:
+        """PING frames that the peer has sent."""
         return self._http2.pings
+
+    @property
+    def unfinished(self) -> bool:
+        """Whether the peer has begun something that it should end: a request to send, or an answer to read."""
+        return self._http2.open_streams > len(self._calls) - len(self._arriving)
 
     def receive(self, length: int) -> None:
         """Take bytes that were read into the context's input. Raises `Http2Error`."""
+        self.bytes_received += length
         for event in self._http2.receive(length):
             self._on_event(event)
         self.mark_dirty()
+
+    def fail_late_requests(self, started_before: float) -> None:
+        """End the calls whose request has been on its way since before that time."""
+        for stream_id, started in tuple(self._arriving.items()):
+            if started >= started_before:
+                break
+            call = self._calls[stream_id]
+            del self._arriving[stream_id]
+            call.fail(StatusCode.DEADLINE_EXCEEDED, "the request took too long to arrive")
+            self._http2.reset(stream_id, http2.CANCEL)
 
     def closed(self) -> None:
         """The socket is gone: everybody who still waits has left."""
@@ -160,6 +180,7 @@ class Connection:
             for stream_id in self._http2.broken_streams():
                 self._forget(stream_id)
             if data:
+                self.bytes_sent += len(data)
                 self._write(data)
             if len(data) < http2.OUTPUT_BYTES:
                 break
@@ -227,6 +248,7 @@ class Connection:
         elif flags & HEAD:
             self._open(event)
         else:
+            self._arriving.pop(event.stream_id, None)
             call = self._calls.get(event.stream_id)
             if call is not None:
                 self._deliver(call, event)
@@ -246,6 +268,8 @@ class Connection:
             self._calls[event.stream_id] = unary
             if event.flags & END:
                 self._deliver(unary, event)
+            else:
+                self._arriving[event.stream_id] = time.monotonic()
             return
         early = self._http2.stream_body(event.stream_id)
         stream = StreamCall(self, event.stream_id, route.head, deadline, limit, route.method)
@@ -269,6 +293,7 @@ class Connection:
                 self._http2.consume(event.stream_id)
 
     def _refuse_too_large(self, event: Event) -> None:
+        self._arriving.pop(event.stream_id, None)
         call = self._calls.get(event.stream_id)
         limit = self.dispatcher.max_message_bytes
         if event.flags & HEAD and not event.head:
@@ -284,6 +309,7 @@ class Connection:
 
     def _forget(self, stream_id: int) -> None:
         call = self._calls.pop(stream_id, None)
+        self._arriving.pop(stream_id, None)
         self._stalled.discard(stream_id)
         if call is not None:
             self.dispatcher.statistics.cancelled += 1

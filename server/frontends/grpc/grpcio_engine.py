@@ -12,6 +12,8 @@ from typing import Any
 import grpc
 
 from server.frontends.calls import MethodTable, Receiver, StatusCode, StreamMethod, UnaryMethod
+from server.frontends.grpc.options import GrpcOptions
+from server.frontends.tls import TlsFiles
 
 log = logging.getLogger(__name__)
 
@@ -24,32 +26,86 @@ Context = Any  # grpc.aio.ServicerContext; grpcio ships no type information
 class GrpcioEngine:
     """Serves a method table on one address."""
 
-    def __init__(self, methods: MethodTable, *, max_message_bytes: int) -> None:
+    def __init__(self, methods: MethodTable, options: GrpcOptions) -> None:
+        """Raises `OSError` where TLS files cannot be read."""
         self._receivers: set[Receiver] = set()
+        self._credentials = _credentials(options.tls) if options.tls else None
         self._server = grpc.aio.server(
-            handlers=[_Router(methods, self._receivers)],
-            options=(
-                ("grpc.max_receive_message_length", max_message_bytes),
-                ("grpc.max_send_message_length", -1),
-                ("grpc.so_reuseport", 0),
-            ),
+            handlers=[_Router(methods, self._receivers)], options=tuple(_channel_arguments(options).items())
         )
 
     async def start(self, address: str, port: int) -> int:
-        """Listen, and return the port. Raises `OSError` where the address cannot be had."""
+        """Listen, and return the port, 0 for `unix:/path`. Raises `OSError` where the address cannot be had."""
         host = f"[{address}]" if ":" in address else address
+        where = address if address.startswith("unix:") else f"{host}:{port}"
         try:
-            bound: int = self._server.add_insecure_port(f"{host}:{port}")
+            bound: int = (
+                self._server.add_secure_port(where, self._credentials)
+                if self._credentials
+                else self._server.add_insecure_port(where)
+            )
         except RuntimeError as error:
-            raise OSError(f"cannot listen on {host}:{port} for gRPC: {error}") from error
+            raise OSError(f"cannot listen on {where} for gRPC: {error}") from error
         await self._server.start()
-        return bound
+        return 0 if address.startswith("unix:") else bound
 
     async def stop(self, grace_seconds: float) -> None:
         """Take no new calls, let those in progress end, and abort what is left after the grace."""
         for receiver in tuple(self._receivers):
             receiver.drain()
         await self._server.stop(grace_seconds)
+
+
+def _channel_arguments(options: GrpcOptions) -> dict[str, int]:
+    """The options in grpc core's own words. Infinity is core's default and is left out."""
+    milliseconds = {
+        "grpc.keepalive_time_ms": options.keepalive_time,
+        "grpc.keepalive_timeout_ms": options.keepalive_timeout,
+        "grpc.http2.min_ping_interval_without_data_ms": options.min_recv_ping_interval_without_data,
+        "grpc.max_connection_age_ms": options.max_connection_age,
+        "grpc.max_connection_age_grace_ms": options.max_connection_age_grace,
+    }
+    return {
+        "grpc.max_receive_message_length": options.max_message_bytes,
+        "grpc.max_send_message_length": -1,
+        "grpc.so_reuseport": int(options.reuse_port),
+        "grpc.keepalive_permit_without_calls": int(options.keepalive_permit_without_calls),
+        "grpc.http2.max_ping_strikes": options.max_ping_strikes,
+    } | {name: round(seconds * 1000) for name, seconds in milliseconds.items() if seconds < inf}
+
+
+def _credentials(files: TlsFiles) -> Any:
+    """Server credentials that are read anew for a handshake when the files have changed."""
+    read = _CertificateReader(files)
+    return grpc.dynamic_ssl_server_credentials(read.initial, read, require_client_authentication=files.root is not None)
+
+
+class _CertificateReader:
+    """What grpc core asks, at every handshake, for new certificates; None keeps those it has."""
+
+    def __init__(self, files: TlsFiles) -> None:
+        self._files = files
+        self._contents = self._read()
+        self.initial = self._configuration()
+
+    def __call__(self) -> Any:
+        try:
+            contents = self._read()
+        except OSError as error:
+            log.warning("TLS certificates cannot be read, keeping the old ones: %s", error)
+            return None
+        if contents == self._contents:
+            return None
+        self._contents = contents
+        return self._configuration()
+
+    def _read(self) -> tuple[bytes, bytes, bytes | None]:
+        files = self._files
+        return files.key.read_bytes(), files.certificate.read_bytes(), files.root.read_bytes() if files.root else None
+
+    def _configuration(self) -> Any:
+        key, certificate, root = self._contents
+        return grpc.ssl_server_certificate_configuration([(key, certificate)], root_certificates=root)
 
 
 class _Router(grpc.GenericRpcHandler):  # type: ignore[misc] # untyped base

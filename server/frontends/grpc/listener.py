@@ -4,64 +4,69 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import socket
-from dataclasses import dataclass
+import time
+from heapq import heapify, heappop, heappush
+from itertools import count
+from math import inf
 from typing import cast
 
 from server.frontends.calls import MethodTable
 from server.frontends.grpc import http2
 from server.frontends.grpc.connection import Connection, Dispatcher
+from server.frontends.grpc.options import GrpcOptions
+from server.frontends.grpc.pings import PingGuard
+from server.frontends.tls import TlsConfig
 
 log = logging.getLogger(__name__)
 
 UNIX_PREFIX = "unix:"
+BACKLOG = 4096
+PREFIX_BYTES = 5
+HANDSHAKE_BYTES = 24 + 9
+"""The client's preface and its first SETTINGS frame (RFC 9113, 3.4): less is no HTTP/2 connection yet."""
 
-
-@dataclass(frozen=True, slots=True)
-class ListenerSettings:
-    """Times in seconds."""
-
-    max_message_bytes: int
-    keepalive_time: float = 7200.0
-    """Silence after which the peer is asked whether it still lives."""
-    keepalive_timeout: float = 20.0
-    """How long it may take to answer."""
-    handshake_timeout: float = 20.0
-    """How long a new connection may take to say anything."""
-    request_timeout: float = 60.0
-    """How long a request may take to arrive whole, and a socket to take what is sent."""
-    goaway_seconds: float = 0.1
-    """Between the first word of the end and the last, so that requests on their way still come in."""
+GOAWAY_SECONDS = 0.1
+"""Between the first word of the end and the last, so that requests on their way still come in (RFC 9113, 6.8)."""
+PROGRESS_BYTES = 16 << 10
+"""A peer that takes this much of its answers within a request timeout is slow, but not stuck."""
 
 
 class Nghttp2Engine:
     """Serves a method table on one address."""
 
-    def __init__(self, methods: MethodTable, settings: ListenerSettings) -> None:
-        self._settings = settings
+    def __init__(self, methods: MethodTable, options: GrpcOptions) -> None:
+        """Raises `OSError` where TLS files cannot be used."""
+        self.options = options
         self._loop = asyncio.get_running_loop()
-        limits = http2.Limits(max_body_bytes=settings.max_message_bytes + 5)
         self.dispatcher = Dispatcher(
-            methods, self._loop.call_soon, max_message_bytes=settings.max_message_bytes, limits=limits
+            methods,
+            self._loop.call_soon,
+            max_message_bytes=options.max_message_bytes,
+            limits=http2.Limits(max_body_bytes=options.max_message_bytes + PREFIX_BYTES),
         )
-        self.protocols: set[_Protocol] = set()
+        self.sockets: set[_Socket] = set()
+        self.agenda = _Agenda(self._loop, self.sockets)
+        self._tls = TlsConfig(options.tls, ("h2",)) if options.tls else None
         self._server: asyncio.Server | None = None
-        self._emptied: asyncio.Event = asyncio.Event()
+        self._changed = asyncio.Event()
 
     async def start(self, address: str, port: int) -> int:
         """Listen on a host name, an IPv4 or IPv6 address, or `unix:/path`. Returns the port, 0 for a path.
 
         Raises `OSError` where the address cannot be had.
         """
+        context = self._tls.context if self._tls else None
         try:
             if address.startswith(UNIX_PREFIX):
                 path = address.removeprefix(UNIX_PREFIX)
-                self._server = await self._loop.create_unix_server(self._protocol, path)
+                self._server = await self._loop.create_unix_server(self._accept, path, ssl=context, backlog=BACKLOG)
                 return 0
-            family = socket.AF_INET6 if ":" in address else socket.AF_UNSPEC
-            self._server = await self._loop.create_server(self._protocol, address, port, family=family, backlog=4096)
+            self._server = await self._loop.create_server(
+                self._accept, address, port, ssl=context, backlog=BACKLOG, reuse_port=self.options.reuse_port or None
+            )
         except OSError as error:
-            raise OSError(f"cannot listen on {address}:{port} for gRPC: {error.strerror or error}") from error
+            where = address if address.startswith(UNIX_PREFIX) else f"{address}:{port}"
+            raise OSError(f"cannot listen on {where} for gRPC: {error.strerror or error}") from error
         return cast("int", self._server.sockets[0].getsockname()[1])
 
     async def stop(self, grace_seconds: float) -> None:
@@ -69,66 +74,231 @@ class Nghttp2Engine:
         if self._server:
             self._server.close()
         for final in (False, True):
-            for protocol in tuple(self.protocols):
-                protocol.connection.drain(final=final)
-            if not final and self.protocols:
-                await asyncio.sleep(min(self._settings.goaway_seconds, grace_seconds))
+            for peer in tuple(self.sockets):
+                peer.connection.drain(final=final)
+            if not final and self.sockets:
+                await asyncio.sleep(min(GOAWAY_SECONDS, grace_seconds))
         try:
             async with asyncio.timeout(grace_seconds):
-                while self.protocols:
-                    self._emptied.clear()
-                    await self._emptied.wait()
+                while self.sockets:
+                    self._changed.clear()
+                    await self._changed.wait()
         except TimeoutError:
-            log.warning("%d connections are cut off: their calls took too long", len(self.protocols))
-            for protocol in tuple(self.protocols):
-                protocol.transport.abort()
+            log.warning("%d connections are cut off: their calls took too long", len(self.sockets))
+            for peer in tuple(self.sockets):
+                peer.transport.abort()
+        self.agenda.close()
 
-    def forget(self, protocol: _Protocol) -> None:
+    def forget(self, peer: _Socket) -> None:
         """A socket is gone."""
-        self.protocols.discard(protocol)
-        self._emptied.set()
+        self.sockets.discard(peer)
+        self._changed.set()
 
-    def _protocol(self) -> _Protocol:
-        return _Protocol(self)
+    def _accept(self) -> _Socket:
+        return _Socket(self)
 
 
-class _Protocol(asyncio.BufferedProtocol):
-    """One socket."""
+class _Agenda:
+    """When to look at which socket again: one timer for all of them, which costs nothing while nothing is due."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, sockets: set[_Socket]) -> None:
+        self._loop = loop
+        self._sockets = sockets
+        self._entries: list[tuple[float, int, _Socket]] = []
+        self._serial = count()
+        self._timer: asyncio.TimerHandle | None = None
+
+    def add(self, when: float, peer: _Socket) -> None:
+        """Call `peer.check` at that time, or soon after."""
+        if len(self._entries) > 64 + 2 * len(self._sockets):  # most speak of sockets long gone
+            self._entries = [entry for entry in self._entries if entry[2] in self._sockets]
+            heapify(self._entries)
+        earliest = self._entries[0][0] if self._entries else inf
+        heappush(self._entries, (when, next(self._serial), peer))
+        if when < earliest:
+            self._arm()
+
+    def close(self) -> None:
+        if self._timer:
+            self._timer.cancel()
+
+    def _arm(self) -> None:
+        if self._timer:
+            self._timer.cancel()
+        self._timer = None
+        if self._entries:
+            self._timer = self._loop.call_later(max(0.0, self._entries[0][0] - time.monotonic()), self._run)
+
+    def _run(self) -> None:
+        now = time.monotonic()
+        while self._entries and self._entries[0][0] <= now:
+            heappop(self._entries)[2].check(now)
+        self._arm()
+
+
+class _Socket(asyncio.BufferedProtocol):
+    """One peer: its transport, its connection, and what it has to do by when."""
+
+    __slots__ = (
+        "_asked_at", "_due", "_engine", "_gone", "_guard", "_old_since", "_opened", "_paused_since", "_pings_seen",
+        "_received_before", "_sent_before", "_stuck_since", "connection", "transport",
+    )  # fmt: skip
 
     transport: asyncio.Transport
     connection: Connection
 
     def __init__(self, engine: Nghttp2Engine) -> None:
+        options = engine.options
         self._engine = engine
+        self._guard = PingGuard(
+            options.min_recv_ping_interval_without_data,
+            options.max_ping_strikes,
+            permit_without_calls=options.keepalive_permit_without_calls,
+        )
+        self._opened = time.monotonic()
+        self._due = inf
+        self._gone = False
+        self._pings_seen = 0
+        self._received_before = 0
+        self._sent_before = 0
+        self._asked_at = 0.0  # when it was asked whether it lives; 0 while it was not
+        self._stuck_since = 0.0  # since when it has left something unfinished without progress; 0 while it has not
+        self._paused_since = 0.0  # since when its socket takes nothing; 0 while it does
+        self._old_since = 0.0  # when it was told to leave for its age; 0 while it was not
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = cast("asyncio.Transport", transport)
         self.connection = Connection(self._engine.dispatcher, self.transport.write, self.transport.close)
-        self._engine.protocols.add(self)
+        self._engine.sockets.add(self)
+        secured = self.transport.get_extra_info("ssl_object")
+        if secured is not None and secured.selected_alpn_protocol() != "h2":
+            log.debug("a TLS peer did not choose h2 by ALPN")
+            self.transport.close()
+            return
         self.connection.mark_dirty()
+        self._look_again(self._opened + self._engine.options.handshake_timeout)
 
     def get_buffer(self, sizehint: int) -> memoryview:
         return self._engine.dispatcher.context.input_view
 
     def buffer_updated(self, nbytes: int) -> None:
+        connection = self.connection
         try:
-            self.connection.receive(nbytes)
+            connection.receive(nbytes)
         except http2.Http2Error as error:
             log.debug("a peer broke HTTP/2: %s", error)
-            self.connection.flush()
+            connection.flush()
             self.transport.close()
+            return
+        if connection.pings != self._pings_seen:
+            self._on_pings()
+        if connection.unfinished:
+            if not self._stuck_since:
+                self._stuck_since = time.monotonic()
+                self._look_again(self._stuck_since + self._engine.options.request_timeout)
+        else:
+            self._stuck_since = 0.0
 
     def eof_received(self) -> bool:
         return False
 
     def connection_lost(self, exc: Exception | None) -> None:
+        self._gone = True
         self.connection.closed()
         self._engine.forget(self)
 
     def pause_writing(self) -> None:
         self.connection.set_writable(False)
         self.transport.pause_reading()
+        self._paused_since = time.monotonic()
+        self._look_again(self._paused_since + self._engine.options.request_timeout)
 
     def resume_writing(self) -> None:
-        self.connection.set_writable(True)
+        self._paused_since = 0.0
         self.transport.resume_reading()
+        self.connection.set_writable(True)
+
+    def check(self, now: float) -> None:
+        """See to what is due. Called by the agenda, possibly for a time that does not matter any more."""
+        if self._gone or now < self._due:
+            return
+        self._due = inf
+        options = self._engine.options
+        if self.connection.bytes_received < HANDSHAKE_BYTES and now >= self._opened + options.handshake_timeout:
+            self._cut_off("it connected and did not say what HTTP/2 begins with")
+        elif self._paused_since and now >= self._paused_since + options.request_timeout:
+            self._cut_off("its socket takes no more of its answers")
+        elif self._asked_at and now >= self._asked_at + options.keepalive_timeout and not self._was_heard():
+            self._cut_off("it did not answer a keepalive ping")
+        elif now >= self._opened + options.max_connection_age:
+            self._age(now)
+        else:
+            self._see_to_stuck(now)
+            self._see_to_silence(now)
+
+    def _see_to_stuck(self, now: float) -> None:
+        timeout = self._engine.options.request_timeout
+        if not self._stuck_since or now < self._stuck_since + timeout:
+            if self._stuck_since:
+                self._look_again(self._stuck_since + timeout)
+            return
+        self.connection.fail_late_requests(now - timeout)
+        if self.connection.unfinished and self.connection.bytes_sent - self._sent_before < PROGRESS_BYTES:
+            self.connection.refuse(http2.ENHANCE_YOUR_CALM)
+            self._cut_off("it left a request or an answer unfinished")
+            return
+        self._sent_before = self.connection.bytes_sent
+        self._stuck_since = now if self.connection.unfinished else 0.0
+        if self._stuck_since:
+            self._look_again(now + timeout)
+
+    def _see_to_silence(self, now: float) -> None:
+        """Ask a silent peer whether it lives, and look again when it should have spoken."""
+        options = self._engine.options
+        self._look_again(self._opened + options.max_connection_age)
+        if self._was_heard():
+            self._received_before = self.connection.bytes_received
+            self._asked_at = 0.0
+            self._look_again(now + options.keepalive_time)
+        elif not self._asked_at and (self.connection.open_calls or options.keepalive_permit_without_calls):
+            self._asked_at = now
+            self.connection.ping()
+            self._look_again(now + options.keepalive_timeout)
+        else:
+            self._look_again(now + options.keepalive_time)
+
+    def _was_heard(self) -> bool:
+        return self.connection.bytes_received != self._received_before
+
+    def _age(self, now: float) -> None:
+        if not self._old_since:
+            self._old_since = now
+            self.connection.drain(final=False)
+            self._look_again(now + GOAWAY_SECONDS)
+        elif now < self._old_since + self._engine.options.max_connection_age_grace:
+            self.connection.drain(final=True)
+            self._look_again(self._old_since + self._engine.options.max_connection_age_grace)
+        else:
+            self._cut_off("its calls outlasted the connection's age")
+
+    def _on_pings(self) -> None:
+        self._pings_seen = self.connection.pings
+        if self.connection.bytes_sent != self._sent_before and self.connection.open_calls:
+            self._guard.data_sent()
+        if not self._guard.allow(time.monotonic(), open_calls=self.connection.open_calls):
+            self.connection.refuse(http2.ENHANCE_YOUR_CALM)
+            self.connection.flush()
+            self._cut_off("it pings too often")
+
+    def _cut_off(self, reason: str) -> None:
+        log.debug("a peer is cut off: %s", reason)
+        self.connection.flush()
+        if self._paused_since:
+            self.transport.abort()  # it would wait for ever to be sent
+        else:
+            self.transport.close()
+
+    def _look_again(self, when: float) -> None:
+        if when < self._due:
+            self._due = when
+            self._engine.agenda.add(when, self)
