@@ -10,6 +10,11 @@ PIP := $(BIN)/python -m pip install --disable-pip-version-check --no-input --con
 SERVING := $(VENV)/.serving-installed
 EVERYTHING := $(VENV)/.everything-installed
 TEST_PACKAGES := libb64-0d nghttp2-client
+# What the HTTP/2 extension is built from and with. Without these packages the install succeeds, and serves with grpcio.
+EXTENSION := setup.py $(wildcard server/frontends/grpc/http2_build.py server/frontends/grpc/http2_shim.*)
+BUILD_PACKAGES = gcc libc6-dev libnghttp2-dev $(shell $(BIN)/python tools/needs_python_dev.py)
+UNPACKED := $(CURDIR)/.cache/debian/usr
+BUILD_PATHS = CPATH="$(UNPACKED)/include" LIBRARY_PATH="$(wildcard $(UNPACKED)/lib/*-linux-gnu)"
 announce = @sed -n 's/^$@:.*\#\# /== make $@: /p' $(firstword $(MAKEFILE_LIST))
 
 .DEFAULT_GOAL := help
@@ -73,12 +78,14 @@ clean: ## remove caches and build output; .venv, .cache and runs/ stay
 $(BIN)/python:
 	@bash tools/make_venv.sh "$(PYTHON)" $(VENV)
 
-$(SERVING): pyproject.toml constraints.txt | $(BIN)/python
+$(SERVING): pyproject.toml constraints.txt $(EXTENSION) | $(BIN)/python
 	@echo "== installing what serving needs into $(VENV) (once)"
-	$(PIP) --editable '.[cpu,client]'
+	@bash tools/system_packages.sh $(BUILD_PACKAGES) || true
+	$(BUILD_PATHS) $(PIP) --editable '.[cpu,client]'
 	@touch $@
 
-$(EVERYTHING): pyproject.toml constraints.txt | $(BIN)/python
+$(EVERYTHING): pyproject.toml constraints.txt $(EXTENSION) | $(BIN)/python
 	@echo "== installing everything into $(VENV), torch included (once, some minutes)"
-	$(PIP) --editable '.[cpu,client,train,load,dev]'
+	@bash tools/system_packages.sh $(BUILD_PACKAGES) || true
+	$(BUILD_PATHS) $(PIP) --editable '.[cpu,client,train,load,dev]'
 	@touch $(SERVING) $@

@@ -92,13 +92,13 @@ class ControlPlane:
         self._registry.set_state(folder.name, version, State.LOADING)
         try:
             config, session = await asyncio.to_thread(self._open, folder, version, settings)
+            loaded = LoadedVersion(config, version, session, self._clock, time.monotonic() - started)
         except LoadFailed as error:
             reason = str(error)
         except Exception as error:  # a bug, or a backend's surprise: this version fails, the others serve
             log.exception("loading model '%s' version %d raised", folder.name, version)
             reason = f"unexpected {type(error).__name__}: {error}"
         else:
-            loaded = LoadedVersion(config, version, session, self._clock, time.monotonic() - started)
             self._registry.set_ready(folder.name, loaded)
             log.info("model '%s' version %d is READY after %.2f s", folder.name, version, loaded.load_seconds)
             return

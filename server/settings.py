@@ -270,7 +270,7 @@ def _default_max_batch_size(parser: argparse.ArgumentParser, settings: Sequence[
     size = 4
     for setting in settings:
         key, _, value = setting.partition("=")
-        if key != "onnxruntime,default-max-batch-size" or not value.isdigit():
+        if key != "onnxruntime,default-max-batch-size" or not value.isdecimal() or len(value) > 9:
             parser.error(f"--backend-config knows onnxruntime,default-max-batch-size=N only, not '{setting}'")
         size = int(value)
     return size

@@ -2,6 +2,7 @@
 
 Only for code that waits on timers and futures: a thread or a socket would be overtaken by the clock, so tests of
 those use the real loop. An hour of virtual time takes no time, and a test that waits for nothing fails at once.
+asyncio takes timers to be exact to a nanosecond, which a float of seconds is for the first months.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ class _JumpingSelector(selectors.DefaultSelector):
             raise RuntimeError("deadlock: nothing is ready and no timer is set")
         self._turns_without_time = 0 if timeout > 0 else self._turns_without_time + 1
         if self._turns_without_time > MAX_TURNS:
+            self._turns_without_time = 0  # the loop is about to be closed, which takes some turns
             raise RuntimeError("livelock: the loop is busy, but time never moves")
         self.now += max(timeout, 0)
         return super().select(0)

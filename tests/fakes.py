@@ -143,22 +143,28 @@ class Gate:
 
 
 class OneReply:
-    """A reply function whose answer can be awaited; a second answer is a failure of the test."""
+    """A reply function whose answer can be awaited."""
 
     def __init__(self) -> None:
-        self.answer: asyncio.Future[InferenceResponse | ConvoyError] = asyncio.get_running_loop().create_future()
+        self.answers: list[InferenceResponse | ConvoyError] = []
+        self._answered = asyncio.Event()
 
     def __call__(self, answer: InferenceResponse | ConvoyError) -> None:
-        assert not self.answer.done(), "a request was answered twice"
-        self.answer.set_result(answer)
+        self.answers.append(answer)
+        self._answered.set()
+
+    async def answer(self) -> InferenceResponse | ConvoyError:
+        await self._answered.wait()
+        assert len(self.answers) == 1, "a request was answered twice"
+        return self.answers[0]
 
     async def response(self) -> InferenceResponse:
-        answer = await self.answer
+        answer = await self.answer()
         assert isinstance(answer, InferenceResponse), answer
         return answer
 
     async def error(self) -> ConvoyError:
-        answer = await self.answer
+        answer = await self.answer()
         assert isinstance(answer, ConvoyError), answer
         return answer
 
@@ -241,6 +247,20 @@ class FakeCall:
     sent: list[bytes] = field(default_factory=list)
     status: StatusCode | None = None
     message: str = ""
+    initial: Mapping[str, str | bytes] = field(default_factory=dict)
+    trailing: Mapping[str, str | bytes] = field(default_factory=dict)
+    compressed: bool = False
+
+    def send_initial_metadata(self, metadata: Mapping[str, str | bytes]) -> None:
+        assert not self.sent, "initial metadata after a message"
+        self.initial = metadata
+
+    def set_trailing_metadata(self, metadata: Mapping[str, str | bytes]) -> None:
+        self.trailing = metadata
+
+    def compress_messages(self, wanted: bool) -> None:
+        assert not self.sent, "compression was chosen after a message"
+        self.compressed = wanted
 
     def reply(self, message: bytes) -> None:
         self.send(message)

@@ -42,11 +42,23 @@ class Call(Protocol):
     deadline: float
     """The caller's deadline on `time.monotonic`'s clock, seconds; inf where it set none."""
     on_cancel: Callable[[], None] | None
-    """Set by the method: called once if the caller goes away before the call has ended."""
+    """Set by the method: called once if the call ends otherwise than by it, mostly since the caller has gone."""
 
     @property
     def metadata(self) -> Mapping[str, str | bytes]:
         """The caller's metadata; values of keys that end in "-bin" are bytes."""
+        ...
+
+    def send_initial_metadata(self, metadata: Mapping[str, str | bytes]) -> None:
+        """Open the answer with this metadata: at most once, before any message."""
+        ...
+
+    def set_trailing_metadata(self, metadata: Mapping[str, str | bytes]) -> None:
+        """What will accompany the status, whichever it is."""
+        ...
+
+    def compress_messages(self, wanted: bool) -> None:
+        """Compress the messages that follow, where the caller understands it. To be asked for before the first."""
         ...
 
     def reply(self, message: bytes) -> None:
@@ -76,7 +88,7 @@ class Receiver(Protocol):
         ...
 
     def drain(self) -> None:
-        """The server is about to stop: end the call as soon as its answers allow."""
+        """The server is about to stop: end the call as soon as its answers allow. Called at most once."""
         ...
 
 

@@ -50,6 +50,7 @@ RAW_OUTPUT_TAG = bytes((6 << 3 | 2,))  # raw_output_contents, length-delimited
 ANSWER_ID_TAG = bytes((3 << 3 | 2,))  # id of an answer, length-delimited
 
 REMEMBERED_HEAD_BYTES = 4096
+REMEMBERED_TEMPLATES = 256
 
 
 class _Head(NamedTuple):
@@ -65,11 +66,49 @@ class _Head(NamedTuple):
     """An input that carries typed contents, "" where none does."""
 
 
+class _Template(NamedTuple):
+    """How a message began whose only raw contents came last: one of the same length that begins alike has the same
+    head, and its contents in the same place."""
+
+    beginning: bytes
+    size: int
+    head: _Head
+
+
+_templates: dict[int, _Template] = {}  # by the length of the message; a memory, as `lru_cache` is
+
+
 def decode_infer_request(message: Buffer, deadline: float) -> InferenceRequest:
     """A serialized ModelInferRequest as an `InferenceRequest`. Raises `InvalidRequest` and `Unsupported`.
 
     Raw contents are views of `message`.
     """
+    view = memoryview(message)
+    template = _templates.get(len(view))
+    if template is not None:
+        beginning, size, head = template
+        if bytes(view[:size]) == beginning:
+            return _request(head, "", (view[size:],), deadline)
+    return _decode(view, deadline)
+
+
+def _request(
+    head: _Head, request_id: str, buffers: tuple[Buffer | Array | None, ...], deadline: float
+) -> InferenceRequest:
+    return InferenceRequest(
+        head.model_name,
+        head.model_version,
+        request_id,
+        head.specs,
+        buffers,
+        head.outputs,
+        head.timeout_us,
+        head.priority,
+        deadline,
+    )
+
+
+def _decode(message: memoryview, deadline: float) -> InferenceRequest:
     rest, request_id, raw = _split(message)
     buffers: list[Buffer | Array | None]
     if raw:
@@ -89,17 +128,14 @@ def decode_infer_request(message: Buffer, deadline: float) -> InferenceRequest:
         wire = _parse(rest)
         head = _head(wire)
         buffers = [_typed(head.model_name, tensor) if tensor.HasField("contents") else None for tensor in wire.inputs]
-    return InferenceRequest(
-        model_name=head.model_name,
-        model_version=head.model_version,
-        request_id=request_id,
-        specs=head.specs,
-        buffers=tuple(buffers),
-        outputs=head.outputs,
-        timeout_us=head.timeout_us,
-        priority=head.priority,
-        deadline=deadline,
-    )
+    if len(raw) == len(head.specs) == 1 and not request_id and len(rest) <= REMEMBERED_HEAD_BYTES:
+        size = len(message) - len(raw[0])
+        # The contents come last, after their tag and length: not so where an empty id follows them.
+        if bytes(message[:size]) == rest + bytes((RAW_INPUT_TAG,)) + _varint(len(raw[0])):
+            if len(_templates) >= REMEMBERED_TEMPLATES:
+                _templates.clear()
+            _templates[len(message)] = _Template(bytes(message[:size]), size, head)
+    return _request(head, request_id, tuple(buffers), deadline)
 
 
 def encode_infer_response(response: InferenceResponse) -> bytes:
@@ -123,6 +159,11 @@ def encode_infer_response(response: InferenceResponse) -> bytes:
             array = np.ascontiguousarray(tensor.data)
             parts += (RAW_OUTPUT_TAG, _varint(array.nbytes), array.data)
     return b"".join(parts)
+
+
+def delimited(field: int, content: bytes) -> bytes:
+    """A message whose only field is this one, length-delimited."""
+    return b"".join((bytes((field << 3 | 2,)), _varint(len(content)), content))
 
 
 @lru_cache(maxsize=1024)

@@ -69,8 +69,10 @@ class _Watch:
         call.on_cancel = self._stop
 
     def message(self, data: Buffer) -> None:
+        if self._unsubscribe:
+            return  # Watch takes one request
         service = _service_name(self._call, data)
-        if service is None or self._unsubscribe:
+        if service is None:
             return
         self._service = service
         self._unsubscribe = self._subscribe(self._update)
@@ -81,7 +83,8 @@ class _Watch:
             self._call.fail(StatusCode.INVALID_ARGUMENT, "Watch takes one HealthCheckRequest, and none came")
 
     def drain(self) -> None:
-        self._update()
+        if self._unsubscribe:
+            self._update()
         self._stop()
         self._call.finish()
 

@@ -6,6 +6,7 @@ gRPC library: any engine that offers `frontends.calls` can carry them.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from functools import partial
 from typing import TypeVar
@@ -17,9 +18,10 @@ from proto import model_config_pb2
 from server import __version__
 from server.engine import Engine
 from server.errors import ConvoyError, InvalidRequest, NotReady, Unsupported
-from server.frontends.calls import Call, Method, StatusCode, UnaryMethod
+from server.frontends.calls import Call, Method, StatusCode, StreamMethod, UnaryMethod
 from server.frontends.codec import decode_infer_request, encode_infer_response
 from server.frontends.statuses import status_of
+from server.frontends.stream_infer import StreamInfer
 from server.messages import InferenceResponse
 from server.models.config import TensorConfig
 from server.models.lifecycle import State
@@ -29,6 +31,8 @@ from server.statistics import Duration, VersionStatistics
 from server.tensors import Buffer
 
 Q = TypeVar("Q", bound=Message)
+
+log = logging.getLogger(__name__)
 
 SERVICE = "inference.GRPCInferenceService"
 
@@ -46,7 +50,6 @@ STATE_WORDS = {State.DRAINING: "UNLOADING"}
 """Triton's word for a state, where it differs from ours."""
 
 NOT_OFFERED = {
-    "ModelStreamInfer": "streaming inference is not offered; call ModelInfer",
     "RepositoryModelLoad": "models are loaded when the server starts; restart it to load another",
     "RepositoryModelUnload": "models stay loaded until the server stops",
     "SystemSharedMemoryStatus": "shared memory is not offered; send tensors in the request",
@@ -74,6 +77,7 @@ class InferenceService:
         """The method table, by full path."""
         table: dict[str, Method] = {
             "ModelInfer": UnaryMethod(self.model_infer),
+            "ModelStreamInfer": StreamMethod(partial(StreamInfer, self._engine)),
             "ServerLive": _answering(pb.ServerLiveRequest, self.server_live),
             "ServerReady": _answering(pb.ServerReadyRequest, self.server_ready),
             "ModelReady": _answering(pb.ModelReadyRequest, self.model_ready),
@@ -155,8 +159,14 @@ class InferenceService:
 def _answer(call: Call, answer: InferenceResponse | ConvoyError) -> None:
     if isinstance(answer, ConvoyError):
         call.fail(status_of(answer), str(answer))
-    else:
-        call.reply(encode_infer_response(answer))
+        return
+    try:
+        message = encode_infer_response(answer)
+    except Exception:  # whatever a model has put into its outputs, its caller must hear of it
+        log.exception("an answer of model '%s' cannot be encoded", answer.model_name)
+        call.fail(StatusCode.INTERNAL, f"the answer of model '{answer.model_name}' cannot be encoded")
+        return
+    call.reply(message)
 
 
 def _answering(request_type: type[Q], handler: Callable[[Q], Message]) -> UnaryMethod:

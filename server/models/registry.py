@@ -73,17 +73,16 @@ class Registry:
 
     def set_state(self, name: str, version: int, state: State, reason: str = "") -> None:
         """Move a version to a state. Raises `IllegalTransition`."""
-        entry = self.entry(name)
-        current = entry.statuses.get(version, VersionStatus(version, State.UNKNOWN))
-        entry.statuses[version] = VersionStatus(version, move(current.state, state), reason)
+        self._move(name, version, state, reason)
         if state is not State.READY:
-            entry.loaded.pop(version, None)
+            self.entry(name).loaded.pop(version, None)
         self.changed()
 
     def set_ready(self, name: str, loaded: LoadedVersion) -> None:
         """A version has been loaded and serves from now on."""
+        self._move(name, loaded.version, State.READY, "")
         self.entry(name).loaded[loaded.version] = loaded
-        self.set_state(name, loaded.version, State.READY)
+        self.changed()
 
     def set_problem(self, name: str, problem: str) -> None:
         """The model as a whole cannot be served."""
@@ -111,13 +110,20 @@ class Registry:
         for listener in tuple(self._listeners):
             listener()
 
+    def _move(self, name: str, version: int, state: State, reason: str) -> None:
+        entry = self.entry(name)
+        current = entry.statuses.get(version, VersionStatus(version, State.UNKNOWN))
+        entry.statuses[version] = VersionStatus(version, move(current.state, state), reason)
+
 
 def parse_version(text: str) -> int:
     """A version number as callers write it. Raises `InvalidRequest`."""
-    if text.isascii() and text.isdigit() and 0 < int(text[:20]) <= MAX_VERSION:
-        return int(text)
-    detail = "out of range" if text.isascii() and text.isdigit() else "not a number"
+    is_number = text.isascii() and text.isdigit()
+    digits = text.lstrip("0")
+    if is_number and digits and len(digits) <= len(str(MAX_VERSION)) and int(digits) <= MAX_VERSION:
+        return int(digits)
+    detail = "out of range" if is_number else "not a number"
     raise InvalidRequest(
-        f"failed to get model version from specified version string '{text}' (details: {detail}), "
+        f"failed to get model version from specified version string '{text[:64]}' (details: {detail}), "
         "version should be an integral value > 0"
     )

@@ -20,10 +20,14 @@ from prometheus_client.parser import text_string_to_metric_families
 from tritonclient.utils import deserialize_bytes_tensor, np_to_triton_dtype, serialize_byte_tensor, triton_to_np_dtype
 
 from proto import grpc_service_pb2 as pb
+from tests.real.waiting import wait_until
 
 SERVICE = "/inference.GRPCInferenceService"
 CALL_SECONDS = 30
 """The deadline of calls that are expected to be answered."""
+
+WAIT_SECONDS = 10
+"""How long something that must happen at once may take on a busy machine."""
 
 Array = NDArray[Any]
 
@@ -142,3 +146,18 @@ def metric(url: str, name: str, **labels: str) -> float:
     samples = [s for family in text_string_to_metric_families("\n".join(lines)) for s in family.samples]
     assert samples, f"there is no metric '{name}'"
     return sum(sample.value for sample in samples if labels.items() <= sample.labels.items())
+
+
+def wait_for_pending(metrics_url: str, model: str, count: int) -> None:
+    """Return once this many requests wait for a batch of this model."""
+    wait_until(lambda: metric(metrics_url, "nv_inference_pending_request_count", model=model) == count, WAIT_SECONDS)
+
+
+def wait_for_running(metrics_url: str, model: str, count: int) -> None:
+    """Return once this many requests are in batches of this model that run, and none waits."""
+
+    def running() -> bool:
+        in_flight = metric(metrics_url, "nv_inference_in_flight_request_count", model=model)
+        return in_flight == count and metric(metrics_url, "nv_inference_pending_request_count", model=model) == 0
+
+    wait_until(running, WAIT_SECONDS)

@@ -12,8 +12,16 @@ import pytest
 
 from proto import grpc_service_pb2 as pb
 from tests import onnx_models
-from tests.real.clients import SERVICE, Client, answer_of, arrays, infer_request, metric
-from tests.real.waiting import wait_until
+from tests.real.clients import (
+    SERVICE,
+    Client,
+    answer_of,
+    arrays,
+    infer_request,
+    metric,
+    wait_for_pending,
+    wait_for_running,
+)
 from tests.real.zoo import WINDOW_SECONDS
 from tests.repositories import add_model
 
@@ -121,7 +129,7 @@ def test_a_lone_request_waits_for_its_window_and_no_longer_than_that(client: Cli
 
 def test_a_preferred_size_runs_without_waiting_for_the_window(zoo: RunningServer, client: Client) -> None:
     calls = [client.start_infer("preferred", rows(value)) for value in (1, 2, 3)]
-    wait_until(lambda: metric(zoo.metrics_url, "nv_inference_pending_request_count", model="preferred") == 3, 10)
+    wait_for_pending(zoo.metrics_url, "preferred", 3)
     calls.append(client.start_infer("preferred", rows(4)))
 
     assert [answer_of(call)["y"].item() for call in calls] == [4, 7, 10, 13]
@@ -131,7 +139,7 @@ def test_a_preferred_size_runs_without_waiting_for_the_window(zoo: RunningServer
 def test_requests_of_different_shapes_never_share_a_batch(zoo: RunningServer, client: Client) -> None:
     wide, narrow = np.arange(21).reshape(7, 3), np.arange(7).reshape(7, 1)
     calls = [client.start_infer("held_shapes", {"x": x}) for x in (wide, narrow)]
-    wait_until(lambda: metric(zoo.metrics_url, "nv_inference_pending_request_count", model="held_shapes") == 2, 10)
+    wait_for_pending(zoo.metrics_url, "held_shapes", 2)
     calls += [client.start_infer("held_shapes", {"x": x[:1]}) for x in (wide, narrow)]
 
     for call, x in zip(calls, (wide, narrow, wide[:1], narrow[:1]), strict=True):
@@ -172,11 +180,12 @@ def test_without_dynamic_batching_requests_run_one_by_one(client: Client) -> Non
     assert client.batches("one_by_one") == {2: 20}
 
 
-def test_a_second_instance_works_while_the_first_is_busy(client: Client) -> None:
+def test_a_second_instance_works_while_the_first_is_busy(zoo: RunningServer, client: Client) -> None:
     def slow(value: float, rounds: int) -> dict[str, np.ndarray[Any, Any]]:
         return {"x": np.array([[value]], np.float32), "iterations": np.array([[rounds]])}
 
     busy = client.start_infer("slow_2", slow(1, 60_000))
+    wait_for_running(zoo.metrics_url, "slow_2", 1)
     assert client.infer("slow_2", slow(2, 1))["y"].item() == 2
     assert not busy.done()
     assert answer_of(busy)["y"].item() == 1

@@ -50,8 +50,8 @@ def rows(*values: int) -> dict[str, np.ndarray[Any, Any]]:
     return {"x": np.array(values, np.int64).reshape(-1, 1)}
 
 
-def slow(value: float) -> dict[str, np.ndarray[Any, Any]]:
-    return {"x": np.array([[value]], np.float32), "iterations": np.array([[SLOW_ROUNDS]])}
+def slow(value: float, rounds: int = SLOW_ROUNDS) -> dict[str, np.ndarray[Any, Any]]:
+    return {"x": np.array([[value]], np.float32), "iterations": np.array([[rounds]])}
 
 
 def in_flight(server: RunningServer, model: str) -> float:
@@ -133,7 +133,7 @@ def test_whoever_waits_for_company_is_answered_at_once(start_engine: StartServer
 def test_readiness_is_off_while_the_last_are_answered(start_engine: StartServer, repository: Path) -> None:
     server = start_engine(model_repository=repository)
     with connect(server) as channel:
-        busy = Client(channel).start_infer("slow", slow(1))
+        busy = Client(channel).start_infer("slow", slow(1, 2 * SLOW_ROUNDS))
         health = health_pb2_grpc.HealthStub(channel)
         watches = [health.Watch(health_pb2.HealthCheckRequest(service=name), timeout=30) for name in ("", "slow")]
         assert [next(watch).status for watch in watches] == [SERVING, SERVING]

@@ -12,8 +12,7 @@ import numpy as np
 import pytest
 
 from proto import grpc_service_pb2 as pb
-from tests.real.clients import Client, answer_of, metric, refusal_of
-from tests.real.waiting import wait_until
+from tests.real.clients import Client, answer_of, metric, refusal_of, wait_for_pending, wait_for_running
 
 if TYPE_CHECKING:
     from tests.real.conftest import RunningServer
@@ -34,10 +33,6 @@ def parameters(**values: int) -> dict[str, Any]:
     return {"parameters": {name: pb.InferParameter(int64_param=value) for name, value in values.items()}}
 
 
-def wait_for_pending(server: RunningServer, model: str, count: int) -> None:
-    wait_until(lambda: metric(server.metrics_url, "nv_inference_pending_request_count", model=model) == count, 10)
-
-
 def failures(server: RunningServer, model: str) -> dict[str, float]:
     reasons = ("REJECTED", "CANCELED", "BACKEND", "OTHER")
     name = "nv_inference_request_failure"
@@ -54,14 +49,14 @@ def test_a_full_queue_refuses_the_next_request_at_once_and_a_cancelled_one_makes
     zoo: RunningServer, client: Client
 ) -> None:
     first, second = (client.start_infer("held_full", rows(x)) for x in (1, 2))
-    wait_for_pending(zoo, "held_full", 2)
+    wait_for_pending(zoo.metrics_url, "held_full", 2)
 
     refusal = refusal_of(client.start_infer("held_full", rows(3), id="late"))
     assert refusal.status is grpc.StatusCode.UNAVAILABLE
     assert refusal.message == "[request id: late] Exceeds maximum queue size"
 
     second.cancel()
-    wait_for_pending(zoo, "held_full", 1)
+    wait_for_pending(zoo.metrics_url, "held_full", 1)
     release(client, "held_full", 1)
     assert answer_of(first)["y"].item() == 4
     assert client.batches("held_full") == {8: 1}
@@ -95,11 +90,11 @@ def test_the_timeout_parameter_means_nothing_where_the_model_forbids_it(client: 
 
 def test_a_request_whose_deadline_passes_in_the_queue_is_never_run(zoo: RunningServer, client: Client) -> None:
     early = client.start_infer("held_deadline", rows(7))
-    wait_for_pending(zoo, "held_deadline", 1)
+    wait_for_pending(zoo.metrics_url, "held_deadline", 1)
 
     refusal = refusal_of(client.start_infer("held_deadline", rows(1), timeout=0.1))
     assert refusal.status is grpc.StatusCode.DEADLINE_EXCEEDED
-    wait_for_pending(zoo, "held_deadline", 1)
+    wait_for_pending(zoo.metrics_url, "held_deadline", 1)
     assert client.statistics("held_deadline").execution_count == 0
 
     release(client, "held_deadline", 1)
@@ -111,10 +106,10 @@ def test_a_request_whose_deadline_passes_in_the_queue_is_never_run(zoo: RunningS
 
 def test_whoever_goes_away_frees_the_place_and_harms_nobody_else(zoo: RunningServer, client: Client) -> None:
     calls = [client.start_infer("held_cancel", rows(x)) for x in range(6)]
-    wait_for_pending(zoo, "held_cancel", 6)
+    wait_for_pending(zoo.metrics_url, "held_cancel", 6)
     for gone in calls[::2]:
         gone.cancel()
-    wait_for_pending(zoo, "held_cancel", 3)
+    wait_for_pending(zoo.metrics_url, "held_cancel", 3)
 
     release(client, "held_cancel", 3)
     assert [answer_of(call)["y"].item() for call in calls[1::2]] == [4, 10, 16]
@@ -122,8 +117,9 @@ def test_whoever_goes_away_frees_the_place_and_harms_nobody_else(zoo: RunningSer
     assert failures(zoo, "held_cancel") == {"REJECTED": 0, "CANCELED": 3, "BACKEND": 0, "OTHER": 0}
 
 
-def test_a_timeout_is_kept_while_every_instance_is_busy(client: Client) -> None:
+def test_a_timeout_is_kept_while_every_instance_is_busy(zoo: RunningServer, client: Client) -> None:
     busy = client.start_infer("slow_1", slow_rows(5, LONG_ROUNDS))
+    wait_for_running(zoo.metrics_url, "slow_1", 1)
     refusal = refusal_of(client.start_infer("slow_1", slow_rows(6, 1), **parameters(timeout=10_000)))
 
     assert refusal.message == "Request timeout expired"
@@ -132,12 +128,12 @@ def test_a_timeout_is_kept_while_every_instance_is_busy(client: Client) -> None:
 
 
 def test_a_caller_who_leaves_a_running_batch_leaves_its_batch_mates_alone(zoo: RunningServer, client: Client) -> None:
-    executions = client.statistics("slow_1").execution_count
     first = client.start_infer("slow_1", slow_rows(1, LONG_ROUNDS // 2))
+    wait_for_running(zoo.metrics_url, "slow_1", 1)
     second, third = (client.start_infer("slow_1", slow_rows(x, LONG_ROUNDS // 2)) for x in (2, 3))
+    wait_for_pending(zoo.metrics_url, "slow_1", 2)
     assert answer_of(first)["y"].item() == 1
-    wait_until(lambda: client.statistics("slow_1").execution_count == executions + 1, 10)
-    wait_for_pending(zoo, "slow_1", 0)  # the other two run, together
+    wait_for_running(zoo.metrics_url, "slow_1", 2)  # together, since they waited together
     second.cancel()
 
     assert answer_of(third)["y"].item() == 3

@@ -121,7 +121,7 @@ def test_a_model_without_a_batch_axis_can_take_a_scalar() -> None:
 
 
 def test_a_single_request_is_not_copied() -> None:
-    data = bytearray(rows_of(tensors.FP32, 2, 3).tobytes())
+    data = memoryview(bytearray(rows_of(tensors.FP32, 2, 3).tobytes()))
     batch = Staging().gather(layout(("x", tensors.FP32, (3,))), [2], [[data]])
     assert np.shares_memory(batch["x"], np.frombuffer(data, dtype=np.uint8))
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from math import inf
 from time import perf_counter
 
 import pytest
@@ -14,47 +13,13 @@ from server.scheduling.batcher import Batcher
 from server.scheduling.clock import LoopClock
 from server.scheduling.policy import WindowPolicy
 from tests.autojump import run
-from tests.fakes import CountingClock, NamedTicket, PuppetLane, names
-
-
-class Bench:
-    """A batcher over puppet lanes, and all that it reported."""
-
-    def __init__(self, *lanes: PuppetLane, **policy: object) -> None:
-        self.lanes = lanes or (PuppetLane(),)
-        self.loop = asyncio.get_running_loop()
-        self.clock = CountingClock(LoopClock(self.loop))
-        self.finished: list[tuple[float, list[object], object]] = []
-        self.expired: list[tuple[float, object]] = []
-        self.batcher: Batcher[NamedTicket, object] = Batcher(
-            WindowPolicy(**{"max_rows": 4, **policy}),
-            self.lanes,
-            self.clock,
-            finished=self._finished,
-            expired=lambda ticket: self.expired.append((self.loop.time(), ticket.name)),
-        )
-
-    def submit(self, name: object, rows: int = 1, *, signature: object = None, timeout: float = inf) -> NamedTicket:
-        now = self.clock.now()
-        ticket = NamedTicket(name, rows, signature, now, now + timeout)
-        self.batcher.submit(ticket)
-        return ticket
-
-    async def at(self, when: float) -> None:
-        """Wait for a moment of virtual time."""
-        await asyncio.sleep(when - self.loop.time())
-
-    @property
-    def batches(self) -> list[tuple[float, list[object]]]:
-        return sorted(batch for lane in self.lanes for batch in lane.batches)
-
-    def _finished(self, batch: Sequence[NamedTicket], outcome: object) -> None:
-        self.finished.append((self.loop.time(), names(batch), outcome))
+from tests.fakes import NamedTicket, PuppetLane, names
+from tests.unit.batching import BatcherBench
 
 
 def test_the_window_is_counted_from_arrival() -> None:
     async def main() -> None:
-        bench = Bench(max_delay=100)
+        bench = BatcherBench(max_delay=100)
         for when, name in ((0, "a"), (60, "b"), (99, "c"), (150, "d")):
             await bench.at(when)
             bench.submit(name)
@@ -66,7 +31,7 @@ def test_the_window_is_counted_from_arrival() -> None:
 
 def test_the_window_of_a_request_that_waited_for_a_lane_has_passed_already() -> None:
     async def main() -> None:
-        bench = Bench(PuppetLane(seconds=50), max_delay=10, max_rows=1)
+        bench = BatcherBench(PuppetLane(seconds=50), max_delay=10, max_rows=1)
         bench.submit("a")
         await bench.at(1)
         bench.submit("b")
@@ -78,7 +43,7 @@ def test_the_window_of_a_request_that_waited_for_a_lane_has_passed_already() -> 
 
 def test_without_a_window_a_request_runs_as_soon_as_a_lane_is_idle() -> None:
     async def main() -> None:
-        bench = Bench(PuppetLane(seconds=10))
+        bench = BatcherBench(PuppetLane(seconds=10))
         bench.submit("a")
         for when, name in ((1, "b"), (2, "c")):
             await bench.at(when)
@@ -91,7 +56,7 @@ def test_without_a_window_a_request_runs_as_soon_as_a_lane_is_idle() -> None:
 
 def test_a_burst_of_one_loop_turn_shares_a_batch() -> None:
     async def main() -> None:
-        bench = Bench()
+        bench = BatcherBench()
         for name in "abc":
             bench.submit(name)
         assert bench.batches == []  # nothing runs inside submit
@@ -103,7 +68,7 @@ def test_a_burst_of_one_loop_turn_shares_a_batch() -> None:
 
 def test_a_full_batch_runs_at_once() -> None:
     async def main() -> None:
-        bench = Bench(max_delay=100)
+        bench = BatcherBench(max_delay=100)
         for name in "abcd":
             bench.submit(name)
         await bench.at(1)
@@ -114,7 +79,7 @@ def test_a_full_batch_runs_at_once() -> None:
 
 def test_several_lanes_run_batches_beside_each_other() -> None:
     async def main() -> None:
-        bench = Bench(PuppetLane(10), PuppetLane(10), max_rows=1)
+        bench = BatcherBench(PuppetLane(10), PuppetLane(10), max_rows=1)
         for name in "abc":
             bench.submit(name)
         await bench.at(1)
@@ -128,7 +93,7 @@ def test_several_lanes_run_batches_beside_each_other() -> None:
 
 def test_an_outcome_is_reported_with_its_batch() -> None:
     async def main() -> None:
-        bench = Bench(PuppetLane(10, outcome=lambda batch: [f"{ticket.name}!" for ticket in batch]))
+        bench = BatcherBench(PuppetLane(10, outcome=lambda batch: [f"{ticket.name}!" for ticket in batch]))
         bench.submit("a")
         bench.submit("b")
         await bench.at(20)
@@ -159,7 +124,7 @@ def test_the_next_batch_starts_before_the_last_one_is_reported() -> None:
 
 def test_a_deadline_is_exact_while_a_lane_is_idle() -> None:
     async def main() -> None:
-        bench = Bench(max_delay=100)
+        bench = BatcherBench(max_delay=100)
         bench.submit("a", timeout=7)
         bench.submit("b")
         await bench.at(200)
@@ -171,7 +136,7 @@ def test_a_deadline_is_exact_while_a_lane_is_idle() -> None:
 
 def test_a_deadline_is_exact_while_every_lane_is_busy() -> None:
     async def main() -> None:
-        bench = Bench(PuppetLane(1000), max_rows=1)
+        bench = BatcherBench(PuppetLane(1000), max_rows=1)
         bench.submit("a")
         await bench.at(1)
         bench.submit("late", timeout=60)
@@ -185,7 +150,7 @@ def test_a_deadline_is_exact_while_every_lane_is_busy() -> None:
 
 def test_a_request_that_arrives_too_late_expires_and_does_not_run() -> None:
     async def main() -> None:
-        bench = Bench()
+        bench = BatcherBench()
         bench.submit("a", timeout=0)
         await bench.at(1)
         assert (bench.expired, bench.batches) == ([(0, "a")], [])
@@ -195,7 +160,7 @@ def test_a_request_that_arrives_too_late_expires_and_does_not_run() -> None:
 
 def test_a_deadline_does_not_touch_what_runs() -> None:
     async def main() -> None:
-        bench = Bench(PuppetLane(10))
+        bench = BatcherBench(PuppetLane(10))
         bench.submit("a", timeout=5)
         await bench.at(20)
         assert bench.expired == []
@@ -206,7 +171,7 @@ def test_a_deadline_does_not_touch_what_runs() -> None:
 
 def test_a_cancelled_request_frees_its_room() -> None:
     async def main() -> None:
-        bench = Bench(PuppetLane(10), max_rows=1, max_queued_rows=1)
+        bench = BatcherBench(PuppetLane(10), max_rows=1, max_queued_rows=1)
         bench.submit("a")
         await bench.at(1)
         waiting = bench.submit("b")
@@ -224,7 +189,7 @@ def test_a_cancelled_request_frees_its_room() -> None:
 
 def test_what_runs_cannot_be_cancelled() -> None:
     async def main() -> None:
-        bench = Bench(PuppetLane(10))
+        bench = BatcherBench(PuppetLane(10))
         ticket = bench.submit("a")
         await bench.at(1)
         assert not bench.batcher.cancel(ticket)
@@ -236,7 +201,7 @@ def test_what_runs_cannot_be_cancelled() -> None:
 
 def test_a_departure_that_leaves_a_preferred_size_lets_it_run_at_once() -> None:
     async def main() -> None:
-        bench = Bench(max_rows=8, max_delay=100, preferred_rows=(2,))
+        bench = BatcherBench(max_rows=8, max_delay=100, preferred_rows=(2,))
         gone = bench.submit("gone", rows=3)
         bench.submit("a", rows=2)
         await bench.at(1)
@@ -249,97 +214,12 @@ def test_a_departure_that_leaves_a_preferred_size_lets_it_run_at_once() -> None:
 
 def test_a_queue_without_room_refuses_the_caller() -> None:
     async def main() -> None:
-        bench = Bench(max_rows=1, max_queued_rows=1)
+        bench = BatcherBench(max_rows=1, max_queued_rows=1)
         bench.submit("a")
         with pytest.raises(QueueFull):
             bench.submit("b")
         await bench.at(9)
         assert bench.batches == [(0, ["a"])]
-
-    run(main())
-
-
-def test_draining_runs_everything_without_waiting_for_company_and_then_returns() -> None:
-    async def main() -> None:
-        bench = Bench(PuppetLane(10), max_rows=2, max_delay=1000)
-        for name in "abc":
-            bench.submit(name)
-        await bench.at(1)
-        await bench.batcher.drain()
-        assert bench.loop.time() == 20
-        assert [batch for _, batch, _ in bench.finished] == [["a", "b"], ["c"]]
-
-    run(main())
-
-
-def test_draining_an_idle_batcher_returns_at_once() -> None:
-    async def main() -> None:
-        bench = Bench()
-        await bench.batcher.drain()
-        await bench.batcher.drain()
-        assert bench.loop.time() == 0
-
-    run(main())
-
-
-def test_draining_ends_when_the_last_waiting_request_is_cancelled() -> None:
-    async def main() -> None:
-        bench = Bench(PuppetLane(10), max_rows=1)
-        bench.submit("a")
-        last = bench.submit("b")
-        drain = asyncio.create_task(bench.batcher.drain())
-        await bench.at(5)
-        assert bench.batcher.cancel(last)
-        await drain
-        assert bench.loop.time() == 10
-
-    run(main())
-
-
-def test_draining_ends_when_the_last_waiting_request_expires() -> None:
-    async def main() -> None:
-        bench = Bench(PuppetLane(10), max_rows=1)
-        bench.submit("a")
-        bench.submit("b", timeout=3)
-        await bench.batcher.drain()
-        assert bench.loop.time() == 10
-        assert bench.expired == [(3, "b")]
-
-    run(main())
-
-
-def test_whoever_stops_waiting_for_a_drain_does_not_stop_it() -> None:
-    async def main() -> None:
-        bench = Bench(PuppetLane(10))
-        bench.submit("a")
-        impatient = asyncio.create_task(bench.batcher.drain())
-        await bench.at(1)
-        impatient.cancel()
-        await bench.batcher.drain()
-        assert bench.loop.time() == 10
-
-    run(main())
-
-
-def test_requests_submitted_during_a_drain_run_too() -> None:
-    async def main() -> None:
-        bench = Bench(PuppetLane(10), max_delay=1000)
-        bench.submit("a")
-        drain = asyncio.create_task(bench.batcher.drain())
-        await bench.at(5)
-        bench.submit("b")
-        await drain
-        assert bench.batches == [(0, ["a"]), (10, ["b"])]
-
-    run(main())
-
-
-def test_closing_closes_the_lanes_and_the_alarm() -> None:
-    async def main() -> None:
-        bench = Bench(PuppetLane(1), PuppetLane(1))
-        await bench.batcher.drain()
-        bench.batcher.close()
-        assert [lane.closed for lane in bench.lanes] == [True, True]
 
     run(main())
 
@@ -351,7 +231,7 @@ def test_a_lanes_exception_reaches_its_batch_and_the_batcher_goes_on() -> None:
                 raise RuntimeError("broken")
             return "fine"
 
-        bench = Bench(PuppetLane(1, outcome), max_rows=1)
+        bench = BatcherBench(PuppetLane(1, outcome), max_rows=1)
         bench.submit("bad")
         bench.submit("good")
         await bench.at(5)
@@ -364,7 +244,7 @@ def test_a_lanes_exception_reaches_its_batch_and_the_batcher_goes_on() -> None:
 
 def test_an_idle_batcher_sets_no_alarm() -> None:
     async def main() -> None:
-        bench = Bench(max_delay=1)
+        bench = BatcherBench(max_delay=1)
         await bench.at(3600)
         assert bench.clock.rings == 0
 
@@ -373,7 +253,7 @@ def test_an_idle_batcher_sets_no_alarm() -> None:
 
 def test_a_window_costs_one_wake_up() -> None:
     async def main() -> None:
-        bench = Bench(max_delay=8)
+        bench = BatcherBench(max_delay=8)
         bench.submit("a")
         await bench.at(4)
         bench.submit("b")
@@ -385,7 +265,7 @@ def test_a_window_costs_one_wake_up() -> None:
 
 def test_natural_batching_sets_no_alarm() -> None:
     async def main() -> None:
-        bench = Bench(PuppetLane(1))
+        bench = BatcherBench(PuppetLane(1))
         for second in range(10):
             await bench.at(second / 2)
             bench.submit(second)
@@ -398,7 +278,7 @@ def test_natural_batching_sets_no_alarm() -> None:
 
 def test_an_hour_of_traffic_takes_no_time() -> None:
     async def main() -> None:
-        bench = Bench(PuppetLane(seconds=0.01), max_delay=0.005)
+        bench = BatcherBench(PuppetLane(seconds=0.01), max_delay=0.005)
         for second in range(3600):
             await bench.at(second)
             bench.submit(second, timeout=60)

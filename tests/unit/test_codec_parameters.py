@@ -123,7 +123,7 @@ def test_a_number_of_classes_is_positive(count: int) -> None:
     ],
 )
 def test_shared_memory_is_refused_for_an_output(key: str, kind: str, value: Any) -> None:
-    with pytest.raises(Unsupported, match="^output 'y' asks for shared memory, which this server does not offer"):
+    with pytest.raises(Unsupported, match=r"^output 'y' asks for shared memory, which this server does not offer"):
         decode(with_output(key, kind, value))
 
 
@@ -131,7 +131,7 @@ def test_shared_memory_is_refused_for_an_input() -> None:
     request = pb.ModelInferRequest(model_name="m")
     region = {"shared_memory_region": pb.InferParameter(string_param="region")}
     request.inputs.add(name="x", datatype="FP32", shape=[1], parameters=region)
-    with pytest.raises(Unsupported, match="^input 'x' asks for shared memory, which this server does not offer"):
+    with pytest.raises(Unsupported, match=r"^input 'x' asks for shared memory, which this server does not offer"):
         decode(request)
 
 

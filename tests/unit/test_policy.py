@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from math import inf
+from typing import Any
 
 import pytest
 
@@ -38,7 +39,7 @@ CHOICES = {
 
 
 @pytest.mark.parametrize(("more", "prefix", "more_wait", "now", "count"), CHOICES.values(), ids=CHOICES)
-def test_choose(more: dict[str, object], prefix: list[int], more_wait: bool, now: float, count: int) -> None:
+def test_choose(more: dict[str, Any], prefix: list[int], more_wait: bool, now: float, count: int) -> None:
     policy = WindowPolicy(**{"max_rows": 8, "max_delay": 10, **more})
     assert policy.choose(prefix, more_wait, 0, now) == count
 
@@ -56,7 +57,7 @@ MIGHT_RUN = {
 
 
 @pytest.mark.parametrize(("more", "rows", "requests", "now", "expected"), MIGHT_RUN.values(), ids=MIGHT_RUN)
-def test_might_run(more: dict[str, object], rows: int, requests: int, now: float, expected: bool) -> None:
+def test_might_run(more: dict[str, Any], rows: int, requests: int, now: float, expected: bool) -> None:
     policy = WindowPolicy(**{"max_rows": 8, "max_delay": 10, **more})
     assert policy.might_run(rows, requests, 0, now) is expected
 
@@ -73,6 +74,6 @@ IMPOSSIBLE = {
 
 
 @pytest.mark.parametrize(("numbers", "message"), IMPOSSIBLE.values(), ids=IMPOSSIBLE)
-def test_the_impossible_is_refused(numbers: dict[str, object], message: str) -> None:
+def test_the_impossible_is_refused(numbers: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         WindowPolicy(**numbers)

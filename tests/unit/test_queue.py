@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import weakref
 from math import inf
+from typing import Any
 
 import pytest
 
@@ -14,7 +15,7 @@ from server.scheduling.queue import BatchQueue, Ticket
 from tests.fakes import NamedTicket, names
 
 
-def queue(max_rows: int = 4, **policy: object) -> BatchQueue[NamedTicket]:
+def queue(max_rows: int = 4, **policy: Any) -> BatchQueue[NamedTicket]:
     return BatchQueue(WindowPolicy(**{"max_rows": max_rows, "max_delay": 10, **policy}))
 
 
@@ -152,7 +153,13 @@ def test_every_way_of_leaving_frees_room(leave: str) -> None:
     q = queue(max_rows=1, max_queued_rows=1)
     ticket = NamedTicket("a", deadline=1)
     q.put(ticket)
-    {"take": lambda: q.take(1), "discard": lambda: q.discard(ticket), "expire": lambda: q.expire(1)}[leave]()
+    match leave:
+        case "take":
+            q.take(1)
+        case "discard":
+            q.discard(ticket)
+        case "expire":
+            q.expire(1)
     assert not ticket.waiting
     assert (len(q), q.rows, q.next_due(), q.next_deadline()) == (0, 0, inf, inf)
     q.put(NamedTicket("b"))

@@ -33,7 +33,7 @@ class WaitingList:
 
     def has_room_for(self, rows: int) -> bool:
         fits = self.rows() + rows <= self.policy["max_queued_rows"]
-        return fits and len(self.tickets) + 1 <= self.policy["max_queued_requests"]
+        return bool(fits and len(self.tickets) + 1 <= self.policy["max_queued_requests"])
 
     def lines(self) -> dict[object, list[Any]]:
         """By signature."""
@@ -203,7 +203,7 @@ class QueueMachine(RuleBasedStateMachine):
 
 
 TestQueueMachine = QueueMachine.TestCase
-TestQueueMachine.settings = settings(max_examples=150, stateful_step_count=40, deadline=None, database=None)
+TestQueueMachine.settings = settings(max_examples=150, stateful_step_count=40)
 
 
 CAUGHT = (AssertionError, LookupError, TypeError, StopIteration, RuntimeError, QueueFull)
@@ -261,9 +261,6 @@ def test_a_planted_bug_is_caught(right: str, wrong: str) -> None:
             settings=settings(
                 max_examples=600,
                 stateful_step_count=30,
-                derandomize=True,
-                database=None,
-                deadline=None,
                 phases=[Phase.generate],
                 suppress_health_check=list(HealthCheck),
                 report_multiple_bugs=False,

@@ -22,11 +22,16 @@ from server.frontends.grpc.wire import Refusal, RequestHead, WireError
 log = logging.getLogger(__name__)
 
 REMEMBERED_HEADS = 1024
+REMEMBERED_HEAD_BYTES = 1024
+"""A larger one is looked at each time: what strangers make us remember must be little."""
+MAX_BROKEN_STREAMS = 1000
+"""A peer that makes us break off so many of its streams does so on purpose (CVE-2025-8671)."""
 UNSENT_STREAM_BYTES = 1 << 20
 """A streaming caller that leaves this much of its answers unread is not read from until it catches up."""
 
 _OK_HEAD = HeaderBlock(wire.RESPONSE_HEADERS)
 _OK_TRAILERS = HeaderBlock(wire.OK_TRAILERS)
+_UNREAD = "the caller leaves too many of this connection's answers unread"
 _INTERNAL_MESSAGE = "the server failed while it handled this call; its log has the details"
 
 
@@ -71,6 +76,8 @@ class Dispatcher:
         route = self._routes.get(packed)
         if route is None:
             route = self._new_route(packed)
+            if len(packed) > REMEMBERED_HEAD_BYTES:
+                return route
             if len(self._routes) >= REMEMBERED_HEADS:
                 self._routes.clear()
             self._routes[packed] = route
@@ -113,6 +120,7 @@ class Connection:
         self._dirty = False
         self._writable = True
         self._closed = False
+        self._broken_streams = 0
 
     @property
     def open_calls(self) -> int:
@@ -143,7 +151,6 @@ class Connection:
             call = self._calls[stream_id]
             del self._arriving[stream_id]
             call.fail(StatusCode.DEADLINE_EXCEEDED, "the request took too long to arrive")
-            self._http2.reset(stream_id, http2.CANCEL)
 
     def closed(self) -> None:
         """The socket is gone: everybody who still waits has left."""
@@ -179,6 +186,9 @@ class Connection:
                 return
             for stream_id in self._http2.broken_streams():
                 self._forget(stream_id)
+                self._broken_streams += 1
+                if self._broken_streams == MAX_BROKEN_STREAMS:
+                    self.refuse(http2.ENHANCE_YOUR_CALM)
             if data:
                 self.bytes_sent += len(data)
                 self._write(data)
@@ -195,7 +205,11 @@ class Connection:
             return
         self._http2.goaway(final=final)
         for call in tuple(self._calls.values()):
-            call.drain()
+            try:
+                call.drain()
+            except Exception:
+                log.exception("a method raised")
+                call.cancel(StatusCode.INTERNAL, _INTERNAL_MESSAGE)
         self.mark_dirty()
 
     def ping(self) -> None:
@@ -211,22 +225,32 @@ class Connection:
 
     def answer(self, stream_id: int, message: bytes) -> None:
         if self._calls.pop(stream_id, None) is not None:
-            self._http2.answer(stream_id, _OK_HEAD, wire.frame_prefix(len(message)), message, _OK_TRAILERS)
+            if not self._http2.answer(stream_id, _OK_HEAD, wire.frame_prefix(len(message)), message, _OK_TRAILERS):
+                self._http2.headers_only(stream_id, wire.trailers_only(StatusCode.RESOURCE_EXHAUSTED, _UNREAD))
             self.mark_dirty()
 
     def fail(self, stream_id: int, headers: Sequence[Header]) -> None:
         """End a call that has not begun to answer."""
         self._calls.pop(stream_id, None)
+        self._stalled.discard(stream_id)
         if not self._closed:
             self._http2.headers_only(stream_id, headers)
             self.mark_dirty()
 
-    def begin(self, stream_id: int) -> None:
-        self._http2.begin(stream_id, wire.RESPONSE_HEADERS)
-
-    def send(self, stream_id: int, message: bytes) -> None:
-        self._http2.message(stream_id, wire.frame_prefix(len(message)), message)
+    def begin(self, stream_id: int, headers: Sequence[Header]) -> None:
+        """Open an answer whose messages and end follow."""
+        self._http2.begin(stream_id, headers)
         self.mark_dirty()
+
+    def send(self, stream_id: int, prefix: bytes, message: bytes) -> None:
+        if not self._http2.message(stream_id, prefix, message):
+            self._http2.reset(stream_id, http2.ENHANCE_YOUR_CALM)
+            self._forget(stream_id)
+        self.mark_dirty()
+
+    def has_room(self, stream_id: int) -> bool:
+        """Whether the peer keeps up with what this stream answers."""
+        return self._http2.unsent_bytes(stream_id) <= UNSENT_STREAM_BYTES
 
     def end(self, stream_id: int, trailers: Sequence[Header]) -> None:
         """End a call that has begun to answer."""
@@ -280,17 +304,17 @@ class Connection:
         try:
             call.receive(event.body, ended=bool(event.flags & END))
         except WireError as error:
-            call.cancelled()
-            call.fail(error.status, error.message)
+            call.cancel(error.status, error.message)
         except Exception:
             log.exception("a method raised")
-            call.cancelled()
-            call.fail(StatusCode.INTERNAL, _INTERNAL_MESSAGE)
-        if isinstance(call, StreamCall) and event.body:
-            if self._http2.unsent_bytes(event.stream_id) > UNSENT_STREAM_BYTES:
-                self._stalled.add(event.stream_id)
-            else:
+            call.cancel(StatusCode.INTERNAL, _INTERNAL_MESSAGE)
+        if isinstance(call, StreamCall) and call.open:
+            if not self._http2.keep(event.stream_id, call.held_bytes):
+                call.cancel(StatusCode.RESOURCE_EXHAUSTED, "too much of this connection's messages waits for more")
+            elif self.has_room(event.stream_id):
                 self._http2.consume(event.stream_id)
+            else:
+                self._stalled.add(event.stream_id)
 
     def _refuse_too_large(self, event: Event) -> None:
         self._arriving.pop(event.stream_id, None)
@@ -302,8 +326,7 @@ class Connection:
             message = f"Received message larger than max ({limit} bytes), or too many of them at once"
         self.dispatcher.statistics.refused += 1
         if call is not None:
-            call.cancelled()
-            call.fail(StatusCode.RESOURCE_EXHAUSTED, message)
+            call.cancel(StatusCode.RESOURCE_EXHAUSTED, message)
         else:
             self.fail(event.stream_id, wire.trailers_only(StatusCode.RESOURCE_EXHAUSTED, message))
 
@@ -317,7 +340,8 @@ class Connection:
 
     def _resume_stalled(self) -> None:
         for stream_id in tuple(self._stalled):
-            if self._http2.unsent_bytes(stream_id) <= UNSENT_STREAM_BYTES:
+            call = self._calls.get(stream_id)
+            if call is not None and self.has_room(stream_id):
                 self._stalled.discard(stream_id)
-                self._http2.consume(stream_id)
+                self._deliver(call, Event(stream_id, 0, 0, b"", b""))
                 self.mark_dirty()

@@ -46,8 +46,13 @@ class Limits:
     stream_window: int = 16 << 20
     connection_window: int = 64 << 20
     max_head_bytes: int = 16 << 10
+    max_idle_frames: int = 10_000
+    """Frames in a row, PING aside, that ask for nothing: a flood."""
     max_body_bytes: int = 128 << 20
-    max_held_bytes: int = 512 << 20
+    max_held_bytes: int = 1 << 30
+    """Requests that have not arrived whole and answers that have not been sent."""
+    max_shared_bytes: int = 4 << 30
+    """The same of all connections of a context."""
 
 
 class Event(NamedTuple):
@@ -64,7 +69,7 @@ class Event(NamedTuple):
 
 
 class Http2Error(Exception):
-    """The peer broke the protocol beyond repair, or memory is short: close the connection."""
+    """The peer broke the protocol beyond repair, or memory is short: close the connection once `output` is sent."""
 
 
 def unpack_headers(packed: bytes) -> list[Header]:
@@ -123,8 +128,10 @@ class Http2Connection:
                     limits.stream_window,
                     limits.connection_window,
                     limits.max_head_bytes,
+                    limits.max_idle_frames,
                     limits.max_body_bytes,
                     limits.max_held_bytes,
+                    limits.max_shared_bytes,
                 ),
             ),
         )
@@ -133,15 +140,16 @@ class Http2Connection:
         self._handle: Any = ffi.gc(handle, lib.h2_connection_free)
 
     def close(self) -> None:
-        """Release everything. The connection must not be used afterwards."""
-        ffi.release(self._handle)
+        """Release everything. Whatever is called afterwards raises TypeError."""
+        handle, self._handle = self._handle, None
+        if handle is not None:
+            ffi.release(handle)
 
     def receive(self, length: int) -> list[Event]:
         """Take the first `length` bytes of the context's input. Raises `Http2Error`."""
         context = self._context
         count = lib.h2_receive(self._handle, context.input_pointer, length)
-        broken = count < 0
-        if broken:
+        if count < 0:
             self._release_bodies()
             raise Http2Error(ffi.string(lib.h2_error_text(count)).decode())
         if not count:
@@ -173,17 +181,23 @@ class Http2Connection:
         """The streamed body that was handed over has been dealt with: the peer may send as much again."""
         lib.h2_consume(self._handle, stream_id)
 
-    def answer(self, stream_id: int, head: HeaderBlock, prefix: bytes, body: bytes, trailers: HeaderBlock) -> None:
-        """A whole answer of one message. Does nothing where the stream is gone."""
-        lib.h2_answer(self._handle, stream_id, head.handle, prefix, len(prefix), body, len(body), trailers.handle, 0)
+    def keep(self, stream_id: int, length: int) -> bool:
+        """Count so many bytes of a streamed body as held. False, and nothing done, where that is too much."""
+        return not lib.h2_keep(self._handle, stream_id, length)
+
+    def answer(self, stream_id: int, head: HeaderBlock, prefix: bytes, body: bytes, trailers: HeaderBlock) -> bool:
+        """A whole answer of one message. False where the stream is gone, or too much waits to be sent already."""
+        return not lib.h2_answer(
+            self._handle, stream_id, head.handle, prefix, len(prefix), body, len(body), trailers.handle, 0
+        )
 
     def begin(self, stream_id: int, head: Iterable[Header]) -> None:
         """Open an answer whose messages and trailers follow."""
         lib.h2_answer(self._handle, stream_id, HeaderBlock(head).handle, b"", 0, b"", 0, ffi.NULL, 0)
 
-    def message(self, stream_id: int, prefix: bytes, body: bytes) -> None:
-        """Add a message to an answer that was begun."""
-        lib.h2_answer(self._handle, stream_id, ffi.NULL, prefix, len(prefix), body, len(body), ffi.NULL, 0)
+    def message(self, stream_id: int, prefix: bytes, body: bytes) -> bool:
+        """Add a message to an answer that was begun. False as of `answer`."""
+        return not lib.h2_answer(self._handle, stream_id, ffi.NULL, prefix, len(prefix), body, len(body), ffi.NULL, 0)
 
     def end(self, stream_id: int, trailers: Iterable[Header]) -> None:
         """End an answer that was begun."""
@@ -238,7 +252,7 @@ class Http2Connection:
 
     @property
     def held_bytes(self) -> int:
-        """Bytes of requests that have not arrived whole."""
+        """Bytes of requests that have not arrived whole, and of answers that have not been sent."""
         return int(lib.h2_held_bytes(self._handle))
 
     def unsent_bytes(self, stream_id: int) -> int:

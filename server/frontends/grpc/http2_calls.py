@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import logging
+from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
 
 from server.frontends.calls import Receiver, StatusCode, StreamMethod, UnaryMethod
 from server.frontends.grpc import wire
+from server.frontends.grpc.compression import IDENTITY, negotiate
 from server.frontends.grpc.wire import Header, MessageReader, RequestHead
 from server.tensors import Buffer
+
+log = logging.getLogger(__name__)
 
 
 class Carrier(Protocol):
@@ -22,19 +27,37 @@ class Carrier(Protocol):
         """End a call that has not begun to answer."""
         ...
 
-    def begin(self, stream_id: int) -> None: ...
+    def begin(self, stream_id: int, headers: Sequence[Header]) -> None:
+        """Open an answer whose messages and end follow."""
+        ...
 
-    def send(self, stream_id: int, message: bytes) -> None: ...
+    def send(self, stream_id: int, prefix: bytes, message: bytes) -> None: ...
+
+    def has_room(self, stream_id: int) -> bool:
+        """Whether the caller keeps up with what is sent to it."""
+        ...
 
     def end(self, stream_id: int, trailers: Sequence[Header]) -> None:
         """End a call that has begun to answer."""
         ...
 
 
+class _Extras:
+    """What an answer has beyond messages and OK. Most unary answers have none of it."""
+
+    __slots__ = ("begun", "compressing", "encoding", "trailing")
+
+    def __init__(self) -> None:
+        self.begun = False
+        self.compressing = False
+        self.encoding = IDENTITY
+        self.trailing: Sequence[Header] = ()
+
+
 class _Http2Call:
     """What both kinds share."""
 
-    __slots__ = ("_carrier", "_head", "_max_message_bytes", "_open", "_stream_id", "deadline", "on_cancel")
+    __slots__ = ("_carrier", "_extras", "_head", "_max_message_bytes", "_open", "_stream_id", "deadline", "on_cancel")
 
     def __init__(
         self, carrier: Carrier, stream_id: int, head: RequestHead, deadline: float, max_message_bytes: int
@@ -46,22 +69,92 @@ class _Http2Call:
         self._head = head
         self._max_message_bytes = max_message_bytes
         self._open = True
+        self._extras: _Extras | None = None
+
+    @property
+    def open(self) -> bool:
+        """Whether somebody still waits for it to end."""
+        return self._open
 
     @property
     def metadata(self) -> Mapping[str, str | bytes]:
         return self._head.metadata()
 
-    def cancelled(self) -> None:
-        """Tell the method, once, that nobody waits any more."""
-        on_cancel, self.on_cancel = self.on_cancel, None
-        if on_cancel:
-            on_cancel()
+    def send_initial_metadata(self, metadata: Mapping[str, str | bytes]) -> None:
+        headers = wire.encode_metadata(metadata)
+        if self._open:
+            self._begin(headers)
+
+    def set_trailing_metadata(self, metadata: Mapping[str, str | bytes]) -> None:
+        self._with_extras().trailing = wire.encode_metadata(metadata)
+
+    def compress_messages(self, wanted: bool) -> None:
+        extras = self._with_extras()
+        extras.compressing = wanted
+        if wanted and not extras.begun:
+            extras.encoding = negotiate(self._head.accept_encoding)
+
+    def fail(self, status: StatusCode, message: str) -> None:
+        if not self._open:
+            return
+        self._open = False
+        extras = self._extras
+        if extras is None:
+            self._carrier.fail(self._stream_id, wire.trailers_only(status, message))
+        elif extras.begun:
+            self._carrier.end(self._stream_id, wire.trailers(status, message, extras.trailing))
+        else:
+            self._carrier.fail(self._stream_id, wire.trailers_only(status, message, extras.trailing))
+
+    def cancel(self, status: StatusCode, message: str) -> None:
+        """End the call with an error that is not the method's, and tell it so."""
+        if self._open:
+            self.fail(status, message)
+            self._tell_method()
 
     def abandoned(self) -> None:
         """The caller has gone."""
         if self._open:
             self._open = False
-            self.cancelled()
+            self._tell_method()
+
+    def _tell_method(self) -> None:
+        on_cancel, self.on_cancel = self.on_cancel, None
+        if on_cancel is None:
+            return
+        try:
+            on_cancel()
+        except Exception:  # it must not harm the connection's other calls
+            log.exception("a method raised when it was told that its call is over")
+
+    def _begin(self, metadata: Sequence[Header] = ()) -> None:
+        extras = self._with_extras()
+        if extras.begun:
+            return
+        extras.begun = True
+        if extras.encoding != IDENTITY:
+            metadata = [(b"grpc-encoding", extras.encoding), *metadata]
+        self._carrier.begin(self._stream_id, [*wire.RESPONSE_HEADERS, *metadata])
+
+    def _send(self, message: bytes) -> None:
+        self._begin()
+        extras = self._with_extras()
+        if extras.compressing and extras.encoding != IDENTITY:
+            self._carrier.send(self._stream_id, b"", wire.frame(message, extras.encoding))
+        else:
+            self._carrier.send(self._stream_id, wire.frame_prefix(len(message)), message)
+
+    def _end(self) -> None:
+        self._begin()
+        self._open = False
+        trailing = self._with_extras().trailing
+        trailers = wire.trailers(StatusCode.OK, metadata=trailing) if trailing else wire.OK_TRAILERS
+        self._carrier.end(self._stream_id, trailers)
+
+    def _with_extras(self) -> _Extras:
+        if self._extras is None:
+            self._extras = _Extras()
+        return self._extras
 
 
 class UnaryCall(_Http2Call):
@@ -87,14 +180,14 @@ class UnaryCall(_Http2Call):
             self._method.handle(self, wire.unary_message(body, self._max_message_bytes, self._head.encoding))
 
     def reply(self, message: bytes) -> None:
-        if self._open:
+        if not self._open:
+            return
+        if self._extras is None:
             self._open = False
             self._carrier.answer(self._stream_id, message)
-
-    def fail(self, status: StatusCode, message: str) -> None:
-        if self._open:
-            self._open = False
-            self._carrier.fail(self._stream_id, wire.trailers_only(status, message))
+        else:
+            self._send(message)
+            self._end()
 
     def send(self, message: bytes) -> None:
         raise TypeError("a unary call is answered with reply")
@@ -109,7 +202,7 @@ class UnaryCall(_Http2Call):
 class StreamCall(_Http2Call):
     """Any number of messages both ways."""
 
-    __slots__ = ("_begun", "_reader", "_receiver")
+    __slots__ = ("_draining", "_ended", "_method", "_reader", "_receiver", "_waiting")
 
     def __init__(
         self,
@@ -121,17 +214,34 @@ class StreamCall(_Http2Call):
         method: StreamMethod,
     ) -> None:
         super().__init__(carrier, stream_id, head, deadline, max_message_bytes)
-        self._begun = False
+        self._method = method
+        self._receiver: Receiver | None = None
         self._reader = MessageReader(max_message_bytes, head.encoding)
-        self._receiver: Receiver = method.open(self)
+        self._waiting: deque[Buffer] = deque()  # what came while the caller did not read its answers
+        self._draining = False
+        self._ended = False
+
+    @property
+    def held_bytes(self) -> int:
+        """How much of what the caller has sent waits for more of it, or for the caller to read."""
+        return self._reader.held_bytes + sum(map(len, self._waiting))
 
     def receive(self, body: Buffer, *, ended: bool) -> None:
-        """A part of what the caller sends. Raises `WireError`, and whatever the method raises."""
-        for message in self._reader.feed(body):
-            if not self._open:
+        """A part of what the caller sends. Raises `WireError`, and whatever the method raises.
+
+        Stops where the caller leaves too many answers unread. To go on then, call it again, with nothing new.
+        """
+        if self._receiver is None:
+            self._receiver = self._method.open(self)
+        waiting = self._waiting
+        waiting.extend(self._reader.feed(body))
+        while waiting and self._open:
+            if not self._carrier.has_room(self._stream_id):
+                self._ended |= ended
                 return
-            self._receiver.message(message)
-        if ended and self._open:
+            self._receiver.message(waiting.popleft())
+        if (ended or self._ended) and self._open:
+            self._ended = False
             self._reader.finish()
             self._receiver.half_closed()
 
@@ -141,30 +251,14 @@ class StreamCall(_Http2Call):
 
     def send(self, message: bytes) -> None:
         if self._open:
-            self._begin()
-            self._carrier.send(self._stream_id, message)
+            self._send(message)
 
     def finish(self) -> None:
         if self._open:
-            self._begin()
-            self._open = False
-            self._carrier.end(self._stream_id, wire.OK_TRAILERS)
-
-    def fail(self, status: StatusCode, message: str) -> None:
-        if not self._open:
-            return
-        self._open = False
-        if self._begun:
-            self._carrier.end(self._stream_id, wire.trailers(status, message))
-        else:
-            self._carrier.fail(self._stream_id, wire.trailers_only(status, message))
+            self._end()
 
     def drain(self) -> None:
-        """The server is about to stop."""
-        if self._open:
+        """The server is about to stop. Raises whatever the method raises."""
+        if self._open and self._receiver is not None and not self._draining:
+            self._draining = True
             self._receiver.drain()
-
-    def _begin(self) -> None:
-        if not self._begun:
-            self._begun = True
-            self._carrier.begin(self._stream_id)

@@ -10,8 +10,12 @@
 #include "http2_shim.h"
 
 #define NO_EVENT 0
+#define PREFIX_BYTES 5
 #define FIRST_BODY_BYTES 16384
 #define EXACT_BODY_BYTES (1u << 20) /* up to here a buffer is made as large as its message says it will be */
+#define FIELD_BYTES 32              /* what RFC 9113, 6.5.2 adds to each header's size */
+#define HOPELESS_HEADS 4            /* at so many times the limit, a header block is not even read to its end */
+#define KEPT_HEAD_BYTES (256u << 10)
 
 struct h2_headers {
     size_t count;
@@ -27,24 +31,28 @@ struct h2_context {
     h2_event *events;
     size_t event_count, event_capacity;
     bytes heads;
+    uint64_t held;        /* the sum of its connections' */
 };
 
-typedef struct {
+typedef struct stream {
+    struct stream *next, *previous; /* of the connection; nghttp2 has no way to list them that lasts */
     int32_t id;
-    size_t event;         /* 1 + its event in this call, NO_EVENT for none yet */
     uint8_t told;         /* its head has been given out */
     uint8_t streaming;    /* bodies are given out as they come */
     uint8_t ended;        /* by the peer */
     uint8_t refused;      /* over a limit: bodies are thrown away */
-    uint8_t waiting;      /* in the connection's list of streams to look at after the call */
     uint8_t answering, out_ended, own_trailers, finished;
+    size_t event;         /* 1 + its event in this call, NO_EVENT for none yet */
+    size_t waiting;       /* 1 + its place in the connection's list of streams to look at after the call, or 0 */
     uint32_t head_offset, head_length;
+    size_t head_size;     /* of all headers that came, kept or not, as RFC 9113 counts them */
     const uint8_t *span;  /* of the bytes being received */
     size_t span_length;
     bytes body;
     bytes out;
     size_t out_sent;
     size_t unconsumed;    /* of a streamed body: what the peer's window still lacks */
+    uint64_t kept;        /* of a streamed body: what the caller holds of it */
     h2_headers *trailers;
 } stream;
 
@@ -53,14 +61,15 @@ struct h2_connection {
     nghttp2_session *session;
     h2_limits limits;
     const uint8_t *input;
-    stream *open_head;    /* whose header block is being received */
-    bytes partial_head;   /* what of it came in earlier calls */
-    int32_t *waiting;
+    stream *streams;
+    stream *open_head;    /* whose header block is being received, or was when nghttp2 gave it up */
+    bytes partial_head;   /* what of it came in earlier calls; empty during a call */
+    stream **waiting;     /* NULL in place of one that has closed */
     size_t waiting_count, waiting_capacity;
     const uint8_t *unsent;
     size_t unsent_length;
-    uint64_t held;
-    uint32_t pings, open_streams;
+    uint64_t held;        /* bytes of unread bodies and of unsent answers */
+    uint32_t pings, open_streams, idle_frames;
 };
 
 /* --- memory ----------------------------------------------------------------------------------------------------- */
@@ -92,9 +101,61 @@ static void release(bytes *b) {
 
 static stream *find(h2_connection *c, int32_t id) { return nghttp2_session_get_stream_user_data(c->session, id); }
 
+static int has_room(const h2_connection *c, uint64_t length) {
+    return c->held + length <= c->limits.max_held_bytes &&
+           c->context->held + length <= c->limits.max_shared_bytes;
+}
+
+static void hold(h2_connection *c, uint64_t length) {
+    c->held += length;
+    c->context->held += length;
+}
+
+static void let_go(h2_connection *c, uint64_t length) {
+    c->held -= length;
+    c->context->held -= length;
+}
+
+static void drop_body(h2_connection *c, stream *s) {
+    let_go(c, s->body.length);
+    release(&s->body);
+    s->span = NULL;
+    s->span_length = 0;
+}
+
+static void free_stream(h2_connection *c, stream *s) {
+    if (s->previous) s->previous->next = s->next;
+    else c->streams = s->next;
+    if (s->next) s->next->previous = s->previous;
+    if (s->waiting) c->waiting[s->waiting - 1] = NULL;
+    if (s == c->open_head) c->open_head = NULL;
+    c->open_streams--;
+    drop_body(c, s);
+    let_go(c, s->out.length - s->out_sent + s->kept);
+    release(&s->out);
+    if (s->own_trailers) h2_headers_free(s->trailers);
+    free(s);
+}
+
+/* Have the stream looked at after the call: its span kept or given out, its event forgotten. */
+static int look_later(h2_connection *c, stream *s) {
+    if (s->waiting) return 0;
+    if (c->waiting_count == c->waiting_capacity) {
+        size_t capacity = c->waiting_capacity ? 2 * c->waiting_capacity : 16;
+        stream **waiting = realloc(c->waiting, capacity * sizeof *waiting);
+        if (!waiting) return -1;
+        c->waiting = waiting;
+        c->waiting_capacity = capacity;
+    }
+    c->waiting[c->waiting_count++] = s;
+    s->waiting = c->waiting_count;
+    return 0;
+}
+
 static h2_event *event_of(h2_connection *c, stream *s) {
     h2_context *x = c->context;
     if (s->event != NO_EVENT) return &x->events[s->event - 1];
+    if (look_later(c, s)) return NULL;
     if (x->event_count == x->event_capacity) {
         size_t capacity = x->event_capacity ? 2 * x->event_capacity : 64;
         h2_event *events = realloc(x->events, capacity * sizeof *events);
@@ -106,17 +167,6 @@ static h2_event *event_of(h2_connection *c, stream *s) {
     memset(event, 0, sizeof *event);
     event->stream_id = s->id;
     s->event = x->event_count;
-    if (!s->waiting) { /* so that it is looked at after the call, and `event` is forgotten */
-        if (c->waiting_count == c->waiting_capacity) {
-            size_t room = c->waiting_capacity ? 2 * c->waiting_capacity : 16;
-            int32_t *ids = realloc(c->waiting, room * sizeof *ids);
-            if (!ids) return NULL;
-            c->waiting = ids;
-            c->waiting_capacity = room;
-        }
-        c->waiting[c->waiting_count++] = s->id;
-        s->waiting = 1;
-    }
     if (!s->told) {
         s->told = 1;
         event->flags |= H2_HEAD;
@@ -129,10 +179,7 @@ static h2_event *event_of(h2_connection *c, stream *s) {
 /* --- bodies ----------------------------------------------------------------------------------------------------- */
 
 static int refuse(h2_connection *c, stream *s) {
-    c->held -= s->body.length;
-    release(&s->body);
-    s->span = NULL;
-    s->span_length = 0;
+    drop_body(c, s);
     s->refused = 1;
     h2_event *event = event_of(c, s);
     if (!event) return -1;
@@ -144,10 +191,12 @@ static int refuse(h2_connection *c, stream *s) {
 static int make_room(stream *s, const uint8_t *next, size_t more, uint64_t limit) {
     size_t needed = s->body.length + more;
     if (needed <= s->body.capacity) return 0;
-    const uint8_t *start = s->body.length ? (const uint8_t *)s->body.data : next;
     size_t capacity = FIRST_BODY_BYTES;
-    if (needed >= 5) {
-        uint64_t announced = 5 + (((uint64_t)start[1] << 24) | (start[2] << 16) | (start[3] << 8) | start[4]);
+    if (needed >= PREFIX_BYTES) {
+        uint64_t announced = 0;
+        for (size_t i = 1, had = s->body.length; i < PREFIX_BYTES; i++)
+            announced = announced << 8 | (i < had ? (uint8_t)s->body.data[i] : next[i - had]);
+        announced += PREFIX_BYTES;
         size_t ceiling = 2 * needed > EXACT_BODY_BYTES ? 2 * needed : EXACT_BODY_BYTES;
         if (announced <= limit) capacity = announced < ceiling ? announced : ceiling;
     }
@@ -162,11 +211,11 @@ static int keep_span(h2_connection *c, stream *s) {
     size_t length = s->span_length;
     s->span = NULL;
     s->span_length = 0;
-    if (c->held + length > c->limits.max_held_bytes) return refuse(c, s);
+    if (!has_room(c, length)) return refuse(c, s);
     if (make_room(s, span, length, c->limits.max_body_bytes)) return -1;
     memcpy(s->body.data + s->body.length, span, length);
     s->body.length += length;
-    c->held += length;
+    hold(c, length);
     return 0;
 }
 
@@ -181,7 +230,7 @@ static int give_body(h2_connection *c, stream *s) {
     if (s->body.length) {
         event->body = s->body.data;
         event->body_length = s->body.length;
-        c->held -= s->body.length;
+        let_go(c, s->body.length);
         memset(&s->body, 0, sizeof s->body);
     } else {
         event->input_offset = (uint32_t)(s->span - c->input);
@@ -210,6 +259,9 @@ static int on_begin_headers(nghttp2_session *session, const nghttp2_frame *frame
     if (!s) return NGHTTP2_ERR_CALLBACK_FAILURE;
     s->id = frame->hd.stream_id;
     s->head_offset = (uint32_t)c->context->heads.length;
+    s->next = c->streams;
+    if (s->next) s->next->previous = s;
+    c->streams = s;
     nghttp2_session_set_stream_user_data(session, s->id, s);
     c->open_head = s;
     c->open_streams++;
@@ -222,15 +274,19 @@ static int on_header(nghttp2_session *session, const nghttp2_frame *frame, const
     stream *s = c->open_head;
     (void)session;
     (void)flags;
-    if (!s || s->id != frame->hd.stream_id || s->refused) return 0; /* the peer's trailers say nothing to a server */
-    uint32_t lengths[2] = {(uint32_t)name_length, (uint32_t)value_length};
+    if (!s || s->id != frame->hd.stream_id) return 0; /* the peer's trailers say nothing to a server */
     bytes *heads = &c->context->heads;
-    if (heads->length - s->head_offset + sizeof lengths + name_length + value_length > c->limits.max_head_bytes) {
+    s->head_size += name_length + value_length + FIELD_BYTES;
+    if (s->head_size > c->limits.max_head_bytes) {
         heads->length = s->head_offset;
         s->refused = 1;
-        return 0;
+        /* A compressed block of a megabyte may unpack to gigabytes: past this nghttp2 resets the stream, and no longer
+         * looks at each header. */
+        return s->head_size / HOPELESS_HEADS > c->limits.max_head_bytes ? NGHTTP2_ERR_TEMPORAL_CALLBACK_FAILURE : 0;
     }
-    if (append(heads, lengths, sizeof lengths) || append(heads, name, name_length) || append(heads, value, value_length))
+    uint32_t lengths[2] = {(uint32_t)name_length, (uint32_t)value_length};
+    if (append(heads, lengths, sizeof lengths) || append(heads, name, name_length) ||
+        append(heads, value, value_length))
         return NGHTTP2_ERR_CALLBACK_FAILURE;
     return 0;
 }
@@ -242,6 +298,10 @@ static int on_frame(nghttp2_session *session, const nghttp2_frame *frame, void *
         if (!(frame->hd.flags & NGHTTP2_FLAG_ACK)) c->pings++;
         return 0;
     }
+    if (frame->hd.type == NGHTTP2_HEADERS || (frame->hd.type == NGHTTP2_DATA && frame->hd.length))
+        c->idle_frames = 0;
+    else if (frame->hd.type != NGHTTP2_RST_STREAM) /* of which nghttp2 keeps count */
+        c->idle_frames++;
     if (frame->hd.type != NGHTTP2_HEADERS && frame->hd.type != NGHTTP2_DATA) return 0;
     stream *s = find(c, frame->hd.stream_id);
     if (!s) return 0;
@@ -273,8 +333,7 @@ static int on_data(nghttp2_session *session, uint8_t flags, int32_t id, const ui
     s->span = data;
     s->span_length = length;
     if (s->body.length && keep_span(c, s)) return NGHTTP2_ERR_CALLBACK_FAILURE;
-    if (!s->waiting && !event_of(c, s)) return NGHTTP2_ERR_CALLBACK_FAILURE;
-    return 0;
+    return look_later(c, s) ? NGHTTP2_ERR_CALLBACK_FAILURE : 0;
 }
 
 static int on_close(nghttp2_session *session, int32_t id, uint32_t error_code, void *user_data) {
@@ -282,7 +341,7 @@ static int on_close(nghttp2_session *session, int32_t id, uint32_t error_code, v
     stream *s = nghttp2_session_get_stream_user_data(session, id);
     if (!s) return 0;
     int failed = 0;
-    if (!s->finished && s != c->open_head) {
+    if (s->told && !s->finished) {
         h2_event *event = event_of(c, s);
         if (event) {
             event->flags |= H2_CLOSED;
@@ -290,25 +349,36 @@ static int on_close(nghttp2_session *session, int32_t id, uint32_t error_code, v
         }
         failed = !event;
     }
-    if (s == c->open_head) c->open_head = NULL;
-    c->held -= s->body.length;
-    c->open_streams--;
-    release(&s->body);
-    release(&s->out);
-    if (s->own_trailers) h2_headers_free(s->trailers);
-    free(s);
+    free_stream(c, s);
     nghttp2_session_set_stream_user_data(session, id, NULL);
     return failed ? NGHTTP2_ERR_CALLBACK_FAILURE : 0;
+}
+
+/* An answer is complete. Where the peer is not, it may stop: nobody will read the rest (RFC 9113, 8.1). */
+static int on_sent(nghttp2_session *session, const nghttp2_frame *frame, void *user_data) {
+    if (frame->hd.type != NGHTTP2_HEADERS || !(frame->hd.flags & NGHTTP2_FLAG_END_STREAM)) return 0;
+    stream *s = find(user_data, frame->hd.stream_id);
+    if (!s || s->ended) return 0;
+    return nghttp2_submit_rst_stream(session, NGHTTP2_FLAG_NONE, s->id, NGHTTP2_NO_ERROR);
+}
+
+/* An answer that cannot be said, since its headers are too large, must not leave the peer waiting. */
+static int on_not_sent(nghttp2_session *session, const nghttp2_frame *frame, int error, void *user_data) {
+    (void)user_data;
+    if (frame->hd.type != NGHTTP2_HEADERS || error != NGHTTP2_ERR_FRAME_SIZE_ERROR) return 0;
+    return nghttp2_submit_rst_stream(session, NGHTTP2_FLAG_NONE, frame->hd.stream_id, NGHTTP2_INTERNAL_ERROR);
 }
 
 static ssize_t read_answer(nghttp2_session *session, int32_t id, uint8_t *buffer, size_t length, uint32_t *flags,
                            nghttp2_data_source *source, void *user_data) {
     stream *s = source->ptr;
-    (void)user_data;
+    h2_connection *c = user_data;
     size_t left = s->out.length - s->out_sent;
     size_t taken = left < length ? left : length;
     if (taken) memcpy(buffer, s->out.data + s->out_sent, taken);
     s->out_sent += taken;
+    let_go(c, taken);
+    if (taken) c->idle_frames = 0;
     if (s->out_sent == s->out.length) {
         release(&s->out);
         s->out_sent = 0;
@@ -338,7 +408,7 @@ h2_headers *h2_headers_new(const char *packed, size_t length, size_t count) {
     h2_headers *h = malloc(sizeof *h + count * sizeof(nghttp2_nv) + length);
     if (!h) return NULL;
     uint8_t *copy = (uint8_t *)(h->pairs + count);
-    memcpy(copy, packed, length);
+    if (length) memcpy(copy, packed, length);
     h->count = count;
     for (size_t i = 0; i < count; i++) {
         uint32_t lengths[2];
@@ -364,6 +434,8 @@ h2_connection *h2_connection_new(h2_context *context, const h2_limits *limits) {
     nghttp2_session_callbacks_set_on_frame_recv_callback(callbacks, on_frame);
     nghttp2_session_callbacks_set_on_data_chunk_recv_callback(callbacks, on_data);
     nghttp2_session_callbacks_set_on_stream_close_callback(callbacks, on_close);
+    nghttp2_session_callbacks_set_on_frame_send_callback(callbacks, on_sent);
+    nghttp2_session_callbacks_set_on_frame_not_send_callback(callbacks, on_not_sent);
     nghttp2_option_set_no_closed_streams(option, 1);
     nghttp2_option_set_no_auto_window_update(option, 1);
     if (nghttp2_session_server_new2(&c->session, callbacks, c, option)) goto fail;
@@ -387,31 +459,8 @@ fail:
     return NULL;
 }
 
-static void free_streams(h2_connection *c) {
-    /* nghttp2_session_del closes no streams: their memory is ours to find. */
-    nghttp2_stream *root = nghttp2_session_get_root_stream(c->session);
-    nghttp2_stream *next = nghttp2_stream_get_first_child(root);
-    while (next) {
-        int32_t id = nghttp2_stream_get_stream_id(next);
-        nghttp2_stream *child = nghttp2_stream_get_first_child(next);
-        nghttp2_stream *walk = next;
-        next = child;
-        while (!next && walk && walk != root) {
-            next = nghttp2_stream_get_next_sibling(walk);
-            walk = nghttp2_stream_get_parent(walk);
-        }
-        stream *s = find(c, id);
-        if (!s) continue;
-        release(&s->body);
-        release(&s->out);
-        if (s->own_trailers) h2_headers_free(s->trailers);
-        free(s);
-        nghttp2_session_set_stream_user_data(c->session, id, NULL);
-    }
-}
-
 void h2_connection_free(h2_connection *c) {
-    free_streams(c);
+    while (c->streams) free_stream(c, c->streams); /* nghttp2_session_del tells of no streams */
     nghttp2_session_del(c->session);
     release(&c->partial_head);
     free(c->waiting);
@@ -420,35 +469,53 @@ void h2_connection_free(h2_connection *c) {
 
 /* After a call: what lies in the received bytes is kept or given out, and events are forgotten. */
 static int settle_waiting(h2_connection *c) {
+    int failed = 0;
     for (size_t i = 0; i < c->waiting_count; i++) {
-        stream *s = find(c, c->waiting[i]);
+        stream *s = c->waiting[i];
         if (!s) continue;
-        int failed = s->streaming && s->told ? give_body(c, s) : keep_span(c, s);
+        if (!failed) failed = s->streaming && s->told ? give_body(c, s) : keep_span(c, s);
+        s->span = NULL;
+        s->span_length = 0;
         s->event = NO_EVENT;
         s->waiting = 0;
-        if (failed) return -1;
     }
     c->waiting_count = 0;
-    return 0;
+    return failed;
+}
+
+/* What to tell the peer of an nghttp2 error that ends the connection. */
+static uint32_t reason_of(long error) {
+    if (error == NGHTTP2_ERR_BAD_CLIENT_MAGIC) return NGHTTP2_PROTOCOL_ERROR;
+    if (error == NGHTTP2_ERR_NOMEM || error == NGHTTP2_ERR_CALLBACK_FAILURE) return NGHTTP2_INTERNAL_ERROR;
+    return NGHTTP2_ENHANCE_YOUR_CALM; /* floods of various kinds */
 }
 
 long h2_receive(h2_connection *c, const uint8_t *data, size_t length) {
     h2_context *x = c->context;
+    long result;
     x->event_count = 0;
     x->heads.length = 0;
+    if (x->heads.capacity > KEPT_HEAD_BYTES) release(&x->heads);
     c->input = data;
     if (c->open_head) { /* its first headers came in an earlier call */
         c->open_head->head_offset = 0;
-        if (append(&x->heads, c->partial_head.data, c->partial_head.length)) return NGHTTP2_ERR_NOMEM;
+        result = append(&x->heads, c->partial_head.data, c->partial_head.length) ? NGHTTP2_ERR_NOMEM : 0;
         release(&c->partial_head);
+        if (result) goto broken;
     }
-    ssize_t result = nghttp2_session_mem_recv(c->session, data, length);
-    if (settle_waiting(c)) return NGHTTP2_ERR_NOMEM;
-    if (c->open_head) {
+    result = (long)nghttp2_session_mem_recv(c->session, data, length);
+    if (settle_waiting(c)) result = NGHTTP2_ERR_NOMEM;
+    if (c->open_head && x->heads.length > c->open_head->head_offset) {
         uint32_t start = c->open_head->head_offset;
-        if (append(&c->partial_head, x->heads.data + start, x->heads.length - start)) return NGHTTP2_ERR_NOMEM;
+        if (append(&c->partial_head, x->heads.data + start, x->heads.length - start)) result = NGHTTP2_ERR_NOMEM;
     }
-    return result < 0 ? (long)result : (long)x->event_count;
+    if (result < 0) goto broken;
+    if (c->idle_frames > c->limits.max_idle_frames)
+        nghttp2_session_terminate_session(c->session, NGHTTP2_ENHANCE_YOUR_CALM);
+    return (long)x->event_count;
+broken:
+    nghttp2_session_terminate_session(c->session, reason_of(result));
+    return result;
 }
 
 long h2_event_count(h2_context *x) { return (long)x->event_count; }
@@ -458,11 +525,12 @@ size_t h2_heads_length(h2_context *x) { return x->heads.length; }
 
 int64_t h2_stream_body(h2_connection *c, int32_t id, void **body) {
     stream *s = find(c, id);
+    *body = NULL;
     if (!s) return -1;
     int64_t length = (int64_t)s->body.length;
     s->streaming = 1;
     *body = s->body.data;
-    c->held -= s->body.length;
+    let_go(c, s->body.length);
     memset(&s->body, 0, sizeof s->body);
     return length;
 }
@@ -475,17 +543,49 @@ int h2_consume(h2_connection *c, int32_t id) {
     return nghttp2_session_consume_stream(c->session, id, length);
 }
 
+int h2_keep(h2_connection *c, int32_t id, uint64_t length) {
+    stream *s = find(c, id);
+    if (!s || s->kept == length) return 0;
+    if (length > s->kept && !has_room(c, length - s->kept)) return H2_FULL;
+    let_go(c, s->kept);
+    hold(c, length);
+    s->kept = length;
+    return 0;
+}
+
 int h2_answer(h2_connection *c, int32_t id, const h2_headers *head, const char *prefix, size_t prefix_length,
                   const char *body, size_t body_length, h2_headers *trailers, int own_trailers) {
     stream *s = find(c, id);
-    if (!s || s->out_ended || (!head && !s->answering)) goto fail;
+    size_t length = prefix_length + body_length;
+    int result = H2_GONE;
+    if (!s || s->out_ended || !head == !s->answering) goto fail;
+    result = NGHTTP2_ERR_NOMEM;
+    if (length) {
+        if (!has_room(c, length)) {
+            result = H2_FULL;
+            goto fail;
+        }
+        if (s->out_sent > s->out.length / 2) { /* a reader that never quite catches up */
+            s->out.length -= s->out_sent;
+            memmove(s->out.data, s->out.data + s->out_sent, s->out.length);
+            s->out_sent = 0;
+        }
+        if (!s->out.length && reserve(&s->out, length)) goto fail;
+        if (append(&s->out, prefix, prefix_length)) goto fail;
+        if (append(&s->out, body, body_length)) {
+            s->out.length -= prefix_length;
+            goto fail;
+        }
+        hold(c, length);
+    }
     if (trailers) {
         s->trailers = trailers;
         s->own_trailers = (uint8_t)own_trailers;
         s->out_ended = 1;
         own_trailers = 0;
+        drop_body(c, s);
     }
-    if (head && trailers && !prefix_length && !body_length) {
+    if (head && trailers && !length) {
         h2_headers *both = malloc(sizeof *both + (head->count + trailers->count) * sizeof(nghttp2_nv));
         if (!both) goto fail;
         memcpy(both->pairs, head->pairs, head->count * sizeof(nghttp2_nv));
@@ -495,10 +595,6 @@ int h2_answer(h2_connection *c, int32_t id, const h2_headers *head, const char *
         if (failed) goto fail;
         s->finished = 1;
         return 0;
-    }
-    if (prefix_length + body_length) {
-        if (!s->out.length && reserve(&s->out, prefix_length + body_length)) goto fail;
-        if (append(&s->out, prefix, prefix_length) || append(&s->out, body, body_length)) goto fail;
     }
     if (head) {
         nghttp2_data_provider provider = {.source.ptr = s, .read_callback = read_answer};
@@ -510,12 +606,14 @@ int h2_answer(h2_connection *c, int32_t id, const h2_headers *head, const char *
     return 0;
 fail:
     if (own_trailers) h2_headers_free(trailers);
-    return -1;
+    return result;
 }
 
 int h2_reset(h2_connection *c, int32_t id, uint32_t error_code) {
     stream *s = find(c, id);
-    if (s) s->finished = 1; /* its end is the caller's own wish: no event */
+    if (!s) return H2_GONE;
+    s->finished = 1; /* its end is the caller's own wish: no event */
+    drop_body(c, s);
     return nghttp2_submit_rst_stream(c->session, NGHTTP2_FLAG_NONE, id, error_code);
 }
 
@@ -525,6 +623,7 @@ long h2_send(h2_connection *c, char *output, size_t capacity) {
     while (written < capacity) {
         if (!c->unsent_length) {
             ssize_t length = nghttp2_session_mem_send(c->session, &c->unsent);
+            c->waiting_count = 0; /* all that had events have closed */
             if (length < 0) return (long)length;
             if (!length) break;
             c->unsent_length = (size_t)length;

@@ -32,10 +32,18 @@ typedef struct {
     uint32_t max_frame_size;
     uint32_t stream_window;
     uint32_t connection_window;
-    uint32_t max_head_bytes; /* of one header block, unpacked; also announced to the peer */
-    uint64_t max_body_bytes; /* of one stream's unread body */
-    uint64_t max_held_bytes; /* of all unread bodies of one connection */
+    uint32_t max_head_bytes;   /* of one header block, unpacked, as RFC 9113 counts; also announced to the peer */
+    uint32_t max_idle_frames;  /* in a row that bring neither headers nor data, and get no data; PING does not count */
+    uint64_t max_body_bytes;   /* of one stream's unread body */
+    uint64_t max_held_bytes;   /* of all unread bodies and unsent answers of one connection */
+    uint64_t max_shared_bytes; /* the same of all connections of the context */
 } h2_limits;
+
+/* How an answer can fail, besides nghttp2's errors, which are below -500. */
+enum {
+    H2_GONE = -1, /* there is no such stream, or it has been answered */
+    H2_FULL = -2  /* too much waits to be sent already */
+};
 
 typedef struct h2_context h2_context;       /* memory shared by connections; holds one call's events */
 typedef struct h2_connection h2_connection; /* one peer */
@@ -52,7 +60,8 @@ h2_connection *h2_connection_new(h2_context *, const h2_limits *);
 void h2_connection_free(h2_connection *);
 
 /* Take bytes from the peer. Returns the number of events, or a negative nghttp2 error after which the connection must
- * be closed; events gathered before it are in h2_event_count(). They stay until the next call on any connection. */
+ * be closed, once h2_send has said why; events gathered before it are in h2_event_count(). They stay until the next
+ * call on any connection. */
 long h2_receive(h2_connection *, const uint8_t *data, size_t length);
 long h2_event_count(h2_context *);
 h2_event *h2_events(h2_context *);
@@ -67,13 +76,17 @@ size_t h2_heads_length(h2_context *);
 int64_t h2_stream_body(h2_connection *, int32_t stream_id, void **body);
 /* Let the peer of such a stream send as much again as has been handed over. */
 int h2_consume(h2_connection *, int32_t stream_id);
+/* Count this many bytes of such a body, unpacked or not, as held until told otherwise or the stream closes. Returns 0,
+ * or H2_FULL where that is over a limit and was not done. */
+int h2_keep(h2_connection *, int32_t stream_id, uint64_t length);
 
 /* Answer a stream: `head` opens the answer, messages follow, `trailers` end it. NULL leaves the part for a later call;
  * a call with `head` and `trailers` and no message sends the two as one block. `prefix` and `body` are one message and
  * are copied. With `own_trailers`, the block is released when it is no longer needed, also where the call fails.
- * Returns 0, or a negative number where the stream is gone or memory short. */
+ * Where the peer has not ended when its answer has, it is told to stop. Returns 0, or a negative number; after H2_FULL
+ * the stream can still be answered. */
 int h2_answer(h2_connection *, int32_t stream_id, const h2_headers *head, const char *prefix, size_t prefix_length,
-                  const char *body, size_t body_length, h2_headers *trailers, int own_trailers);
+              const char *body, size_t body_length, h2_headers *trailers, int own_trailers);
 
 /* Break a stream off with an error code. */
 int h2_reset(h2_connection *, int32_t stream_id, uint32_t error_code);
@@ -91,7 +104,7 @@ int h2_alive(h2_connection *);
 /* PING frames received, and streams open now. */
 uint32_t h2_pings(h2_connection *);
 uint32_t h2_open_streams(h2_connection *);
-/* Bytes of unread bodies held, and bytes of one stream's answer that wait for the peer to make room. */
+/* Bytes of unread bodies and unsent answers, and bytes of one stream's answer that wait for the peer to make room. */
 uint64_t h2_held_bytes(h2_connection *);
 int64_t h2_unsent_bytes(h2_connection *, int32_t stream_id);
 

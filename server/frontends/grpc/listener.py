@@ -42,7 +42,8 @@ class Nghttp2Engine:
             methods,
             self._loop.call_soon,
             max_message_bytes=options.max_message_bytes,
-            limits=http2.Limits(max_body_bytes=options.max_message_bytes + PREFIX_BYTES),
+            # Many small messages of a stream may come in one read.
+            limits=http2.Limits(max_body_bytes=max(options.max_message_bytes + PREFIX_BYTES, http2.INPUT_BYTES)),
         )
         self.sockets: set[_Socket] = set()
         self.agenda = _Agenda(self._loop, self.sockets)

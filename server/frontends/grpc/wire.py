@@ -96,6 +96,11 @@ class MessageReader:
         self._partial = bytearray()  # the beginning of a message whose end has not arrived
         self._needed = _PREFIX_BYTES  # at this size, _partial holds the prefix, and then the whole message
 
+    @property
+    def held_bytes(self) -> int:
+        """How much of a message has come whose end has not."""
+        return len(self._partial)
+
     def feed(self, data: Buffer) -> list[Buffer]:
         """The messages that this data completes, in order."""
         messages: list[Buffer] = []

@@ -1,0 +1,95 @@
+"""`ModelStreamInfer`: any number of requests and answers on one call.
+
+Answers come in the order of their requests. An error is a message like any other and the stream goes on, unless the
+caller's header `triton_grpc_error: true` asks for a status that ends it.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from functools import partial
+
+from proto import grpc_service_pb2 as pb
+from server.engine import Engine
+from server.errors import ConvoyError
+from server.frontends.calls import Call
+from server.frontends.codec import decode_infer_request, delimited, encode_infer_response
+from server.frontends.statuses import status_of
+from server.messages import InferenceResponse
+from server.models.model import Work
+from server.tensors import Buffer
+
+INFER_RESPONSE_FIELD = 2  # of ModelStreamInferResponse
+
+GRPC_ERROR_HEADER = "triton_grpc_error"
+
+
+class _Slot:
+    """One request's place in the order of answers."""
+
+    __slots__ = ("error", "message", "work")
+
+    def __init__(self) -> None:
+        self.work: Work | None = None
+        self.message: bytes | None = None
+        """The answer, once there is one."""
+        self.error: ConvoyError | None = None
+
+
+class StreamInfer:
+    """One stream."""
+
+    def __init__(self, engine: Engine, call: Call) -> None:
+        self._engine = engine
+        self._call = call
+        self._slots: deque[_Slot] = deque()
+        self._half_closed = False
+        self._errors_end_the_stream = call.metadata.get(GRPC_ERROR_HEADER) == "true"
+        call.on_cancel = self._cancel_all
+
+    def message(self, data: Buffer) -> None:
+        slot = _Slot()
+        self._slots.append(slot)
+        try:
+            request = decode_infer_request(data, self._call.deadline)
+        except ConvoyError as error:
+            self._answered(slot, "", "", error)
+            return
+        slot.work = self._engine.infer(request, partial(self._answered, slot, request.model_name, request.request_id))
+
+    def half_closed(self) -> None:
+        self._half_closed = True
+        self._flush()
+
+    def drain(self) -> None:
+        self.half_closed()
+
+    def _answered(self, slot: _Slot, model_name: str, request_id: str, answer: InferenceResponse | ConvoyError) -> None:
+        if isinstance(answer, ConvoyError):
+            slot.error = answer
+            head = pb.ModelInferResponse(model_name=model_name, id=request_id)
+            slot.message = pb.ModelStreamInferResponse(
+                error_message=str(answer), infer_response=head
+            ).SerializeToString()
+        else:
+            slot.message = delimited(INFER_RESPONSE_FIELD, encode_infer_response(answer))
+        self._flush()
+
+    def _flush(self) -> None:
+        """Send every answer whose turn has come."""
+        slots = self._slots
+        while slots and slots[0].message is not None:
+            slot = slots.popleft()
+            if slot.error and self._errors_end_the_stream:
+                self._cancel_all()
+                self._call.fail(status_of(slot.error), str(slot.error))
+                return
+            self._call.send(slot.message or b"")
+        if self._half_closed and not slots:
+            self._call.finish()
+
+    def _cancel_all(self) -> None:
+        for slot in self._slots:
+            if slot.work is not None:
+                slot.work.cancel()
+        self._slots.clear()

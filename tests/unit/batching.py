@@ -1,0 +1,48 @@
+"""A batcher over puppet lanes, for the tests of it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from math import inf
+from typing import Any
+
+from server.scheduling.batcher import Batcher
+from server.scheduling.clock import LoopClock
+from server.scheduling.policy import WindowPolicy
+from tests.fakes import CountingClock, NamedTicket, PuppetLane, names
+
+
+class BatcherBench:
+    """A batcher over puppet lanes, and all that it reported."""
+
+    def __init__(self, *lanes: PuppetLane, **policy: Any) -> None:
+        self.lanes = lanes or (PuppetLane(),)
+        self.loop = asyncio.get_running_loop()
+        self.clock = CountingClock(LoopClock(self.loop))
+        self.finished: list[tuple[float, list[object], object]] = []
+        self.expired: list[tuple[float, object]] = []
+        self.batcher: Batcher[NamedTicket, object] = Batcher(
+            WindowPolicy(**{"max_rows": 4, **policy}),
+            self.lanes,
+            self.clock,
+            finished=self._finished,
+            expired=lambda ticket: self.expired.append((self.loop.time(), ticket.name)),
+        )
+
+    def submit(self, name: object, rows: int = 1, *, signature: object = None, timeout: float = inf) -> NamedTicket:
+        now = self.clock.now()
+        ticket = NamedTicket(name, rows, signature, now, now + timeout)
+        self.batcher.submit(ticket)
+        return ticket
+
+    async def at(self, when: float) -> None:
+        """Wait for a moment of virtual time."""
+        await asyncio.sleep(when - self.loop.time())
+
+    @property
+    def batches(self) -> list[tuple[float, list[object]]]:
+        return sorted(batch for lane in self.lanes for batch in lane.batches)
+
+    def _finished(self, batch: Sequence[NamedTicket], outcome: object) -> None:
+        self.finished.append((self.loop.time(), names(batch), outcome))

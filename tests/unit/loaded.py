@@ -1,0 +1,96 @@
+"""A loaded version on puppets, for the tests of what surrounds it: its clock and its runs move when a test says so."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from server import tensors
+from server.messages import InferenceRequest, InferenceResponse, RequestedOutput, TensorSpec
+from server.models.config import ModelConfig, TensorConfig, WindowBatching
+from server.models.model import LoadedVersion, Work
+from server.tensors import Array
+from tests.fakes import Gate, OneReply, PuppetClock, PuppetSession, fp32, model_config
+
+X = TensorConfig("x", tensors.FP32, (-1,))
+Y = TensorConfig("y", tensors.FP32, (-1,), labels=("zero", "one"))
+Z = TensorConfig("z", tensors.FP32, (-1,))
+
+Function = Callable[[Mapping[str, Array]], Mapping[str, Array]]
+
+
+def doubled_and_negated(inputs: Mapping[str, Array]) -> Mapping[str, Array]:
+    return {"y": inputs["x"] * 2, "z": inputs["x"] * -1}
+
+
+def batching_config(*, instances: int = 1, max_batch_size: int = 8, **batching: Any) -> ModelConfig:
+    """A model of one input and two outputs that takes what is there whenever a lane is idle."""
+    window = WindowBatching(**batching)
+    return model_config([X], [Y, Z], batching=window, instances=instances, max_batch_size=max_batch_size)
+
+
+class Bench:
+    """A version 3 of model 'm'. While `gate` is shut, no run ends."""
+
+    def __init__(self, config: ModelConfig | None = None, function: Function = doubled_and_negated) -> None:
+        self.gate = Gate()
+        self.clock = PuppetClock(now=1000)
+
+        def gated(inputs: Mapping[str, Array]) -> Mapping[str, Array]:
+            self.gate.wait()
+            return function(inputs)
+
+        self.session = PuppetSession([fp32("x", -1, -1)], [fp32("y", -1, -1), fp32("z", -1, -1)], gated)
+        self.version = LoadedVersion(config or batching_config(), 3, self.session, self.clock)
+
+    def submit(self, *rows: Sequence[float], **more: Any) -> tuple[Work | None, OneReply]:
+        """Send a request of these rows."""
+        reply = OneReply()
+        return self.version.submit(request(*rows, **more), reply), reply
+
+    async def keep_busy(self) -> OneReply:
+        """Put a request on the lane that stays there until the gate opens."""
+        _, reply = self.submit([0.0], request_id="busy")
+        await turn()
+        assert self.version.pending == 0
+        return reply
+
+    async def finish(self) -> None:
+        """Open the gate for good, and wait until everything is answered."""
+        self.gate.open(10_000)
+        await self.version.drain()
+        await turn()
+
+
+def request(
+    *rows: Sequence[float], request_id: str = "", outputs: Sequence[RequestedOutput] = (), **more: Any
+) -> InferenceRequest:
+    data = np.array(rows, dtype=np.float32)
+    spec = TensorSpec("x", "FP32", data.shape)
+    return InferenceRequest("m", "", request_id, (spec,), (data.tobytes(),), tuple(outputs), **more)
+
+
+def values(response: InferenceResponse) -> dict[str, list[Any]]:
+    """Outputs by name."""
+    for output in response.outputs:
+        assert output.shape == output.data.shape
+    return {output.name: output.data.tolist() for output in response.outputs}
+
+
+async def turn() -> None:
+    """Let the event loop run what is ready."""
+    for _ in range(3):
+        await asyncio.sleep(0)
+
+
+def run(test: Callable[[], Coroutine[Any, Any, None]]) -> None:
+    """Run on the real loop, because lanes are threads; 30 seconds would mean that an answer never comes."""
+
+    async def main() -> None:
+        async with asyncio.timeout(30):
+            await test()
+
+    asyncio.run(main())

@@ -1,0 +1,141 @@
+"""The data plane's one verb."""
+
+from __future__ import annotations
+
+from server.engine import Engine
+from server.errors import NotFound, NotReady
+from server.models.lifecycle import State
+from server.models.registry import Registry
+from tests.fakes import OneReply
+from tests.unit.loaded import Bench, batching_config, request, run, values
+
+
+def serving(bench: Bench) -> Registry:
+    registry = Registry()
+    registry.set_state("m", 3, State.LOADING)
+    registry.set_ready("m", bench.version)
+    return registry
+
+
+def test_a_request_is_answered_by_its_version() -> None:
+    async def main() -> None:
+        bench = Bench()
+        reply = OneReply()
+        work = Engine(serving(bench)).infer(request([4.0]), reply)
+        assert work
+        await bench.finish()
+        assert values(await reply.response())["y"] == [[8.0]]
+
+    run(main)
+
+
+def test_a_request_for_an_unknown_model_is_answered_at_once() -> None:
+    async def main() -> None:
+        reply = OneReply()
+        assert Engine(Registry()).infer(request([4.0]), reply) is None
+        [error] = reply.answers
+        assert isinstance(error, NotFound)
+
+    run(main)
+
+
+def test_a_request_that_is_refused_is_answered_at_once() -> None:
+    async def main() -> None:
+        bench = Bench()
+        reply = OneReply()
+        assert Engine(serving(bench)).infer(request(), reply) is None
+        assert len(reply.answers) == 1
+        await bench.finish()
+
+    run(main)
+
+
+def test_a_cancelled_request_is_not_answered() -> None:
+    async def main() -> None:
+        bench = Bench()
+        reply = OneReply()
+        work = Engine(serving(bench)).infer(request([4.0]), reply)
+        assert work
+        work.cancel()
+        await bench.finish()
+        assert reply.answers == []
+
+    run(main)
+
+
+def test_an_exiting_server_says_so_and_still_answers() -> None:
+    async def main() -> None:
+        bench = Bench()
+        engine = Engine(serving(bench))
+        before = engine.exiting
+        engine.begin_exit()
+        reply = OneReply()
+        engine.infer(request([4.0]), reply)
+        await bench.finish()
+        assert (before, engine.exiting) == (False, True)
+        assert await reply.response()
+
+    run(main)
+
+
+def test_an_engine_serves_between_its_beginning_and_its_exit() -> None:
+    engine = Engine(Registry())
+    serving_then = [engine.serving]
+    engine.begin_service()
+    serving_then.append(engine.serving)
+    engine.begin_exit()
+    serving_then.append(engine.serving)
+    assert serving_then == [False, True, False]
+
+
+def test_whoever_watches_is_told_that_the_server_serves() -> None:
+    registry = Registry()
+    engine = Engine(registry)
+    seen: list[bool] = []
+    registry.subscribe(lambda: seen.append(engine.serving))
+    engine.begin_service()
+    assert seen == [True]
+
+
+def test_an_exiting_server_does_not_wait_for_company() -> None:
+    async def main() -> None:
+        bench = Bench(batching_config(max_queue_delay_us=60_000_000))
+        bench.gate.open()
+        reply = OneReply()
+        engine = Engine(serving(bench))
+        engine.infer(request([4.0]), reply)
+        engine.begin_exit()
+        assert await reply.response()
+        await bench.finish()
+
+    run(main)
+
+
+def test_whoever_watches_is_told_that_the_server_exits() -> None:
+    registry = Registry()
+    engine = Engine(registry)
+    seen: list[bool] = []
+    registry.subscribe(lambda: seen.append(engine.exiting))
+    engine.begin_exit()
+    assert seen == [True]
+
+
+def test_a_draining_version_takes_no_new_request() -> None:
+    async def main() -> None:
+        bench = Bench()
+        registry = serving(bench)
+        reply, late = OneReply(), OneReply()
+        engine = Engine(registry)
+        engine.infer(request([4.0]), reply)
+        registry.set_state("m", 3, State.DRAINING)
+        assert engine.infer(request([5.0]), late) is None
+        assert [type(answer) for answer in late.answers] == [NotFound]  # without a version, none is left to choose
+        with_version = OneReply()
+        named = request([5.0])
+        named.model_version = "3"
+        engine.infer(named, with_version)
+        assert [type(answer) for answer in with_version.answers] == [NotReady]
+        await bench.finish()
+        assert await reply.response()
+
+    run(main)

@@ -1,0 +1,175 @@
+"""The flags: every one in both its forms, and everything that is wrong with one."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from server.settings import GrpcEngine, LogFormat, ModelControlMode, Settings, parse
+
+REPOSITORY = ("--model-repository", "models")
+TLS = ("--grpc-server-cert", "c.pem", "--grpc-server-key", "k.pem", "--grpc-root-cert", "r.pem")
+
+FLAGS: dict[str, tuple[str, str, object]] = {
+    "--model-repository": ("more", "model_repositories", (Path("models"), Path("more"))),
+    "--model-store": ("more", "model_repositories", (Path("models"), Path("more"))),
+    "--model-control-mode": ("explicit", "model_control_mode", ModelControlMode.EXPLICIT),
+    "--load-model": ("m", "load_models", ("m",)),
+    "--strict-readiness": ("false", "strict_readiness", False),
+    "--disable-auto-complete-config": ("true", "disable_auto_complete_config", True),
+    "--backend-config": ("onnxruntime,default-max-batch-size=16", "default_max_batch_size", 16),
+    "--id": ("name", "server_id", "name"),
+    "--exit-timeout-secs": ("2.5", "exit_timeout_secs", 2.5),
+    "--ports-file": ("ports.json", "ports_file", Path("ports.json")),
+    "--log-verbose": ("2", "log_verbose", 2),
+    "--log-format": ("json", "log_format", LogFormat.JSON),
+    "--log-file": ("log", "log_file", Path("log")),
+    "--allow-grpc": ("false", "allow_grpc", False),
+    "--grpc-address": ("127.0.0.1", "grpc_address", "127.0.0.1"),
+    "--grpc-port": ("0", "grpc_port", 0),
+    "--allow-http": ("false", "allow_http", False),
+    "--http-address": ("::1", "http_address", "::1"),
+    "--http-port": ("65535", "http_port", 65535),
+    "--allow-metrics": ("false", "allow_metrics", False),
+    "--metrics-address": ("127.0.0.2", "metrics_address", "127.0.0.2"),
+    "--metrics-port": ("1", "metrics_port", 1),
+    "--allow-cpu-metrics": ("false", "allow_cpu_metrics", False),
+    "--grpc-engine": ("grpcio", "grpc_engine", GrpcEngine.GRPCIO),
+    "--grpc-max-message-bytes": ("1000", "grpc_max_message_bytes", 1000),
+    "--reuse-grpc-port": ("true", "reuse_grpc_port", True),
+    "--grpc-use-ssl": ("true", "grpc_use_ssl", True),
+    "--grpc-use-ssl-mutual": ("true", "grpc_use_ssl_mutual", True),
+    "--grpc-server-cert": ("x.pem", "grpc_server_cert", Path("x.pem")),
+    "--grpc-server-key": ("x.pem", "grpc_server_key", Path("x.pem")),
+    "--grpc-root-cert": ("x.pem", "grpc_root_cert", Path("x.pem")),
+    "--grpc-keepalive-time": ("5", "grpc_keepalive_time_ms", 5),
+    "--grpc-keepalive-timeout": ("6", "grpc_keepalive_timeout_ms", 6),
+    "--grpc-keepalive-permit-without-calls": ("true", "grpc_keepalive_permit_without_calls", True),
+    "--grpc-http2-min-recv-ping-interval-without-data": (
+        "7",
+        "grpc_http2_min_recv_ping_interval_without_data_ms",
+        7,
+    ),
+    "--grpc-http2-max-ping-strikes": ("0", "grpc_http2_max_ping_strikes", 0),
+    "--grpc-max-connection-age": ("8", "grpc_max_connection_age_ms", 8),
+    "--grpc-max-connection-age-grace": ("9", "grpc_max_connection_age_grace_ms", 9),
+}
+"""Flag → a value other than the default, the setting that it changes, and what it becomes."""
+
+
+def with_context(flag: str, *words: str) -> Settings:
+    """Parse a flag beside those without which it would be refused."""
+    context = [*REPOSITORY, *TLS]
+    if flag == "--load-model":
+        context += ["--model-control-mode", "explicit"]
+    return parse([*context, *words])
+
+
+@pytest.mark.parametrize(("flag", "text", "name", "expected"), [(f, *rest) for f, rest in FLAGS.items()], ids=FLAGS)
+def test_a_flag_takes_its_value_as_the_next_word(flag: str, text: str, name: str, expected: object) -> None:
+    assert getattr(with_context(flag, flag, text), name) == expected
+    assert getattr(with_context(flag), name) != expected
+
+
+@pytest.mark.parametrize(("flag", "text", "name", "expected"), [(f, *rest) for f, rest in FLAGS.items()], ids=FLAGS)
+def test_a_flag_takes_its_value_behind_an_equals_sign(flag: str, text: str, name: str, expected: object) -> None:
+    assert getattr(with_context(flag, f"{flag}={text}"), name) == expected
+
+
+def test_the_help_describes_every_flag_and_no_other(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as caught:
+        parse(["--help"])
+    assert caught.value.code == 0
+    usage = capsys.readouterr().out.split("\n\n")[0]
+    assert set(re.findall(r"--[a-z0-9-]+", usage)) | {"--model-store"} == set(FLAGS)
+
+
+def test_the_defaults_are_tritons() -> None:
+    settings = parse(REPOSITORY)
+    assert (settings.grpc_port, settings.http_port, settings.metrics_port) == (8001, 8000, 8002)
+    assert (settings.strict_readiness, settings.exit_timeout_secs) == (True, 30)
+    assert settings.model_control_mode is ModelControlMode.NONE
+    assert (settings.allow_grpc, settings.allow_http, settings.allow_metrics) == (True, True, True)
+    assert settings.default_max_batch_size == 4
+    assert (settings.grpc_keepalive_time_ms, settings.grpc_keepalive_timeout_ms) == (7_200_000, 20_000)
+
+
+def test_metrics_are_served_where_http_is_unless_told_otherwise() -> None:
+    assert parse([*REPOSITORY, "--http-address=127.0.0.9"]).metrics_address == "127.0.0.9"
+
+
+def test_flags_that_may_be_given_again_add_up() -> None:
+    settings = parse(
+        ["--model-repository=a", "--model-store=b", "--model-control-mode=explicit", "--load-model=x", "--load-model=*"]
+    )
+    assert settings.model_repositories == (Path("a"), Path("b"))
+    assert settings.load_models == ("x", "*")
+
+
+def test_the_last_default_batch_size_counts() -> None:
+    size = "--backend-config=onnxruntime,default-max-batch-size="
+    assert parse([*REPOSITORY, f"{size}8", f"{size}0"]).default_max_batch_size == 0
+
+
+def test_asking_for_a_clients_certificate_means_tls() -> None:
+    assert parse([*REPOSITORY, *TLS, "--grpc-use-ssl-mutual=true"]).grpc_use_ssl
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [("true", True), ("True", True), ("TRUE", True), ("1", True), ("false", False), ("False", False), ("0", False)],
+)
+def test_booleans_are_written_as_triton_takes_them(text: str, expected: bool) -> None:
+    assert parse([*REPOSITORY, "--strict-readiness", text]).strict_readiness is expected
+
+
+WRONG = {
+    "no repository": ([], "the following arguments are required: --model-repository"),
+    "an unknown flag": ([*REPOSITORY, "--speed=11"], "unrecognized arguments: --speed=11"),
+    "a cut flag": ([*REPOSITORY, "--strict=true"], "unrecognized arguments: --strict=true"),
+    "a flag without its value": ([*REPOSITORY, "--grpc-port"], "--grpc-port: expected one argument"),
+    "a boolean without its value": ([*REPOSITORY, "--allow-http"], "--allow-http: expected one argument"),
+    "no boolean": ([*REPOSITORY, "--allow-http=yes"], "--allow-http: must be true or false, not 'yes'"),
+    "no port": ([*REPOSITORY, "--grpc-port=grpc"], "--grpc-port: must be a port number from 0 to 65535, not 'grpc'"),
+    "a port too high": ([*REPOSITORY, "--http-port=65536"], "--http-port: must be a port number"),
+    "a negative port": ([*REPOSITORY, "--metrics-port=-1"], "--metrics-port: must be a port number"),
+    "an odd digit": ([*REPOSITORY, "--http-port=8²"], "--http-port: "),
+    "no size": ([*REPOSITORY, "--grpc-max-message-bytes=0"], "must be a positive integer, not '0'"),
+    "no interval": ([*REPOSITORY, "--grpc-keepalive-time=-5"], "must be an integer of at least 0, not '-5'"),
+    "no time": ([*REPOSITORY, "--exit-timeout-secs=soon"], "must be a number of seconds, not 'soon'"),
+    "a negative time": ([*REPOSITORY, "--exit-timeout-secs=-1"], "must be a number of seconds, not '-1'"),
+    "an endless time": ([*REPOSITORY, "--exit-timeout-secs=inf"], "must be a number of seconds, not 'inf'"),
+    "not a time": ([*REPOSITORY, "--exit-timeout-secs=nan"], "must be a number of seconds, not 'nan'"),
+    "an unknown mode": ([*REPOSITORY, "--model-control-mode=poll"], "--model-control-mode: invalid"),
+    "an unknown log format": ([*REPOSITORY, "--log-format=xml"], "--log-format: invalid"),
+    "an unknown engine": ([*REPOSITORY, "--grpc-engine=warp"], "--grpc-engine: invalid"),
+    "no log level": ([*REPOSITORY, "--log-verbose=much"], "--log-verbose: invalid int value: 'much'"),
+    "a model without explicit mode": ([*REPOSITORY, "--load-model=m"], "needs --model-control-mode=explicit"),
+    "nothing to serve": (
+        [*REPOSITORY, "--allow-grpc=false", "--allow-http=false", "--allow-metrics=false"],
+        "nothing to serve: --allow-grpc, --allow-http and --allow-metrics are all false",
+    ),
+    "TLS without its files": ([*REPOSITORY, "--grpc-use-ssl=true"], "needs --grpc-server-cert and --grpc-server-key"),
+    "mutual TLS without a root": (
+        [*REPOSITORY, *TLS[:4], "--grpc-use-ssl-mutual=true"],
+        "--grpc-use-ssl-mutual needs --grpc-root-cert",
+    ),
+    "another backend": ([*REPOSITORY, "--backend-config=tensorrt,x=1"], "knows onnxruntime,default-max-batch-size=N"),
+    "another setting": ([*REPOSITORY, "--backend-config=onnxruntime,x=1"], "not 'onnxruntime,x=1'"),
+    "no batch size": ([*REPOSITORY, "--backend-config=onnxruntime,default-max-batch-size="], "=N only, not "),
+    "an odd batch size": ([*REPOSITORY, "--backend-config=onnxruntime,default-max-batch-size=²"], "=N only, not "),
+    "a giant batch size": (
+        [*REPOSITORY, "--backend-config=onnxruntime,default-max-batch-size=9999999999"],
+        "=N only, not ",
+    ),
+}
+
+
+@pytest.mark.parametrize(("argv", "message"), WRONG.values(), ids=WRONG)
+def test_a_wrong_flag_says_what_is_wrong(argv: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as caught:
+        parse(argv)
+    assert caught.value.code == 2
+    assert message in capsys.readouterr().err

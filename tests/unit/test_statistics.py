@@ -1,0 +1,112 @@
+"""Counters and histograms of one version."""
+
+from __future__ import annotations
+
+import pytest
+
+from server.errors import FailureReason
+from server.statistics import BATCH_ROWS_BOUNDS, LATENCY_BOUNDS_US, BatchTimes, Duration, Histogram, VersionStatistics
+
+
+@pytest.mark.parametrize(
+    ("value", "bucket"), [(0, 0), (9.9, 0), (10, 0), (10.1, 1), (20, 1), (21, 2), (1e12, 2)], ids=str
+)
+def test_a_value_falls_into_the_first_bucket_whose_bound_it_does_not_exceed(value: float, bucket: int) -> None:
+    histogram = Histogram((10, 20))
+    histogram.observe(value)
+    assert histogram.counts == [int(i == bucket) for i in range(3)]
+
+
+def test_a_histogram_sums_its_values() -> None:
+    histogram = Histogram((10,))
+    histogram.observe(2.5)
+    histogram.observe(4, times=3)
+    assert (histogram.total, histogram.counts) == (14.5, [4, 0])
+
+
+@pytest.mark.parametrize("bounds", [LATENCY_BOUNDS_US, BATCH_ROWS_BOUNDS], ids=["latency", "batch"])
+def test_bounds_rise(bounds: tuple[int, ...]) -> None:
+    assert list(bounds) == sorted(set(bounds))
+
+
+def test_a_duration_counts_and_adds() -> None:
+    duration = Duration()
+    duration.add(5)
+    duration.add(10, times=3)
+    assert duration == Duration(count=4, ns=35)
+
+
+def test_nothing_is_counted_before_the_first_request() -> None:
+    statistics = VersionStatistics()
+    assert (statistics.inference_count, statistics.execution_count, statistics.last_inference_ms) == (0, 0, 0)
+    assert statistics.failures == dict.fromkeys(FailureReason, 0)
+
+
+def test_two_versions_share_no_counter() -> None:
+    first, second = VersionStatistics(), VersionStatistics()
+    first.record_batch(BatchTimes(0, 1, 2, 3), rows=4, requests=2)
+    first.record_success(queue_ns=5, request_ns=6)
+    first.record_failure(FailureReason.OTHER, request_ns=7)
+    assert second == VersionStatistics(
+        request_us=second.request_us,
+        queue_us=second.queue_us,
+        compute_input_us=second.compute_input_us,
+        compute_infer_us=second.compute_infer_us,
+        compute_output_us=second.compute_output_us,
+        batch_rows=second.batch_rows,
+    )
+    assert sum(second.request_us.counts) + sum(second.batch_rows.counts) == 0
+
+
+def test_a_batch_counts_its_rows_once_and_its_phases_for_every_request() -> None:
+    statistics = VersionStatistics()
+    statistics.record_batch(BatchTimes(start=1_000, input_end=3_000, infer_end=10_000, output_end=11_000), 5, 3)
+    assert (statistics.inference_count, statistics.execution_count) == (5, 1)
+    assert statistics.compute_input == Duration(3, 6_000)
+    assert statistics.compute_infer == Duration(3, 21_000)
+    assert statistics.compute_output == Duration(3, 3_000)
+
+
+def test_batches_are_told_apart_by_their_rows() -> None:
+    statistics = VersionStatistics()
+    for start, rows in ((0, 1), (10, 4), (20, 4)):
+        statistics.record_batch(BatchTimes(start, start + 1, start + 3, start + 6), rows, 1)
+    assert set(statistics.batches) == {1, 4}
+    four = statistics.batches[4]
+    assert (four.compute_input, four.compute_infer, four.compute_output) == (
+        Duration(2, 2),
+        Duration(2, 4),
+        Duration(2, 6),
+    )
+
+
+def test_a_batch_is_in_the_histograms() -> None:
+    statistics = VersionStatistics()
+    statistics.record_batch(BatchTimes(0, 40_000, 1_040_000, 1_100_000), rows=3, requests=2)
+    assert (statistics.compute_input_us.counts[0], statistics.compute_input_us.total) == (2, 80)
+    assert statistics.compute_infer_us.counts[LATENCY_BOUNDS_US.index(1_000)] == 2
+    assert statistics.compute_output_us.counts[LATENCY_BOUNDS_US.index(100)] == 2
+    assert (statistics.batch_rows.counts[BATCH_ROWS_BOUNDS.index(4)], statistics.batch_rows.total) == (1, 3)
+
+
+def test_an_answer_counts_its_time_in_the_queue_and_in_all() -> None:
+    statistics = VersionStatistics()
+    statistics.record_success(queue_ns=1_000, request_ns=9_000)
+    statistics.record_success(queue_ns=3_000, request_ns=11_000)
+    assert (statistics.queue, statistics.success) == (Duration(2, 4_000), Duration(2, 20_000))
+    assert (statistics.queue_us.total, statistics.request_us.total) == (4, 20)
+
+
+def test_a_failure_counts_by_its_reason_and_not_as_an_answer() -> None:
+    statistics = VersionStatistics()
+    statistics.record_failure(FailureReason.REJECTED, request_ns=5)
+    statistics.record_failure(FailureReason.REJECTED, request_ns=6)
+    statistics.record_failure(FailureReason.BACKEND, request_ns=7)
+    assert statistics.failures == {
+        FailureReason.REJECTED: 2,
+        FailureReason.CANCELED: 0,
+        FailureReason.BACKEND: 1,
+        FailureReason.OTHER: 0,
+    }
+    assert (statistics.fail, statistics.success) == (Duration(3, 18), Duration())
+    assert sum(statistics.request_us.counts) == 0
