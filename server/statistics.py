@@ -121,10 +121,18 @@ class VersionStatistics:
 
     def record_success(self, queue_ns: int, request_ns: int) -> None:
         """Count one answered request: its time in the queue, and from arrival to answer."""
-        self.queue.add(queue_ns)
-        self.queue_us.observe(queue_ns / 1000)
-        self.success.add(request_ns)
-        self.request_us.observe(request_ns / 1000)
+        # The only code here that runs for every single request, hence written out.
+        queue, success, queue_us, request_us = self.queue, self.success, self.queue_us, self.request_us
+        queue.count += 1
+        queue.ns += queue_ns
+        success.count += 1
+        success.ns += request_ns
+        value = queue_ns / 1000
+        queue_us.counts[bisect_left(queue_us.bounds, value)] += 1
+        queue_us.total += value
+        value = request_ns / 1000
+        request_us.counts[bisect_left(request_us.bounds, value)] += 1
+        request_us.total += value
 
     def record_failure(self, reason: FailureReason, request_ns: int) -> None:
         """Count one request that was accepted or refused for this version and got no result."""

@@ -96,6 +96,10 @@ class LoadedVersion:
         self._plans: dict[tuple[object, object], Plan] = {}
         self._layouts: WeakValueDictionary[tuple[InputLayout, ...], BatchLayout] = WeakValueDictionary()
         self._leases = 0
+        self._version_text = str(version)
+        batching = config.batching
+        self._default_timeout_us = batching.default_timeout_us if batching else 0
+        self._allow_timeout_override = batching is not None and batching.allow_timeout_override
         loop = asyncio.get_running_loop()
         lanes = [
             ThreadLane(f"{config.name}/{version}#{i}", partial(self._execute, Staging()), loop)
@@ -164,12 +168,12 @@ class LoadedVersion:
         return plan
 
     def _deadline(self, request: InferenceRequest, arrived: float) -> float:
-        batching = self.config.batching
         timeout_us = request.timeout_us
-        if batching and batching.default_timeout_us:
-            override = batching.allow_timeout_override and 0 < timeout_us < batching.default_timeout_us
-            timeout_us = timeout_us if override else batching.default_timeout_us
-        return min(request.deadline, arrived + timeout_us / 1e6 if timeout_us else inf)
+        default_us = self._default_timeout_us
+        if default_us:
+            shortened = self._allow_timeout_override and 0 < timeout_us < default_us
+            timeout_us = timeout_us if shortened else default_us
+        return min(request.deadline, arrived + timeout_us / 1e6) if timeout_us else request.deadline
 
     def _execute(self, staging: Staging, batch: Sequence[Work]) -> BatchResult:
         """Run one batch on a lane's thread."""
@@ -190,15 +194,15 @@ class LoadedVersion:
             tensors = [self._output(output, outputs[output.config.name]) for output in work.plan.outputs]
         except Exception as error:  # noqa: BLE001 -- the model's outputs are not what it promised; others may be fine
             return ExecutionFailed(f"model '{self.config.name}' version {self.version} has no such answer: {error}")
-        return InferenceResponse(self.config.name, str(self.version), work.request.request_id, tensors)
+        return InferenceResponse(self.config.name, self._version_text, work.request.request_id, tensors)
 
     def _output(self, output: OutputPlan, array: Array) -> OutputTensor:
         tensor = output.config
-        batched = self.config.max_batch_size > 0
         if output.classification:
-            array = classify(array, output.classification, tensor.labels, batched=batched)
+            array = classify(array, output.classification, tensor.labels, batched=self.config.max_batch_size > 0)
             return OutputTensor(tensor.name, BYTES, array.shape, array)
         if tensor.reshape is not None:
+            batched = self.config.max_batch_size > 0
             array = array.reshape(_client_shape(tensor.dims, tensor.reshape, array.shape, batched))
         return OutputTensor(tensor.name, tensor.datatype, array.shape, array)
 
@@ -209,7 +213,7 @@ class LoadedVersion:
             for work in batch:
                 self._settle(work, error)
             return
-        self.statistics.record_batch(outcome.times, sum(work.rows for work in batch), len(batch))
+        self.statistics.record_batch(outcome.times, sum([work.rows for work in batch]), len(batch))
         for work, answer in zip(batch, outcome.answers, strict=True):
             self._settle(work, answer, started_ns=outcome.times.start)
         self.statistics.last_inference_ms = time.time_ns() // 1_000_000
@@ -259,7 +263,7 @@ def _policy(config: ModelConfig) -> WindowPolicy:
 def _union(plans: Sequence[Plan]) -> tuple[str, ...]:
     """Every output that some request of the batch wants, once."""
     first = plans[0]
-    if all(plan is first for plan in plans):
+    if len(set(plans)) == 1:  # plans compare by identity
         return first.names
     return tuple(dict.fromkeys(name for plan in plans for name in plan.names))
 
