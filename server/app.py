@@ -6,6 +6,7 @@ Start: listen → load → ready. Stop: not ready → take no new calls, answer 
 from __future__ import annotations
 
 import asyncio
+import gc
 import json
 import logging
 import os
@@ -83,6 +84,8 @@ class App:
             else None,
         )
         await self._control.load_all()
+        gc.collect()
+        gc.freeze()  # what is loaded stays: no collection during service need walk over it
         self._engine.begin_service()
         return ports
 

@@ -1,6 +1,6 @@
 """One loaded version of a model: admission in front, a batcher over its lanes, statistics behind.
 
-All methods run on the event loop's thread, except `_execute`, which runs on a lane's.
+All methods run on the event loop's thread, except `_execute`, which may run on a lane's.
 """
 
 from __future__ import annotations
@@ -12,7 +12,6 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from math import inf
 from weakref import WeakValueDictionary
 
 from server.backends.base import Session
@@ -25,6 +24,7 @@ from server.models.config import ModelConfig
 from server.scheduling.assembly import BatchLayout, InputLayout, Staging, scatter
 from server.scheduling.batcher import Batcher
 from server.scheduling.clock import Clock
+from server.scheduling.costs import CostTable
 from server.scheduling.lanes import ThreadLane
 from server.scheduling.policy import WindowPolicy
 from server.scheduling.queue import Ticket
@@ -37,6 +37,10 @@ Reply = Callable[[InferenceResponse | ConvoyError], None]
 """Takes the one answer to a request, on the event loop's thread."""
 
 REMEMBERED_PLANS = 256
+
+TINY_BATCH_SECONDS = 100e-6
+"""A batch that is expected to take less than this is not worth a hand-over to a thread, which takes about half of it
+both ways on an idle machine (docs/performance.md). It holds up the event loop for as long."""
 
 CALLER_GONE = Cancelled("the caller went away")
 
@@ -96,13 +100,14 @@ class LoadedVersion:
         self._plans: dict[tuple[object, object], Plan] = {}
         self._layouts: WeakValueDictionary[tuple[InputLayout, ...], BatchLayout] = WeakValueDictionary()
         self._leases = 0
+        self._costs = CostTable()
         self._version_text = str(version)
         batching = config.batching
         self._default_timeout_us = batching.default_timeout_us if batching else 0
         self._allow_timeout_override = batching is not None and batching.allow_timeout_override
         loop = asyncio.get_running_loop()
         lanes = [
-            ThreadLane(f"{config.name}/{version}#{i}", partial(self._execute, Staging()), loop)
+            ThreadLane(f"{config.name}/{version}#{i}", partial(self._execute, Staging()), loop, self._is_tiny)
             for i in range(config.load.instance_count)
         ]
         self._batcher: Batcher[Work, BatchResult] = Batcher(
@@ -175,8 +180,11 @@ class LoadedVersion:
             timeout_us = timeout_us if shortened else default_us
         return min(request.deadline, arrived + timeout_us / 1e6) if timeout_us else request.deadline
 
+    def _is_tiny(self, batch: Sequence[Work]) -> bool:
+        return self._costs.predict(sum([work.rows for work in batch])) < TINY_BATCH_SECONDS
+
     def _execute(self, staging: Staging, batch: Sequence[Work]) -> BatchResult:
-        """Run one batch on a lane's thread."""
+        """Run one batch, on a lane's thread or, if it is tiny, on the event loop's."""
         start = time.monotonic_ns()
         layout = batch[0].plan.layout
         rows = [work.rows for work in batch]
@@ -213,7 +221,10 @@ class LoadedVersion:
             for work in batch:
                 self._settle(work, error)
             return
-        self.statistics.record_batch(outcome.times, sum([work.rows for work in batch]), len(batch))
+        rows = sum([work.rows for work in batch])
+        times = outcome.times
+        self._costs.observe(rows, (times.output_end - times.start) / 1e9)
+        self.statistics.record_batch(times, rows, len(batch))
         for work, answer in zip(batch, outcome.answers, strict=True):
             self._settle(work, answer, started_ns=outcome.times.start)
         self.statistics.last_inference_ms = time.time_ns() // 1_000_000

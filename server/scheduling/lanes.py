@@ -28,18 +28,36 @@ class Lane(Protocol[T_contra, R_co]):
         ...
 
 
-class ThreadLane(Generic[T, R]):
-    """A lane on a thread of its own: numpy and ONNX Runtime release the interpreter lock while they work."""
+def _never(_: Sequence[Ticket]) -> bool:
+    return False
 
-    def __init__(self, name: str, work: Callable[[Sequence[T]], R], loop: asyncio.AbstractEventLoop) -> None:
+
+class ThreadLane(Generic[T, R]):
+    """A lane on a thread of its own: numpy and ONNX Runtime release the interpreter lock while they work.
+
+    A batch for which `is_tiny` holds runs on the event loop's thread instead: handing it over would take longer than
+    running it.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        work: Callable[[Sequence[T]], R],
+        loop: asyncio.AbstractEventLoop,
+        is_tiny: Callable[[Sequence[T]], bool] = _never,
+    ) -> None:
         self._work = work
         self._loop = loop
+        self._is_tiny = is_tiny
         self._jobs: SimpleQueue[tuple[Sequence[T], Callable[[R | Exception], None]] | None] = SimpleQueue()
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
         self._thread.start()
 
     def submit(self, batch: Sequence[T], done: Callable[[R | Exception], None]) -> None:
-        self._jobs.put((batch, done))
+        if self._is_tiny(batch):
+            self._loop.call_soon(done, self._outcome(batch))
+        else:
+            self._jobs.put((batch, done))
 
     def close(self) -> None:
         self._jobs.put(None)
@@ -47,10 +65,12 @@ class ThreadLane(Generic[T, R]):
     def _run(self) -> None:
         while (job := self._jobs.get()) is not None:
             batch, done = job
-            outcome: R | Exception
-            try:
-                outcome = self._work(batch)
-            except Exception as error:  # noqa: BLE001 -- whatever it is, the callers must hear of it
-                outcome = error
+            outcome = self._outcome(batch)
             self._loop.call_soon_threadsafe(done, outcome)
             del job, batch, done, outcome  # an idle lane must not keep the last batch alive
+
+    def _outcome(self, batch: Sequence[T]) -> R | Exception:
+        try:
+            return self._work(batch)
+        except Exception as error:  # noqa: BLE001 -- whatever it is, the callers must hear of it
+            return error
