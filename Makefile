@@ -61,9 +61,9 @@ load: $(EVERYTHING) ## put 64 Locust users on a fresh server for 60 s: report, C
 	$(announce)
 	$(BIN)/python -m loadtest run $(ARGS)
 
-bench: $(EVERYTHING) ## measure our server and the floor side by side on this machine
+bench: $(EVERYTHING) ## measure engines and floors side by side, under 4 minutes; ARGS=idle, soak, perf-analyzer for more
 	$(announce)
-	@bash tools/system_packages.sh nghttp2-client || true
+	@bash tools/system_packages.sh $(TEST_PACKAGES) || true
 	$(BIN)/python -m loadtest bench $(ARGS)
 
 system-packages: ## get the Debian packages that the tests use: installed for root, else unpacked into .cache/

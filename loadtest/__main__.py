@@ -7,7 +7,8 @@ import signal
 import sys
 from pathlib import Path
 
-from loadtest.bench import Bench, bench
+from loadtest.bench.servers import Plan
+from loadtest.bench.workloads import QUICK, WORKLOADS, bench
 from loadtest.errors import LoadTestError
 from loadtest.payload import parse_shape
 from loadtest.run import LoadTest, run
@@ -22,15 +23,17 @@ def main() -> int:
     try:
         if arguments.command == "bench":
             bench(
-                Bench(
+                Plan(
                     model=arguments.model,
-                    requests=arguments.requests,
-                    rounds=arguments.rounds,
-                    connections=arguments.connections,
-                    streams=arguments.streams,
                     model_repository=arguments.model_repository,
                     out=arguments.out or Path("runs/bench"),
-                )
+                    rounds=arguments.rounds,
+                    requests=arguments.requests,
+                    connections=arguments.connections,
+                    streams=arguments.streams,
+                    idle_connections=arguments.idle_connections,
+                ),
+                arguments.workload or QUICK,
             )
             return 0
         passed = run(
@@ -90,13 +93,20 @@ def _parser() -> argparse.ArgumentParser:
         help="whole shape of one input, batch axis included; else each variable dimension is 1; may be repeated",
     )
 
-    side_by_side = commands.add_parser("bench", parents=[common], help="our server and the floor, side by side")
+    side_by_side = commands.add_parser("bench", parents=[common], help="servers side by side, ratios and tables")
     side_by_side.add_argument(
-        "--requests", type=_positive, default=10_000, help="in each round, per server (%(default)s)"
+        "workload",
+        type=_workload,
+        nargs="*",
+        metavar="WORKLOAD",
+        help=f"of {', '.join(WORKLOADS)} (default: {', '.join(QUICK)})",
     )
     side_by_side.add_argument("--rounds", type=_positive, default=5, help="servers take turns in each (%(default)s)")
-    side_by_side.add_argument("--connections", type=_positive, default=4, help="of the load generator (%(default)s)")
-    side_by_side.add_argument("--streams", type=_positive, default=16, help="in flight per connection (%(default)s)")
+    own = "(default: each workload's own)"
+    side_by_side.add_argument("--requests", type=_positive, help=f"in each round, per server; soak: in all {own}")
+    side_by_side.add_argument("--connections", type=_positive, help=f"of h2load {own}")
+    side_by_side.add_argument("--streams", type=_positive, help=f"in flight per connection of h2load {own}")
+    side_by_side.add_argument("--idle-connections", type=_positive, default=10_000, help="idle: how many (%(default)s)")
     return parser
 
 
@@ -105,6 +115,12 @@ def _positive(text: str) -> int:
     if value < 1:
         raise argparse.ArgumentTypeError(f"{value} is not positive")
     return value
+
+
+def _workload(text: str) -> str:
+    if text not in WORKLOADS:
+        raise argparse.ArgumentTypeError(f"'{text}' is not one of {', '.join(WORKLOADS)}")
+    return text
 
 
 def _shape(text: str) -> str:

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from statistics import linear_regression, median
+
+Figures = Mapping[str, float]
+"""Measured values; each name ends with its unit."""
 
 
 @dataclass(frozen=True)
@@ -43,3 +47,24 @@ def percentile(latencies_ms: Mapping[float, int], share: float) -> float:
         if seen >= wanted:
             return latency
     return float("inf")
+
+
+def medians(rounds: Sequence[Figures]) -> dict[str, float]:
+    """Of each figure; all rounds have the same ones."""
+    return {key: median(figures[key] for figures in rounds) for key in rounds[0]}
+
+
+def spread(rounds: Sequence[Figures]) -> dict[str, tuple[float, float]]:
+    """The smallest and the largest of each figure."""
+    columns = {key: [figures[key] for figures in rounds] for key in rounds[0]}
+    return {key: (min(column), max(column)) for key, column in columns.items()}
+
+
+def ratios(one: Figures, other: Figures) -> dict[str, float]:
+    """One ÷ other, of the figures that both have, where that is defined."""
+    return {key: value / other[key] for key, value in one.items() if other.get(key)}
+
+
+def slope(points: Sequence[tuple[float, float]]) -> float:
+    """Of the line through (x, y) `points` by least squares. There are two at least."""
+    return linear_regression(*zip(*points, strict=True)).slope

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import re
+import resource
 import shutil
 import struct
 import subprocess
@@ -34,6 +35,8 @@ class Volley:
     requests_per_second: float
     p50_ms: float
     p99_ms: float
+    client_cpu_seconds: float
+    """Of h2load itself."""
 
 
 @dataclass(frozen=True)
@@ -64,19 +67,22 @@ class H2load:
         command = [str(self.program), "-n", str(requests), "-c", str(connections), "-m", str(streams), "-t", "1"]
         command += ["-d", str(body), "-H", "content-type: application/grpc", "-H", "te: trailers"]
         command += ["--log-file", str(log), f"http://{address}{INFER}"]
+        cpu_before = _children_cpu_seconds()
         try:
             done = subprocess.run(
                 command, env=self.environment, capture_output=True, text=True, timeout=_SECONDS, check=False
             )
         except subprocess.TimeoutExpired as error:
             raise LoadTestError(f"h2load did not end in {_SECONDS:.0f} s against {address}") from error
+        client_cpu_seconds = _children_cpu_seconds() - cpu_before
         rate, outcome, statuses = (pattern.search(done.stdout) for pattern in (_RATE, _SUCCEEDED, _STATUSES))
         if done.returncode != 0 or rate is None or outcome is None or statuses is None:
             raise LoadTestError(f"h2load ended with {done.returncode} against {address}:\n{done.stdout}{done.stderr}")
         if [*map(int, outcome.groups()), int(statuses[1])] != [requests, 0, 0, requests]:
             raise LoadTestError(f"{address} did not answer all of {requests} requests: {outcome[0]}, {statuses[0]}")
         latencies = _latencies_ms(log)
-        return Volley(requests, float(rate[1]), percentile(latencies, 0.5), percentile(latencies, 0.99))
+        p50_ms, p99_ms = (percentile(latencies, share) for share in (0.5, 0.99))
+        return Volley(requests, float(rate[1]), p50_ms, p99_ms, client_cpu_seconds)
 
 
 def frame(message: bytes) -> bytes:
@@ -87,3 +93,9 @@ def frame(message: bytes) -> bytes:
 def _latencies_ms(log: Path) -> Counter[float]:
     """From h2load's log: start time, HTTP status, and microseconds until the end of the answer, tab-separated."""
     return Counter(int(line.split("\t")[2]) / 1e3 for line in log.read_text().splitlines())
+
+
+def _children_cpu_seconds() -> float:
+    """Of the processes that were started here and have ended."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime

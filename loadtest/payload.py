@@ -21,7 +21,7 @@ Shape = tuple[int, ...]
 _INTEGERS_BELOW = 10
 _BYTES_ELEMENT = 8
 
-_NUMPY = {
+NUMPY_TYPES = {
     "BOOL": "?",
     "UINT8": "u1",
     "UINT16": "<u2",
@@ -35,7 +35,7 @@ _NUMPY = {
     "FP32": "<f4",
     "FP64": "<f8",
 }
-_ITEM_SIZE = {name: np.dtype(code).itemsize for name, code in _NUMPY.items()} | {"BF16": 2}
+_ITEM_SIZE = {name: np.dtype(code).itemsize for name, code in NUMPY_TYPES.items()} | {"BF16": 2}
 
 
 @dataclass(frozen=True)
@@ -120,7 +120,7 @@ def _random_tensor(random: np.random.Generator, datatype: str, elements: int) ->
         return (random.random(elements, dtype=np.float32).view("<u4") >> 16).astype("<u2").tobytes()
     if datatype == "BOOL":
         return random.integers(0, 2, elements).astype(np.bool_).tobytes()
-    code = _NUMPY.get(datatype)
+    code = NUMPY_TYPES.get(datatype)
     if code is None:
         raise LoadTestError(f"datatype '{datatype}' is not one of the protocol's")
     if datatype.startswith("FP"):

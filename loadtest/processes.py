@@ -1,4 +1,4 @@
-"""Servers of our own: started as processes on free ports, watched until ready, stopped by their process id."""
+"""Processes of our own: started, watched until ready and while they run, and stopped by their process id."""
 
 from __future__ import annotations
 
@@ -38,12 +38,33 @@ class Running:
         fields = Path(f"/proc/{self.process.pid}/stat").read_text().rpartition(")")[2].split()
         return (int(fields[11]) + int(fields[12])) / _TICKS_PER_SECOND
 
+    def rss_bytes(self) -> int:
+        """Memory that is resident now."""
+        return self._status_bytes("VmRSS")
 
-def our_server(model_repository: Path) -> list[str]:
-    """The command that serves `model_repository` on free ports of this machine; `running` adds where to write them."""
+    def peak_rss_bytes(self) -> int:
+        """The most memory that was resident so far."""
+        return self._status_bytes("VmHWM")
+
+    def open_files(self) -> int:
+        """Files and sockets."""
+        return len(os.listdir(f"/proc/{self.process.pid}/fd"))
+
+    def _status_bytes(self, key: str) -> int:
+        lines = Path(f"/proc/{self.process.pid}/status").read_text().splitlines()
+        (kib,) = (line.split()[1] for line in lines if line.startswith(f"{key}:"))
+        return int(kib) * 1024
+
+
+def our_server(model_repository: Path, engine: str = "auto") -> list[str]:
+    """The command that serves `model_repository` on free ports of this machine; `running` adds where to write them.
+
+    `engine` is the one that serves gRPC.
+    """
     addresses = ["--grpc-address=127.0.0.1", "--http-address=127.0.0.1", "--metrics-address=127.0.0.1"]
     ports = ["--grpc-port=0", "--http-port=0", "--metrics-port=0"]
-    return [sys.executable, "-m", "server", f"--model-repository={model_repository}", *addresses, *ports]
+    what = [f"--model-repository={model_repository}", f"--grpc-engine={engine}"]
+    return [sys.executable, "-m", "server", *what, *addresses, *ports]
 
 
 @contextmanager

@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import json
-import os
 import signal
 from pathlib import Path
 
 import grpc
+
+from loadtest.ready import say_ready
 
 
 async def serve(answer: bytes, ports_file: Path) -> None:
@@ -30,9 +30,7 @@ async def serve(answer: bytes, ports_file: Path) -> None:
     await server.start()
     stop = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
-    written = ports_file.with_suffix(".part")
-    written.write_text(json.dumps({"grpc": port}))
-    os.replace(written, ports_file)
+    say_ready(ports_file, grpc=port)
     await stop.wait()
     await server.stop(grace=1.0)
 

@@ -8,12 +8,13 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from loadtest.bench.comparison import take_turns
 from loadtest.errors import LoadTestError, WrongAnswerError
-from loadtest.figures import Counts, percentile
+from loadtest.figures import Counts, percentile, slope
 from loadtest.payload import Workload, make_workload, parse_shape
 from loadtest.verdict import Limits, Outcome, judge
 from proto import grpc_service_pb2 as pb
@@ -67,18 +68,78 @@ def test_a_model_that_is_not_there_is_exit_code_2_and_a_sentence(shared_server: 
     assert "Traceback" not in done.stdout
 
 
-def test_the_benchmark_measures_us_and_the_floor(tmp_path: Path) -> None:
+def benchmark(tmp_path: Path, *arguments: str) -> dict[str, Any]:
+    """The report of a benchmark with those arguments."""
     if not (shutil.which("h2load") or (REPOSITORY / ".cache/debian/usr/bin/h2load").exists()):
         pytest.skip("h2load is missing; as root: apt-get install nghttp2-client")
-    done = loadtest("bench", "--requests", "500", "--rounds", "1", "--out", tmp_path)
-
+    done = loadtest("bench", *arguments, "--out", tmp_path)
     assert done.returncode == 0, done.stdout
-    report = json.loads((tmp_path / "bench.json").read_text())
-    assert set(report["medians"]) == {"convoy", "bare grpc.aio"}
-    for figures in report["medians"].values():
-        assert 0 < figures["p50_ms"] <= figures["p99_ms"]
-        assert figures["requests_per_second"] > 0
-        assert figures["cpu_us_per_request"] > 0
+    return json.loads((tmp_path / "bench.json").read_text())
+
+
+def test_the_quick_benchmark_measures_both_engines_and_the_floors(tmp_path: Path) -> None:
+    report = benchmark(tmp_path, "--requests", "500", "--rounds", "1")
+
+    assert set(report) == {"machine", "small", "single", "large"}
+    for name, floor in (("small", "bare grpc.aio"), ("single", "bare grpc.aio"), ("large", "bare socket")):
+        section = report[name]
+        assert list(section["medians"]) == ["nghttp2", "grpcio", floor]
+        assert list(section["ratios"]) == ["nghttp2 / grpcio", f"nghttp2 / {floor}"]
+        for server, figures in section["medians"].items():
+            assert figures["requests_per_second"] > 0
+            assert figures["cpu_us_per_request"] > 0
+            if server != "bare socket":
+                assert 0 < figures["p50_ms"] <= figures["p99_ms"]
+        rates = [section["medians"][server]["requests_per_second"] for server in ("nghttp2", "grpcio")]
+        assert section["ratios"]["nghttp2 / grpcio"]["requests_per_second"] == pytest.approx(rates[0] / rates[1])
+    assert report["small"]["medians"]["grpcio"]["onnxruntime_cpu_us_per_row"] > 0
+    assert report["single"]["medians"]["nghttp2"]["average_batch"] == 1
+    assert report["large"]["message_bytes"] > 602_112
+
+
+def test_idle_connections_are_held_and_weighed_and_a_soak_is_sampled(tmp_path: Path) -> None:
+    report = benchmark(
+        tmp_path, *("idle", "soak"), *("--requests", "500", "--rounds", "1", "--idle-connections", "300")
+    )
+
+    assert set(report) == {"machine", "idle", "soak"}
+    idle, soak = report["idle"], report["soak"]
+    assert set(idle["medians"]) == {"with the crowd", "without"}
+    assert idle["idle_connections"] == 300
+    assert idle["rss_with_crowd_bytes"] > idle["rss_before_bytes"] > 0
+    assert len(soak["samples_requests_rss_bytes"]) == 21
+    assert soak["samples_requests_rss_bytes"][-1][0] == 500
+    assert all(rss_bytes > 0 for _, rss_bytes in soak["samples_requests_rss_bytes"])
+
+
+def test_a_benchmark_that_does_not_exist_is_refused_by_name() -> None:
+    done = loadtest("bench", "no_such_workload")
+
+    assert done.returncode == 2
+    assert "no_such_workload" in done.stdout
+    assert "Traceback" not in done.stdout
+
+
+def test_a_comparison_shows_medians_spread_and_ratios() -> None:
+    turns = {
+        "ours": iter([{"cpu_us_per_request": 50.0, "batch": 4.0}, {"cpu_us_per_request": 60.0, "batch": 8.0}]),
+        "other": iter([{"cpu_us_per_request": 400.0}, {"cpu_us_per_request": 480.0}]),
+    }
+    seen = take_turns({name: turn.__next__ for name, turn in turns.items()}, 2, (("ours", "other"),))
+
+    assert seen.medians == {"ours": {"cpu_us_per_request": 55.0, "batch": 6.0}, "other": {"cpu_us_per_request": 440.0}}
+    assert seen.ratios == {"ours / other": {"cpu_us_per_request": 0.125}}
+    assert [line.split() for line in seen.table().splitlines()] == [
+        ["ours", "other", "ours", "/", "other"],
+        ["cpu", "us/request", "55.00", "(50.00–60.00)", "440.0", "(400.0–480.0)", "0.125"],
+        ["batch", "6.000", "(4.000–8.000)"],
+    ]
+
+
+def test_a_slope_is_that_of_the_line_with_the_least_squares() -> None:
+    assert slope([(0, 7), (10, 7), (20, 7)]) == 0
+    assert slope([(0, 1), (1, 3), (2, 5)]) == pytest.approx(2)
+    assert slope([(0, 0), (1, 2), (2, 1)]) == pytest.approx(0.5)
 
 
 def metadata(*, inputs: dict[str, tuple[str, list[int]]]) -> pb.ModelMetadataResponse:

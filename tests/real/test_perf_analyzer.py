@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from loadtest import perf_analyzer
+from loadtest.perf_analyzer import PerfAnalyzer, UnavailableError
 from loadtest.target import Target
-from tests.real import perf_analyzer
-from tests.real.perf_analyzer import PerfAnalyzer, UnavailableError
 
 if TYPE_CHECKING:
     from tests.real.conftest import RunningServer

@@ -132,6 +132,16 @@ class Connection:
         return self._http2.pings
 
     @property
+    def answer_frames(self) -> int:
+        """Frames of answers sent, modulo 2³²."""
+        return self._http2.answer_frames
+
+    @property
+    def unread(self) -> bool:
+        """Whether there are streams without a call: answers that the peer makes no room for, or half a header block."""
+        return self._http2.open_streams > len(self._calls)
+
+    @property
     def unfinished(self) -> bool:
         """Whether the peer has begun something that it should end: a request to send, or an answer to read."""
         return self._http2.open_streams > len(self._calls) - len(self._arriving)
@@ -216,9 +226,9 @@ class Connection:
         self._http2.ping()
         self.mark_dirty()
 
-    def refuse(self, error_code: int) -> None:
-        """Close with an error."""
-        self._http2.goaway(final=True, error_code=error_code)
+    def refuse(self, error_code: int, debug: bytes = b"") -> None:
+        """Close with an error, and a word for the peer's log."""
+        self._http2.goaway(final=True, error_code=error_code, debug=debug)
         self.mark_dirty()
 
     # --- what calls use ---

@@ -179,6 +179,9 @@ async def _feed(requests: AsyncIterator[bytes], method: StreamMethod, call: _Str
         async for message in requests:
             receiver.message(message)
             await call.room.wait()
+        # grpcio ends the requests of a caller that has left as those of one that will send no more. It is told of the
+        # departure at the same time, so that by the end of another read this task has been cancelled.
+        await call.read_again()
         receiver.half_closed()
     except Exception:
         if call.ended:
@@ -318,6 +321,10 @@ class _StreamCall(_CallBase):
         self.room.set()
         self._outgoing: asyncio.Queue[_Answer | None] = asyncio.Queue()
         self._unsent_bytes = 0
+
+    async def read_again(self) -> None:
+        """Wait for the end of the requests, after the end of the requests."""
+        await self._context.read()
 
     async def next_answer(self) -> _Answer | None:
         """The next message to send; None at the end. The one before it has been sent."""

@@ -110,6 +110,11 @@ class Http2Context:
         self.output = ffi.new("char[]", OUTPUT_BYTES)
         self.output_view = ffi.buffer(self.output)
 
+    @property
+    def held_bytes(self) -> int:
+        """Bytes of requests that have not arrived whole, and of answers that have not been sent, of all connections."""
+        return int(lib.h2_shared_bytes(self.handle))
+
 
 class Http2Connection:
     """One peer."""
@@ -232,9 +237,9 @@ class Http2Connection:
     def ping(self) -> None:
         lib.h2_ping(self._handle)
 
-    def goaway(self, *, final: bool, error_code: int = NO_ERROR) -> None:
-        """Announce the end; once final, new streams are refused."""
-        lib.h2_goaway(self._handle, final, error_code)
+    def goaway(self, *, final: bool, error_code: int = NO_ERROR, debug: bytes = b"") -> None:
+        """Announce the end, with a word for the peer's log; once final, new streams are refused."""
+        lib.h2_goaway(self._handle, final, error_code, debug, len(debug))
 
     @property
     def alive(self) -> bool:
@@ -245,6 +250,11 @@ class Http2Connection:
     def pings(self) -> int:
         """PING frames that the peer has sent."""
         return int(lib.h2_pings(self._handle))
+
+    @property
+    def answer_frames(self) -> int:
+        """Frames with headers or data that were sent, modulo 2³²."""
+        return int(lib.h2_answer_frames(self._handle))
 
     @property
     def open_streams(self) -> int:

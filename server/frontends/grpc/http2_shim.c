@@ -69,7 +69,7 @@ struct h2_connection {
     const uint8_t *unsent;
     size_t unsent_length;
     uint64_t held;        /* bytes of unread bodies and of unsent answers */
-    uint32_t pings, open_streams, idle_frames;
+    uint32_t pings, answer_frames, open_streams, idle_frames;
 };
 
 /* --- memory ----------------------------------------------------------------------------------------------------- */
@@ -354,10 +354,13 @@ static int on_close(nghttp2_session *session, int32_t id, uint32_t error_code, v
     return failed ? NGHTTP2_ERR_CALLBACK_FAILURE : 0;
 }
 
-/* An answer is complete. Where the peer is not, it may stop: nobody will read the rest (RFC 9113, 8.1). */
+/* Where an answer is complete and the peer is not, it may stop: nobody will read the rest (RFC 9113, 8.1). */
 static int on_sent(nghttp2_session *session, const nghttp2_frame *frame, void *user_data) {
-    if (frame->hd.type != NGHTTP2_HEADERS || !(frame->hd.flags & NGHTTP2_FLAG_END_STREAM)) return 0;
-    stream *s = find(user_data, frame->hd.stream_id);
+    h2_connection *c = user_data;
+    if (frame->hd.type != NGHTTP2_HEADERS) return 0;
+    c->answer_frames++;
+    if (!(frame->hd.flags & NGHTTP2_FLAG_END_STREAM)) return 0;
+    stream *s = find(c, frame->hd.stream_id);
     if (!s || s->ended) return 0;
     return nghttp2_submit_rst_stream(session, NGHTTP2_FLAG_NONE, s->id, NGHTTP2_NO_ERROR);
 }
@@ -378,7 +381,10 @@ static ssize_t read_answer(nghttp2_session *session, int32_t id, uint8_t *buffer
     if (taken) memcpy(buffer, s->out.data + s->out_sent, taken);
     s->out_sent += taken;
     let_go(c, taken);
-    if (taken) c->idle_frames = 0;
+    if (taken) {
+        c->answer_frames++;
+        c->idle_frames = 0;
+    }
     if (s->out_sent == s->out.length) {
         release(&s->out);
         s->out_sent = 0;
@@ -500,9 +506,9 @@ long h2_receive(h2_connection *c, const uint8_t *data, size_t length) {
     if (c->open_head) { /* its first headers came in an earlier call */
         c->open_head->head_offset = 0;
         result = append(&x->heads, c->partial_head.data, c->partial_head.length) ? NGHTTP2_ERR_NOMEM : 0;
-        release(&c->partial_head);
         if (result) goto broken;
     }
+    if (c->partial_head.data) release(&c->partial_head); /* also of a stream that has closed since */
     result = (long)nghttp2_session_mem_recv(c->session, data, length);
     if (settle_waiting(c)) result = NGHTTP2_ERR_NOMEM;
     if (c->open_head && x->heads.length > c->open_head->head_offset) {
@@ -639,10 +645,11 @@ long h2_send(h2_connection *c, char *output, size_t capacity) {
 
 int h2_ping(h2_connection *c) { return nghttp2_submit_ping(c->session, NGHTTP2_FLAG_NONE, NULL); }
 
-int h2_goaway(h2_connection *c, int final, uint32_t error_code) {
+int h2_goaway(h2_connection *c, int final, uint32_t error_code, const char *debug, size_t debug_length) {
     if (!final) return nghttp2_submit_shutdown_notice(c->session);
     int32_t last = nghttp2_session_get_last_proc_stream_id(c->session);
-    return nghttp2_submit_goaway(c->session, NGHTTP2_FLAG_NONE, last, error_code, NULL, 0);
+    return nghttp2_submit_goaway(c->session, NGHTTP2_FLAG_NONE, last, error_code, (const uint8_t *)debug,
+                                 debug_length);
 }
 
 int h2_alive(h2_connection *c) {
@@ -650,8 +657,10 @@ int h2_alive(h2_connection *c) {
 }
 
 uint32_t h2_pings(h2_connection *c) { return c->pings; }
+uint32_t h2_answer_frames(h2_connection *c) { return c->answer_frames; }
 uint32_t h2_open_streams(h2_connection *c) { return c->open_streams; }
 uint64_t h2_held_bytes(h2_connection *c) { return c->held; }
+uint64_t h2_shared_bytes(h2_context *x) { return x->held; }
 
 int64_t h2_unsent_bytes(h2_connection *c, int32_t id) {
     stream *s = find(c, id);

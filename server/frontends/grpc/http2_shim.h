@@ -96,16 +96,18 @@ int h2_reset(h2_connection *, int32_t stream_id, uint32_t error_code);
 long h2_send(h2_connection *, char *output, size_t capacity);
 
 int h2_ping(h2_connection *);
-/* Announce the end: new streams are still taken (0), or refused from now on (1). */
-int h2_goaway(h2_connection *, int final, uint32_t error_code);
+/* Announce the end: new streams are still taken (0), or refused from now on (1), with a word for the peer's log. */
+int h2_goaway(h2_connection *, int final, uint32_t error_code, const char *debug, size_t debug_length);
 
 /* Whether the protocol still has anything to do on this connection. */
 int h2_alive(h2_connection *);
-/* PING frames received, and streams open now. */
+/* PING frames received, frames sent that carry headers or data, and streams open now. */
 uint32_t h2_pings(h2_connection *);
+uint32_t h2_answer_frames(h2_connection *);
 uint32_t h2_open_streams(h2_connection *);
 /* Bytes of unread bodies and unsent answers, and bytes of one stream's answer that wait for the peer to make room. */
 uint64_t h2_held_bytes(h2_connection *);
+uint64_t h2_shared_bytes(h2_context *); /* the former of all connections */
 int64_t h2_unsent_bytes(h2_connection *, int32_t stream_id);
 
 void h2_free(void *body);

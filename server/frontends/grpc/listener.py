@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from collections.abc import Callable, Iterator
 from heapq import heapify, heappop, heappush
 from itertools import count
 from math import inf
@@ -27,6 +28,8 @@ HANDSHAKE_BYTES = 24 + 9
 
 GOAWAY_SECONDS = 0.1
 """Between the first word of the end and the last, so that requests on their way still come in (RFC 9113, 6.8)."""
+TOO_MANY_PINGS = b"too_many_pings"
+"""What gRPC clients look for in a GOAWAY, to ping less often from then on (gRFC A8)."""
 PROGRESS_BYTES = 16 << 10
 """A peer that takes this much of its answers within a request timeout is slow, but not stuck."""
 
@@ -141,8 +144,9 @@ class _Socket(asyncio.BufferedProtocol):
     """One peer: its transport, its connection, and what it has to do by when."""
 
     __slots__ = (
-        "_asked_at", "_due", "_engine", "_gone", "_guard", "_old_since", "_opened", "_paused_since", "_pings_seen",
-        "_received_before", "_sent_before", "_stuck_since", "connection", "transport",
+        "_answers_seen", "_asked_at", "_due", "_engine", "_gone", "_guard", "_heard_at", "_old_since", "_opened",
+        "_paused_since", "_pings_seen", "_received_before", "_refusing", "_sent_when_stuck", "_stuck_since",
+        "connection", "transport",
     )  # fmt: skip
 
     transport: asyncio.Transport
@@ -160,12 +164,16 @@ class _Socket(asyncio.BufferedProtocol):
         self._due = inf
         self._gone = False
         self._pings_seen = 0
-        self._received_before = 0
-        self._sent_before = 0
-        self._asked_at = 0.0  # when it was asked whether it lives; 0 while it was not
-        self._stuck_since = 0.0  # since when it has left something unfinished without progress; 0 while it has not
-        self._paused_since = 0.0  # since when its socket takes nothing; 0 while it does
-        self._old_since = 0.0  # when it was told to leave for its age; 0 while it was not
+        self._answers_seen = 0
+        self._heard_at = self._opened  # when its silence was last looked at
+        self._received_before = 0  # how much had come by then
+        self._sent_when_stuck = 0
+        self._refusing = False  # new streams, for its age
+        # Since when something lasts; 0.0 while it does not.
+        self._asked_at = 0.0  # it was asked whether it lives
+        self._stuck_since = 0.0  # it has left something unfinished
+        self._paused_since = 0.0  # its socket takes nothing
+        self._old_since = 0.0  # it was told to leave for its age
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = cast("asyncio.Transport", transport)
@@ -177,7 +185,7 @@ class _Socket(asyncio.BufferedProtocol):
             self.transport.close()
             return
         self.connection.mark_dirty()
-        self._look_again(self._opened + self._engine.options.handshake_timeout)
+        self._look_again(min(when for when, _ in self._deadlines()))
 
     def get_buffer(self, sizehint: int) -> memoryview:
         return self._engine.dispatcher.context.input_view
@@ -193,12 +201,10 @@ class _Socket(asyncio.BufferedProtocol):
             return
         if connection.pings != self._pings_seen:
             self._on_pings()
-        if connection.unfinished:
-            if not self._stuck_since:
-                self._stuck_since = time.monotonic()
-                self._look_again(self._stuck_since + self._engine.options.request_timeout)
-        else:
+        if not connection.unfinished:
             self._stuck_since = 0.0
+        elif not self._stuck_since:
+            self._set_stuck(time.monotonic())
 
     def eof_received(self) -> bool:
         return False
@@ -220,76 +226,93 @@ class _Socket(asyncio.BufferedProtocol):
         self.connection.set_writable(True)
 
     def check(self, now: float) -> None:
-        """See to what is due. Called by the agenda, possibly for a time that does not matter any more."""
+        """Do what is due. Called by the agenda, possibly for a time that does not matter any more."""
         if self._gone or now < self._due:
             return
+        for when, act in tuple(self._deadlines()):
+            if when <= now and not self.transport.is_closing():
+                act(now)
         self._due = inf
-        options = self._engine.options
-        if self.connection.bytes_received < HANDSHAKE_BYTES and now >= self._opened + options.handshake_timeout:
-            self._cut_off("it connected and did not say what HTTP/2 begins with")
-        elif self._paused_since and now >= self._paused_since + options.request_timeout:
-            self._cut_off("its socket takes no more of its answers")
-        elif self._asked_at and now >= self._asked_at + options.keepalive_timeout and not self._was_heard():
-            self._cut_off("it did not answer a keepalive ping")
-        elif now >= self._opened + options.max_connection_age:
-            self._age(now)
-        else:
-            self._see_to_stuck(now)
-            self._see_to_silence(now)
+        if not self.transport.is_closing():
+            self._look_again(min(when for when, _ in self._deadlines()))
 
-    def _see_to_stuck(self, now: float) -> None:
-        timeout = self._engine.options.request_timeout
-        if not self._stuck_since or now < self._stuck_since + timeout:
-            if self._stuck_since:
-                self._look_again(self._stuck_since + timeout)
-            return
-        self.connection.fail_late_requests(now - timeout)
-        if self.connection.unfinished and self.connection.bytes_sent - self._sent_before < PROGRESS_BYTES:
+    def _deadlines(self) -> Iterator[tuple[float, Callable[[float], None]]]:
+        """What will have to be done when, as things stand."""
+        options = self._engine.options
+        if self.connection.bytes_received < HANDSHAKE_BYTES:
+            yield self._opened + options.handshake_timeout, self._on_no_handshake
+        if self._paused_since:
+            yield self._paused_since + options.request_timeout, self._on_no_reading
+        if self._stuck_since:
+            yield self._stuck_since + options.request_timeout, self._on_stuck
+        if self._asked_at:
+            yield self._asked_at + options.keepalive_timeout, self._on_no_pong
+        else:
+            yield self._heard_at + options.keepalive_time, self._on_silence
+        if not self._old_since:
+            yield self._opened + options.max_connection_age, self._on_age
+        else:
+            if not self._refusing:
+                yield self._old_since + GOAWAY_SECONDS, self._on_last_word
+            yield self._old_since + options.max_connection_age_grace, self._on_grace_over
+
+    def _on_no_handshake(self, _: float) -> None:
+        self._cut_off("it connected and did not say what HTTP/2 begins with")
+
+    def _on_no_reading(self, _: float) -> None:
+        self._cut_off("its socket takes no more of its answers")
+
+    def _on_stuck(self, now: float) -> None:
+        self.connection.fail_late_requests(now - self._engine.options.request_timeout)
+        self.connection.flush()  # what remains unread now is the peer's doing
+        sent = self.connection.bytes_sent - self._sent_when_stuck
+        if self.connection.unread and sent < PROGRESS_BYTES:
             self.connection.refuse(http2.ENHANCE_YOUR_CALM)
             self._cut_off("it left a request or an answer unfinished")
             return
-        self._sent_before = self.connection.bytes_sent
-        self._stuck_since = now if self.connection.unfinished else 0.0
-        if self._stuck_since:
-            self._look_again(now + timeout)
+        self._set_stuck(now if self.connection.unfinished else 0.0)
 
-    def _see_to_silence(self, now: float) -> None:
-        """Ask a silent peer whether it lives, and look again when it should have spoken."""
-        options = self._engine.options
-        self._look_again(self._opened + options.max_connection_age)
-        if self._was_heard():
-            self._received_before = self.connection.bytes_received
-            self._asked_at = 0.0
-            self._look_again(now + options.keepalive_time)
-        elif not self._asked_at and (self.connection.open_calls or options.keepalive_permit_without_calls):
+    def _on_silence(self, now: float) -> None:
+        """Ask a peer that has said nothing since the last look whether it lives."""
+        heard = self.connection.bytes_received != self._received_before
+        self._received_before = self.connection.bytes_received
+        self._heard_at = now
+        if not heard and (self.connection.open_calls or self._engine.options.keepalive_permit_without_calls):
             self._asked_at = now
             self.connection.ping()
-            self._look_again(now + options.keepalive_timeout)
-        else:
-            self._look_again(now + options.keepalive_time)
 
-    def _was_heard(self) -> bool:
-        return self.connection.bytes_received != self._received_before
+    def _on_no_pong(self, now: float) -> None:
+        self._asked_at = 0.0
+        self._heard_at = now
+        if self.connection.bytes_received == self._received_before:
+            self._cut_off("it did not answer a keepalive ping")
 
-    def _age(self, now: float) -> None:
-        if not self._old_since:
-            self._old_since = now
-            self.connection.drain(final=False)
-            self._look_again(now + GOAWAY_SECONDS)
-        elif now < self._old_since + self._engine.options.max_connection_age_grace:
-            self.connection.drain(final=True)
-            self._look_again(self._old_since + self._engine.options.max_connection_age_grace)
-        else:
-            self._cut_off("its calls outlasted the connection's age")
+    def _on_age(self, now: float) -> None:
+        self._old_since = now
+        self.connection.drain(final=False)
+
+    def _on_last_word(self, _: float) -> None:
+        self._refusing = True
+        self.connection.drain(final=True)
+
+    def _on_grace_over(self, _: float) -> None:
+        self._cut_off("its calls outlasted the connection's age")
 
     def _on_pings(self) -> None:
         self._pings_seen = self.connection.pings
-        if self.connection.bytes_sent != self._sent_before and self.connection.open_calls:
+        answer_frames = self.connection.answer_frames
+        if answer_frames != self._answers_seen:
+            self._answers_seen = answer_frames
             self._guard.data_sent()
         if not self._guard.allow(time.monotonic(), open_calls=self.connection.open_calls):
-            self.connection.refuse(http2.ENHANCE_YOUR_CALM)
-            self.connection.flush()
+            self.connection.refuse(http2.ENHANCE_YOUR_CALM, TOO_MANY_PINGS)
             self._cut_off("it pings too often")
+
+    def _set_stuck(self, since: float) -> None:
+        self._stuck_since = since
+        self._sent_when_stuck = self.connection.bytes_sent
+        if since:
+            self._look_again(since + self._engine.options.request_timeout)
 
     def _cut_off(self, reason: str) -> None:
         log.debug("a peer is cut off: %s", reason)

@@ -16,7 +16,9 @@ import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 
-_REPOSITORY = Path(__file__).parents[2]
+from loadtest.errors import LoadTestError
+
+_REPOSITORY = Path(__file__).parents[1]
 _CACHE = _REPOSITORY / ".cache" / "perf_analyzer"
 _UNPACKED_DEBIAN = _REPOSITORY / ".cache" / "debian"
 # Distribution, and the member of its wheel that is wanted.
@@ -27,7 +29,7 @@ _WANTED = {
 _DOWNLOAD_SECONDS = 300
 
 
-class UnavailableError(Exception):
+class UnavailableError(LoadTestError):
     """perf_analyzer cannot be had on this machine; the message says why."""
 
 
@@ -51,17 +53,21 @@ class PerfAnalyzer:
 
     def run(self, *flags: str, csv_file: Path, seconds: float) -> Report:
         """Runs it with `flags`. It must end with exit code 0 within `seconds`, having measured one point."""
-        done = subprocess.run(
-            [str(self.program), *flags, "-f", str(csv_file)],
-            env=self.environment,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            timeout=seconds,
-            check=False,
-        )
-        assert done.returncode == 0, done.stdout
+        try:
+            done = subprocess.run(
+                [str(self.program), *flags, "-f", str(csv_file)],
+                env=self.environment,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                text=True,
+                timeout=seconds,
+                check=False,
+            )
+        except subprocess.TimeoutExpired as error:
+            raise LoadTestError(f"perf_analyzer did not end in {seconds:.0f} s") from error
+        if done.returncode != 0:
+            raise LoadTestError(f"perf_analyzer ended with {done.returncode}:\n{done.stdout}")
         with csv_file.open(newline="") as file:
             (row,) = csv.DictReader(file)
         return Report(row, done.stdout)

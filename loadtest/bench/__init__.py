@@ -1,0 +1,11 @@
+"""Servers side by side on this machine, the same load on each: `python -m loadtest bench`.
+
+All servers of a workload run all the time and take turns: round after round, one volley each, so that a machine that
+grows slower harms all alike. What counts is the median of the rounds, and above all the ratios: absolute figures are
+this machine's. Before that, one request to each server is checked in full; after each volley, what a server of ours has
+counted must be what was sent.
+
+`workloads` lists the workloads; each is a function from a `Plan` to its section of bench.json: `unary` (small
+requests), `large`, `idle` (connections), `soak` (memory), `analyzer` (perf_analyzer). They stand on `servers` (what is
+started and fired at) and `comparison` (turns, medians, ratios, the table).
+"""
