@@ -98,7 +98,7 @@ def export_run(folder: Path, repository: Path, name: str | None, version: int | 
         today=datetime.now(UTC).date(),
     )
     target = write_version(
-        repository, name, version, graph, config(name, shape, len(data_set.labels)), data_set.labels, text
+        repository, name, version, graph, config(name, shape, len(data_set.labels), recipe.threads), data_set.labels, text
     )
     print(f"{target / 'model.onnx'}: {len(graph) / 1000:.0f} kB")
     return target
@@ -165,8 +165,11 @@ def run_onnx(graph: bytes, images: NDArray[np.float32]) -> NDArray[np.float32]:
     return np.asarray(session.run([OUTPUT], {INPUT: images})[0], dtype=np.float32)
 
 
-def config(name: str, shape: Sequence[int], classes: int) -> str:
-    """config.pbtxt. Empty `dynamic_batching` is natural batching: a batch goes when an instance is idle."""
+def config(name: str, shape: Sequence[int], classes: int, threads: int) -> str:
+    """config.pbtxt. Empty `dynamic_batching` is natural batching: a batch goes when an instance is idle.
+
+    `threads` is how many the network is worth: what trains best on one is served best on one, and leaves the others free.
+    """
     return f"""\
 name: "{name}"
 platform: "onnxruntime_onnx"
@@ -187,6 +190,10 @@ output [
   }}
 ]
 dynamic_batching {{ }}
+parameters {{
+  key: "intra_op_thread_count"
+  value {{ string_value: "{threads}" }}
+}}
 """
 
 
