@@ -20,11 +20,11 @@ announce = @sed -n 's/^$@:.*\#\# /== make $@: /p' $(firstword $(MAKEFILE_LIST))
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help serve install-dev test check format proto train load bench system-packages clean
+.PHONY: help serve install-dev test check format proto train fuzz sanitize load bench system-packages clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
-	@echo '  ARGS="..." is passed on to the command of serve, test, train, load and bench; PYTHON=... picks the interpreter.'
+	@echo '  ARGS="..." is passed on to the command of serve, test, fuzz, sanitize, train, load and bench; PYTHON=... picks the interpreter.'
 
 serve: $(SERVING) ## install what serving needs (no torch) and serve model_repository/ on ports 8001, 8000 and 8002
 	$(announce)
@@ -48,6 +48,14 @@ format: $(EVERYTHING) ## put the source into the one format, and fix what ruff c
 	$(announce)
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+fuzz: $(EVERYTHING) ## fuzz the gRPC engine with atheris: 60 s a target, or ARGS=--seconds=600
+	$(announce)
+	$(BIN)/python -m tests.fuzz $(ARGS)
+
+sanitize: $(EVERYTHING) ## play seeds and mutations into the HTTP/2 shim under ASan and UBSan, or ARGS=--runs=5000000
+	$(announce)
+	$(BIN)/python -m tests.fuzz.sanitize $(ARGS)
 
 proto: $(EVERYTHING) ## generate the Python of proto/*.proto
 	$(announce)

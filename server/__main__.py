@@ -20,11 +20,12 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     import uvloop
 
-    from server import app
+    from server import app, malloc
     from server.errors import LoadFailed
 
     try:
         logs.configure(flags)
+        malloc.keep_freed_memory()
         uvloop.run(app.serve(flags))
     except (OSError, LoadFailed) as error:
         logging.getLogger(__name__).debug("start failed", exc_info=True)

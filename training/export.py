@@ -97,9 +97,8 @@ def export_run(folder: Path, repository: Path, name: str | None, version: int | 
         parity=f"{parity}; {TOLERANCE:.0e} is allowed",
         today=datetime.now(UTC).date(),
     )
-    target = write_version(
-        repository, name, version, graph, config(name, shape, len(data_set.labels), recipe.threads), data_set.labels, text
-    )
+    settings = config(name, shape, len(data_set.labels), recipe.threads)
+    target = write_version(repository, name, version, graph, settings, data_set.labels, text)
     print(f"{target / 'model.onnx'}: {len(graph) / 1000:.0f} kB")
     return target
 
@@ -168,7 +167,7 @@ def run_onnx(graph: bytes, images: NDArray[np.float32]) -> NDArray[np.float32]:
 def config(name: str, shape: Sequence[int], classes: int, threads: int) -> str:
     """config.pbtxt. Empty `dynamic_batching` is natural batching: a batch goes when an instance is idle.
 
-    `threads` is how many the network is worth: what trains best on one is served best on one, and leaves the others free.
+    `threads` is how many the network is worth: what trains best on one is served best on one.
     """
     return f"""\
 name: "{name}"

@@ -21,6 +21,7 @@ from loadtest.figures import Figures
 from loadtest.processes import Running, running
 
 SINK = "bare socket"
+LARGE_FRAMES = "nghttp2, large frames"
 _MODEL = "picture_corner"
 _PICTURE = (3, 224, 224)
 _MAX_BATCH = 8
@@ -29,6 +30,7 @@ _MIB = 1 << 20
 _CONFIG = f"""platform: "onnxruntime_onnx"
 max_batch_size: {_MAX_BATCH}
 dynamic_batching {{ }}
+parameters {{ key: "intra_op_thread_count" value {{ string_value: "1" }} }}
 """
 
 
@@ -48,9 +50,10 @@ def large(plan: Plan) -> dict[str, object]:
         turns = {
             NGHTTP2: partial(_fire, shot, nghttp2, message_bytes),
             GRPCIO: partial(_fire, shot, grpcio, message_bytes),
-            SINK: partial(_feed, sink, shot.body, load, message_bytes),
+            LARGE_FRAMES: partial(_feed_counted, nghttp2, shot.body, load, message_bytes),
+            SINK: partial(_feed_sink, sink, shot.body, load, message_bytes),
         }
-        comparison = take_turns(turns, plan.rounds, ((NGHTTP2, GRPCIO), (NGHTTP2, SINK)))
+        comparison = take_turns(turns, plan.rounds, ((NGHTTP2, GRPCIO), (LARGE_FRAMES, SINK)))
     print(comparison.table())
     return {"load": asdict(load), "message_bytes": message_bytes, **comparison.as_json()}
 
@@ -87,23 +90,40 @@ def _fire(shot: Shot, ours: Ours, message_bytes: int) -> Figures:
     return {"mib_per_second": figures["requests_per_second"] * message_bytes / _MIB, **figures}
 
 
-def _feed(sink: Running, message: Path, load: Load, message_bytes: int) -> Figures:
-    """One volley at the bare socket. Its source measures itself, so that the start of Python does not count."""
-    command = [sys.executable, "-m", "loadtest.floors.socket_source", "--port", str(sink.ports["socket"])]
-    command += ["--message", str(message), "--messages", str(load.requests)]
+def _feed_counted(ours: Ours, message: Path, load: Load, message_bytes: int) -> Figures:
+    """One volley of requests in frames as large as the server allows. It must have counted them exactly."""
+    before = ours.target.counts(ours.model)
+    figures = _feed(ours.server, ours.server.ports["grpc"], "http2_source", "--requests", message, load, message_bytes)
+    counted = ours.target.counts(ours.model).since(before)
+    if (counted.successes, counted.failures) != (load.requests, 0):
+        raise LoadTestError(f"{load.requests} requests sent, but {ours.server.address} counted {counted}")
+    return {**figures, "average_batch": counted.average_batch}
+
+
+def _feed_sink(sink: Running, message: Path, load: Load, message_bytes: int) -> Figures:
+    """One volley at the bare socket."""
+    return _feed(sink, sink.ports["socket"], "socket_source", "--messages", message, load, message_bytes)
+
+
+def _feed(
+    server: Running, port: int, source: str, count_flag: str, message: Path, load: Load, message_bytes: int
+) -> Figures:
+    """One volley. The source measures itself, so that the start of Python does not count."""
+    command = [sys.executable, "-m", f"loadtest.floors.{source}", "--port", str(port)]
+    command += ["--message", str(message), count_flag, str(load.requests)]
     command += ["--connections", str(load.connections), "--in-flight", str(load.streams)]
-    cpu_before = sink.cpu_seconds()
+    cpu_before = server.cpu_seconds()
     done = subprocess.run(
         command, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=_SOURCE_SECONDS, check=False
     )
     if done.returncode != 0:
-        raise LoadTestError(f"the socket source ended with {done.returncode}:\n{done.stderr[-2000:]}")
-    cpu_seconds = sink.cpu_seconds() - cpu_before
-    source = json.loads(done.stdout)
+        raise LoadTestError(f"{source} ended with {done.returncode}:\n{done.stderr[-2000:]}")
+    cpu_seconds = server.cpu_seconds() - cpu_before
+    measured = json.loads(done.stdout)
     return {
-        "mib_per_second": load.requests * message_bytes / source["seconds"] / _MIB,
-        "requests_per_second": load.requests / source["seconds"],
+        "mib_per_second": load.requests * message_bytes / measured["seconds"] / _MIB,
+        "requests_per_second": load.requests / measured["seconds"],
         "cpu_us_per_request": cpu_seconds / load.requests * 1e6,
-        "cores_used": cpu_seconds / source["seconds"],
-        "client_cpu_us_per_request": source["cpu_seconds"] / load.requests * 1e6,
+        "cores_used": cpu_seconds / measured["seconds"],
+        "client_cpu_us_per_request": measured["cpu_seconds"] / load.requests * 1e6,
     }

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-PATIENCE_SECONDS = 8
+PATIENCE_SECONDS = 30
 """How long a test waits for what must happen."""
 GRACE_SECONDS = 10.0
 

@@ -43,10 +43,13 @@ class RawPeer:
         return next(frame for frame in self.frames() if frame.kind == kind)
 
     def frames(self) -> Iterator[Frame]:
-        """What comes, to the end of the connection."""
+        """What comes, to the end of the connection. Pings are answered."""
         while head := self._read(9):
             payload = self._read(int.from_bytes(head[:3], "big"))
-            yield Frame(head[3], head[4], int.from_bytes(head[5:9], "big"), payload)
+            frame = Frame(head[3], head[4], int.from_bytes(head[5:9], "big"), payload)
+            if frame.kind == PING and not frame.flags & ACK:
+                self.send(frame._replace(flags=ACK))
+            yield frame
 
     def close(self) -> None:
         self._socket.close()

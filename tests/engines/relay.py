@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 
 from tests.engines.hosting import Host
 
@@ -58,7 +59,7 @@ class Relay:
         self.bytes_to_client += count
 
 
-async def _pump(source: asyncio.StreamReader, sink: asyncio.StreamWriter, count) -> None:
+async def _pump(source: asyncio.StreamReader, sink: asyncio.StreamWriter, count: Callable[[int], None]) -> None:
     try:
         while data := await source.read(1 << 16):
             count(len(data))

@@ -35,7 +35,7 @@ MESSAGES = [
     "ünïcödé ☃ and 😈",
     "\r\n\ttabs and lines\x00\x7f",
     " spaces at both ends ",
-    "long " * 500,
+    "long " * 400,
 ]
 INITIAL = {"opening": "first, second", "opening-bin": b"\x00\xff,\x01"}
 TRAILING = {"closing": "last = 1; x", "closing-bin": bytes(range(256))}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Iterator
 
 import grpc
 
@@ -89,7 +90,7 @@ def test_a_caller_that_does_not_read_is_not_read_from_and_loses_nothing(serve: S
     channel, other = connect(server), connect(server)
     sent = threading.Event()
 
-    def messages():
+    def messages() -> Iterator[bytes]:
         for index in range(count):
             yield bytes([index % 251])
         sent.set()

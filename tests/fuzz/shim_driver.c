@@ -24,6 +24,7 @@ static void *mean_realloc(void *old, size_t size) { return out_of_memory() ? NUL
 #define malloc mean_malloc
 #define calloc mean_calloc
 #define realloc mean_realloc
+#define DIRECT_BYTES 16
 #include "http2_shim.c"
 #undef malloc
 #undef calloc
@@ -140,12 +141,17 @@ static void play(const uint8_t *data, size_t size) {
     for (size_t at = 0; c && at < size;) {
         size_t length = style == 0 ? size : style == 1 ? 1 + dice(12) : 1 + dice(3000);
         if (length > size - at) length = size - at;
-        uint8_t *input = malloc(length); /* as long as the bytes, and no longer */
-        if (!input) break;
-        memcpy(input, data + at, length);
-        long result = h2_receive(c, input, length);
-        look(c, &p, input, length, result < 0);
-        memset(input, 0xEE, length);
+        uint8_t *input = NULL, *where = NULL;
+        size_t ahead = dice(4) ? h2_read_ahead(c, &where) : 0;
+        if (ahead) {
+            if (length > ahead) length = ahead;
+        } else if (!(where = input = malloc(length))) { /* as long as the bytes, and no longer */
+            break;
+        }
+        memcpy(where, data + at, length);
+        long result = h2_receive(c, where, length);
+        look(c, &p, input, input ? length : 0, result < 0);
+        if (input) memset(input, 0xEE, length);
         free(input);
         at += length;
         check(h2_held_bytes(c) <= limits.max_held_bytes && context->held <= limits.max_shared_bytes);

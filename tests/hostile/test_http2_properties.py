@@ -143,10 +143,11 @@ def test_a_reader_that_never_quite_catches_up_costs_no_memory_for_what_it_has_re
     server = Server()
     line = server.connect()
     line.receive(hello((frames.INITIAL_WINDOW_SIZE, 3000)) + frames.headers(1, call_headers(PARROT)))
+    message = frames.data(1, frames.message(bytes(3995)))
+    line.receive(message)
     before = psutil.Process().memory_info().rss
     for _ in range(10_000):  # 40 MB
-        room = frames.window_update(0, 4000) + frames.window_update(1, 4000)
-        line.receive(frames.data(1, frames.message(bytes(3995))) + room)
+        line.receive(message + frames.window_update(0, 4000) + frames.window_update(1, 4000))
         assert {frame.type for frame in line.frames()} <= {frames.HEADERS, frames.DATA, *CONTROL}
         line.sent = b""
     assert 0 < server.dispatcher.context.held_bytes <= 4000

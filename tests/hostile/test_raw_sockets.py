@@ -31,7 +31,7 @@ BROKEN_CONNECTIONS = {
     "an HTTP/1.1 request": (b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n", frames.PROTOCOL_ERROR),
     "a TLS client hello": (b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + bytes(506), frames.PROTOCOL_ERROR),
     "no SETTINGS after the preface": (frames.PREFACE + frames.ping(), frames.PROTOCOL_ERROR),
-    "an oversized frame": (hello() + frames.frame(frames.DATA, 0, 1, bytes(100), length=0xFFFFFF), frames.FRAME_SIZE_ERROR),
+    "an oversized frame": (hello() + frames.frame(frames.DATA, 0, 1, length=0xFFFFFF), frames.FRAME_SIZE_ERROR),
     "a PING of seven bytes": (hello() + frames.ping(b"1234567"), frames.FRAME_SIZE_ERROR),
     "half a SETTINGS entry": (hello() + frames.frame(frames.SETTINGS, 0, 0, bytes(7)), frames.FRAME_SIZE_ERROR),
     "SETTINGS on a stream": (hello() + frames.frame(frames.SETTINGS, 0, 1, b""), frames.PROTOCOL_ERROR),
@@ -58,7 +58,7 @@ BROKEN_CONNECTIONS = {
         hello() + OPEN + frames.frame(frames.DATA, frames.PADDED, 1, b"\xff12"), frames.PROTOCOL_ERROR,
     ),
     "a header block that does not unpack": (
-        hello() + frames.frame(frames.HEADERS, frames.END_HEADERS, 1, b"\xff\xff\xff\xff\xff\xff"), frames.COMPRESSION_ERROR,
+        hello() + frames.frame(frames.HEADERS, frames.END_HEADERS, 1, b"\xff" * 6), frames.COMPRESSION_ERROR,
     ),
     "another frame inside a header block": (
         hello() + frames.frame(frames.HEADERS, 0, 1, b"") + frames.ping(), frames.PROTOCOL_ERROR,
@@ -70,7 +70,8 @@ BROKEN_CONNECTIONS = {
     "a flood of PING": (hello() + frames.ping() * 30_000, frames.ENHANCE_YOUR_CALM),
     "a flood of SETTINGS": (hello() + frames.settings() * 30_000, frames.ENHANCE_YOUR_CALM),
     "a flood of settings in one frame": (
-        hello() + frames.settings(*[(frames.INITIAL_WINDOW_SIZE, size) for size in range(1000)]), frames.ENHANCE_YOUR_CALM,
+        hello() + frames.settings(*[(frames.INITIAL_WINDOW_SIZE, size) for size in range(1000)]),
+        frames.ENHANCE_YOUR_CALM,
     ),
     "a flood of empty DATA": (hello() + OPEN + frames.data(1, b"") * 30_000, frames.ENHANCE_YOUR_CALM),
     "a flood of WINDOW_UPDATE": (hello() + frames.window_update(0, 1) * 30_000, frames.ENHANCE_YOUR_CALM),
@@ -98,7 +99,7 @@ BROKEN_STREAMS = {
     "a NUL in a header": (frames.headers(1, [*HEAD, (b"nul", b"a\0b")], end=True), frames.PROTOCOL_ERROR),
     "a newline in a header": (frames.headers(1, [*HEAD, (b"split", b"a\r\nb: c")], end=True), frames.PROTOCOL_ERROR),
     "a connection header": (frames.headers(1, [*HEAD, (b"connection", b"close")], end=True), frames.PROTOCOL_ERROR),
-    "a broken path": (frames.headers(1, [*without(b":path"), (b":path", b"\xff\xfe")], end=True), frames.PROTOCOL_ERROR),
+    "a broken path": (frames.headers(1, [(b":path", b"\xff"), *without(b":path")], end=True), frames.PROTOCOL_ERROR),
     "a late pseudo-header": (frames.headers(1, [*without(b":path"), HEAD[2]], end=True), frames.PROTOCOL_ERROR),
     "a pseudo-header twice": (frames.headers(1, [HEAD[0], *HEAD], end=True), frames.PROTOCOL_ERROR),
     "an unknown pseudo-header": (frames.headers(1, [(b":what", b"x"), *HEAD], end=True), frames.PROTOCOL_ERROR),
@@ -139,14 +140,14 @@ REFUSED_CALLS = {
         frames.continued(1, [LARGE_BLOCK[at : at + 5000] for at in range(0, len(LARGE_BLOCK), 5000)], end=True),
         RESOURCE_EXHAUSTED,
     ),
-    "many small headers over the limit": (frames.headers(1, [*HEAD, *[(b"a", b"")] * 600], end=True), RESOURCE_EXHAUSTED),
+    "too many small headers": (frames.headers(1, [*HEAD, *[(b"a", b"")] * 600], end=True), RESOURCE_EXHAUSTED),
     "a message shorter than it says": (OPEN + frames.data(1, frames.message(b"", length=9), end=True), INTERNAL),
-    "a message longer than it says": (OPEN + frames.data(1, frames.message(b"12345", length=2), end=True), UNIMPLEMENTED),
+    "more than one message": (OPEN + frames.data(1, frames.message(b"12345", length=2), end=True), UNIMPLEMENTED),
     "half a length": (OPEN + frames.data(1, b"\0\0\0", end=True), INTERNAL),
     "no message": (frames.headers(1, HEAD, end=True), UNIMPLEMENTED),
-    "a message of 4 GiB": (OPEN + frames.data(1, frames.message(b"", length=0xFFFFFFFF), end=True), RESOURCE_EXHAUSTED),
+    "a message of 4 GiB": (OPEN + frames.data(1, b"\0\xff\xff\xff\xff", end=True), RESOURCE_EXHAUSTED),
     "an unknown flag": (OPEN + frames.data(1, frames.message(b"", compressed=7), end=True), INTERNAL),
-    "compression that was not announced": (OPEN + frames.data(1, frames.message(b"x", compressed=1), end=True), INTERNAL),
+    "unannounced compression": (OPEN + frames.data(1, frames.message(b"x", compressed=1), end=True), INTERNAL),
     "a broken timeout": (frames.call(1, LIVE, b"", (b"grpc-timeout", b"1 week")), INTERNAL),
 }  # fmt: skip
 
@@ -224,6 +225,17 @@ def test_a_message_in_frames_of_one_byte_is_read(victim: AttackedServer):
     peer.send(frames.headers(3, call_headers(path)))
     peer.send(b"".join(frames.data(3, bytes([byte])) for byte in padding) + frames.data(3, b"", end=True))
     assert peer.status(3) != INTERNAL
+
+
+def test_an_error_that_quotes_a_huge_name_still_gets_through(victim: AttackedServer):
+    name = b"n" * 500_000
+    field = b"\x0a" + b"\xa0\xc2\x1e" + name
+    peer = victim.peer()
+    peer.send(hello() + frames.headers(1, call_headers("/inference.GRPCInferenceService/ModelMetadata")))
+    body = frames.message(field)
+    peer.send(b"".join(frames.data(1, body[at : at + 16384]) for at in range(0, len(body), 16384)))
+    peer.send(frames.data(1, b"", end=True))
+    assert peer.status(1) != OK
 
 
 def test_unknown_frames_and_flags_are_ignored(victim: AttackedServer):

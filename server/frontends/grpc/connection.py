@@ -146,12 +146,17 @@ class Connection:
         """Whether the peer has begun something that it should end: a request to send, or an answer to read."""
         return self._http2.open_streams > len(self._calls) - len(self._arriving)
 
+    def read_buffer(self) -> memoryview:
+        """Where the bytes of the next `receive` should be read to."""
+        return self._http2.read_buffer()
+
     def receive(self, length: int) -> None:
         """Take bytes that were read into the context's input. Raises `Http2Error`."""
         self.bytes_received += length
         for event in self._http2.receive(length):
             self._on_event(event)
-        self.mark_dirty()
+        if self._http2.due or self._stalled:
+            self.mark_dirty()
 
     def fail_late_requests(self, started_before: float) -> None:
         """End the calls whose request has been on its way since before that time."""

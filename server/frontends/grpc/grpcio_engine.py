@@ -4,26 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable
 from math import inf
-from typing import Any, NamedTuple
+from typing import Any
 
 import grpc
 
-from server.frontends.calls import MethodTable, Receiver, StatusCode, StreamMethod, UnaryMethod
+from server.frontends.calls import MethodTable, StreamMethod, UnaryMethod
+from server.frontends.grpc.grpcio_calls import Context, Failed, StreamCall, UnaryCall
 from server.frontends.grpc.options import GrpcOptions
 from server.frontends.tls import TlsFiles
 
 log = logging.getLogger(__name__)
 
-UNSENT_STREAM_BYTES = 1 << 20
-"""A streaming caller that leaves this much of its answers unread is not read from until it catches up."""
-
 _GRPC_CODES = {code.value[0]: code for code in grpc.StatusCode}
-_INTERNAL_MESSAGE = "the server failed while it handled this call; its log has the details"
-
-Context = Any  # grpc.aio.ServicerContext; grpcio ships no type information
 
 
 class GrpcioEngine:
@@ -129,7 +123,7 @@ def _handler(method: UnaryMethod | StreamMethod, streams: _OpenStreams) -> Any:
 
 def _unary(method: UnaryMethod) -> Callable[[bytes, Context], Awaitable[bytes]]:
     async def serve(message: bytes, context: Context) -> bytes:
-        call = _UnaryCall(context)
+        call = UnaryCall(context)
         try:
             method.handle(call, message)
         except Exception:
@@ -138,7 +132,7 @@ def _unary(method: UnaryMethod) -> Callable[[bytes, Context], Awaitable[bytes]]:
         try:
             answer = await call.answer
             await call.opened()
-        except _Failed as failure:
+        except Failed as failure:
             await call.opened()
             await context.abort(_GRPC_CODES[failure.status], failure.message)
         except asyncio.CancelledError:
@@ -153,7 +147,7 @@ def _unary(method: UnaryMethod) -> Callable[[bytes, Context], Awaitable[bytes]]:
 
 def _stream(method: StreamMethod, streams: _OpenStreams) -> Callable[[AsyncIterator[bytes], Context], Awaitable[None]]:
     async def serve(requests: AsyncIterator[bytes], context: Context) -> None:
-        call = _StreamCall(context)
+        call = StreamCall(context)
         reader = asyncio.create_task(_feed(requests, method, call, streams))
         try:
             while (answer := await call.next_answer()) is not None:
@@ -172,17 +166,18 @@ def _stream(method: StreamMethod, streams: _OpenStreams) -> Callable[[AsyncItera
     return serve
 
 
-async def _feed(requests: AsyncIterator[bytes], method: StreamMethod, call: _StreamCall, streams: _OpenStreams) -> None:
+async def _feed(requests: AsyncIterator[bytes], method: StreamMethod, call: StreamCall, streams: _OpenStreams) -> None:
     try:
         receiver = call.receiver = method.open(call)
         streams.add(call)
         async for message in requests:
+            if call.ended:
+                return
             receiver.message(message)
             await call.room.wait()
-        # grpcio ends the requests of a caller that has left as those of one that will send no more. It is told of the
-        # departure at the same time, so that by the end of another read this task has been cancelled.
-        await call.read_again()
-        receiver.half_closed()
+        await call.hear_of_departure()
+        if not call.ended:
+            receiver.half_closed()
     except Exception:
         if call.ended:
             return  # grpcio ends the reader of a call that has failed with an error of its own
@@ -194,15 +189,15 @@ class _OpenStreams:
     """The streaming calls that have begun, so that they can be asked to end."""
 
     def __init__(self) -> None:
-        self._calls: set[_StreamCall] = set()
+        self._calls: set[StreamCall] = set()
         self._draining = False
 
-    def add(self, call: _StreamCall) -> None:
+    def add(self, call: StreamCall) -> None:
         self._calls.add(call)
         if self._draining:
             call.drain()
 
-    def discard(self, call: _StreamCall) -> None:
+    def discard(self, call: StreamCall) -> None:
         self._calls.discard(call)
 
     def drain(self) -> None:
@@ -210,191 +205,3 @@ class _OpenStreams:
         self._draining = True
         for call in tuple(self._calls):
             call.drain()
-
-
-class _Failed(Exception):
-    def __init__(self, status: StatusCode, message: str) -> None:
-        super().__init__(message)
-        self.status = status
-        self.message = message
-
-
-class _CallBase:
-    """What both kinds of call share: the caller's deadline, metadata and departure, and the answer's metadata."""
-
-    def __init__(self, context: Context) -> None:
-        self._context = context
-        remaining = context.time_remaining()
-        self.deadline = inf if remaining is None else time.monotonic() + remaining
-        self.on_cancel: Callable[[], None] | None = None
-        self._opening: asyncio.Task[None] | None = None
-
-    @property
-    def metadata(self) -> Mapping[str, str | bytes]:
-        return _joined(self._context.invocation_metadata())
-
-    def send_initial_metadata(self, metadata: Mapping[str, str | bytes]) -> None:
-        if self._opening is None:
-            self._opening = asyncio.create_task(self._context.send_initial_metadata(tuple(metadata.items())))
-
-    def set_trailing_metadata(self, metadata: Mapping[str, str | bytes]) -> None:
-        self._context.set_trailing_metadata(tuple(metadata.items()))
-
-    async def opened(self) -> None:
-        """Wait until initial metadata is on its way: grpcio sends it twice if asked meanwhile."""
-        if self._opening is not None:
-            await self._opening
-
-    def _tell_method(self) -> None:
-        on_cancel, self.on_cancel = self.on_cancel, None
-        if on_cancel is None:
-            return
-        try:
-            on_cancel()
-        except Exception:
-            log.exception("a method raised when it was told that its call is over")
-
-
-class _UnaryCall(_CallBase):
-    """`frontends.calls.Call` for one answer."""
-
-    def __init__(self, context: Context) -> None:
-        super().__init__(context)
-        self.answer: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
-        self._compressed = False
-
-    def compress_messages(self, wanted: bool) -> None:
-        if self._opening is None:
-            self._compressed = wanted
-            self._context.set_compression(grpc.Compression.Gzip if wanted else grpc.Compression.NoCompression)
-
-    async def opened(self) -> None:
-        if self._compressed and self._opening is None:
-            self.send_initial_metadata({})  # grpcio forgets the compression where it opens the answer itself
-        await super().opened()
-
-    def reply(self, message: bytes) -> None:
-        if not self.answer.done():
-            self.answer.set_result(message)
-
-    def fail(self, status: StatusCode, message: str) -> None:
-        if not self.answer.done():
-            self.answer.set_exception(_Failed(status, message))
-
-    def cancel(self) -> None:
-        """End the call since the method has broken, and tell it so."""
-        if not self.answer.done():
-            self.fail(StatusCode.INTERNAL, _INTERNAL_MESSAGE)
-            self._tell_method()
-
-    def abandoned(self) -> None:
-        """The caller has gone."""
-        if not self.answer.done() or self.answer.cancelled():
-            self._tell_method()
-
-    def send(self, message: bytes) -> None:
-        raise TypeError("a unary call is answered with reply")
-
-    def finish(self) -> None:
-        raise TypeError("a unary call is answered with reply")
-
-
-class _Answer(NamedTuple):
-    message: bytes
-    compressed: bool
-
-
-class _StreamCall(_CallBase):
-    """`frontends.calls.Call` for a stream of answers."""
-
-    def __init__(self, context: Context) -> None:
-        super().__init__(context)
-        self.receiver: Receiver | None = None
-        self.failure: _Failed | None = None
-        self.ended = False
-        self.compressing = False
-        """Whether messages are compressed unless said otherwise."""
-        self._compress_next = False
-        self._begun = False
-        self.room = asyncio.Event()
-        """Set while the caller keeps up with its answers."""
-        self.room.set()
-        self._outgoing: asyncio.Queue[_Answer | None] = asyncio.Queue()
-        self._unsent_bytes = 0
-
-    async def read_again(self) -> None:
-        """Wait for the end of the requests, after the end of the requests."""
-        await self._context.read()
-
-    async def next_answer(self) -> _Answer | None:
-        """The next message to send; None at the end. The one before it has been sent."""
-        answer = await self._outgoing.get()
-        if answer is not None:
-            self._unsent_bytes -= len(answer.message)
-            if self._unsent_bytes <= UNSENT_STREAM_BYTES:
-                self.room.set()
-        return answer
-
-    def compress_messages(self, wanted: bool) -> None:
-        if wanted and not self.compressing and not self._begun and self._opening is None:
-            self.compressing = True
-            self._context.set_compression(grpc.Compression.Gzip)
-        self._compress_next = wanted
-
-    def reply(self, message: bytes) -> None:
-        self.send(message)
-        self.finish()
-
-    def send(self, message: bytes) -> None:
-        if not self.ended:
-            self._begun = True
-            self._outgoing.put_nowait(_Answer(message, self._compress_next))
-            self._unsent_bytes += len(message)
-            if self._unsent_bytes > UNSENT_STREAM_BYTES:
-                self.room.clear()
-
-    def drain(self) -> None:
-        """The server is about to stop."""
-        if self.ended or self.receiver is None:
-            return
-        try:
-            self.receiver.drain()
-        except Exception:
-            log.exception("a streaming method raised")
-            self.cancel()
-
-    def finish(self) -> None:
-        if not self.ended:
-            self.ended = True
-            self._outgoing.put_nowait(None)
-
-    def fail(self, status: StatusCode, message: str) -> None:
-        if not self.ended:
-            self.failure = _Failed(status, message)
-            self.finish()
-
-    def cancel(self) -> None:
-        """End the call since the method has broken, and tell it so."""
-        if not self.ended:
-            self.fail(StatusCode.INTERNAL, _INTERNAL_MESSAGE)
-            self._tell_method()
-
-    def abandoned(self) -> None:
-        """The caller has gone."""
-        if not self.ended:
-            self.ended = True
-            self._tell_method()
-
-
-def _joined(pairs: Iterable[tuple[str, str | bytes]]) -> dict[str, str | bytes]:
-    """Metadata as a mapping: repeated values are joined by a comma, as HTTP does."""
-    metadata: dict[str, str | bytes] = {}
-    for key, value in pairs:
-        earlier = metadata.get(key)
-        if isinstance(earlier, bytes) and isinstance(value, bytes):
-            metadata[key] = earlier + b"," + value
-        elif isinstance(earlier, str) and isinstance(value, str):
-            metadata[key] = f"{earlier},{value}"
-        else:
-            metadata[key] = value
-    return metadata

@@ -30,6 +30,8 @@ assert _EVENT.size == ffi.sizeof("h2_event")
 _LENGTHS = Struct("=II")
 
 INPUT_BYTES = 256 << 10
+SHORT_INPUT_BYTES = 16 << 10
+"""Read at first from a peer whose frames are large, since what is read here is copied."""
 OUTPUT_BYTES = 256 << 10
 ADOPTED_BYTES = 64 << 10
 """A body of this size on the heap is used where it lies; a smaller one costs less to copy than to look after."""
@@ -107,6 +109,8 @@ class Http2Context:
         self.input_view = memoryview(self._input)
         """Where sockets read into: the next `Http2Connection.receive` takes its bytes from here."""
         self.input_pointer = ffi.from_buffer("uint8_t[]", self._input)
+        self.short_input_view = self.input_view[:SHORT_INPUT_BYTES]
+        self.where = ffi.new("uint8_t **")
         self.output = ffi.new("char[]", OUTPUT_BYTES)
         self.output_view = ffi.buffer(self.output)
 
@@ -119,10 +123,12 @@ class Http2Context:
 class Http2Connection:
     """One peer."""
 
-    __slots__ = ("_context", "_handle")
+    __slots__ = ("_ahead", "_context", "_handle", "_sends_large_frames")
 
     def __init__(self, context: Http2Context, limits: Limits) -> None:
         self._context = context
+        self._ahead: Any = None  # where in a body the bytes of the next `receive` are
+        self._sends_large_frames = False
         handle = lib.h2_connection_new(
             context.handle,
             ffi.new(
@@ -150,10 +156,27 @@ class Http2Connection:
         if handle is not None:
             ffi.release(handle)
 
-    def receive(self, length: int) -> list[Event]:
-        """Take the first `length` bytes of the context's input. Raises `Http2Error`."""
+    def read_buffer(self) -> memoryview:
+        """Where the peer's next bytes should be read to: the context's input, or the very body that they belong to.
+
+        The next call on this connection must be `receive`.
+        """
         context = self._context
-        count = lib.h2_receive(self._handle, context.input_pointer, length)
+        room = lib.h2_read_ahead(self._handle, context.where)
+        if room:
+            self._ahead = context.where[0]
+            self._sends_large_frames = True
+            return memoryview(ffi.buffer(self._ahead, room))
+        if self._sends_large_frames:
+            self._sends_large_frames = False
+            return context.short_input_view  # the next frame's head; the rest of it is read to where it belongs
+        return context.input_view
+
+    def receive(self, length: int) -> list[Event]:
+        """Take `length` bytes from where `read_buffer` said, or from the context's input. Raises `Http2Error`."""
+        context = self._context
+        ahead, self._ahead = self._ahead, None
+        count = lib.h2_receive(self._handle, ahead or context.input_pointer, length)
         if count < 0:
             self._release_bodies()
             raise Http2Error(ffi.string(lib.h2_error_text(count)).decode())
@@ -240,6 +263,11 @@ class Http2Connection:
     def goaway(self, *, final: bool, error_code: int = NO_ERROR, debug: bytes = b"") -> None:
         """Announce the end, with a word for the peer's log; once final, new streams are refused."""
         lib.h2_goaway(self._handle, final, error_code, debug, len(debug))
+
+    @property
+    def due(self) -> bool:
+        """Whether `output` has something to say, or the connection has ended."""
+        return bool(lib.h2_due(self._handle))
 
     @property
     def alive(self) -> bool:

@@ -12,6 +12,9 @@
 #define NO_EVENT 0
 #define PREFIX_BYTES 5
 #define FIRST_BODY_BYTES 16384
+#ifndef DIRECT_BYTES /* tests read ahead for less */
+#define DIRECT_BYTES 65536 /* of a frame's rest: less is not worth a read of its own */
+#endif
 #define EXACT_BODY_BYTES (1u << 20) /* up to here a buffer is made as large as its message says it will be */
 #define FIELD_BYTES 32              /* what RFC 9113, 6.5.2 adds to each header's size */
 #define HOPELESS_HEADS 4            /* at so many times the limit, a header block is not even read to its end */
@@ -70,6 +73,9 @@ struct h2_connection {
     size_t unsent_length;
     uint64_t held;        /* bytes of unread bodies and of unsent answers */
     uint32_t pings, answer_frames, open_streams, idle_frames;
+    uint32_t unended;     /* of the open streams: those that their peer has not ended */
+    int32_t data_id;      /* the stream of the DATA frame that is being received, and what of it is still to come */
+    size_t data_left;
 };
 
 /* --- memory ----------------------------------------------------------------------------------------------------- */
@@ -130,6 +136,7 @@ static void free_stream(h2_connection *c, stream *s) {
     if (s->waiting) c->waiting[s->waiting - 1] = NULL;
     if (s == c->open_head) c->open_head = NULL;
     c->open_streams--;
+    c->unended -= !s->ended;
     drop_body(c, s);
     let_go(c, s->out.length - s->out_sent + s->kept);
     release(&s->out);
@@ -213,7 +220,8 @@ static int keep_span(h2_connection *c, stream *s) {
     s->span_length = 0;
     if (!has_room(c, length)) return refuse(c, s);
     if (make_room(s, span, length, c->limits.max_body_bytes)) return -1;
-    memcpy(s->body.data + s->body.length, span, length);
+    if (span != (const uint8_t *)s->body.data + s->body.length) /* else h2_read_ahead has had it put there */
+        memcpy(s->body.data + s->body.length, span, length);
     s->body.length += length;
     hold(c, length);
     return 0;
@@ -242,6 +250,7 @@ static int give_body(h2_connection *c, stream *s) {
 }
 
 static int end_of_input(h2_connection *c, stream *s) {
+    c->unended -= !s->ended;
     s->ended = 1;
     if (give_body(c, s)) return NGHTTP2_ERR_CALLBACK_FAILURE;
     h2_event *event = event_of(c, s);
@@ -251,6 +260,14 @@ static int end_of_input(h2_connection *c, stream *s) {
 }
 
 /* --- nghttp2's callbacks ---------------------------------------------------------------------------------------- */
+
+static int on_begin_frame(nghttp2_session *session, const nghttp2_frame_hd *hd, void *user_data) {
+    h2_connection *c = user_data;
+    (void)session;
+    c->data_id = hd->stream_id;
+    c->data_left = hd->type == NGHTTP2_DATA && !(hd->flags & NGHTTP2_FLAG_PADDED) ? hd->length : 0;
+    return 0;
+}
 
 static int on_begin_headers(nghttp2_session *session, const nghttp2_frame *frame, void *user_data) {
     h2_connection *c = user_data;
@@ -265,6 +282,7 @@ static int on_begin_headers(nghttp2_session *session, const nghttp2_frame *frame
     nghttp2_session_set_stream_user_data(session, s->id, s);
     c->open_head = s;
     c->open_streams++;
+    c->unended++;
     return 0;
 }
 
@@ -320,6 +338,7 @@ static int on_data(nghttp2_session *session, uint8_t flags, int32_t id, const ui
     h2_connection *c = user_data;
     stream *s = find(c, id);
     (void)flags;
+    c->data_left -= length < c->data_left ? length : c->data_left;
     if (nghttp2_session_consume_connection(session, length)) return NGHTTP2_ERR_CALLBACK_FAILURE;
     if (s && s->streaming)
         s->unconsumed += length;
@@ -359,7 +378,7 @@ static int on_sent(nghttp2_session *session, const nghttp2_frame *frame, void *u
     h2_connection *c = user_data;
     if (frame->hd.type != NGHTTP2_HEADERS) return 0;
     c->answer_frames++;
-    if (!(frame->hd.flags & NGHTTP2_FLAG_END_STREAM)) return 0;
+    if (!c->unended || !(frame->hd.flags & NGHTTP2_FLAG_END_STREAM)) return 0;
     stream *s = find(c, frame->hd.stream_id);
     if (!s || s->ended) return 0;
     return nghttp2_submit_rst_stream(session, NGHTTP2_FLAG_NONE, s->id, NGHTTP2_NO_ERROR);
@@ -435,6 +454,7 @@ h2_connection *h2_connection_new(h2_context *context, const h2_limits *limits) {
     if (!c || nghttp2_session_callbacks_new(&callbacks) || nghttp2_option_new(&option)) goto fail;
     c->context = context;
     c->limits = *limits;
+    nghttp2_session_callbacks_set_on_begin_frame_callback(callbacks, on_begin_frame);
     nghttp2_session_callbacks_set_on_begin_headers_callback(callbacks, on_begin_headers);
     nghttp2_session_callbacks_set_on_header_callback(callbacks, on_header);
     nghttp2_session_callbacks_set_on_frame_recv_callback(callbacks, on_frame);
@@ -522,6 +542,16 @@ long h2_receive(h2_connection *c, const uint8_t *data, size_t length) {
 broken:
     nghttp2_session_terminate_session(c->session, reason_of(result));
     return result;
+}
+
+size_t h2_read_ahead(h2_connection *c, uint8_t **where) {
+    if (c->data_left < DIRECT_BYTES) return 0;
+    stream *s = find(c, c->data_id);
+    if (!s || s->streaming || s->refused || s->out_ended || s->body.length < PREFIX_BYTES) return 0;
+    if (s->body.length + c->data_left > c->limits.max_body_bytes || !has_room(c, c->data_left)) return 0;
+    if (make_room(s, NULL, c->data_left, c->limits.max_body_bytes)) return 0;
+    *where = (uint8_t *)s->body.data + s->body.length;
+    return c->data_left;
 }
 
 long h2_event_count(h2_context *x) { return (long)x->event_count; }
@@ -654,6 +684,10 @@ int h2_goaway(h2_connection *c, int final, uint32_t error_code, const char *debu
 
 int h2_alive(h2_connection *c) {
     return c->unsent_length || nghttp2_session_want_read(c->session) || nghttp2_session_want_write(c->session);
+}
+
+int h2_due(h2_connection *c) {
+    return c->unsent_length || nghttp2_session_want_write(c->session) || !nghttp2_session_want_read(c->session);
 }
 
 uint32_t h2_pings(h2_connection *c) { return c->pings; }

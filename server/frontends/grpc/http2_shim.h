@@ -63,6 +63,10 @@ void h2_connection_free(h2_connection *);
  * be closed, once h2_send has said why; events gathered before it are in h2_event_count(). They stay until the next
  * call on any connection. */
 long h2_receive(h2_connection *, const uint8_t *data, size_t length);
+/* Where the peer's next bytes may be read to so that they need not be copied: the rest of a large frame, straight into
+ * the body that it belongs to. Returns how many at most, or 0: then they may be read anywhere. What was read must be the
+ * `data` of the next call on this connection, which must be h2_receive. */
+size_t h2_read_ahead(h2_connection *, uint8_t **where);
 long h2_event_count(h2_context *);
 h2_event *h2_events(h2_context *);
 
@@ -101,6 +105,8 @@ int h2_goaway(h2_connection *, int final, uint32_t error_code, const char *debug
 
 /* Whether the protocol still has anything to do on this connection. */
 int h2_alive(h2_connection *);
+/* Whether h2_send would write something, or the connection has ended. */
+int h2_due(h2_connection *);
 /* PING frames received, frames sent that carry headers or data, and streams open now. */
 uint32_t h2_pings(h2_connection *);
 uint32_t h2_answer_frames(h2_connection *);

@@ -188,7 +188,7 @@ class _Socket(asyncio.BufferedProtocol):
         self._look_again(min(when for when, _ in self._deadlines()))
 
     def get_buffer(self, sizehint: int) -> memoryview:
-        return self._engine.dispatcher.context.input_view
+        return self.connection.read_buffer()
 
     def buffer_updated(self, nbytes: int) -> None:
         connection = self.connection
@@ -299,12 +299,14 @@ class _Socket(asyncio.BufferedProtocol):
         self._cut_off("its calls outlasted the connection's age")
 
     def _on_pings(self) -> None:
-        self._pings_seen = self.connection.pings
+        new = self.connection.pings - self._pings_seen
+        self._pings_seen += new
         answer_frames = self.connection.answer_frames
         if answer_frames != self._answers_seen:
             self._answers_seen = answer_frames
             self._guard.data_sent()
-        if not self._guard.allow(time.monotonic(), open_calls=self.connection.open_calls):
+        now, open_calls = time.monotonic(), self.connection.open_calls
+        if not all(self._guard.allow(now, open_calls=open_calls) for _ in range(new)):  # one read may bring many
             self.connection.refuse(http2.ENHANCE_YOUR_CALM, TOO_MANY_PINGS)
             self._cut_off("it pings too often")
 

@@ -210,6 +210,9 @@ def format_timeout(seconds: float) -> bytes:
 
 # --- Statuses (Trailers) ------------------------------------------------------------------------------------------
 
+MAX_STATUS_MESSAGE = 6000
+"""Characters; what is over is cut off. It may quote what the caller sent, and clients take some 8 KiB of headers."""
+
 _UNENCODED = "".join(map(chr, range(0x20, 0x7F))).replace("%", "")
 
 _HTTP_STATUSES = {
@@ -243,6 +246,8 @@ def decode_status_message(value: bytes) -> str:
 def trailers(status: StatusCode, message: str = "", metadata: Iterable[Header] = ()) -> list[Header]:
     """What ends an answer. `metadata` comes from `encode_metadata`."""
     ending = [(b"grpc-status", b"%d" % status)]
+    if len(message) > MAX_STATUS_MESSAGE:
+        message = message[:MAX_STATUS_MESSAGE] + "..."
     if message:
         ending.append((b"grpc-message", encode_status_message(message)))
     return [*ending, *metadata]

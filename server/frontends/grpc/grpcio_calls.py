@@ -1,0 +1,220 @@
+"""`frontends.calls.Call` over a call of `grpc.aio`."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable, Iterable, Mapping
+from math import inf
+from typing import Any, NamedTuple
+
+import grpc
+
+from server.frontends.calls import Receiver, StatusCode
+
+log = logging.getLogger(__name__)
+
+Context = Any  # grpc.aio.ServicerContext; grpcio ships no type information
+
+UNSENT_STREAM_BYTES = 1 << 20
+"""A streaming caller that leaves this much of its answers unread is not read from until it catches up."""
+
+TURNS = 4
+"""Of the event loop, that it takes to pass a cancellation on from grpcio to the task that reads requests, or fewer."""
+
+_INTERNAL_MESSAGE = "the server failed while it handled this call; its log has the details"
+
+
+class Failed(Exception):
+    def __init__(self, status: StatusCode, message: str) -> None:
+        super().__init__(message)
+        self.status = status
+        self.message = message
+
+
+class _GrpcioCall:
+    """What both kinds of call share: the caller's deadline, metadata and departure, and the answer's metadata."""
+
+    def __init__(self, context: Context) -> None:
+        self._context = context
+        remaining = context.time_remaining()
+        self.deadline = inf if remaining is None else time.monotonic() + remaining
+        self.on_cancel: Callable[[], None] | None = None
+        self._opening: asyncio.Task[None] | None = None
+
+    @property
+    def metadata(self) -> Mapping[str, str | bytes]:
+        return _joined(self._context.invocation_metadata())
+
+    def send_initial_metadata(self, metadata: Mapping[str, str | bytes]) -> None:
+        if self._opening is None:
+            self._opening = asyncio.create_task(self._context.send_initial_metadata(tuple(metadata.items())))
+
+    def set_trailing_metadata(self, metadata: Mapping[str, str | bytes]) -> None:
+        self._context.set_trailing_metadata(tuple(metadata.items()))
+
+    async def opened(self) -> None:
+        """Wait until initial metadata is on its way: grpcio sends it twice if asked meanwhile."""
+        if self._opening is not None:
+            await self._opening
+
+    def _tell_method(self) -> None:
+        on_cancel, self.on_cancel = self.on_cancel, None
+        if on_cancel is None:
+            return
+        try:
+            on_cancel()
+        except Exception:
+            log.exception("a method raised when it was told that its call is over")
+
+
+class UnaryCall(_GrpcioCall):
+    """`frontends.calls.Call` for one answer."""
+
+    def __init__(self, context: Context) -> None:
+        super().__init__(context)
+        self.answer: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
+        self._compressed = False
+
+    def compress_messages(self, wanted: bool) -> None:
+        if self._opening is None:
+            self._compressed = wanted
+            self._context.set_compression(grpc.Compression.Gzip if wanted else grpc.Compression.NoCompression)
+
+    async def opened(self) -> None:
+        if self._compressed and self._opening is None:
+            self.send_initial_metadata({})  # grpcio forgets the compression where it opens the answer itself
+        await super().opened()
+
+    def reply(self, message: bytes) -> None:
+        if not self.answer.done():
+            self.answer.set_result(message)
+
+    def fail(self, status: StatusCode, message: str) -> None:
+        if not self.answer.done():
+            self.answer.set_exception(Failed(status, message))
+
+    def cancel(self) -> None:
+        """End the call since the method has broken, and tell it so."""
+        if not self.answer.done():
+            self.fail(StatusCode.INTERNAL, _INTERNAL_MESSAGE)
+            self._tell_method()
+
+    def abandoned(self) -> None:
+        """The caller has gone."""
+        if not self.answer.done() or self.answer.cancelled():
+            self._tell_method()
+
+    def send(self, message: bytes) -> None:
+        raise TypeError("a unary call is answered with reply")
+
+    def finish(self) -> None:
+        raise TypeError("a unary call is answered with reply")
+
+
+class Answer(NamedTuple):
+    message: bytes
+    compressed: bool
+
+
+class StreamCall(_GrpcioCall):
+    """`frontends.calls.Call` for a stream of answers."""
+
+    def __init__(self, context: Context) -> None:
+        super().__init__(context)
+        self.receiver: Receiver | None = None
+        self.failure: Failed | None = None
+        self.ended = False
+        self.compressing = False
+        """Whether messages are compressed unless said otherwise."""
+        self._compress_next = False
+        self._begun = False
+        self.room = asyncio.Event()
+        """Set while the caller keeps up with its answers."""
+        self.room.set()
+        self._outgoing: asyncio.Queue[Answer | None] = asyncio.Queue()
+        self._unsent_bytes = 0
+
+    async def hear_of_departure(self) -> None:
+        """Wait, once requests have ended, until this task would have been cancelled if the caller had left.
+
+        grpcio ends the requests of a caller who leaves as if they were complete, and tells of the departure at the
+        same time: it is known after another round through grpcio, and the turns of the loop that pass it on.
+        """
+        await self._context.read()
+        for _ in range(TURNS):
+            await asyncio.sleep(0)
+
+    async def next_answer(self) -> Answer | None:
+        """The next message to send; None at the end. The one before it has been sent."""
+        answer = await self._outgoing.get()
+        if answer is not None:
+            self._unsent_bytes -= len(answer.message)
+            if self._unsent_bytes <= UNSENT_STREAM_BYTES:
+                self.room.set()
+        return answer
+
+    def compress_messages(self, wanted: bool) -> None:
+        if wanted and not self.compressing and not self._begun and self._opening is None:
+            self.compressing = True
+            self._context.set_compression(grpc.Compression.Gzip)
+        self._compress_next = wanted
+
+    def reply(self, message: bytes) -> None:
+        self.send(message)
+        self.finish()
+
+    def send(self, message: bytes) -> None:
+        if not self.ended:
+            self._begun = True
+            self._outgoing.put_nowait(Answer(message, self._compress_next))
+            self._unsent_bytes += len(message)
+            if self._unsent_bytes > UNSENT_STREAM_BYTES:
+                self.room.clear()
+
+    def drain(self) -> None:
+        """The server is about to stop."""
+        if self.ended or self.receiver is None:
+            return
+        try:
+            self.receiver.drain()
+        except Exception:
+            log.exception("a streaming method raised")
+            self.cancel()
+
+    def finish(self) -> None:
+        if not self.ended:
+            self.ended = True
+            self._outgoing.put_nowait(None)
+
+    def fail(self, status: StatusCode, message: str) -> None:
+        if not self.ended:
+            self.failure = Failed(status, message)
+            self.finish()
+
+    def cancel(self) -> None:
+        """End the call since the method has broken, and tell it so."""
+        if not self.ended:
+            self.fail(StatusCode.INTERNAL, _INTERNAL_MESSAGE)
+            self._tell_method()
+
+    def abandoned(self) -> None:
+        """The caller has gone."""
+        if not self.ended:
+            self.ended = True
+            self._tell_method()
+
+
+def _joined(pairs: Iterable[tuple[str, str | bytes]]) -> dict[str, str | bytes]:
+    """Metadata as a mapping: repeated values are joined by a comma, as HTTP does."""
+    metadata: dict[str, str | bytes] = {}
+    for key, value in pairs:
+        earlier = metadata.get(key)
+        if isinstance(earlier, bytes) and isinstance(value, bytes):
+            metadata[key] = earlier + b"," + value
+        elif isinstance(earlier, str) and isinstance(value, str):
+            metadata[key] = f"{earlier},{value}"
+        else:
+            metadata[key] = value
+    return metadata
