@@ -12,7 +12,7 @@ from functools import partial
 from proto import grpc_service_pb2 as pb
 from server.engine import Engine
 from server.errors import ConvoyError
-from server.frontends.calls import Call
+from server.frontends.calls import Call, StatusCode
 from server.frontends.codec import decode_infer_request, delimited, encode_infer_response
 from server.frontends.statuses import status_of
 from server.messages import InferenceResponse
@@ -22,6 +22,9 @@ from server.tensors import Buffer
 INFER_RESPONSE_FIELD = 2  # of ModelStreamInferResponse
 
 GRPC_ERROR_HEADER = "triton_grpc_error"
+
+MAX_UNANSWERED = 4096
+"""Requests that one stream may have in flight: answers wait for those before them, and memory for them."""
 
 
 class _Slot:
@@ -48,6 +51,10 @@ class StreamInfer:
         call.on_cancel = self._cancel_all
 
     def message(self, data: Buffer) -> None:
+        if len(self._slots) >= MAX_UNANSWERED:
+            self._cancel_all()
+            self._call.fail(StatusCode.RESOURCE_EXHAUSTED, f"more than {MAX_UNANSWERED} requests without an answer")
+            return
         slot = _Slot()
         self._slots.append(slot)
         try:

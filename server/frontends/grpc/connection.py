@@ -117,6 +117,8 @@ class Connection:
         self._stalled: set[int] = set()  # streaming callers that do not read their answers
         self.bytes_sent = 0
         self.bytes_received = 0
+        self.next_deadline = inf
+        """When `end_late_streams` should be called next, or sooner than it need be."""
         self._dirty = False
         self._writable = True
         self._closed = False
@@ -157,6 +159,14 @@ class Connection:
             self._on_event(event)
         if self._http2.due or self._stalled:
             self.mark_dirty()
+
+    def end_late_streams(self, now: float) -> None:
+        """End the streams whose callers' deadlines have passed. Unary calls are their methods' to end."""
+        streams = [call for call in self._calls.values() if isinstance(call, StreamCall)]
+        for stream in streams:
+            if stream.deadline <= now:
+                stream.cancel(StatusCode.DEADLINE_EXCEEDED, "Deadline Exceeded")
+        self.next_deadline = min((stream.deadline for stream in streams if stream.open), default=inf)
 
     def fail_late_requests(self, started_before: float) -> None:
         """End the calls whose request has been on its way since before that time."""
@@ -313,6 +323,7 @@ class Connection:
         early = self._http2.stream_body(event.stream_id)
         stream = StreamCall(self, event.stream_id, route.head, deadline, limit, route.method)
         self._calls[event.stream_id] = stream
+        self.next_deadline = min(self.next_deadline, deadline)
         self._deliver(stream, event._replace(body=bytes(early) + bytes(event.body)))
 
     def _deliver(self, call: UnaryCall | StreamCall, event: Event) -> None:

@@ -194,16 +194,22 @@ static int refuse(h2_connection *c, stream *s) {
     return 0;
 }
 
+/* How long the first message says that it is, prefix included; 0 while too little of it has come. */
+static uint64_t announced_length(const stream *s, const uint8_t *next, size_t more) {
+    uint64_t announced = 0;
+    if (s->body.length + more < PREFIX_BYTES) return 0;
+    for (size_t i = 1, had = s->body.length; i < PREFIX_BYTES; i++)
+        announced = announced << 8 | (i < had ? (uint8_t)s->body.data[i] : next[i - had]);
+    return announced + PREFIX_BYTES;
+}
+
 /* Room for `more` bytes: what the first message says it needs, doubling beyond a size that is cheap to promise. */
 static int make_room(stream *s, const uint8_t *next, size_t more, uint64_t limit) {
     size_t needed = s->body.length + more;
     if (needed <= s->body.capacity) return 0;
     size_t capacity = FIRST_BODY_BYTES;
-    if (needed >= PREFIX_BYTES) {
-        uint64_t announced = 0;
-        for (size_t i = 1, had = s->body.length; i < PREFIX_BYTES; i++)
-            announced = announced << 8 | (i < had ? (uint8_t)s->body.data[i] : next[i - had]);
-        announced += PREFIX_BYTES;
+    uint64_t announced = announced_length(s, next, more);
+    if (announced) {
         size_t ceiling = 2 * needed > EXACT_BODY_BYTES ? 2 * needed : EXACT_BODY_BYTES;
         if (announced <= limit) capacity = announced < ceiling ? announced : ceiling;
     }
@@ -219,6 +225,7 @@ static int keep_span(h2_connection *c, stream *s) {
     s->span = NULL;
     s->span_length = 0;
     if (!has_room(c, length)) return refuse(c, s);
+    if (!s->streaming && announced_length(s, span, length) > c->limits.max_body_bytes) return refuse(c, s);
     if (make_room(s, span, length, c->limits.max_body_bytes)) return -1;
     if (span != (const uint8_t *)s->body.data + s->body.length) /* else h2_read_ahead has had it put there */
         memcpy(s->body.data + s->body.length, span, length);

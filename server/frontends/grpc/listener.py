@@ -201,6 +201,8 @@ class _Socket(asyncio.BufferedProtocol):
             return
         if connection.pings != self._pings_seen:
             self._on_pings()
+        if connection.next_deadline < self._due:
+            self._look_again(connection.next_deadline)
         if not connection.unfinished:
             self._stuck_since = 0.0
         elif not self._stuck_since:
@@ -241,6 +243,7 @@ class _Socket(asyncio.BufferedProtocol):
         options = self._engine.options
         if self.connection.bytes_received < HANDSHAKE_BYTES:
             yield self._opened + options.handshake_timeout, self._on_no_handshake
+        yield self.connection.next_deadline, self.connection.end_late_streams
         if self._paused_since:
             yield self._paused_since + options.request_timeout, self._on_no_reading
         if self._stuck_since:
