@@ -33,7 +33,7 @@ def stream_request(timeout: str) -> Frame:
 
 def is_end(frame: Frame) -> bool:
     return frame.stream_id == 1 and (
-        frame.kind == RST_STREAM or frame.kind == HEADERS and bool(frame.flags & END_STREAM)
+        frame.kind == RST_STREAM or (frame.kind == HEADERS and bool(frame.flags & END_STREAM))
     )
 
 
