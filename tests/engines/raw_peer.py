@@ -28,12 +28,13 @@ class Frame(NamedTuple):
 
 
 class RawPeer:
-    """A connection that has said hello."""
+    """A connection that has said hello and been heard: a server that stops before that owes it nothing."""
 
     def __init__(self, server: Server) -> None:
         self._socket = socket.create_connection(("127.0.0.1", server.port), PATIENCE_SECONDS)
         self._socket.sendall(PREFACE + Frame(SETTINGS, 0, 0, b"").encode())
         assert self.next_of(SETTINGS).flags == 0
+        assert self.next_of(SETTINGS).flags == ACK
 
     def send(self, *frames: Frame) -> None:
         self._socket.sendall(b"".join(frame.encode() for frame in frames))
