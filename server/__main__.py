@@ -8,6 +8,10 @@ from collections.abc import Sequence
 
 from server import logs, settings
 
+SWITCH_SECONDS = 200e-6
+"""How long the event loop and the lanes' threads may keep the interpreter from each other. Python's own 5 ms are longer
+than most batches run (docs/performance.md)."""
+
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Serve. Returns the exit status: 0 after a clean stop, 1 where the server could not start."""
@@ -26,6 +30,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         logs.configure(flags)
         malloc.keep_freed_memory()
+        sys.setswitchinterval(SWITCH_SECONDS)
         uvloop.run(app.serve(flags))
     except (OSError, LoadFailed) as error:
         logging.getLogger(__name__).debug("start failed", exc_info=True)

@@ -37,7 +37,7 @@ class HealthService:
         if service in self._server_names:
             return SERVING if self._is_ready() else NOT_SERVING
         if self._registry.has(service):
-            return SERVING if self._registry.entry(service).latest() else NOT_SERVING
+            return SERVING if self._registry.entry(service).latest else NOT_SERVING
         return SERVICE_UNKNOWN
 
     def _check(self, call: Call, message: Buffer) -> None:

@@ -25,9 +25,18 @@ class ModelEntry:
     """Versions that serve; exactly those whose state is READY."""
     problem: str = ""
     """Why the model as a whole cannot be served; "" where it is a matter of its versions."""
+    latest: LoadedVersion | None = None
+    """The highest of `loaded`."""
 
-    def latest(self) -> LoadedVersion | None:
-        return self.loaded[max(self.loaded)] if self.loaded else None
+    def add(self, loaded: LoadedVersion) -> None:
+        """This version serves from now on."""
+        self.loaded[loaded.version] = loaded
+        self.latest = self.loaded[max(self.loaded)]
+
+    def remove(self, version: int) -> None:
+        """This version serves no more, if it did."""
+        self.loaded.pop(version, None)
+        self.latest = self.loaded[max(self.loaded)] if self.loaded else None
 
 
 class Registry:
@@ -57,10 +66,9 @@ class Registry:
         if not version:
             if entry is None:
                 raise NotFound(f"Request for unknown model: '{name}' is not found")
-            latest = entry.latest()
-            if latest is None:
+            if entry.latest is None:
                 raise NotFound(f"Request for unknown model: '{name}' has no available versions")
-            return latest
+            return entry.latest
         number = parse_version(version)
         if entry is None:
             raise NotFound(f"Request for unknown model: '{name}' is not found")
@@ -75,13 +83,13 @@ class Registry:
         """Move a version to a state. Raises `IllegalTransition`."""
         self._move(name, version, state, reason)
         if state is not State.READY:
-            self.entry(name).loaded.pop(version, None)
+            self.entry(name).remove(version)
         self.changed()
 
     def set_ready(self, name: str, loaded: LoadedVersion) -> None:
         """A version has been loaded and serves from now on."""
         self._move(name, loaded.version, State.READY, "")
-        self.entry(name).loaded[loaded.version] = loaded
+        self.entry(name).add(loaded)
         self.changed()
 
     def set_problem(self, name: str, problem: str) -> None:

@@ -159,7 +159,7 @@ def test_a_broken_model_says_why_and_the_others_serve(
         assert reason in bench.reason("broken")
         assert str(tmp_path / "broken") in bench.reason("broken")
         assert bench.states()["fine"] == {1: "READY"}
-        assert bench.registry.entry("broken").latest() is None
+        assert bench.registry.entry("broken").latest is None
         assert not bench.registry.all_ready()
         await bench.plane.unload_all()
 

@@ -157,7 +157,7 @@ def test_a_version_stops_being_served_when_it_drains() -> None:
         registry.set_state("m", 1, State.DRAINING)
         with pytest.raises(NotReady):
             registry.find("m", "1")
-        assert registry.entry("m").latest() is None
+        assert registry.entry("m").latest is None
 
     run(main)
 
@@ -235,7 +235,7 @@ def test_a_version_answers_by_the_time_its_readiness_is_told() -> None:
         registry = Registry()
         answering: list[bool] = []
         registry.set_state("m", 1, State.LOADING)
-        registry.subscribe(lambda: answering.append(registry.entry("m").latest() is not None))
+        registry.subscribe(lambda: answering.append(registry.entry("m").latest is not None))
         registry.set_ready("m", loaded(1))
         assert answering == [True]
 

@@ -21,6 +21,9 @@ from server.frontends.grpc.wire import Refusal, RequestHead, WireError
 
 log = logging.getLogger(__name__)
 
+WHOLE = http2.HEAD | http2.BODY | http2.END
+"""What most events are: a request that came at once."""
+
 REMEMBERED_HEADS = 1024
 REMEMBERED_HEAD_BYTES = 1024
 """A larger one is looked at each time: what strangers make us remember must be little."""
@@ -156,7 +159,10 @@ class Connection:
         """Take bytes that were read into the context's input. Raises `Http2Error`."""
         self.bytes_received += length
         for event in self._http2.receive(length):
-            self._on_event(event)
+            if event.flags == WHOLE:
+                self._open(event)
+            else:
+                self._on_event(event)
         if self._http2.due or self._stalled:
             self.mark_dirty()
 
