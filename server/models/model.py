@@ -38,9 +38,9 @@ Reply = Callable[[InferenceResponse | ConvoyError], None]
 
 REMEMBERED_PLANS = 256
 
-TINY_BATCH_SECONDS = 100e-6
-"""A batch that is expected to take less than this is not worth a hand-over to a thread, which takes about half of it
-both ways on an idle machine (docs/performance.md). It holds up the event loop for as long."""
+TINY_BATCH_SECONDS = 300e-6
+"""A batch that is expected to take less than this runs on the event loop's thread: handing it over and back costs a
+fifth to a third more CPU, and no answer comes sooner (docs/performance.md). It holds up the event loop for as long."""
 
 CALLER_GONE = Cancelled("the caller went away")
 
