@@ -59,12 +59,17 @@ class RunningServer:
 StartServer = Callable[..., RunningServer]
 
 
-def start(folder: Path, *flags: str, model_repository: Path | None = None) -> RunningServer:
+SERVER = (sys.executable, "-m", "server")
+
+
+def start(
+    folder: Path, *flags: str, model_repository: Path | None = None, program: tuple[str, ...] = SERVER
+) -> RunningServer:
     """Start a server on free ports, its log in `folder`, and return when it is ready."""
     ports_file, log = folder / "ports.json", folder / "server.log"
     ports_file.unlink(missing_ok=True)
     command = [
-        sys.executable, "-m", "server",
+        *program,
         "--model-repository", str(model_repository or MODEL_REPOSITORY),
         "--grpc-address=127.0.0.1", "--http-address=127.0.0.1",
         "--grpc-port=0", "--http-port=0", "--metrics-port=0",
