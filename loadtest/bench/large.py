@@ -93,7 +93,7 @@ def _fire(shot: Shot, ours: Ours, message_bytes: int) -> Figures:
 def _feed_counted(ours: Ours, message: Path, load: Load, message_bytes: int) -> Figures:
     """One volley of requests in frames as large as the server allows. It must have counted them exactly."""
     before = ours.target.counts(ours.model)
-    figures = _feed(ours.server, ours.server.ports["grpc"], "http2_source", "--requests", message, load, message_bytes)
+    figures = _feed(ours.server, ours.server.ports["grpc"], "http2_source", message, load, message_bytes)
     counted = ours.target.counts(ours.model).since(before)
     if (counted.successes, counted.failures) != (load.requests, 0):
         raise LoadTestError(f"{load.requests} requests sent, but {ours.server.address} counted {counted}")
@@ -102,15 +102,13 @@ def _feed_counted(ours: Ours, message: Path, load: Load, message_bytes: int) -> 
 
 def _feed_sink(sink: Running, message: Path, load: Load, message_bytes: int) -> Figures:
     """One volley at the bare socket."""
-    return _feed(sink, sink.ports["socket"], "socket_source", "--messages", message, load, message_bytes)
+    return _feed(sink, sink.ports["socket"], "socket_source", message, load, message_bytes)
 
 
-def _feed(
-    server: Running, port: int, source: str, count_flag: str, message: Path, load: Load, message_bytes: int
-) -> Figures:
+def _feed(server: Running, port: int, source: str, message: Path, load: Load, message_bytes: int) -> Figures:
     """One volley. The source measures itself, so that the start of Python does not count."""
     command = [sys.executable, "-m", f"loadtest.floors.{source}", "--port", str(port)]
-    command += ["--message", str(message), count_flag, str(load.requests)]
+    command += ["--message", str(message), "--messages", str(load.requests)]
     command += ["--connections", str(load.connections), "--in-flight", str(load.streams)]
     cpu_before = server.cpu_seconds()
     done = subprocess.run(

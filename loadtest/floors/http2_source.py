@@ -1,6 +1,6 @@
 """Feeds a gRPC server: one framed request over and over, made once and patched, so that the client costs little.
 
-python -m loadtest.floors.http2_source --port PORT --message FILE --requests N --connections N --in-flight N
+python -m loadtest.floors.http2_source --port PORT --message FILE --messages N --connections N --in-flight N
 
 Beside h2load, whose frames are 16 KiB and whose own CPU is a limit with large bodies: this sends frames as large as the
 server allows. It reads no more of an answer than its end; who uses it compares the server's counts with what was sent.
@@ -8,18 +8,11 @@ server allows. It reads no more of an answer than its end; who uses it compares 
 
 from __future__ import annotations
 
-import argparse
-import json
 import socket
 import struct
-import time
-from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
+from loadtest.floors.feeding import SILENCE_SECONDS, feed_from_command_line
 from loadtest.target import INFER
-
-_SECONDS = 60.0
-"""Longest silence of the server."""
 
 _PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 _DATA, _HEADERS, _RST_STREAM, _SETTINGS, _PING, _GOAWAY, _WINDOW_UPDATE = 0, 1, 3, 4, 6, 7, 8
@@ -38,11 +31,11 @@ def literal(name: bytes, value: bytes) -> bytes:
     return b"\x10" + bytes((len(name),)) + name + bytes((len(value),)) + value
 
 
-class Peer:
+class Source:
     """One connection to the server."""
 
     def __init__(self, port: int) -> None:
-        self._socket = socket.create_connection(("127.0.0.1", port), _SECONDS)
+        self._socket = socket.create_connection(("127.0.0.1", port), SILENCE_SECONDS)
         self._unread = b""
         self._window = 65_535
         self._max_frame_size = 16_384
@@ -56,17 +49,17 @@ class Peer:
     def close(self) -> None:
         self._socket.close()
 
-    def feed(self, message: bytes, requests: int, in_flight: int) -> None:
-        """Sends the framed message `requests` times, no more than `in_flight` unanswered, and waits for the last."""
+    def feed(self, message: bytes, messages: int, in_flight: int) -> None:
+        """Sends the framed message as one request each."""
         request, stream_offsets = self._request(message)
-        for sent in range(requests):
+        for sent in range(messages):
             while sent - self.ended >= in_flight or self._window < len(message):
                 self._read()
             for offset in stream_offsets:
                 struct.pack_into(">I", request, offset, 2 * sent + 1)
             self._window -= len(message)
             self._socket.sendall(request)
-        while self.ended < requests:
+        while self.ended < messages:
             self._read()
 
     def _request(self, message: bytes) -> tuple[bytearray, list[int]]:
@@ -116,25 +109,4 @@ class Peer:
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--port", type=int, required=True, help="where the server listens on this machine")
-    parser.add_argument("--message", type=Path, required=True, help="a file with the framed request")
-    parser.add_argument("--requests", type=int, required=True, help="how often, on all connections together")
-    parser.add_argument("--connections", type=int, required=True)
-    parser.add_argument("--in-flight", type=int, required=True, help="unanswered requests per connection")
-    arguments = parser.parse_args()
-    body = arguments.message.read_bytes()
-    peers = [Peer(arguments.port) for _ in range(arguments.connections)]
-    share, rest = divmod(arguments.requests, arguments.connections)
-    began, cpu_began = time.perf_counter(), time.process_time()
-    with ThreadPoolExecutor(len(peers)) as threads:
-        feeds = [
-            threads.submit(peer.feed, body, share + (index < rest), arguments.in_flight)
-            for index, peer in enumerate(peers)
-        ]
-        for each in feeds:
-            each.result()
-    figures = {"seconds": time.perf_counter() - began, "cpu_seconds": time.process_time() - cpu_began}
-    for peer in peers:
-        peer.close()
-    print(json.dumps(figures))
+    feed_from_command_line(__doc__, Source)
