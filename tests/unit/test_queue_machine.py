@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
 
 from server.errors import QueueFull
+from server.scheduling import budget as budget_module
 from server.scheduling import policy as policy_module
 from server.scheduling import queue as queue_module
 
@@ -24,21 +25,42 @@ from server.scheduling import queue as queue_module
 class WaitingList:
     """All requests that wait, in order of arrival, and what the rules say about them."""
 
-    def __init__(self, policy: dict[str, Any]) -> None:
+    def __init__(self, policy: dict[str, Any], max_bytes: int) -> None:
         self.policy = policy
+        self.max_bytes = max_bytes
         self.tickets: list[Any] = []
+        self.delayed: list[Any] = []
+        """Those that are behind the others of their level, in the order in which that came to them."""
 
     def rows(self) -> int:
-        return sum(ticket.rows for ticket in self.tickets)
+        return rows_of(self.tickets)
 
-    def has_room_for(self, rows: int) -> bool:
-        fits = self.rows() + rows <= self.policy["max_queued_rows"]
-        return bool(fits and len(self.tickets) + 1 <= self.policy["max_queued_requests"])
+    def bytes(self) -> int:
+        return sum(ticket.size for ticket in self.tickets)
 
-    def lines(self) -> dict[object, list[Any]]:
-        """By signature."""
+    def has_room_for(self, rows: int, level: int, size: int) -> bool:
+        bounds = self.policy["levels"][level - 1]
+        beside = [ticket for ticket in self.tickets if level_of(ticket) == level]
+        fits = rows_of(beside) + rows <= bounds["max_queued_rows"] and len(beside) < bounds["max_queued_requests"]
+        return bool(fits and (self.bytes() == 0 or self.bytes() + size <= self.max_bytes))
+
+    def rank(self, ticket: Any, now: float) -> tuple[float, bool, float]:
+        """Who is served first: the smallest."""
+        level, aging = level_of(ticket), self.policy["aging"]
+        if aging:
+            climbed = inf if now == inf else (now - ticket.arrived) // aging
+            level = max(1, level - climbed)
+        return level, ticket in self.delayed, ticket.arrived
+
+    def lines(self, now: float) -> dict[object, list[Any]]:
+        """By signature, in order of service."""
+
+        def order(ticket: Any) -> tuple[object, ...]:
+            queue = self.delayed if ticket in self.delayed else self.tickets
+            return *self.rank(ticket, now), level_of(ticket), queue.index(ticket)
+
         return {
-            signature: [ticket for ticket in self.tickets if ticket.signature == signature]
+            signature: sorted([ticket for ticket in self.tickets if ticket.signature == signature], key=order)
             for signature in {ticket.signature for ticket in self.tickets}
         }
 
@@ -50,31 +72,58 @@ class WaitingList:
         longest = possible[-1]
         full = rows_of(longest) == policy["max_rows"] or len(longest) == policy["max_requests"]
         blocked = len(longest) < len(line)
-        due = now >= line[0].arrived + policy["max_delay"]
+        due = now >= oldest(line) + policy["max_delay"]
         if full or blocked or due:
             return longest
         preferred = [p for p in possible if rows_of(p) in policy["preferred_rows"]]
         return preferred[-1] if preferred else []
 
     def batches(self, now: float) -> list[list[Any]]:
-        """Every batch that may go first: of the runnable ones, those whose oldest request is the oldest."""
-        runnable = [batch for line in self.lines().values() if (batch := self.worth_running(line, now))]
-        first = min((batch[0].arrived for batch in runnable), default=0)
-        return [batch for batch in runnable if batch[0].arrived == first]
+        """Every batch that may go first: of the runnable ones, those whose first request is the first in rank."""
+        runnable = [batch for line in self.lines(now).values() if (batch := self.worth_running(line, now))]
+        first = min((self.rank(batch[0], now) for batch in runnable), default=None)
+        return [batch for batch in runnable if self.rank(batch[0], now) == first]
+
+    def expire(self, now: float) -> list[Any]:
+        """Delay those whose time has come for it, and return those whose deadline has."""
+        due = [t for t in self.tickets if t.delay_at <= now and t.delay_at < t.deadline and t not in self.delayed]
+        self.delayed += sorted(due, key=lambda ticket: ticket.delay_at)
+        return [ticket for ticket in self.tickets if ticket.deadline <= now]
+
+    def next_deadline(self) -> float:
+        moments = [t.deadline if t in self.delayed else min(t.deadline, t.delay_at) for t in self.tickets]
+        return min(moments, default=inf)
 
     def remove(self, tickets: list[Any]) -> None:
         self.tickets = [ticket for ticket in self.tickets if ticket not in tickets]
+        self.delayed = [ticket for ticket in self.delayed if ticket not in tickets]
+
+
+def level_of(ticket: Any) -> int:
+    """The level that it was put at."""
+    return int(ticket.place) // 2
+
+
+def oldest(line: list[Any]) -> float:
+    return min(ticket.arrived for ticket in line)
 
 
 def rows_of(tickets: list[Any]) -> int:
     return sum(ticket.rows for ticket in tickets)
 
 
+PATIENCE = [inf, inf, 0, 1, 3, 6, 1000]
+
 ARRIVAL = st.tuples(
     st.sampled_from([1, 1, 1, 2, 2, 3, 4, 8]),  # rows
     st.sampled_from("xxxyz"),  # signature
-    st.sampled_from([inf, inf, 0, 1, 3, 6, 1000]),  # patience
+    st.sampled_from(PATIENCE),  # until its deadline
+    st.sampled_from([1, 2, 3]),  # level
+    st.sampled_from(PATIENCE),  # until it is delayed
+    st.sampled_from([0, 1, 5]),  # bytes
 )
+
+ROOM = st.integers(0, 24).map(lambda below: 24 - below)
 
 
 class QueueMachine(RuleBasedStateMachine):
@@ -82,14 +131,16 @@ class QueueMachine(RuleBasedStateMachine):
 
     queue: Any = queue_module
     policy: Any = policy_module
+    budget: Any = budget_module
 
     @initialize(
         max_rows=st.integers(1, 8).map(lambda below: 9 - below),
         max_requests=st.sampled_from([100, 3, 2, 1]),
         preferred=st.sampled_from([(), (2,), (2, 3), (4, 2), (3, 6), (1, 8)]),
         max_delay=st.sampled_from([5, 3, 1, 0]),
-        room=st.integers(0, 24).map(lambda below: 24 - below),
-        max_queued_requests=st.sampled_from([100, 4, 1]),
+        bounds=st.lists(st.tuples(ROOM, st.sampled_from([100, 4, 1])), min_size=1, max_size=3),
+        aging=st.sampled_from([0, 0, 2, 5]),
+        max_bytes=st.sampled_from([1000, 12, 3]),
     )
     def start(
         self,
@@ -97,27 +148,33 @@ class QueueMachine(RuleBasedStateMachine):
         max_requests: int,
         preferred: tuple[int, ...],
         max_delay: int,
-        room: int,
-        max_queued_requests: int,
+        bounds: list[tuple[int, int]],
+        aging: int,
+        max_bytes: int,
     ) -> None:
+        levels = [{"max_queued_rows": max_rows + room, "max_queued_requests": size} for room, size in bounds]
         numbers = {
             "max_rows": max_rows,
             "max_requests": max_requests,
             "preferred_rows": tuple(size for size in preferred if size <= max_rows),
             "max_delay": max_delay,
-            "max_queued_rows": max_rows + room,
-            "max_queued_requests": max_queued_requests,
+            "aging": aging,
         }
-        self.q = self.queue.BatchQueue(self.policy.WindowPolicy(**numbers))
-        self.waiting = WaitingList(numbers)
+        policies = tuple(self.policy.LevelPolicy(**level) for level in levels)
+        self.bytes = self.budget.ByteBudget(max_bytes)
+        self.q = self.queue.BatchQueue(self.policy.WindowPolicy(levels=policies, **numbers), self.bytes)
+        self.waiting = WaitingList({"levels": levels, **numbers}, max_bytes)
         self.all: list[Any] = []
         self.left: list[Any] = []
         self.now = 0
 
     @rule(arrivals=st.lists(ARRIVAL, min_size=1, max_size=6), then_take=st.booleans())
-    def put(self, arrivals: list[tuple[int, str, float]], then_take: bool) -> None:
-        for rows, signature, patience in arrivals:
-            self.put_one(self.queue.Ticket(rows, signature, self.now, self.now + patience))
+    def put(self, arrivals: list[tuple[int, str, float, int, float, int]], then_take: bool) -> None:
+        for rows, signature, patience, urgency, delay, size in arrivals:
+            level = min(urgency, len(self.waiting.policy["levels"]))
+            self.put_one(
+                self.queue.Ticket(rows, signature, self.now, self.now + patience, level, self.now + delay, size)
+            )
         if then_take:
             self.take()
 
@@ -137,7 +194,7 @@ class QueueMachine(RuleBasedStateMachine):
     @rule()
     def come_and_go(self) -> None:
         """Enough of them to make the queue tidy its deadlines."""
-        if self.waiting.has_room_for(1):
+        if self.waiting.has_room_for(1, 1, 0):
             for _ in range(80):
                 ticket = self.queue.Ticket(1, "w", self.now, self.now + 500)
                 self.q.put(ticket)
@@ -146,7 +203,7 @@ class QueueMachine(RuleBasedStateMachine):
     @rule()
     def expire(self) -> None:
         late = self.q.expire(self.now)
-        assert set(late) == {ticket for ticket in self.waiting.tickets if ticket.deadline <= self.now}
+        assert set(late) == set(self.waiting.expire(self.now))
         assert [ticket.deadline for ticket in late] == sorted(ticket.deadline for ticket in late)
         self.leaves(late)
 
@@ -162,28 +219,30 @@ class QueueMachine(RuleBasedStateMachine):
 
     @rule()
     def look_ahead(self) -> None:
-        heads = [line[0].arrived + self.waiting.policy["max_delay"] for line in self.waiting.lines().values()]
-        assert self.q.next_due() == min(heads, default=inf)
-        assert self.q.next_deadline() == min((t.deadline for t in self.waiting.tickets), default=inf)
+        due = [oldest(line) + self.waiting.policy["max_delay"] for line in self.waiting.lines(self.now).values()]
+        assert self.q.next_due() == min(due, default=inf)
+        assert self.q.next_deadline() == self.waiting.next_deadline()
 
     @invariant()
     def books_balance(self) -> None:
         if hasattr(self, "q"):
             assert len(self.q) == len(self.waiting.tickets)
             assert self.q.rows == self.waiting.rows()
+            assert self.bytes.used == self.waiting.bytes()
             assert [ticket for ticket in self.all if ticket.waiting] == self.waiting.tickets
 
     def put_one(self, ticket: Any) -> None:
         self.all.append(ticket)
+        has_room = self.waiting.has_room_for(ticket.rows, level_of(ticket), ticket.size)
         try:
             self.q.put(ticket)
         except ValueError:
             assert ticket.rows > self.waiting.policy["max_rows"]
         except QueueFull:
-            assert not self.waiting.has_room_for(ticket.rows)
+            assert not has_room
         else:
             assert ticket.rows <= self.waiting.policy["max_rows"]
-            assert self.waiting.has_room_for(ticket.rows)
+            assert has_room
             self.waiting.tickets.append(ticket)
 
     def check_batch(self, batch: list[Any], now: float) -> None:
@@ -206,31 +265,76 @@ TestQueueMachine = QueueMachine.TestCase
 TestQueueMachine.settings = settings(max_examples=150, stateful_step_count=40)
 
 
-CAUGHT = (AssertionError, LookupError, TypeError, StopIteration, RuntimeError, QueueFull)
+CAUGHT = (AssertionError, LookupError, TypeError, StopIteration, RuntimeError, OverflowError, QueueFull)
 
 MUTATIONS = {
     # in queue.py
-    "a batch of one row too many": ("rows > policy.max_rows or", "rows > policy.max_rows + 1 or"),
-    "a batch of one request too many": ("len(batch) == policy.max_requests:", "len(batch) > policy.max_requests:"),
+    "a batch of one row too many": ("bisect_right(prefix_rows, policy.max_rows)", "1 + bisect_right(prefix_rows, 8)"),
+    "a batch of one request too many": ("min(policy.max_requests, policy.max_rows)", "policy.max_rows"),
     "mixed signatures": ("ticket.signature", "None"),
-    "newest first": ("return next(iter(self.tickets))", "return next(reversed(self.tickets))"),
-    "youngest signature first": (".arrived >= best[0].arrived", ".arrived <= best[0].arrived"),
-    "first signature first": ("if best and line.oldest().arrived >= best[0].arrived:", "if best:"),
-    "a blocked batch waits": ("len(batch) < len(line.tickets)", "False"),
-    "one request above the bound": ("requests >= policy.max_queued_requests", "requests > policy.max_queued_requests"),
-    "the last row is refused": ("+ ticket.rows > policy.max_queued_rows", "+ ticket.rows >= policy.max_queued_rows"),
-    "the row bound is forgotten": ("or self._rows + ticket.rows > policy.max_queued_rows", ""),
-    "a full-sized request is refused": ("if ticket.rows > policy.max_rows:", "if ticket.rows >= policy.max_rows:"),
-    "requests of a line are counted as rows": ("line.rows += ticket.rows", "line.rows += 1"),
-    "rows are not given back": ("        self._rows -= ticket.rows\n", ""),
-    "requests are not given back": ("        self._requests -= 1\n", ""),
-    "a request leaves twice": ("        ticket.waiting = False\n        if not", "        if not"),
-    "an empty line stays": ("if not line.tickets:", "if False:"),
+    "newest first": ("return next(iter(places.values()))", "return reversed(next(iter(places.values())))"),
+    "youngest signature first": (", now) >= self._rank(best[0], now)", ", now) <= self._rank(best[0], now)"),
+    "first signature first": (
+        "if best and self._rank(next(iter(self._in_order(line, now))), now) >=",
+        "if best or 0 >=",
+    ),
+    "a blocked batch waits": ("more_wait = len(prefix_rows) < line.requests()", "more_wait = False"),
+    "one request above the bound": ("load.requests >= load.max_requests", "load.requests > load.max_requests"),
+    "the last row is refused": ("load.rows + rows > load.max_rows", "load.rows + rows >= load.max_rows"),
+    "the row bound is forgotten": ("or load.rows + rows > load.max_rows", ""),
+    "a full-sized request is refused": ("if rows > self._max_rows:", "if rows >= self._max_rows:"),
+    "requests of a line are counted as rows": ("line.rows += rows", "line.rows += 1"),
+    "rows are not given back": ("            load.rows -= ticket.rows\n", ""),
+    "requests are not given back": ("            load.requests -= 1\n", ""),
+    "rows stay in a line": ("        line.rows -= rows\n", ""),
+    "a request leaves twice": ("            ticket.waiting = False\n", ""),
+    "an empty line stays": ("if not line.places:", "if False:"),
+    "an empty place stays": ("            if not in_place:", "            if False:"),
+    "a batch of two places is removed from one": ("if ticket.place != place:", "if not place:"),
     "a deadline one moment late": ("self.next_deadline() <= now and", "self.next_deadline() < now and"),
-    "an expired request stays": ("            self._remove(ticket)\n            late", "            late"),
+    "an expired request stays": (
+        "                self._remove((ticket,))\n                late",
+        "                late",
+    ),
     "departed requests expire": ("while heap and not heap[0][2].waiting:", "while False:"),
     "tidying forgets those that wait": ("for entry in heap if entry[2].waiting]", "for entry in heap if False]"),
-    "deadlines in order of arrival": ("(ticket.deadline, next(self._serial)", "(next(self._serial), ticket.deadline"),
+    "deadlines in order of arrival": ("(when, serial, ticket)", "(serial, when, ticket)"),
+    "nobody is delayed": ("if when < ticket.deadline:", "if False:"),
+    "delay_at is not looked at": ("if ticket.deadline < ticket.delay_at else ticket.delay_at", ""),
+    "the deadline is forgotten where there is a delay_at": (
+        "when = ticket.deadline if ticket.deadline",
+        "when = inf if inf",
+    ),
+    "whoever is delayed has no deadline any more": ("self._remember_deadline(ticket.deadline, ticket)", "pass"),
+    "the delayed go before the others": ("ticket.place += 1", "ticket.place -= 1"),
+    "the delayed stay where they are": ("        ticket.place += 1\n", ""),
+    "the delayed in order of delay": ("            tickets.move_to_end(other)", "            pass"),
+    "the delayed leave an empty place": ("if not places[ticket.place]:", "if False:"),
+    "the least urgent first": ("sorted(places)", "sorted(places, reverse=True)"),
+    "levels in order of arrival": (
+        "in_turn = [places[place] for place in sorted(places)]",
+        "in_turn = list(places.values())",
+    ),
+    "aging is forgotten": ("if self._policy.aging:", "if False:"),
+    "levels do not rank signatures": (
+        "return level, ticket.place & 1, ticket.arrived",
+        "return 1, ticket.place & 1, ticket.arrived",
+    ),
+    "being delayed does not rank": (
+        "return level, ticket.place & 1, ticket.arrived",
+        "return level, 0, ticket.arrived",
+    ),
+    "due by the first and not the oldest": (
+        "return min([next(iter(tickets)).arrived for",
+        "return max([next(iter(tickets)).arrived for",
+    ),
+    "all levels share the first one's room": ("load = self._load_at[place]", "load = self._load_at[2]"),
+    "bytes are not given back": ("self._budget.give_back(", "int("),
+    "bytes are not counted": ("self._budget.take(ticket.size)", "pass"),
+    # in budget.py
+    "a byte above the bound": ("if used > self.limit and", "if used > self.limit + 1 and"),
+    "the last byte is refused": ("if used > self.limit and", "if used >= self.limit and"),
+    "the largest request is never let in": ("if used > self.limit and self.used:", "if used > self.limit:"),
     # in policy.py
     "twice the delay": ("return oldest_arrived + self.max_delay", "return oldest_arrived + 2 * self.max_delay"),
     "no delay": ("return oldest_arrived + self.max_delay", "return oldest_arrived"),
@@ -242,18 +346,24 @@ MUTATIONS = {
     "the smallest preferred size": ("range(len(prefix_rows), 0, -1)", "range(1, len(prefix_rows) + 1)"),
     "preferred sizes are forgotten": ("if prefix_rows[count - 1] in self.preferred_rows:", "if False:"),
     "the preferred size is not cut": ("                return count", "                return len(prefix_rows)"),
+    "climbing one moment late": ("if waited >= (level - 1) * self.aging", "if waited > (level - 1) * self.aging"),
+    "climbing to the top at once": ("else level - int(waited / self.aging)", "else 1"),
+    "climbing never": ("else level - int(waited / self.aging)", "else level"),
     "only the largest preferred size": ("rows >= min(self.preferred_rows)", "rows >= max(self.preferred_rows)"),
 }
 
 
 @pytest.mark.parametrize(("right", "wrong"), MUTATIONS.values(), ids=MUTATIONS)
 def test_a_planted_bug_is_caught(right: str, wrong: str) -> None:
-    sources = {module: Path(str(module.__file__)).read_text() for module in (queue_module, policy_module)}
+    sources = {
+        module: Path(str(module.__file__)).read_text() for module in (queue_module, policy_module, budget_module)
+    }
     assert sum(right in source for source in sources.values()) == 1, "the mutation names no expression, or several"
 
     class MutatedMachine(QueueMachine):
         queue = _module(queue_module.__name__, sources[queue_module].replace(right, wrong))
         policy = _module(policy_module.__name__, sources[policy_module].replace(right, wrong))
+        budget = _module(budget_module.__name__, sources[budget_module].replace(right, wrong))
 
     with pytest.raises(CAUGHT):
         run_state_machine_as_test(
