@@ -112,18 +112,17 @@ def rows_of(tickets: list[Any]) -> int:
     return sum(ticket.rows for ticket in tickets)
 
 
-PATIENCE = [inf, inf, 0, 1, 3, 6, 1000]
-
 ARRIVAL = st.tuples(
     st.sampled_from([1, 1, 1, 2, 2, 3, 4, 8]),  # rows
     st.sampled_from("xxxyz"),  # signature
-    st.sampled_from(PATIENCE),  # until its deadline
-    st.sampled_from([1, 2, 3]),  # level
-    st.sampled_from(PATIENCE),  # until it is delayed
+    st.sampled_from([inf, inf, inf, 0, 1, 3, 6, 1000]),  # until its deadline
+    st.sampled_from([1, 2, 3, 3]),  # level
+    st.sampled_from([inf, inf, 0, 1, 2, 4, 6]),  # until it is delayed
     st.sampled_from([0, 1, 5]),  # bytes
 )
 
-ROOM = st.integers(0, 24).map(lambda below: 24 - below)
+BOUNDS = st.tuples(st.integers(0, 24).map(lambda below: 24 - below), st.sampled_from([100, 100, 4, 1]))
+"""Of one level: rows beyond a full batch, and requests."""
 
 
 class QueueMachine(RuleBasedStateMachine):
@@ -137,10 +136,11 @@ class QueueMachine(RuleBasedStateMachine):
         max_rows=st.integers(1, 8).map(lambda below: 9 - below),
         max_requests=st.sampled_from([100, 3, 2, 1]),
         preferred=st.sampled_from([(), (2,), (2, 3), (4, 2), (3, 6), (1, 8)]),
-        max_delay=st.sampled_from([5, 3, 1, 0]),
-        bounds=st.lists(st.tuples(ROOM, st.sampled_from([100, 4, 1])), min_size=1, max_size=3),
-        aging=st.sampled_from([0, 0, 2, 5]),
-        max_bytes=st.sampled_from([1000, 12, 3]),
+        max_delay=st.sampled_from([5, 9, 3, 1, 0]),
+        levels=st.sampled_from([3, 2, 1]),
+        bounds=st.tuples(BOUNDS, BOUNDS, BOUNDS),
+        aging=st.sampled_from([0, 2, 4]),
+        max_bytes=st.sampled_from([1000, 1000, 1000, 12, 3]),
     )
     def start(
         self,
@@ -148,11 +148,14 @@ class QueueMachine(RuleBasedStateMachine):
         max_requests: int,
         preferred: tuple[int, ...],
         max_delay: int,
-        bounds: list[tuple[int, int]],
+        levels: int,
+        bounds: tuple[tuple[int, int], ...],
         aging: int,
         max_bytes: int,
     ) -> None:
-        levels = [{"max_queued_rows": max_rows + room, "max_queued_requests": size} for room, size in bounds]
+        numbers_of_levels = [
+            {"max_queued_rows": max_rows + room, "max_queued_requests": size} for room, size in bounds[:levels]
+        ]
         numbers = {
             "max_rows": max_rows,
             "max_requests": max_requests,
@@ -160,10 +163,10 @@ class QueueMachine(RuleBasedStateMachine):
             "max_delay": max_delay,
             "aging": aging,
         }
-        policies = tuple(self.policy.LevelPolicy(**level) for level in levels)
+        policies = tuple(self.policy.LevelPolicy(**level) for level in numbers_of_levels)
         self.bytes = self.budget.ByteBudget(max_bytes)
         self.q = self.queue.BatchQueue(self.policy.WindowPolicy(levels=policies, **numbers), self.bytes)
-        self.waiting = WaitingList({"levels": levels, **numbers}, max_bytes)
+        self.waiting = WaitingList({"levels": numbers_of_levels, **numbers}, max_bytes)
         self.all: list[Any] = []
         self.left: list[Any] = []
         self.now = 0
@@ -178,9 +181,11 @@ class QueueMachine(RuleBasedStateMachine):
         if then_take:
             self.take()
 
-    @rule(seconds=st.integers(1, 4))
-    def tick(self, seconds: int) -> None:
+    @rule(seconds=st.integers(1, 4), then_expire=st.booleans())
+    def tick(self, seconds: int, then_expire: bool) -> None:
         self.now += seconds
+        if then_expire:
+            self.expire()
 
     @rule(data=st.data())
     def discard(self, data: st.DataObject) -> None:
@@ -265,7 +270,7 @@ TestQueueMachine = QueueMachine.TestCase
 TestQueueMachine.settings = settings(max_examples=150, stateful_step_count=40)
 
 
-CAUGHT = (AssertionError, LookupError, TypeError, StopIteration, RuntimeError, OverflowError, QueueFull)
+CAUGHT = (AssertionError, LookupError, TypeError, ValueError, StopIteration, RuntimeError, OverflowError, QueueFull)
 
 MUTATIONS = {
     # in queue.py
@@ -346,7 +351,7 @@ MUTATIONS = {
     "the smallest preferred size": ("range(len(prefix_rows), 0, -1)", "range(1, len(prefix_rows) + 1)"),
     "preferred sizes are forgotten": ("if prefix_rows[count - 1] in self.preferred_rows:", "if False:"),
     "the preferred size is not cut": ("                return count", "                return len(prefix_rows)"),
-    "climbing one moment late": ("if waited >= (level - 1) * self.aging", "if waited > (level - 1) * self.aging"),
+    "climbing without end": ("return 1 if waited >= (level - 1) * self.aging else level", "return level"),
     "climbing to the top at once": ("else level - int(waited / self.aging)", "else 1"),
     "climbing never": ("else level - int(waited / self.aging)", "else level"),
     "only the largest preferred size": ("rows >= min(self.preferred_rows)", "rows >= max(self.preferred_rows)"),
@@ -369,7 +374,7 @@ def test_a_planted_bug_is_caught(right: str, wrong: str) -> None:
         run_state_machine_as_test(
             MutatedMachine,
             settings=settings(
-                max_examples=600,
+                max_examples=2500,
                 stateful_step_count=30,
                 phases=[Phase.generate],
                 suppress_health_check=list(HealthCheck),
