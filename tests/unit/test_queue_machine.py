@@ -197,6 +197,25 @@ class QueueMachine(RuleBasedStateMachine):
                 self.leaves([ticket])
 
     @rule()
+    def delays_cross(self) -> None:
+        """Who came later is delayed earlier."""
+        self.put_one(self.queue.Ticket(1, "x", self.now, delay_at=self.now + 3))
+        self.now += 1
+        self.put_one(self.queue.Ticket(1, "x", self.now, delay_at=self.now + 1))
+        for _ in range(2):
+            self.now += 1
+            self.expire()
+
+    @rule()
+    def climb(self) -> None:
+        """The old of the last level beside the new of the one above."""
+        last = len(self.waiting.policy["levels"])
+        self.put_one(self.queue.Ticket(1, "x", self.now, level=last))
+        self.now += self.waiting.policy["aging"]
+        self.put_one(self.queue.Ticket(1, "x", self.now, level=max(1, last - 1)))
+        self.take()
+
+    @rule()
     def come_and_go(self) -> None:
         """Enough of them to make the queue tidy its deadlines."""
         if self.waiting.has_room_for(1, 1, 0):
@@ -374,7 +393,7 @@ def test_a_planted_bug_is_caught(right: str, wrong: str) -> None:
         run_state_machine_as_test(
             MutatedMachine,
             settings=settings(
-                max_examples=2500,
+                max_examples=1500,
                 stateful_step_count=30,
                 phases=[Phase.generate],
                 suppress_health_check=list(HealthCheck),
