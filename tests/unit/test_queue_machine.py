@@ -1,7 +1,7 @@
 """The queue against a slow and obviously right model, in any order of events; and proof that it would notice bugs.
 
-`waiting_list.WaitingList` is the rules of the queue in the fewest words. The state machine drives both. Then every planted bug in
-`MUTATIONS`, one replaced expression in the real source, must be caught by the same machine.
+`waiting_list` has the rules of the queue in the fewest words. The state machine drives both. Then every planted bug
+in `MUTATIONS`, one replaced expression in the real source, must be caught by the same machine.
 """
 
 from __future__ import annotations
@@ -22,6 +22,14 @@ from server.scheduling import policy as policy_module
 from server.scheduling import queue as queue_module
 from tests.unit.waiting_list import WaitingList, level_of, oldest, rows_of
 
+ARRIVAL = st.tuples(
+    st.sampled_from([1, 1, 1, 2, 2, 3, 4, 8]),  # rows
+    st.sampled_from("xxxyz"),  # signature
+    st.sampled_from([inf, inf, inf, 0, 1, 3, 6, 1000]),  # until its deadline
+    st.sampled_from([1, 2, 3, 3]),  # level
+    st.sampled_from([inf, inf, 0, 1, 2, 4, 6]),  # until it is delayed
+    st.sampled_from([0, 1, 5]),  # bytes
+)
 
 BOUNDS = st.tuples(st.integers(0, 24).map(lambda below: 24 - below), st.sampled_from([100, 100, 4, 1]))
 """Of one level: rows beyond a full batch, and requests."""

@@ -94,13 +94,3 @@ def oldest(line: list[Any]) -> float:
 
 def rows_of(tickets: list[Any]) -> int:
     return sum(ticket.rows for ticket in tickets)
-
-
-ARRIVAL = st.tuples(
-    st.sampled_from([1, 1, 1, 2, 2, 3, 4, 8]),  # rows
-    st.sampled_from("xxxyz"),  # signature
-    st.sampled_from([inf, inf, inf, 0, 1, 3, 6, 1000]),  # until its deadline
-    st.sampled_from([1, 2, 3, 3]),  # level
-    st.sampled_from([inf, inf, 0, 1, 2, 4, 6]),  # until it is delayed
-    st.sampled_from([0, 1, 5]),  # bytes
-)
