@@ -210,6 +210,7 @@ def _control_settings(settings: Settings) -> ControlSettings:
         load_models=settings.load_models if explicit else None,
         default_max_batch_size=settings.default_max_batch_size,
         autocomplete=not settings.disable_auto_complete_config,
+        max_queued_bytes=settings.max_queued_bytes,
     )
 
 

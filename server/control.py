@@ -19,6 +19,7 @@ from server.models.model import LoadedVersion
 from server.models.registry import Registry
 from server.models.repository import ModelFolder
 from server.models.versions import Load, Unload, next_action, wanted_versions
+from server.scheduling.budget import ByteBudget
 from server.scheduling.clock import Clock
 
 log = logging.getLogger(__name__)
@@ -35,6 +36,8 @@ class ControlSettings:
     """Names to load, `ALL_MODELS` for every one; None loads every one too."""
     default_max_batch_size: int
     autocomplete: bool
+    max_queued_bytes: int = 1 << 30
+    """Bytes of requests that may wait, for all models together."""
 
 
 class ControlPlane:
@@ -45,6 +48,7 @@ class ControlPlane:
         self._registry = registry
         self._backend = backend
         self._clock = clock
+        self._budget = ByteBudget(settings.max_queued_bytes)
 
     async def load_all(self) -> None:
         """Bring every model that should serve to READY or UNAVAILABLE. Raises `LoadFailed` where a root is missing."""
@@ -92,7 +96,7 @@ class ControlPlane:
         self._registry.set_state(folder.name, version, State.LOADING)
         try:
             config, session = await asyncio.to_thread(self._open, folder, version, settings)
-            loaded = LoadedVersion(config, version, session, self._clock, time.monotonic() - started)
+            loaded = LoadedVersion(config, version, session, self._clock, time.monotonic() - started, self._budget)
         except LoadFailed as error:
             reason = str(error)
         except Exception as error:  # a bug, or a backend's surprise: this version fails, the others serve

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from server.errors import ConvoyError
 from server.messages import InferenceRequest
-from server.models.model import Reply, Work
 from server.models.registry import Registry
+from server.models.work import Reply, Work
 
 
 class Engine:

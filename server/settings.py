@@ -45,6 +45,7 @@ class Settings:
     strict_readiness: bool
     disable_auto_complete_config: bool
     default_max_batch_size: int
+    max_queued_bytes: int
     exit_timeout_secs: float
     allow_grpc: bool
     grpc_address: str
@@ -96,6 +97,7 @@ def parse(argv: Sequence[str]) -> Settings:
         strict_readiness=flags.strict_readiness,
         disable_auto_complete_config=flags.disable_auto_complete_config,
         default_max_batch_size=_default_max_batch_size(parser, flags.backend_config),
+        max_queued_bytes=flags.max_queued_bytes,
         exit_timeout_secs=flags.exit_timeout_secs,
         allow_grpc=flags.allow_grpc,
         grpc_address=flags.grpc_address,
@@ -172,6 +174,10 @@ def _add_model_flags(group: argparse._ArgumentGroup) -> None:
     group.add_argument(
         "--backend-config", action="append", default=[], metavar="BACKEND,KEY=VALUE",
         help="only onnxruntime,default-max-batch-size=N: max_batch_size for models whose config has none (default 4)",
+    )  # fmt: skip
+    group.add_argument(
+        "--max-queued-bytes", type=_positive_int, default=1 << 30, metavar="BYTES",
+        help="how much the waiting requests of all models may hold together (default 1 GiB)",
     )  # fmt: skip
 
 

@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from math import inf
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -29,9 +30,15 @@ class NamedTicket(Ticket):
     __slots__ = ("name",)
 
     def __init__(
-        self, name: object, rows: int = 1, signature: object = None, arrived: float = 0.0, deadline: float = inf
+        self,
+        name: object,
+        rows: int = 1,
+        signature: object = None,
+        arrived: float = 0.0,
+        deadline: float = inf,
+        **more: Any,
     ) -> None:
-        super().__init__(rows, signature, arrived, deadline)
+        super().__init__(rows, signature, arrived, deadline, **more)
         self.name = name
 
     def __repr__(self) -> str:
@@ -181,6 +188,7 @@ def model_config(
     max_batch_size: int = 8,
     batching: WindowBatching | None = None,
     instances: int = 1,
+    split_oversize: bool = False,
 ) -> ModelConfig:
     """A configuration as `models.config` would hand it out."""
     return ModelConfig(
@@ -191,6 +199,7 @@ def model_config(
         outputs=tuple(outputs),
         load=load_settings(instances=instances),
         batching=batching,
+        split_oversize=split_oversize,
         metric_tags={},
         serialized=b"",
     )

@@ -16,7 +16,7 @@ from server.frontends.calls import Call, StatusCode
 from server.frontends.codec import decode_infer_request, delimited, encode_infer_response
 from server.frontends.statuses import status_of
 from server.messages import InferenceResponse
-from server.models.model import Work
+from server.models.work import Work
 from server.tensors import Buffer
 
 INFER_RESPONSE_FIELD = 2  # of ModelStreamInferResponse

@@ -46,6 +46,10 @@ class Plan:
     outputs: tuple[OutputPlan, ...]
     names: tuple[str, ...]
     """Names of `outputs`."""
+    fixed_bytes: int
+    """Sum of `byte_sizes`."""
+    texts: tuple[int, ...]
+    """Places in the request of the BYTES inputs."""
 
 
 def make_plan(config: ModelConfig, specs: Sequence[TensorSpec], outputs: Sequence[RequestedOutput], label: str) -> Plan:
@@ -67,7 +71,17 @@ def make_plan(config: ModelConfig, specs: Sequence[TensorSpec], outputs: Sequenc
         elements.append(rows * prod(dims))
     order = tuple(by_name[tensor.name][0] for tensor in config.inputs)
     layout = BatchLayout(tuple(layouts), batched=config.max_batch_size > 0)
-    return Plan(layout, rows, order, tuple(sizes), tuple(elements), chosen, tuple(o.config.name for o in chosen))
+    return Plan(
+        layout,
+        rows,
+        order,
+        tuple(sizes),
+        tuple(elements),
+        chosen,
+        names=tuple(output.config.name for output in chosen),
+        fixed_bytes=sum(sizes),
+        texts=tuple(by_name[tensor.name][0] for tensor in config.inputs if tensor.datatype is BYTES),
+    )
 
 
 def inputs_in_order(config: ModelConfig, plan: Plan, request: InferenceRequest) -> list[Buffer | Array]:
@@ -92,6 +106,16 @@ def inputs_in_order(config: ModelConfig, plan: Plan, request: InferenceRequest) 
             )
         result.append(data)
     return result
+
+
+def wire_bytes(plan: Plan, request: InferenceRequest) -> int:
+    """The bytes of the request's tensors as they came, for whoever counts what waits."""
+    size = plan.fixed_bytes
+    for place in plan.texts:
+        data = request.buffers[place]
+        if data is not None:
+            size += sum(len(element) for element in data.tolist()) if isinstance(data, np.ndarray) else len(data)
+    return size
 
 
 def _outputs(config: ModelConfig, requested: Sequence[RequestedOutput]) -> tuple[OutputPlan, ...]:
@@ -159,7 +183,7 @@ def _rows(config: ModelConfig, by_name: dict[str, tuple[int, TensorSpec]], label
             )
     if rows is None or rows < 1:
         raise InvalidRequest(f"{label}inference request batch-size must be >= 1 for '{config.name}'")
-    if rows > config.max_batch_size:
+    if rows > config.max_batch_size and not config.split_oversize:
         raise InvalidRequest(
             f"{label}inference request batch-size must be <= {config.max_batch_size} for '{config.name}'"
         )

@@ -1,7 +1,7 @@
 """config.pbtxt → frozen `ModelConfig`: parse the text, fill in what the graph says, refuse the unknown and impossible.
 
-Of all rooms but the frontends, only this file knows the protobuf message. Every refusal is a ConfigInvalid that
-names the file and the field.
+Of all rooms but the frontends, only this file and `config_batching` know the protobuf message. Every refusal
+is a ConfigInvalid that names the file and the field.
 """
 
 from __future__ import annotations
@@ -18,8 +18,9 @@ from server.backends.base import GraphTensor
 from server.errors import ConfigInvalid
 from server.models import autocomplete
 from server.models.autocomplete import Disagreement
+from server.models.config_batching import read_batching, read_split_oversize
 from server.models.config_fields import FieldInvalid, check_parameters, refuse_unserved
-from server.models.config_types import DeviceKind, LoadSettings, ModelConfig, TensorConfig, WindowBatching
+from server.models.config_types import DeviceKind, LoadSettings, ModelConfig, QueuePolicy, TensorConfig, WindowBatching
 from server.models.versions import All, Latest, Specific, VersionPolicy
 from server.tensors import BYTES, DATATYPES, DataType
 
@@ -28,6 +29,7 @@ __all__ = [
     "DeviceKind",
     "LoadSettings",
     "ModelConfig",
+    "QueuePolicy",
     "TensorConfig",
     "WindowBatching",
     "complete",
@@ -168,14 +170,16 @@ def _freeze(
     if inputs or outputs:
         autocomplete.check(message.name, "input", input_configs, inputs, batching)
         autocomplete.check(message.name, "output", output_configs, outputs, batching)
+    load = _load_settings(message, auto_kind)
     return ModelConfig(
         name=message.name,
         platform=message.platform,
         max_batch_size=message.max_batch_size,
         inputs=input_configs,
         outputs=output_configs,
-        load=_load_settings(message, auto_kind),
-        batching=_batching(message),
+        load=load,
+        batching=read_batching(message, load.parameters),
+        split_oversize=read_split_oversize(message, load.parameters),
         metric_tags=_metric_tags(message),
         serialized=message.SerializeToString(deterministic=True),
     )
@@ -297,26 +301,6 @@ def _instances(message: pb.ModelConfig, auto_kind: DeviceKind) -> tuple[int, Dev
         if kind is DeviceKind.AUTO:
             group.kind = next(value for value, known in _KINDS.items() if known is auto_kind)
     return sum(group.count for group in groups), kind, gpus
-
-
-def _batching(message: pb.ModelConfig) -> WindowBatching | None:
-    if not message.HasField("dynamic_batching"):
-        return None
-    if message.max_batch_size == 0:
-        raise FieldInvalid("dynamic_batching", "needs max_batch_size of at least 1; set it or remove dynamic_batching")
-    batching = message.dynamic_batching
-    for size in batching.preferred_batch_size:
-        if not 0 < size <= message.max_batch_size:
-            limit = f"1 to max_batch_size, which is {message.max_batch_size}"
-            raise FieldInvalid("dynamic_batching.preferred_batch_size", f"must be {limit}, not {size}")
-    policy = batching.default_queue_policy
-    return WindowBatching(
-        preferred_batch_sizes=tuple(batching.preferred_batch_size),
-        max_queue_delay_us=batching.max_queue_delay_microseconds,
-        max_queue_size=policy.max_queue_size,
-        default_timeout_us=policy.default_timeout_microseconds,
-        allow_timeout_override=policy.allow_timeout_override,
-    )
 
 
 def _metric_tags(message: pb.ModelConfig) -> MappingProxyType[str, str]:

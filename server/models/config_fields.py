@@ -33,6 +33,11 @@ SERVED = frozenset(
         "optimization.graph.level",
         "dynamic_batching.preferred_batch_size",
         "dynamic_batching.max_queue_delay_microseconds",
+        "dynamic_batching.preserve_ordering",
+        "dynamic_batching.priority_levels",
+        "dynamic_batching.default_priority_level",
+        "dynamic_batching.priority_queue_policy",
+        "dynamic_batching.default_queue_policy.timeout_action",
         "dynamic_batching.default_queue_policy.default_timeout_microseconds",
         "dynamic_batching.default_queue_policy.allow_timeout_override",
         "dynamic_batching.default_queue_policy.max_queue_size",
@@ -54,8 +59,12 @@ PARAMETERS: dict[str, range] = {
     "execution_mode": range(2),
     "enable_mem_arena": range(2),
     "enable_mem_pattern": range(2),
+    "priority_aging_ms": range(2**31),
 }
 """Keys of `parameters`, with the integers that each may be."""
+
+SWITCHES = frozenset({"split_oversize"})
+"""Keys of `parameters` that are "true" or "false"."""
 
 
 _NUMBER = re.compile(r"[0-9]{1,10}")
@@ -94,8 +103,13 @@ def check_parameters(parameters: Mapping[str, str]) -> None:
     """Raise FieldInvalid for the first parameter that is unknown or impossible."""
     for key, value in sorted(parameters.items()):
         field = f"parameters['{key}']"
+        if key in SWITCHES:
+            if value not in ("true", "false"):
+                raise FieldInvalid(field, f"must be true or false, not '{value}'")
+            continue
         if key not in PARAMETERS:
-            raise FieldInvalid(field, f"is not supported by this server; it knows: {', '.join(sorted(PARAMETERS))}")
+            known = ", ".join(sorted(SWITCHES.union(PARAMETERS)))
+            raise FieldInvalid(field, f"is not supported by this server; it knows: {known}")
         allowed = PARAMETERS[key]
         if not _NUMBER.fullmatch(value) or int(value) not in allowed:
             choices = "0 or 1" if len(allowed) == 2 else "an integer of at least 0"

@@ -39,17 +39,33 @@ class TensorConfig:
 
 
 @dataclass(frozen=True, slots=True)
-class WindowBatching:
-    """How requests are combined. All zeros is natural batching: go when an instance is idle."""
+class QueuePolicy:
+    """How long, and how many, requests of one priority level may wait."""
 
-    preferred_batch_sizes: tuple[int, ...] = ()
-    max_queue_delay_us: int = 0
     max_queue_size: int = 0
     """Requests that may wait; 0 takes the server's own bound."""
     default_timeout_us: int = 0
     """The most that a request may spend in the queue; 0 is no limit."""
     allow_timeout_override: bool = False
     """Whether a request may ask for less than `default_timeout_us`."""
+    delay: bool = False
+    """Whether a request whose time has come is not refused, but goes behind all others of its level."""
+
+
+@dataclass(frozen=True, slots=True)
+class WindowBatching:
+    """How requests are combined. All zeros is natural batching: go when an instance is idle."""
+
+    preferred_batch_sizes: tuple[int, ...] = ()
+    max_queue_delay_us: int = 0
+    levels: tuple[QueuePolicy, ...] = (QueuePolicy(),)
+    """By priority level, the most urgent first."""
+    default_level: int = 1
+    """The level of requests that name none, or one that is not there; the most urgent is 1."""
+    preserve_ordering: bool = False
+    """Whether answers leave in the order in which their requests arrived."""
+    aging_us: int = 0
+    """Waiting time that moves a request up by one level; 0: none does."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +98,8 @@ class ModelConfig:
     load: LoadSettings
     batching: WindowBatching | None
     """None: requests run one by one."""
+    split_oversize: bool
+    """Whether a request of more rows than a batch may hold is cut into several, and not refused."""
     metric_tags: Mapping[str, str]
     serialized: bytes
     """The completed inference.ModelConfig message, as the ModelConfig RPC gives it."""

@@ -7,34 +7,41 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from math import inf
 from weakref import WeakValueDictionary
 
 from server.backends.base import Session
-from server.errors import Cancelled, ConvoyError, DeadlineExceeded, ExecutionFailed, QueueFull, QueueTimeout
+from server.errors import (
+    Cancelled,
+    ConvoyError,
+    DeadlineExceeded,
+    ExecutionFailed,
+    InvalidRequest,
+    QueueFull,
+    QueueTimeout,
+)
 from server.messages import InferenceRequest, InferenceResponse, OutputTensor
 from server.models import admission
 from server.models.admission import OutputPlan, Plan
 from server.models.classification import classify
-from server.models.config import ModelConfig
+from server.models.config import ModelConfig, QueuePolicy
+from server.models.work import Answer, Reply, Whole, Work
 from server.scheduling.assembly import BatchLayout, InputLayout, Staging, scatter
 from server.scheduling.batcher import Batcher
+from server.scheduling.budget import ByteBudget
 from server.scheduling.clock import Clock
 from server.scheduling.costs import CostTable
 from server.scheduling.lanes import ThreadLane
-from server.scheduling.policy import WindowPolicy
-from server.scheduling.queue import Ticket
+from server.scheduling.ordering import AnswerOrder
+from server.scheduling.policy import LevelPolicy, WindowPolicy
 from server.statistics import BatchTimes, VersionStatistics
-from server.tensors import BYTES, Array, Buffer
+from server.tensors import BYTES, Array
 
 log = logging.getLogger(__name__)
-
-Reply = Callable[[InferenceResponse | ConvoyError], None]
-"""Takes the one answer to a request, on the event loop's thread."""
 
 REMEMBERED_PLANS = 256
 
@@ -49,47 +56,37 @@ MIN_QUEUED_REQUESTS = 1024
 """The default bound of a queue: 64 full batches, and never less than 1,024 requests' worth of rows."""
 
 
-class Work(Ticket):
-    """One admitted request, from admission to answer."""
+@dataclass(frozen=True, slots=True)
+class Run:
+    """One call of the model that succeeded."""
 
-    __slots__ = ("_version", "inputs", "plan", "reply", "request")
-
-    def __init__(
-        self,
-        version: LoadedVersion,
-        request: InferenceRequest,
-        plan: Plan,
-        inputs: list[Buffer | Array],
-        reply: Reply | None,
-        arrived: float,
-        deadline: float,
-    ) -> None:
-        super().__init__(plan.rows, plan.layout, arrived, deadline)
-        self.request = request
-        self.plan = plan
-        self.inputs = inputs
-        self.reply = reply
-        """None once it is answered or its caller has gone."""
-        self._version = version
-
-    def cancel(self) -> None:
-        """The caller has gone: leave the queue, or let the batch run on without an answer. Harmless when too late."""
-        self._version.cancel(self)
+    times: BatchTimes
+    rows: int
+    requests: int
 
 
 @dataclass(frozen=True, slots=True)
 class BatchResult:
     """What a lane hands back: an answer or an error for each request, in the batch's order."""
 
-    answers: list[InferenceResponse | ConvoyError]
-    times: BatchTimes
+    answers: list[Answer]
+    runs: list[Run]
+    """One; or, where the batch failed and its requests were run one by one, those that went well."""
+    start_ns: int
+    """When the requests left the queue, or the first of `runs` could begin."""
 
 
 class LoadedVersion:
     """A version that can serve."""
 
     def __init__(
-        self, config: ModelConfig, version: int, session: Session, clock: Clock, load_seconds: float = 0.0
+        self,
+        config: ModelConfig,
+        version: int,
+        session: Session,
+        clock: Clock,
+        load_seconds: float = 0.0,
+        budget: ByteBudget | None = None,
     ) -> None:
         self.config = config
         self.version = version
@@ -103,15 +100,19 @@ class LoadedVersion:
         self._costs = CostTable()
         self._version_text = str(version)
         batching = config.batching
-        self._default_timeout_us = batching.default_timeout_us if batching else 0
-        self._allow_timeout_override = batching is not None and batching.allow_timeout_override
-        loop = asyncio.get_running_loop()
-        lanes = [
-            ThreadLane(f"{config.name}/{version}#{i}", partial(self._execute, Staging()), loop, self._is_tiny)
-            for i in range(config.load.instance_count)
-        ]
+        self._levels = batching.levels if batching else (QueuePolicy(),)
+        self._default_level = batching.default_level if batching else 1
+        self._order: AnswerOrder[Work, tuple[Answer, int]] | None = None
+        if batching and batching.preserve_ordering:
+            self._order = AnswerOrder()
+        # Most models need neither order nor splitting, and then there is nothing between a batch and its answers.
+        self._complete = (
+            self._complete_in_order_or_parts if self._order is not None or config.split_oversize else self._settle
+        )
+        self._policy = window_policy(config)
+        lanes = [self._lane(f"{config.name}/{version}#{i}") for i in range(config.load.instance_count)]
         self._batcher: Batcher[Work, BatchResult] = Batcher(
-            _policy(config), lanes, clock, finished=self._finished, expired=self._expired
+            self._policy, lanes, clock, finished=self._finished, expired=self._expired, budget=budget
         )
 
     @property
@@ -133,14 +134,23 @@ class LoadedVersion:
         try:
             plan = self._plan(request)
             inputs = admission.inputs_in_order(self.config, plan, request)
-            work = Work(self, request, plan, inputs, reply, arrived, self._deadline(request, arrived))
-            self._batcher.submit(work)
+            level = request.priority if 0 < request.priority <= len(self._levels) else self._default_level
+            deadline, delay_at = self._limits(request, arrived, level)
+            size = admission.wire_bytes(plan, request)
+            kind = Work if plan.rows <= self._policy.max_rows else Whole
+            work = kind(self, request, plan, inputs, reply, arrived, deadline, level, delay_at, size)
+            if isinstance(work, Whole):
+                self._submit_parts(work, self._policy.most_rows(level))
+            else:
+                self._batcher.submit(work)
         except ConvoyError as error:
             refusal = QueueFull(f"{request.label()}{error}") if isinstance(error, QueueFull) else error
             self.statistics.record_failure(refusal.reason, round((self._clock.now() - arrived) * 1e9))
             reply(refusal)
             return None
         self._leases += 1
+        if self._order is not None:
+            self._order.arrive(work)
         return work
 
     def cancel(self, work: Work) -> None:
@@ -148,8 +158,8 @@ class LoadedVersion:
         if work.reply is None:
             return
         work.reply = None
-        if self._batcher.cancel(work):
-            self._settle(work, CALLER_GONE)
+        if self._give_up_parts(work) if isinstance(work, Whole) else self._batcher.cancel(work):
+            self._leave_at_once(work, CALLER_GONE)
 
     def hurry(self) -> None:
         """Run what is queued, and whatever comes, without waiting for company: the server is going down."""
@@ -172,13 +182,53 @@ class LoadedVersion:
                 del self._plans[next(iter(self._plans))]  # its layout lives on while another plan or a request has it
         return plan
 
-    def _deadline(self, request: InferenceRequest, arrived: float) -> float:
+    def _limits(self, request: InferenceRequest, arrived: float, level: int) -> tuple[float, float]:
+        """When the request must have left the queue, and when it goes behind the others of its level."""
         timeout_us = request.timeout_us
-        default_us = self._default_timeout_us
+        policy = self._levels[level - 1]
+        default_us = policy.default_timeout_us
         if default_us:
-            shortened = self._allow_timeout_override and 0 < timeout_us < default_us
+            shortened = policy.allow_timeout_override and 0 < timeout_us < default_us
             timeout_us = timeout_us if shortened else default_us
-        return min(request.deadline, arrived + timeout_us / 1e6) if timeout_us else request.deadline
+        if not timeout_us:
+            return request.deadline, inf
+        end = arrived + timeout_us / 1e6
+        return (request.deadline, end) if policy.delay else (min(request.deadline, end), inf)
+
+    def _submit_parts(self, whole: Whole, most_rows: int) -> None:
+        """Queue all parts of a request, or none. Raises `QueueFull`, and `InvalidRequest` where they never fit."""
+        if whole.rows > most_rows:
+            raise InvalidRequest(
+                f"{whole.request.label()}inference request batch-size must be <= {most_rows} for '{self.config.name}': "
+                "no more may wait, even in parts"
+            )
+        queued: list[Work] = []
+        try:
+            for part in whole.split(self._policy.max_rows):
+                self._batcher.submit(part)
+                queued.append(part)
+        except QueueFull:
+            for part in queued:
+                self._batcher.cancel(part)
+            raise
+
+    def _give_up_parts(self, whole: Whole) -> bool:
+        """Let no other part of a request run that does not run already. False where the request is done with."""
+        if whole.done:
+            return False
+        whole.done = True
+        self._drop_parts(whole)
+        return True
+
+    def _drop_parts(self, whole: Whole) -> None:
+        for part in whole.parts:
+            self._batcher.cancel(part)
+        whole.parts = []  # they know the whole: nothing should wait for a garbage collection
+
+    def _lane(self, name: str) -> ThreadLane[Work, BatchResult]:
+        staging = Staging()
+        loop = asyncio.get_running_loop()
+        return ThreadLane(name, partial(self._execute, staging), loop, self._is_tiny, partial(self._rescue, staging))
 
     def _is_tiny(self, batch: Sequence[Work]) -> bool:
         return self._costs.predict(sum([work.rows for work in batch])) < TINY_BATCH_SECONDS
@@ -195,9 +245,30 @@ class LoadedVersion:
         infer_end = time.monotonic_ns()
         parts = scatter(names, outputs, rows) if layout.batched else [dict(zip(names, outputs, strict=True))]
         answers = [self._answer(work, part) for work, part in zip(batch, parts, strict=True)]
-        return BatchResult(answers, BatchTimes(start, input_end, infer_end, time.monotonic_ns()))
+        times = BatchTimes(start, input_end, infer_end, time.monotonic_ns())
+        return BatchResult(answers, [Run(times, sum(rows), len(rows))], start)
 
-    def _answer(self, work: Work, outputs: Mapping[str, Array]) -> InferenceResponse | ConvoyError:
+    def _rescue(self, staging: Staging, batch: Sequence[Work], _: Exception) -> BatchResult:
+        """Run the requests of a batch that failed one by one, once, so that only the guilty ones fail."""
+        result = BatchResult([], [], time.monotonic_ns())
+        for work in batch:
+            if not work.is_wanted:
+                result.answers.append(CALLER_GONE)
+                continue
+            try:
+                alone = self._execute(staging, (work,))
+            except Exception as error:  # noqa: BLE001 -- whatever it is, this caller must hear of it
+                result.answers.append(self._failure(error))
+            else:
+                result.answers.extend(alone.answers)
+                result.runs.extend(alone.runs)
+        return result
+
+    def _failure(self, error: Exception) -> ConvoyError:
+        message = f"model '{self.config.name}' version {self.version} failed to run: {error}"
+        return error if isinstance(error, ConvoyError) else ExecutionFailed(message)
+
+    def _answer(self, work: Work, outputs: Mapping[str, Array]) -> Answer:
         try:
             tensors = [self._output(output, outputs[output.config.name]) for output in work.plan.outputs]
         except Exception as error:  # noqa: BLE001 -- the model's outputs are not what it promised; others may be fine
@@ -216,26 +287,51 @@ class LoadedVersion:
 
     def _finished(self, batch: Sequence[Work], outcome: BatchResult | Exception) -> None:
         if isinstance(outcome, Exception):
-            message = f"model '{self.config.name}' version {self.version} failed to run: {outcome}"
-            error = outcome if isinstance(outcome, ConvoyError) else ExecutionFailed(message)
+            error = self._failure(outcome)
             for work in batch:
-                self._settle(work, error)
+                self._complete(work, error)
             return
-        rows = sum([work.rows for work in batch])
-        times = outcome.times
-        self._costs.observe(rows, (times.output_end - times.start) / 1e9)
-        self.statistics.record_batch(times, rows, len(batch))
+        for run in outcome.runs:
+            times = run.times
+            self._costs.observe(run.rows, (times.output_end - times.start) / 1e9)
+            self.statistics.record_batch(times, run.rows, run.requests)
         for work, answer in zip(batch, outcome.answers, strict=True):
-            self._settle(work, answer, started_ns=outcome.times.start)
-        self.statistics.last_inference_ms = time.time_ns() // 1_000_000
+            self._complete(work, answer, outcome.start_ns)
+        if outcome.runs:
+            self.statistics.last_inference_ms = time.time_ns() // 1_000_000
 
     def _expired(self, work: Work) -> None:
-        if work.deadline == work.request.deadline:
-            self._settle(work, DeadlineExceeded("Deadline Exceeded"))
-        else:
-            self._settle(work, QueueTimeout("Request timeout expired"))
+        theirs = work.deadline == work.request.deadline
+        error = DeadlineExceeded("Deadline Exceeded") if theirs else QueueTimeout("Request timeout expired")
+        if work.whole is None:
+            self._leave_at_once(work, error)
+        elif self._give_up_parts(work.whole):
+            self._leave_at_once(work.whole, error)
 
-    def _settle(self, work: Work, answer: InferenceResponse | ConvoyError, started_ns: int = 0) -> None:
+    def _leave_at_once(self, work: Work, error: ConvoyError) -> None:
+        """Settle a request that never ran: it holds nobody up, whatever the order of answers."""
+        self._settle(work, error)
+        if self._order is not None:
+            for other, (answer, started_ns) in self._order.forget(work):
+                self._settle(other, answer, started_ns)
+
+    def _complete_in_order_or_parts(self, work: Work, answer: Answer, started_ns: int = 0) -> None:
+        """A request or a part has its answer: settle what is complete and whose turn it is."""
+        whole = work.whole
+        if whole is not None:
+            work.inputs = []
+            joined = None if whole.done else whole.collect(work, answer, started_ns)
+            if joined is None:
+                return
+            self._drop_parts(whole)  # where it failed, some may wait
+            work, answer, started_ns = whole, joined, whole.started_ns
+        if self._order is None:
+            self._settle(work, answer, started_ns)
+            return
+        for other, (due, start) in self._order.finish(work, (answer, started_ns)):
+            self._settle(other, due, start)
+
+    def _settle(self, work: Work, answer: Answer, started_ns: int = 0) -> None:
         """Count a request that leaves, and answer it unless its caller has gone. Called once per admitted request."""
         self._leases -= 1
         reply, work.reply = work.reply, None
@@ -256,18 +352,20 @@ class LoadedVersion:
                 log.exception("an answer of model '%s' version %d was not taken", self.config.name, self.version)
 
 
-def _policy(config: ModelConfig) -> WindowPolicy:
+def window_policy(config: ModelConfig) -> WindowPolicy:
+    """How a model's requests wait. Each priority level has bounds of its own."""
     batching = config.batching
     max_rows = max(1, config.max_batch_size)
-    max_queued_rows = max(QUEUED_BATCHES * max_rows, MIN_QUEUED_REQUESTS)
+    default = LevelPolicy(max_queued_rows=max(QUEUED_BATCHES * max_rows, MIN_QUEUED_REQUESTS))
     if batching is None:
-        return WindowPolicy(max_rows, max_requests=1, max_queued_rows=max_queued_rows)
+        return WindowPolicy(max_rows, max_requests=1, levels=(default,))
+    sizes = [level.max_queue_size for level in batching.levels]
     return WindowPolicy(
         max_rows,
         preferred_rows=batching.preferred_batch_sizes,
         max_delay=batching.max_queue_delay_us / 1e6,
-        max_queued_rows=sys.maxsize if batching.max_queue_size else max_queued_rows,
-        max_queued_requests=batching.max_queue_size or sys.maxsize,
+        levels=tuple(LevelPolicy(max_queued_requests=size) if size else default for size in sizes),
+        aging=batching.aging_us / 1e6,
     )
 
 

@@ -12,6 +12,7 @@ from functools import partial
 from math import inf
 from typing import Generic, TypeVar
 
+from server.scheduling.budget import ByteBudget
 from server.scheduling.clock import Clock
 from server.scheduling.lanes import Lane
 from server.scheduling.policy import WindowPolicy
@@ -36,8 +37,9 @@ class Batcher(Generic[T, R]):
         *,
         finished: Callable[[Sequence[T], R | Exception], None],
         expired: Callable[[T], None],
+        budget: ByteBudget | None = None,
     ) -> None:
-        self._queue: BatchQueue[T] = BatchQueue(policy)
+        self._queue: BatchQueue[T] = BatchQueue(policy, budget)
         self._lanes = tuple(lanes)
         self._idle = list(lanes)
         self._clock = clock

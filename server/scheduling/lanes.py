@@ -6,7 +6,7 @@ import asyncio
 import threading
 from collections.abc import Callable, Sequence
 from queue import SimpleQueue
-from typing import Generic, Protocol, TypeVar
+from typing import Generic, NoReturn, Protocol, TypeVar
 
 from server.scheduling.queue import Ticket
 
@@ -14,6 +14,9 @@ T = TypeVar("T", bound=Ticket)
 R = TypeVar("R")
 T_contra = TypeVar("T_contra", bound=Ticket, contravariant=True)
 R_co = TypeVar("R_co", covariant=True)
+
+_Job = tuple[Sequence[T], Callable[[R | Exception], None], Exception | None]
+"""A batch, who hears of its outcome, and how it failed on the event loop's thread if it did."""
 
 
 class Lane(Protocol[T_contra, R_co]):
@@ -28,6 +31,10 @@ class Lane(Protocol[T_contra, R_co]):
         ...
 
 
+def _no_rescue(_: Sequence[Ticket], error: Exception) -> NoReturn:
+    raise error
+
+
 def _never(_: Sequence[Ticket]) -> bool:
     return False
 
@@ -37,6 +44,9 @@ class ThreadLane(Generic[T, R]):
 
     A batch for which `is_tiny` holds runs on the event loop's thread instead: handing it over would take longer than
     running it.
+
+    Where `work` raises for a batch of several requests, `rescue` is asked for the outcome instead, given the batch and
+    the exception, and always on the lane's own thread.
     """
 
     def __init__(
@@ -45,32 +55,48 @@ class ThreadLane(Generic[T, R]):
         work: Callable[[Sequence[T]], R],
         loop: asyncio.AbstractEventLoop,
         is_tiny: Callable[[Sequence[T]], bool] = _never,
+        rescue: Callable[[Sequence[T], Exception], R] = _no_rescue,
     ) -> None:
         self._work = work
+        self._rescue = rescue
         self._loop = loop
         self._is_tiny = is_tiny
-        self._jobs: SimpleQueue[tuple[Sequence[T], Callable[[R | Exception], None]] | None] = SimpleQueue()
+        self._jobs: SimpleQueue[_Job[T, R] | None] = SimpleQueue()
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
         self._thread.start()
 
     def submit(self, batch: Sequence[T], done: Callable[[R | Exception], None]) -> None:
-        if self._is_tiny(batch):
-            self._loop.call_soon(done, self._outcome(batch))
-        else:
-            self._jobs.put((batch, done))
+        if not self._is_tiny(batch):
+            self._jobs.put((batch, done, None))
+            return
+        try:
+            outcome: R | Exception = self._work(batch)
+        except Exception as error:  # noqa: BLE001 -- whatever it is, the callers must hear of it
+            if len(batch) > 1:
+                self._jobs.put((batch, done, error))
+                return
+            outcome = error
+        self._loop.call_soon(done, outcome)
 
     def close(self) -> None:
         self._jobs.put(None)
 
     def _run(self) -> None:
         while (job := self._jobs.get()) is not None:
-            batch, done = job
-            outcome = self._outcome(batch)
+            batch, done, failure = job
+            outcome = self._outcome(batch, failure)
             self._loop.call_soon_threadsafe(done, outcome)
-            del job, batch, done, outcome  # an idle lane must not keep the last batch alive
+            del job, batch, done, failure, outcome  # an idle lane must not keep the last batch alive
 
-    def _outcome(self, batch: Sequence[T]) -> R | Exception:
+    def _outcome(self, batch: Sequence[T], failure: Exception | None) -> R | Exception:
         try:
-            return self._work(batch)
+            if failure is None:
+                try:
+                    return self._work(batch)
+                except Exception as error:
+                    if len(batch) == 1:
+                        raise
+                    failure = error
+            return self._rescue(batch, failure)
         except Exception as error:  # noqa: BLE001 -- whatever it is, the callers must hear of it
             return error

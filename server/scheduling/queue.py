@@ -1,37 +1,55 @@
 """The requests that wait for one model version. Pure: time is an argument and a batch is a return value.
 
 Rules of this file:
-- A batch holds requests of one signature only, oldest first, and is a prefix of that signature's own line: one odd
-  shape neither closes nor delays anyone else's batch.
-- A request leaves the queue exactly once: by `take`, `discard` or `expire`.
+- A batch holds requests of one signature only, and is a prefix of that signature's own line: one odd shape neither
+  closes nor delays anyone else's batch.
+- A line is ordered by priority level (as it is after aging), then not delayed before delayed, then oldest first.
+- A request leaves the queue exactly once: by `take`, `discard` or `expire`. Its room and its bytes are free then.
 - Nothing here knows a clock, an event loop, a thread or a tensor.
 """
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections import OrderedDict
-from collections.abc import Hashable
-from heapq import heapify, heappop, heappush
-from itertools import count
+from collections.abc import Hashable, Iterable, Sequence
+from heapq import heapify, heappop, heappush, merge
+from itertools import accumulate, chain, count, islice, takewhile
 from math import inf
 from typing import Generic, TypeVar
 
 from server.errors import QueueFull
-from server.scheduling.policy import WindowPolicy
+from server.scheduling.budget import ByteBudget
+from server.scheduling.policy import LevelPolicy, WindowPolicy
 
 
 class Ticket:
     """One request's place in the queue. Subclasses add what the request is."""
 
-    __slots__ = ("arrived", "deadline", "rows", "signature", "waiting")
+    __slots__ = ("arrived", "deadline", "delay_at", "place", "rows", "signature", "size", "waiting")
 
-    def __init__(self, rows: int, signature: Hashable, arrived: float, deadline: float = inf) -> None:
+    def __init__(
+        self,
+        rows: int,
+        signature: Hashable,
+        arrived: float,
+        deadline: float = inf,
+        level: int = 1,
+        delay_at: float = inf,
+        size: int = 0,
+    ) -> None:
         self.rows = rows
         self.signature = signature
         """Only tickets with equal signatures share a batch."""
         self.arrived = arrived
         self.deadline = deadline
         """When it must have left the queue, on the same clock as `arrived`."""
+        self.delay_at = delay_at
+        """When it goes behind all others of its level."""
+        self.place = 2 * level
+        """Twice its priority level, and one more once it is delayed: who is served first, as a number."""
+        self.size = size
+        """Bytes that it holds while it waits."""
         self.waiting = False
         """True from `put` until it leaves."""
 
@@ -40,124 +58,190 @@ T = TypeVar("T", bound=Ticket)
 
 
 class _Line(Generic[T]):
-    """The waiting requests of one signature, oldest first."""
+    """The waiting requests of one signature, by place; those of one place oldest first."""
 
-    __slots__ = ("rows", "tickets")
+    __slots__ = ("places", "rows")
 
     def __init__(self) -> None:
-        self.tickets: OrderedDict[T, None] = OrderedDict()
+        self.places: dict[int, OrderedDict[T, None]] = {}  # never an empty one
         self.rows = 0
 
-    def oldest(self) -> T:
-        return next(iter(self.tickets))
+    def requests(self) -> int:
+        return sum(map(len, self.places.values()))
+
+    def oldest_arrival(self) -> float:
+        return min([next(iter(tickets)).arrived for tickets in self.places.values()])
+
+
+class _Load:
+    """What waits at one priority level, and what may."""
+
+    __slots__ = ("max_requests", "max_rows", "requests", "rows")
+
+    def __init__(self, bounds: LevelPolicy) -> None:
+        self.max_rows = bounds.max_queued_rows
+        self.max_requests = bounds.max_queued_requests
+        self.rows = 0
+        self.requests = 0
 
 
 class BatchQueue(Generic[T]):
-    """First come, first served within a signature; the signature whose oldest request came first goes first."""
+    """Within a signature, by place and arrival; the signature whose first request is the first by these goes first."""
 
-    def __init__(self, policy: WindowPolicy) -> None:
+    def __init__(self, policy: WindowPolicy, budget: ByteBudget | None = None) -> None:
         self._policy = policy
+        self._max_rows = policy.max_rows
+        self._budget = budget
         self._lines: dict[Hashable, _Line[T]] = {}  # never an empty line
+        self._loads = [_Load(level) for level in policy.levels]
+        self._load_at = {2 * i + delayed: load for i, load in enumerate(self._loads, 1) for delayed in (0, 1)}
         self._deadlines: list[tuple[float, int, T]] = []  # a heap; may name tickets that have left
         self._serial = count()
-        self._rows = 0
-        self._requests = 0
 
     @property
     def rows(self) -> int:
-        return self._rows
+        return sum(line.rows for line in self._lines.values())
 
     def __len__(self) -> int:
-        return self._requests
+        return sum([load.requests for load in self._loads])
 
     def put(self, ticket: T) -> None:
         """Add a request. Raises `QueueFull`, and `ValueError` for one that no batch can ever hold."""
-        policy = self._policy
-        if ticket.rows > policy.max_rows:
-            raise ValueError(f"{ticket.rows} rows never fit into a batch of {policy.max_rows}")
-        if self._requests >= policy.max_queued_requests or self._rows + ticket.rows > policy.max_queued_rows:
+        rows, place = ticket.rows, ticket.place
+        if rows > self._max_rows:
+            raise ValueError(f"{rows} rows never fit into a batch of {self._max_rows}")
+        load = self._load_at[place]
+        if load.requests >= load.max_requests or load.rows + rows > load.max_rows:
             raise QueueFull("Exceeds maximum queue size")
+        if self._budget is not None:
+            self._budget.take(ticket.size)
         line = self._lines.get(ticket.signature)
         if line is None:
             line = self._lines[ticket.signature] = _Line()
-        line.tickets[ticket] = None
-        line.rows += ticket.rows
-        self._rows += ticket.rows
-        self._requests += 1
+        tickets = line.places.get(place)
+        if tickets is None:
+            tickets = line.places[place] = OrderedDict()
+        tickets[ticket] = None
+        line.rows += rows
+        load.rows += rows
+        load.requests += 1
         ticket.waiting = True
-        if ticket.deadline < inf:
-            self._remember_deadline(ticket)
+        when = ticket.deadline if ticket.deadline < ticket.delay_at else ticket.delay_at
+        if when < inf:
+            self._remember_deadline(when, ticket)
 
     def discard(self, ticket: T) -> bool:
         """Forget a request whose caller went away. False where it is not waiting here any more."""
         if not ticket.waiting:
             return False
-        self._remove(ticket)
+        self._remove((ticket,))
         return True
 
     def expire(self, now: float) -> list[T]:
-        """Remove and return every request whose deadline has come, soonest first."""
+        """Remove and return every request whose deadline has come, soonest first; delay those whose time for it has."""
         late: list[T] = []
         while self.next_deadline() <= now and self._deadlines:  # an infinite now is no reason to pop from nothing
-            ticket = heappop(self._deadlines)[2]
-            self._remove(ticket)
-            late.append(ticket)
+            when, _, ticket = heappop(self._deadlines)
+            if when < ticket.deadline:
+                self._delay(ticket)
+            else:
+                self._remove((ticket,))
+                late.append(ticket)
         return late
 
     def take(self, now: float) -> list[T]:
         """Remove and return the batch to run now, or [] where waiting is better."""
         best: list[T] = []
         for line in self._lines.values():
-            if best and line.oldest().arrived >= best[0].arrived:
+            if best and self._rank(next(iter(self._in_order(line, now))), now) >= self._rank(best[0], now):
                 continue
             batch = self._runnable(line, now)
             if batch:
                 best = batch
-        for ticket in best:
-            self._remove(ticket)
+        if best:
+            self._remove(best)
         return best
 
     def next_due(self) -> float:
         """When the next batch will be worth running even if nothing joins it; inf where nothing waits."""
-        return min((self._policy.due(line.oldest().arrived) for line in self._lines.values()), default=inf)
+        return min((self._policy.due(line.oldest_arrival()) for line in self._lines.values()), default=inf)
 
     def next_deadline(self) -> float:
-        """When the next waiting request runs out of time; inf where none can."""
+        """When `expire` has something to do next; inf where it never has."""
         heap = self._deadlines
         while heap and not heap[0][2].waiting:
             heappop(heap)
         return heap[0][0] if heap else inf
 
+    def _rank(self, ticket: T, now: float) -> tuple[int, int, float]:
+        """Who is served first: the smallest."""
+        level = self._policy.level_at(ticket.place >> 1, ticket.arrived, now)
+        return level, ticket.place & 1, ticket.arrived
+
+    def _in_order(self, line: _Line[T], now: float) -> Iterable[T]:
+        places = line.places
+        if len(places) == 1:
+            return next(iter(places.values()))
+        in_turn = [places[place] for place in sorted(places)]
+        if self._policy.aging:
+            return merge(*in_turn, key=lambda ticket: self._rank(ticket, now))
+        return chain.from_iterable(in_turn)
+
     def _runnable(self, line: _Line[T], now: float) -> list[T]:
         policy = self._policy
-        arrived = line.oldest().arrived
-        if not policy.might_run(line.rows, len(line.tickets), arrived, now):
+        arrived = line.oldest_arrival()  # it is in the batch, or the batch is full without it
+        if not policy.might_run(line.rows, line.requests(), arrived, now):
             return []
-        batch: list[T] = []
-        prefix_rows: list[int] = []
-        rows = 0
-        for ticket in line.tickets:
+        # At least one row a request: no batch has more requests than rows.
+        batch = list(islice(self._in_order(line, now), min(policy.max_requests, policy.max_rows)))
+        prefix_rows = list(accumulate([ticket.rows for ticket in batch]))
+        if prefix_rows[-1] > policy.max_rows:
+            del prefix_rows[bisect_right(prefix_rows, policy.max_rows) :]
+        more_wait = len(prefix_rows) < line.requests()
+        return batch[: policy.choose(prefix_rows, more_wait, arrived, now)]
+
+    def _remove(self, tickets: Sequence[T]) -> None:
+        """Let requests of one signature go."""
+        signature = tickets[0].signature
+        line = self._lines[signature]
+        rows = place = 0
+        for ticket in tickets:
+            if ticket.place != place:  # a batch has few places: look them up once
+                place = ticket.place
+                in_place, load = line.places[place], self._load_at[place]
+            del in_place[ticket]
+            if not in_place:
+                del line.places[place]
             rows += ticket.rows
-            if rows > policy.max_rows or len(batch) == policy.max_requests:
-                break
-            batch.append(ticket)
-            prefix_rows.append(rows)
-        return batch[: policy.choose(prefix_rows, len(batch) < len(line.tickets), arrived, now)]
+            load.rows -= ticket.rows
+            load.requests -= 1
+            ticket.waiting = False
+        line.rows -= rows
+        if not line.places:
+            del self._lines[signature]
+        if self._budget is not None:
+            self._budget.give_back(sum([ticket.size for ticket in tickets]))
 
-    def _remove(self, ticket: T) -> None:
-        line = self._lines[ticket.signature]
-        del line.tickets[ticket]
-        line.rows -= ticket.rows
-        self._rows -= ticket.rows
-        self._requests -= 1
-        ticket.waiting = False
-        if not line.tickets:
-            del self._lines[ticket.signature]
+    def _delay(self, ticket: T) -> None:
+        places = self._lines[ticket.signature].places
+        del places[ticket.place][ticket]
+        if not places[ticket.place]:
+            del places[ticket.place]
+        ticket.place += 1
+        tickets = places.setdefault(ticket.place, OrderedDict())
+        tickets[ticket] = None
+        # Where timeouts differ, one that arrived later may have been delayed earlier.
+        younger = list(takewhile(lambda other: other is ticket or other.arrived > ticket.arrived, reversed(tickets)))
+        for other in reversed(younger[1:]):
+            tickets.move_to_end(other)
+        if ticket.deadline < inf:
+            self._remember_deadline(ticket.deadline, ticket)
 
-    def _remember_deadline(self, ticket: T) -> None:
+    def _remember_deadline(self, when: float, ticket: T) -> None:
         heap = self._deadlines
+        serial = next(self._serial)
+        heappush(heap, (when, serial, ticket))
         # Far deadlines outlive their requests: without this, a busy queue would keep every request of the last minute.
-        if len(heap) > 64 + 2 * self._requests:
+        if serial % 32 == 0 and len(heap) > 32 + 2 * len(self):
             heap[:] = [entry for entry in heap if entry[2].waiting]
             heapify(heap)
-        heappush(heap, (ticket.deadline, next(self._serial), ticket))

@@ -31,6 +31,7 @@ def write_zoo(root: Path) -> Path:
     _classifiers(root)
     _versions(root)
     _queues(root)
+    _levels(root)
     add_model(root, "lookup", onnx_models.lookup())
     add_model(root, "doubled_rows", onnx_models.doubled_rows())
     add_model(root, "bytes_only", onnx_models.identity("BYTES", ("N", 2)))
@@ -100,3 +101,17 @@ def _queues(root: Path) -> None:
     for count in (1, 2):
         instances = f"dynamic_batching {{ }} instance_group {{ count: {count} kind: KIND_CPU }}"
         add_model(root, f"slow_{count}", onnx_models.slow(), f"max_batch_size: 8 {instances}")
+
+
+def _levels(root: Path) -> None:
+    """Models with more than one queue, with answers in order, and with requests that are split or run again."""
+    one = "max_batch_size: 1 dynamic_batching { %s }"
+    levels = "priority_levels: 2 default_priority_level: 2"
+    add_model(root, "slow_levels", onnx_models.slow(), one % levels)
+    delay = "default_queue_policy { timeout_action: DELAY }"
+    add_model(root, "slow_delay", onnx_models.slow(), one % delay)
+    instances = " instance_group { count: 2 kind: KIND_CPU }"
+    add_model(root, "slow_in_order", onnx_models.slow(), one % "preserve_ordering: true" + instances)
+    split = 'parameters { key: "split_oversize" value { string_value: "true" } }'
+    add_model(root, "split", onnx_models.affine(), f"max_batch_size: 4 dynamic_batching {{ }} {split}")
+    add_model(root, "held_lookup", onnx_models.lookup(), held())

@@ -9,8 +9,14 @@ from typing import Any
 
 from server.scheduling.batcher import Batcher
 from server.scheduling.clock import LoopClock
-from server.scheduling.policy import WindowPolicy
+from server.scheduling.policy import LevelPolicy, WindowPolicy
 from tests.fakes import CountingClock, NamedTicket, PuppetLane, names
+
+
+def window_policy(**policy: Any) -> WindowPolicy:
+    """Batches of 4 rows; fields of `LevelPolicy` are those of its only level."""
+    bounds = {name: policy.pop(name) for name in ("max_queued_rows", "max_queued_requests") if name in policy}
+    return WindowPolicy(**{"max_rows": 4, "levels": (LevelPolicy(**bounds),), **policy})
 
 
 class BatcherBench:
@@ -23,16 +29,25 @@ class BatcherBench:
         self.finished: list[tuple[float, list[object], object]] = []
         self.expired: list[tuple[float, object]] = []
         self.batcher: Batcher[NamedTicket, object] = Batcher(
-            WindowPolicy(**{"max_rows": 4, **policy}),
+            window_policy(**policy),
             self.lanes,
             self.clock,
             finished=self._finished,
             expired=lambda ticket: self.expired.append((self.loop.time(), ticket.name)),
         )
 
-    def submit(self, name: object, rows: int = 1, *, signature: object = None, timeout: float = inf) -> NamedTicket:
+    def submit(
+        self,
+        name: object,
+        rows: int = 1,
+        *,
+        signature: object = None,
+        timeout: float = inf,
+        delay: float = inf,
+        level: int = 1,
+    ) -> NamedTicket:
         now = self.clock.now()
-        ticket = NamedTicket(name, rows, signature, now, now + timeout)
+        ticket = NamedTicket(name, rows, signature, now, now + timeout, level=level, delay_at=now + delay)
         self.batcher.submit(ticket)
         return ticket
 

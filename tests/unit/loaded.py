@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Coroutine, Mapping, Sequence
+from dataclasses import fields
 from typing import Any
 
 import numpy as np
 
 from server import tensors
 from server.messages import InferenceRequest, InferenceResponse, RequestedOutput, TensorSpec
-from server.models.config import ModelConfig, TensorConfig, WindowBatching
-from server.models.model import LoadedVersion, Work
+from server.models.config import ModelConfig, QueuePolicy, TensorConfig, WindowBatching
+from server.models.model import LoadedVersion
+from server.models.work import Work
+from server.scheduling.budget import ByteBudget
 from server.tensors import Array
 from tests.fakes import Gate, OneReply, PuppetClock, PuppetSession, fp32, model_config
 
@@ -26,16 +29,37 @@ def doubled_and_negated(inputs: Mapping[str, Array]) -> Mapping[str, Array]:
     return {"y": inputs["x"] * 2, "z": inputs["x"] * -1}
 
 
-def batching_config(*, instances: int = 1, max_batch_size: int = 8, **batching: Any) -> ModelConfig:
-    """A model of one input and two outputs that takes what is there whenever a lane is idle."""
-    window = WindowBatching(**batching)
-    return model_config([X], [Y, Z], batching=window, instances=instances, max_batch_size=max_batch_size)
+POLICY = frozenset(field.name for field in fields(QueuePolicy))
+
+
+def batching_config(
+    *, instances: int = 1, max_batch_size: int = 8, split_oversize: bool = False, **batching: Any
+) -> ModelConfig:
+    """A model of one input and two outputs that takes what is there whenever a lane is idle.
+
+    Fields of `QueuePolicy` are those of its only level.
+    """
+    policy = {name: batching.pop(name) for name in POLICY & batching.keys()}
+    window = WindowBatching(**{"levels": (QueuePolicy(**policy),), **batching})
+    return model_config(
+        [X],
+        [Y, Z],
+        batching=window,
+        instances=instances,
+        max_batch_size=max_batch_size,
+        split_oversize=split_oversize,
+    )
 
 
 class Bench:
     """A version 3 of model 'm'. While `gate` is shut, no run ends."""
 
-    def __init__(self, config: ModelConfig | None = None, function: Function = doubled_and_negated) -> None:
+    def __init__(
+        self,
+        config: ModelConfig | None = None,
+        function: Function = doubled_and_negated,
+        budget: ByteBudget | None = None,
+    ) -> None:
         self.gate = Gate()
         self.clock = PuppetClock(now=1000)
 
@@ -44,7 +68,7 @@ class Bench:
             return function(inputs)
 
         self.session = PuppetSession([fp32("x", -1, -1)], [fp32("y", -1, -1), fp32("z", -1, -1)], gated)
-        self.version = LoadedVersion(config or batching_config(), 3, self.session, self.clock)
+        self.version = LoadedVersion(config or batching_config(), 3, self.session, self.clock, budget=budget)
 
     def submit(self, *rows: Sequence[float], **more: Any) -> tuple[Work | None, OneReply]:
         """Send a request of these rows."""

@@ -9,7 +9,16 @@ import pytest
 from proto import model_config_pb2 as pb
 from server import tensors
 from server.errors import ConfigInvalid, LoadFailed
-from server.models.config import DeviceKind, LoadSettings, ModelConfig, TensorConfig, WindowBatching, complete, parse
+from server.models.config import (
+    DeviceKind,
+    LoadSettings,
+    ModelConfig,
+    QueuePolicy,
+    TensorConfig,
+    WindowBatching,
+    complete,
+    parse,
+)
 from server.models.config_fields import SERVED
 from server.models.versions import All, Latest, Specific, VersionPolicy
 
@@ -84,7 +93,8 @@ def test_everything_that_is_served_is_read() -> None:
             graph_optimization_level=1,
             parameters={"intra_op_thread_count": "2"},
         ),
-        batching=WindowBatching((4, 8), 500, 64, 9, True),
+        batching=WindowBatching((4, 8), 500, (QueuePolicy(64, 9, True),)),
+        split_oversize=False,
         metric_tags={"team": "vision"},
         serialized=config.serialized,
     )
@@ -108,6 +118,7 @@ def test_what_is_absent_takes_its_default() -> None:
             parameters={},
         ),
         batching=None,
+        split_oversize=False,
         metric_tags={},
         serialized=config.serialized,
     )
@@ -181,14 +192,6 @@ def test_a_field_that_is_set_to_its_default_is_as_good_as_absent(text: str) -> N
         ("batch_output {}", "batch_output"),
         ("model_repository_agents { agents {} }", "model_repository_agents.agents"),
         ("model_metrics { metric_control {} }", "model_metrics.metric_control"),
-        ("dynamic_batching { preserve_ordering: true }", "dynamic_batching.preserve_ordering"),
-        ("dynamic_batching { priority_levels: 2 }", "dynamic_batching.priority_levels"),
-        ("dynamic_batching { default_priority_level: 1 }", "dynamic_batching.default_priority_level"),
-        ("dynamic_batching { priority_queue_policy { key: 1 value {} } }", "dynamic_batching.priority_queue_policy"),
-        (
-            "dynamic_batching { default_queue_policy { timeout_action: DELAY } }",
-            "dynamic_batching.default_queue_policy.timeout_action",
-        ),
         ("instance_group { rate_limiter { priority: 2 } }", "instance_group.rate_limiter.priority"),
         ('instance_group { profile: "p" }', "instance_group.profile"),
         ("instance_group { secondary_devices {} }", "instance_group.secondary_devices"),

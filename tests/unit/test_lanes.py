@@ -9,6 +9,8 @@ import weakref
 from collections.abc import Callable, Coroutine, Sequence
 from typing import Any
 
+import pytest
+
 from server.scheduling.lanes import ThreadLane
 from tests.fakes import Gate, NamedTicket, names
 
@@ -115,6 +117,58 @@ def test_an_idle_lane_does_not_keep_its_last_batch() -> None:
         await done.future
         gc.collect()
         assert forgotten.wait(timeout=10)
+        lane.close()
+
+    run(main)
+
+
+@pytest.mark.parametrize("tiny", [False, True])
+def test_a_batch_that_fails_is_rescued_off_the_loop(tiny: bool) -> None:
+    async def main() -> None:
+        def work(_: Sequence[NamedTicket]) -> object:
+            raise RuntimeError("together")
+
+        def rescue(batch: Sequence[NamedTicket], error: Exception) -> object:
+            return names(batch), str(error), threading.get_ident()
+
+        lane = ThreadLane("lane", work, asyncio.get_running_loop(), lambda _: tiny, rescue)
+        done = Outcome()
+        lane.submit([NamedTicket("a"), NamedTicket("b")], done)
+        rescued, error, thread = await done.future  # type: ignore[misc]
+        assert (rescued, error) == (["a", "b"], "together")
+        assert thread != threading.get_ident()
+        lane.close()
+
+    run(main)
+
+
+@pytest.mark.parametrize("tiny", [False, True])
+def test_a_request_alone_is_not_rescued(tiny: bool) -> None:
+    async def main() -> None:
+        def work(_: Sequence[NamedTicket]) -> object:
+            raise RuntimeError("alone")
+
+        lane = ThreadLane("lane", work, asyncio.get_running_loop(), lambda _: tiny, lambda *_: "rescued")
+        done = Outcome()
+        lane.submit([NamedTicket("a")], done)
+        assert isinstance(await done.future, RuntimeError)
+        lane.close()
+
+    run(main)
+
+
+def test_a_rescue_that_fails_is_the_outcome() -> None:
+    async def main() -> None:
+        def work(_: Sequence[NamedTicket]) -> object:
+            raise RuntimeError("together")
+
+        def rescue(_: Sequence[NamedTicket], error: Exception) -> object:
+            raise ValueError("too") from error
+
+        lane = ThreadLane("lane", work, asyncio.get_running_loop(), rescue=rescue)
+        done = Outcome()
+        lane.submit([NamedTicket("a"), NamedTicket("b")], done)
+        assert isinstance(await done.future, ValueError)
         lane.close()
 
     run(main)

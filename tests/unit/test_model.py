@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from server import tensors
-from server.errors import ExecutionFailed, InvalidRequest
+from server.errors import ExecutionFailed, FailureReason, InvalidRequest
 from server.messages import InferenceRequest, InferenceResponse, RequestedOutput, TensorSpec
 from server.models.admission import Plan
 from server.models.config import TensorConfig
@@ -168,7 +168,7 @@ def test_a_refusal_is_answered_at_once_and_takes_no_room() -> None:
     run(main)
 
 
-def test_a_run_that_raises_fails_everyone_in_its_batch_and_nobody_else() -> None:
+def test_a_run_that_raises_fails_only_the_request_that_makes_it_raise() -> None:
     async def main() -> None:
         def fragile(inputs: Mapping[str, Array]) -> Mapping[str, Array]:
             if inputs["x"].max() > 1:
@@ -178,16 +178,58 @@ def test_a_run_that_raises_fails_everyone_in_its_batch_and_nobody_else() -> None
         bench = Bench(function=fragile)
         fine = await bench.keep_busy()
         _, bad = bench.submit([9.0])
-        _, beside = bench.submit([1.0])
-        bench.gate.open(2)
-        for reply in (bad, beside):
-            error = await reply.error()
-            assert isinstance(error, ExecutionFailed)
-            assert str(error) == "model 'm' version 3 failed to run: boom"
+        _, beside = bench.submit([1.0], [1.0])
+        bench.gate.open(1 + 1 + 2)
+        error = await bad.error()
+        assert isinstance(error, ExecutionFailed)
+        assert str(error) == "model 'm' version 3 failed to run: boom"
+        assert values(await beside.response())["y"] == [[2.0], [2.0]]
         _, later = bench.submit([1.0])
         await bench.finish()
         assert await fine.response()
         assert await later.response()
+        assert [shapes["x"][0] for shapes in bench.session.shapes] == [1, 3, 1, 2, 1]
+        statistics = bench.version.statistics
+        assert (statistics.inference_count, statistics.execution_count) == (1 + 2 + 1, 3)
+        assert (statistics.success.count, statistics.fail.count, statistics.compute_infer.count) == (3, 1, 3)
+        assert statistics.failures[FailureReason.BACKEND] == 1
+
+    run(main)
+
+
+def test_a_request_that_fails_alone_is_not_run_again() -> None:
+    async def main() -> None:
+        def broken(_: Mapping[str, Array]) -> Mapping[str, Array]:
+            raise RuntimeError("boom")
+
+        bench = Bench(function=broken)
+        _, reply = bench.submit([9.0])
+        await bench.finish()
+        assert isinstance(await reply.error(), ExecutionFailed)
+        assert len(bench.session.shapes) == 1
+
+    run(main)
+
+
+def test_a_request_whose_caller_left_is_not_run_again() -> None:
+    async def main() -> None:
+        def broken(_: Mapping[str, Array]) -> Mapping[str, Array]:
+            raise RuntimeError("boom")
+
+        bench = Bench(function=broken)
+        busy = await bench.keep_busy()
+        work, gone = bench.submit([1.0])
+        _, stays = bench.submit([2.0])
+        bench.gate.open()
+        await busy.answer()
+        assert work
+        work.cancel()
+        await bench.finish()
+        assert isinstance(await stays.error(), ExecutionFailed)
+        assert gone.answers == []
+        assert len(bench.session.shapes) == 1 + 1 + 1
+        assert bench.version.statistics.failures[FailureReason.CANCELED] == 1
+        assert bench.version.in_flight == 0
 
     run(main)
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from server.scheduling.policy import WindowPolicy
+from server.scheduling.policy import LevelPolicy, WindowPolicy
 
 
 def test_a_batch_is_due_when_its_oldest_request_has_waited_max_delay() -> None:
@@ -65,11 +65,19 @@ def test_might_run(more: dict[str, Any], rows: int, requests: int, now: float, e
 IMPOSSIBLE = {
     "no rows": ({"max_rows": 0}, "at least one row, not 0"),
     "no requests": ({"max_rows": 1, "max_requests": 0}, "not 1 in 0 requests"),
-    "negative delay": ({"max_rows": 1, "max_delay": -0.1}, "max_delay must not be negative, not -0.1"),
+    "negative delay": ({"max_rows": 1, "max_delay": -0.1}, "max_delay and aging must not be negative, not -0.1 and 0"),
+    "negative aging": ({"max_rows": 1, "aging": -1}, "not 0.0 and -1"),
+    "no level": ({"max_rows": 1, "levels": ()}, "at least one priority level"),
     "preferred size 0": ({"max_rows": 4, "preferred_rows": (0,)}, r"must lie in 1..4, not \(0,\)"),
     "preferred size above max_rows": ({"max_rows": 4, "preferred_rows": (2, 5)}, r"not \(2, 5\)"),
-    "queue too small for a batch": ({"max_rows": 4, "max_queued_rows": 3}, "must hold at least one full batch"),
-    "queue for no request": ({"max_rows": 4, "max_queued_requests": 0}, "must hold at least one full batch"),
+    "queue too small for a batch": (
+        {"max_rows": 4, "levels": (LevelPolicy(max_queued_rows=3),)},
+        "must hold at least one full batch",
+    ),
+    "queue for no request": (
+        {"max_rows": 4, "levels": (LevelPolicy(max_queued_requests=0),)},
+        "must hold at least one full batch",
+    ),
 }
 
 
@@ -77,3 +85,26 @@ IMPOSSIBLE = {
 def test_the_impossible_is_refused(numbers: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         WindowPolicy(**numbers)
+
+
+LEVELS = {
+    "a level stays without aging": (0.0, 3, 1e9, 3),
+    "a newcomer has its own level": (2.0, 3, 0, 3),
+    "a moment too early": (2.0, 3, 1.99, 3),
+    "one level up": (2.0, 3, 2, 2),
+    "two levels up": (2.0, 3, 4, 1),
+    "never above the first": (2.0, 3, 1e9, 1),
+    "the first stays the first": (2.0, 1, 1e9, 1),
+    "at the end of time": (2.0, 3, inf, 1),
+}
+
+
+@pytest.mark.parametrize(("aging", "level", "now", "expected"), LEVELS.values(), ids=LEVELS)
+def test_a_request_climbs_one_level_for_each_time_of_aging(aging: float, level: int, now: float, expected: int) -> None:
+    assert WindowPolicy(max_rows=1, aging=aging).level_at(level, 0, now) == expected
+
+
+def test_the_largest_request_that_could_ever_be_queued() -> None:
+    levels = (LevelPolicy(max_queued_rows=10), LevelPolicy(max_queued_requests=3))
+    policy = WindowPolicy(max_rows=4, levels=levels)
+    assert [policy.most_rows(1), policy.most_rows(2)] == [10, 12]

@@ -13,10 +13,11 @@ from server.errors import QueueFull
 from server.scheduling.policy import WindowPolicy
 from server.scheduling.queue import BatchQueue, Ticket
 from tests.fakes import NamedTicket, names
+from tests.unit.batching import window_policy
 
 
 def queue(max_rows: int = 4, **policy: Any) -> BatchQueue[NamedTicket]:
-    return BatchQueue(WindowPolicy(**{"max_rows": max_rows, "max_delay": 10, **policy}))
+    return BatchQueue(window_policy(**{"max_rows": max_rows, "max_delay": 10, **policy}))
 
 
 def put(q: BatchQueue[NamedTicket], *tickets: NamedTicket) -> None:

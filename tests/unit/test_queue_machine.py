@@ -1,7 +1,7 @@
 """The queue against a slow and obviously right model, in any order of events; and proof that it would notice bugs.
 
-`WaitingList` is the rules of the queue in the fewest words. The state machine drives both. Then every planted bug in
-`MUTATIONS`, one replaced expression in the real source, must be caught by the same machine.
+`waiting_list` has the rules of the queue in the fewest words. The state machine drives both. Then every planted bug
+in `MUTATIONS`, one replaced expression in the real source, must be caught by the same machine.
 """
 
 from __future__ import annotations
@@ -17,64 +17,22 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
 
 from server.errors import QueueFull
+from server.scheduling import budget as budget_module
 from server.scheduling import policy as policy_module
 from server.scheduling import queue as queue_module
-
-
-class WaitingList:
-    """All requests that wait, in order of arrival, and what the rules say about them."""
-
-    def __init__(self, policy: dict[str, Any]) -> None:
-        self.policy = policy
-        self.tickets: list[Any] = []
-
-    def rows(self) -> int:
-        return sum(ticket.rows for ticket in self.tickets)
-
-    def has_room_for(self, rows: int) -> bool:
-        fits = self.rows() + rows <= self.policy["max_queued_rows"]
-        return bool(fits and len(self.tickets) + 1 <= self.policy["max_queued_requests"])
-
-    def lines(self) -> dict[object, list[Any]]:
-        """By signature."""
-        return {
-            signature: [ticket for ticket in self.tickets if ticket.signature == signature]
-            for signature in {ticket.signature for ticket in self.tickets}
-        }
-
-    def worth_running(self, line: list[Any], now: float) -> list[Any]:
-        """The batch that this line should run now, or []."""
-        policy = self.policy
-        prefixes = [line[:n] for n in range(1, len(line) + 1)]
-        possible = [p for p in prefixes if rows_of(p) <= policy["max_rows"] and len(p) <= policy["max_requests"]]
-        longest = possible[-1]
-        full = rows_of(longest) == policy["max_rows"] or len(longest) == policy["max_requests"]
-        blocked = len(longest) < len(line)
-        due = now >= line[0].arrived + policy["max_delay"]
-        if full or blocked or due:
-            return longest
-        preferred = [p for p in possible if rows_of(p) in policy["preferred_rows"]]
-        return preferred[-1] if preferred else []
-
-    def batches(self, now: float) -> list[list[Any]]:
-        """Every batch that may go first: of the runnable ones, those whose oldest request is the oldest."""
-        runnable = [batch for line in self.lines().values() if (batch := self.worth_running(line, now))]
-        first = min((batch[0].arrived for batch in runnable), default=0)
-        return [batch for batch in runnable if batch[0].arrived == first]
-
-    def remove(self, tickets: list[Any]) -> None:
-        self.tickets = [ticket for ticket in self.tickets if ticket not in tickets]
-
-
-def rows_of(tickets: list[Any]) -> int:
-    return sum(ticket.rows for ticket in tickets)
-
+from tests.unit.waiting_list import WaitingList, level_of, oldest, rows_of
 
 ARRIVAL = st.tuples(
     st.sampled_from([1, 1, 1, 2, 2, 3, 4, 8]),  # rows
     st.sampled_from("xxxyz"),  # signature
-    st.sampled_from([inf, inf, 0, 1, 3, 6, 1000]),  # patience
+    st.sampled_from([inf, inf, inf, 0, 1, 3, 6, 1000]),  # until its deadline
+    st.sampled_from([1, 2, 3, 3]),  # level
+    st.sampled_from([inf, inf, 0, 1, 2, 4, 6]),  # until it is delayed
+    st.sampled_from([0, 1, 5]),  # bytes
 )
+
+BOUNDS = st.tuples(st.integers(0, 24).map(lambda below: 24 - below), st.sampled_from([100, 100, 4, 1]))
+"""Of one level: rows beyond a full batch, and requests."""
 
 
 class QueueMachine(RuleBasedStateMachine):
@@ -82,14 +40,17 @@ class QueueMachine(RuleBasedStateMachine):
 
     queue: Any = queue_module
     policy: Any = policy_module
+    budget: Any = budget_module
 
     @initialize(
         max_rows=st.integers(1, 8).map(lambda below: 9 - below),
         max_requests=st.sampled_from([100, 3, 2, 1]),
         preferred=st.sampled_from([(), (2,), (2, 3), (4, 2), (3, 6), (1, 8)]),
-        max_delay=st.sampled_from([5, 3, 1, 0]),
-        room=st.integers(0, 24).map(lambda below: 24 - below),
-        max_queued_requests=st.sampled_from([100, 4, 1]),
+        max_delay=st.sampled_from([5, 9, 3, 1, 0]),
+        levels=st.sampled_from([3, 2, 1]),
+        bounds=st.tuples(BOUNDS, BOUNDS, BOUNDS),
+        aging=st.sampled_from([0, 2, 4]),
+        max_bytes=st.sampled_from([1000, 1000, 1000, 12, 3]),
     )
     def start(
         self,
@@ -97,33 +58,44 @@ class QueueMachine(RuleBasedStateMachine):
         max_requests: int,
         preferred: tuple[int, ...],
         max_delay: int,
-        room: int,
-        max_queued_requests: int,
+        levels: int,
+        bounds: tuple[tuple[int, int], ...],
+        aging: int,
+        max_bytes: int,
     ) -> None:
+        numbers_of_levels = [
+            {"max_queued_rows": max_rows + room, "max_queued_requests": size} for room, size in bounds[:levels]
+        ]
         numbers = {
             "max_rows": max_rows,
             "max_requests": max_requests,
             "preferred_rows": tuple(size for size in preferred if size <= max_rows),
             "max_delay": max_delay,
-            "max_queued_rows": max_rows + room,
-            "max_queued_requests": max_queued_requests,
+            "aging": aging,
         }
-        self.q = self.queue.BatchQueue(self.policy.WindowPolicy(**numbers))
-        self.waiting = WaitingList(numbers)
+        policies = tuple(self.policy.LevelPolicy(**level) for level in numbers_of_levels)
+        self.bytes = self.budget.ByteBudget(max_bytes)
+        self.q = self.queue.BatchQueue(self.policy.WindowPolicy(levels=policies, **numbers), self.bytes)
+        self.waiting = WaitingList({"levels": numbers_of_levels, **numbers}, max_bytes)
         self.all: list[Any] = []
         self.left: list[Any] = []
         self.now = 0
 
     @rule(arrivals=st.lists(ARRIVAL, min_size=1, max_size=6), then_take=st.booleans())
-    def put(self, arrivals: list[tuple[int, str, float]], then_take: bool) -> None:
-        for rows, signature, patience in arrivals:
-            self.put_one(self.queue.Ticket(rows, signature, self.now, self.now + patience))
+    def put(self, arrivals: list[tuple[int, str, float, int, float, int]], then_take: bool) -> None:
+        for rows, signature, patience, urgency, delay, size in arrivals:
+            level = min(urgency, len(self.waiting.policy["levels"]))
+            self.put_one(
+                self.queue.Ticket(rows, signature, self.now, self.now + patience, level, self.now + delay, size)
+            )
         if then_take:
             self.take()
 
-    @rule(seconds=st.integers(1, 4))
-    def tick(self, seconds: int) -> None:
+    @rule(seconds=st.integers(1, 4), then_expire=st.booleans())
+    def tick(self, seconds: int, then_expire: bool) -> None:
         self.now += seconds
+        if then_expire:
+            self.expire()
 
     @rule(data=st.data())
     def discard(self, data: st.DataObject) -> None:
@@ -135,9 +107,28 @@ class QueueMachine(RuleBasedStateMachine):
                 self.leaves([ticket])
 
     @rule()
+    def delays_cross(self) -> None:
+        """Who came later is delayed earlier."""
+        self.put_one(self.queue.Ticket(1, "x", self.now, delay_at=self.now + 3))
+        self.now += 1
+        self.put_one(self.queue.Ticket(1, "x", self.now, delay_at=self.now + 1))
+        for _ in range(2):
+            self.now += 1
+            self.expire()
+
+    @rule()
+    def climb(self) -> None:
+        """The old of the last level beside the new of the one above."""
+        last = len(self.waiting.policy["levels"])
+        self.put_one(self.queue.Ticket(1, "x", self.now, level=last))
+        self.now += self.waiting.policy["aging"]
+        self.put_one(self.queue.Ticket(1, "x", self.now, level=max(1, last - 1)))
+        self.take()
+
+    @rule()
     def come_and_go(self) -> None:
         """Enough of them to make the queue tidy its deadlines."""
-        if self.waiting.has_room_for(1):
+        if self.waiting.has_room_for(1, 1, 0):
             for _ in range(80):
                 ticket = self.queue.Ticket(1, "w", self.now, self.now + 500)
                 self.q.put(ticket)
@@ -146,7 +137,7 @@ class QueueMachine(RuleBasedStateMachine):
     @rule()
     def expire(self) -> None:
         late = self.q.expire(self.now)
-        assert set(late) == {ticket for ticket in self.waiting.tickets if ticket.deadline <= self.now}
+        assert set(late) == set(self.waiting.expire(self.now))
         assert [ticket.deadline for ticket in late] == sorted(ticket.deadline for ticket in late)
         self.leaves(late)
 
@@ -162,28 +153,30 @@ class QueueMachine(RuleBasedStateMachine):
 
     @rule()
     def look_ahead(self) -> None:
-        heads = [line[0].arrived + self.waiting.policy["max_delay"] for line in self.waiting.lines().values()]
-        assert self.q.next_due() == min(heads, default=inf)
-        assert self.q.next_deadline() == min((t.deadline for t in self.waiting.tickets), default=inf)
+        due = [oldest(line) + self.waiting.policy["max_delay"] for line in self.waiting.lines(self.now).values()]
+        assert self.q.next_due() == min(due, default=inf)
+        assert self.q.next_deadline() == self.waiting.next_deadline()
 
     @invariant()
     def books_balance(self) -> None:
         if hasattr(self, "q"):
             assert len(self.q) == len(self.waiting.tickets)
             assert self.q.rows == self.waiting.rows()
+            assert self.bytes.used == self.waiting.bytes()
             assert [ticket for ticket in self.all if ticket.waiting] == self.waiting.tickets
 
     def put_one(self, ticket: Any) -> None:
         self.all.append(ticket)
+        has_room = self.waiting.has_room_for(ticket.rows, level_of(ticket), ticket.size)
         try:
             self.q.put(ticket)
         except ValueError:
             assert ticket.rows > self.waiting.policy["max_rows"]
         except QueueFull:
-            assert not self.waiting.has_room_for(ticket.rows)
+            assert not has_room
         else:
             assert ticket.rows <= self.waiting.policy["max_rows"]
-            assert self.waiting.has_room_for(ticket.rows)
+            assert has_room
             self.waiting.tickets.append(ticket)
 
     def check_batch(self, batch: list[Any], now: float) -> None:
@@ -206,31 +199,76 @@ TestQueueMachine = QueueMachine.TestCase
 TestQueueMachine.settings = settings(max_examples=150, stateful_step_count=40)
 
 
-CAUGHT = (AssertionError, LookupError, TypeError, StopIteration, RuntimeError, QueueFull)
+CAUGHT = (AssertionError, LookupError, TypeError, ValueError, StopIteration, RuntimeError, OverflowError, QueueFull)
 
 MUTATIONS = {
     # in queue.py
-    "a batch of one row too many": ("rows > policy.max_rows or", "rows > policy.max_rows + 1 or"),
-    "a batch of one request too many": ("len(batch) == policy.max_requests:", "len(batch) > policy.max_requests:"),
+    "a batch of one row too many": ("bisect_right(prefix_rows, policy.max_rows)", "1 + bisect_right(prefix_rows, 8)"),
+    "a batch of one request too many": ("min(policy.max_requests, policy.max_rows)", "policy.max_rows"),
     "mixed signatures": ("ticket.signature", "None"),
-    "newest first": ("return next(iter(self.tickets))", "return next(reversed(self.tickets))"),
-    "youngest signature first": (".arrived >= best[0].arrived", ".arrived <= best[0].arrived"),
-    "first signature first": ("if best and line.oldest().arrived >= best[0].arrived:", "if best:"),
-    "a blocked batch waits": ("len(batch) < len(line.tickets)", "False"),
-    "one request above the bound": ("requests >= policy.max_queued_requests", "requests > policy.max_queued_requests"),
-    "the last row is refused": ("+ ticket.rows > policy.max_queued_rows", "+ ticket.rows >= policy.max_queued_rows"),
-    "the row bound is forgotten": ("or self._rows + ticket.rows > policy.max_queued_rows", ""),
-    "a full-sized request is refused": ("if ticket.rows > policy.max_rows:", "if ticket.rows >= policy.max_rows:"),
-    "requests of a line are counted as rows": ("line.rows += ticket.rows", "line.rows += 1"),
-    "rows are not given back": ("        self._rows -= ticket.rows\n", ""),
-    "requests are not given back": ("        self._requests -= 1\n", ""),
-    "a request leaves twice": ("        ticket.waiting = False\n        if not", "        if not"),
-    "an empty line stays": ("if not line.tickets:", "if False:"),
+    "newest first": ("return next(iter(places.values()))", "return reversed(next(iter(places.values())))"),
+    "youngest signature first": (", now) >= self._rank(best[0], now)", ", now) <= self._rank(best[0], now)"),
+    "first signature first": (
+        "if best and self._rank(next(iter(self._in_order(line, now))), now) >=",
+        "if best or 0 >=",
+    ),
+    "a blocked batch waits": ("more_wait = len(prefix_rows) < line.requests()", "more_wait = False"),
+    "one request above the bound": ("load.requests >= load.max_requests", "load.requests > load.max_requests"),
+    "the last row is refused": ("load.rows + rows > load.max_rows", "load.rows + rows >= load.max_rows"),
+    "the row bound is forgotten": ("or load.rows + rows > load.max_rows", ""),
+    "a full-sized request is refused": ("if rows > self._max_rows:", "if rows >= self._max_rows:"),
+    "requests of a line are counted as rows": ("line.rows += rows", "line.rows += 1"),
+    "rows are not given back": ("            load.rows -= ticket.rows\n", ""),
+    "requests are not given back": ("            load.requests -= 1\n", ""),
+    "rows stay in a line": ("        line.rows -= rows\n", ""),
+    "a request leaves twice": ("            ticket.waiting = False\n", ""),
+    "an empty line stays": ("if not line.places:", "if False:"),
+    "an empty place stays": ("            if not in_place:", "            if False:"),
+    "a batch of two places is removed from one": ("if ticket.place != place:", "if not place:"),
     "a deadline one moment late": ("self.next_deadline() <= now and", "self.next_deadline() < now and"),
-    "an expired request stays": ("            self._remove(ticket)\n            late", "            late"),
+    "an expired request stays": (
+        "                self._remove((ticket,))\n                late",
+        "                late",
+    ),
     "departed requests expire": ("while heap and not heap[0][2].waiting:", "while False:"),
     "tidying forgets those that wait": ("for entry in heap if entry[2].waiting]", "for entry in heap if False]"),
-    "deadlines in order of arrival": ("(ticket.deadline, next(self._serial)", "(next(self._serial), ticket.deadline"),
+    "deadlines in order of arrival": ("(when, serial, ticket)", "(serial, when, ticket)"),
+    "nobody is delayed": ("if when < ticket.deadline:", "if False:"),
+    "delay_at is not looked at": ("if ticket.deadline < ticket.delay_at else ticket.delay_at", ""),
+    "the deadline is forgotten where there is a delay_at": (
+        "when = ticket.deadline if ticket.deadline",
+        "when = inf if inf",
+    ),
+    "whoever is delayed has no deadline any more": ("self._remember_deadline(ticket.deadline, ticket)", "pass"),
+    "the delayed go before the others": ("ticket.place += 1", "ticket.place -= 1"),
+    "the delayed stay where they are": ("        ticket.place += 1\n", ""),
+    "the delayed in order of delay": ("            tickets.move_to_end(other)", "            pass"),
+    "the delayed leave an empty place": ("if not places[ticket.place]:", "if False:"),
+    "the least urgent first": ("sorted(places)", "sorted(places, reverse=True)"),
+    "levels in order of arrival": (
+        "in_turn = [places[place] for place in sorted(places)]",
+        "in_turn = list(places.values())",
+    ),
+    "aging is forgotten": ("if self._policy.aging:", "if False:"),
+    "levels do not rank signatures": (
+        "return level, ticket.place & 1, ticket.arrived",
+        "return 1, ticket.place & 1, ticket.arrived",
+    ),
+    "being delayed does not rank": (
+        "return level, ticket.place & 1, ticket.arrived",
+        "return level, 0, ticket.arrived",
+    ),
+    "due by the first and not the oldest": (
+        "return min([next(iter(tickets)).arrived for",
+        "return max([next(iter(tickets)).arrived for",
+    ),
+    "all levels share the first one's room": ("load = self._load_at[place]", "load = self._load_at[2]"),
+    "bytes are not given back": ("self._budget.give_back(", "int("),
+    "bytes are not counted": ("self._budget.take(ticket.size)", "pass"),
+    # in budget.py
+    "a byte above the bound": ("if used > self.limit and", "if used > self.limit + 1 and"),
+    "the last byte is refused": ("if used > self.limit and", "if used >= self.limit and"),
+    "the largest request is never let in": ("if used > self.limit and self.used:", "if used > self.limit:"),
     # in policy.py
     "twice the delay": ("return oldest_arrived + self.max_delay", "return oldest_arrived + 2 * self.max_delay"),
     "no delay": ("return oldest_arrived + self.max_delay", "return oldest_arrived"),
@@ -242,24 +280,30 @@ MUTATIONS = {
     "the smallest preferred size": ("range(len(prefix_rows), 0, -1)", "range(1, len(prefix_rows) + 1)"),
     "preferred sizes are forgotten": ("if prefix_rows[count - 1] in self.preferred_rows:", "if False:"),
     "the preferred size is not cut": ("                return count", "                return len(prefix_rows)"),
+    "climbing without end": ("return 1 if waited >= (level - 1) * self.aging else level", "return level"),
+    "climbing to the top at once": ("else level - int(waited / self.aging)", "else 1"),
+    "climbing never": ("else level - int(waited / self.aging)", "else level"),
     "only the largest preferred size": ("rows >= min(self.preferred_rows)", "rows >= max(self.preferred_rows)"),
 }
 
 
 @pytest.mark.parametrize(("right", "wrong"), MUTATIONS.values(), ids=MUTATIONS)
 def test_a_planted_bug_is_caught(right: str, wrong: str) -> None:
-    sources = {module: Path(str(module.__file__)).read_text() for module in (queue_module, policy_module)}
+    sources = {
+        module: Path(str(module.__file__)).read_text() for module in (queue_module, policy_module, budget_module)
+    }
     assert sum(right in source for source in sources.values()) == 1, "the mutation names no expression, or several"
 
     class MutatedMachine(QueueMachine):
         queue = _module(queue_module.__name__, sources[queue_module].replace(right, wrong))
         policy = _module(policy_module.__name__, sources[policy_module].replace(right, wrong))
+        budget = _module(budget_module.__name__, sources[budget_module].replace(right, wrong))
 
     with pytest.raises(CAUGHT):
         run_state_machine_as_test(
             MutatedMachine,
             settings=settings(
-                max_examples=600,
+                max_examples=1500,
                 stateful_step_count=30,
                 phases=[Phase.generate],
                 suppress_health_check=list(HealthCheck),
