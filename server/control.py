@@ -10,10 +10,10 @@ from pathlib import Path
 
 from server.backends.base import Backend, Session, SessionOptions
 from server.backends.cores import available_cores
-from server.errors import LoadFailed
+from server.errors import ConfigInvalid, LoadFailed
 from server.models import config as model_config
 from server.models import repository
-from server.models.config import LoadSettings, ModelConfig
+from server.models.config import DeviceKind, LoadSettings, ModelConfig
 from server.models.lifecycle import State
 from server.models.model import LoadedVersion
 from server.models.registry import Registry
@@ -111,6 +111,11 @@ class ControlPlane:
 
     def _open(self, folder: ModelFolder, version: int, settings: LoadSettings) -> tuple[ModelConfig, Session]:
         """Read and check everything about a version. Runs on a thread of its own."""
+        if settings.device_kind is DeviceKind.GPU or settings.gpus:
+            raise ConfigInvalid(
+                f"{_source(folder)}: field 'instance_group' asks for a GPU, and this server runs models on the CPU; "
+                "use KIND_CPU, or KIND_AUTO without gpus"
+            )
         path = repository.model_file(folder, version, settings.model_filename)
         session = self._backend.load(path, _session_options(settings))
         config = model_config.complete(

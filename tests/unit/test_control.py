@@ -138,6 +138,8 @@ BROKEN = {
         (1,),
         "config.pbtxt: ",
     ),
+    "a GPU asked for by kind": ("instance_group { kind: KIND_GPU }", (1,), "asks for a GPU"),
+    "a GPU asked for by number": ("instance_group { gpus: [ 0 ] }", (1,), "asks for a GPU"),
     "no version": (None, (), "it has no version; add a folder '1' with model.onnx"),
     "no version that is wanted": (
         "version_policy { specific { versions: [ 7 ] } }",

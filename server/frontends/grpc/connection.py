@@ -9,7 +9,6 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from math import inf
 from typing import NamedTuple
 
@@ -45,15 +44,6 @@ class _Route(NamedTuple):
     method: Method
 
 
-@dataclass(slots=True)
-class EngineStatistics:
-    """Counts since the start."""
-
-    calls: int = 0
-    refused: int = 0
-    cancelled: int = 0
-
-
 class Dispatcher:
     """What all connections share: methods, remembered headers, and which connections have something to send."""
 
@@ -69,7 +59,6 @@ class Dispatcher:
         self.max_message_bytes = max_message_bytes
         self.limits = limits
         self.context = http2.Http2Context()
-        self.statistics = EngineStatistics()
         self._call_soon = call_soon
         self._routes: dict[bytes, _Route | Refusal] = {}
         self._dirty: list[Connection] = []
@@ -310,9 +299,7 @@ class Connection:
 
     def _open(self, event: Event) -> None:
         route = self.dispatcher.route(event.head)
-        self.dispatcher.statistics.calls += 1
         if isinstance(route, Refusal):
-            self.dispatcher.statistics.refused += 1
             self._http2.headers_only(event.stream_id, route.headers())
             return
         timeout = route.head.timeout
@@ -356,7 +343,6 @@ class Connection:
             message = f"the request's headers are larger than max ({self.dispatcher.limits.max_head_bytes} bytes)"
         else:
             message = f"Received message larger than max ({limit} bytes), or too many of them at once"
-        self.dispatcher.statistics.refused += 1
         if call is not None:
             call.cancel(StatusCode.RESOURCE_EXHAUSTED, message)
         else:
@@ -367,7 +353,6 @@ class Connection:
         self._arriving.pop(stream_id, None)
         self._stalled.discard(stream_id)
         if call is not None:
-            self.dispatcher.statistics.cancelled += 1
             call.abandoned()
 
     def _resume_stalled(self) -> None:
