@@ -87,6 +87,7 @@ class LoadedVersion:
         clock: Clock,
         load_seconds: float = 0.0,
         budget: ByteBudget | None = None,
+        tiny_batch_seconds: float = TINY_BATCH_SECONDS,
     ) -> None:
         self.config = config
         self.version = version
@@ -98,6 +99,7 @@ class LoadedVersion:
         self._layouts: WeakValueDictionary[tuple[InputLayout, ...], BatchLayout] = WeakValueDictionary()
         self._leases = 0
         self._costs = CostTable()
+        self._tiny_batch_seconds = tiny_batch_seconds
         self._version_text = str(version)
         batching = config.batching
         self._levels = batching.levels if batching else (QueuePolicy(),)
@@ -231,7 +233,7 @@ class LoadedVersion:
         return ThreadLane(name, partial(self._execute, staging), loop, self._is_tiny, partial(self._rescue, staging))
 
     def _is_tiny(self, batch: Sequence[Work]) -> bool:
-        return self._costs.predict(sum([work.rows for work in batch])) < TINY_BATCH_SECONDS
+        return self._costs.predict(sum([work.rows for work in batch])) < self._tiny_batch_seconds
 
     def _execute(self, staging: Staging, batch: Sequence[Work]) -> BatchResult:
         """Run one batch, on a lane's thread or, if it is tiny, on the event loop's."""

@@ -52,7 +52,7 @@ def batching_config(
 
 
 class Bench:
-    """A version 3 of model 'm'. While `gate` is shut, no run ends."""
+    """A version 3 of model 'm'. While `gate` is shut, no run ends: runs stay off the event loop, however short."""
 
     def __init__(
         self,
@@ -68,7 +68,9 @@ class Bench:
             return function(inputs)
 
         self.session = PuppetSession([fp32("x", -1, -1)], [fp32("y", -1, -1), fp32("z", -1, -1)], gated)
-        self.version = LoadedVersion(config or batching_config(), 3, self.session, self.clock, budget=budget)
+        self.version = LoadedVersion(
+            config or batching_config(), 3, self.session, self.clock, budget=budget, tiny_batch_seconds=0.0
+        )
 
     def submit(self, *rows: Sequence[float], **more: Any) -> tuple[Work | None, OneReply]:
         """Send a request of these rows."""

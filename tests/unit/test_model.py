@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import threading
 from collections.abc import Mapping
 
 import numpy as np
@@ -13,9 +14,9 @@ from server.errors import ExecutionFailed, FailureReason, InvalidRequest
 from server.messages import InferenceRequest, InferenceResponse, RequestedOutput, TensorSpec
 from server.models.admission import Plan
 from server.models.config import TensorConfig
-from server.models.model import REMEMBERED_PLANS
+from server.models.model import REMEMBERED_PLANS, LoadedVersion
 from server.tensors import Array
-from tests.fakes import OneReply, model_config
+from tests.fakes import OneReply, PuppetClock, PuppetSession, fp32, model_config
 from tests.unit.loaded import Bench, Y, batching_config, doubled_and_negated, request, run, turn, values
 
 
@@ -309,6 +310,31 @@ def test_requests_share_a_batch_even_where_one_ones_plan_was_forgotten() -> None
         bench.submit([2.0], [3.0])
         await bench.finish()
         assert bench.session.shapes[-1] == {"x": (3, 1)}
+
+    run(main)
+
+
+@pytest.mark.parametrize(("tiny_batch_seconds", "on_the_loop"), [(60.0, [False, True]), (0.0, [False, False])])
+def test_a_batch_runs_on_the_loop_once_its_size_is_known_to_be_quick(
+    tiny_batch_seconds: float, on_the_loop: list[bool]
+) -> None:
+    async def main() -> None:
+        threads: list[int] = []
+
+        def function(inputs: Mapping[str, Array]) -> Mapping[str, Array]:
+            threads.append(threading.get_ident())
+            return doubled_and_negated(inputs)
+
+        session = PuppetSession([fp32("x", -1, -1)], [fp32("y", -1, -1), fp32("z", -1, -1)], function)
+        version = LoadedVersion(
+            batching_config(), 3, session, PuppetClock(now=1000), tiny_batch_seconds=tiny_batch_seconds
+        )
+        for _ in range(2):
+            reply = OneReply()
+            version.submit(request([1.0]), reply)
+            await reply.response()
+        await version.drain()
+        assert [thread == threading.get_ident() for thread in threads] == on_the_loop
 
     run(main)
 
