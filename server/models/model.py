@@ -1,6 +1,6 @@
 """One loaded version of a model: admission in front, a batcher over its lanes, statistics behind.
 
-All methods run on the event loop's thread, except `_execute`, which may run on a lane's.
+All methods run on the event loop's thread; `execution` is what lanes run.
 """
 
 from __future__ import annotations
@@ -8,38 +8,35 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
-from functools import partial
+from collections.abc import Sequence
+from dataclasses import replace
 from math import inf
 from weakref import WeakValueDictionary
 
 from server.backends.base import Session
 from server.errors import (
-    Cancelled,
     ConvoyError,
     DeadlineExceeded,
-    ExecutionFailed,
     InvalidRequest,
     QueueFull,
     QueueTimeout,
 )
-from server.messages import InferenceRequest, InferenceResponse, OutputTensor
+from server.messages import InferenceRequest
 from server.models import admission
-from server.models.admission import OutputPlan, Plan
-from server.models.classification import classify
+from server.models.admission import Plan
 from server.models.config import ModelConfig, QueuePolicy
+from server.models.execution import CALLER_GONE, BatchResult, Executor, as_failure
 from server.models.work import Answer, Reply, Whole, Work
-from server.scheduling.assembly import BatchLayout, InputLayout, Staging, scatter
+from server.scheduling.assembly import BatchLayout, InputLayout
 from server.scheduling.batcher import Batcher
 from server.scheduling.budget import ByteBudget
 from server.scheduling.clock import Clock
-from server.scheduling.costs import CostTable
+from server.scheduling.costs import CostTable, bucket_sizes
 from server.scheduling.lanes import ThreadLane
 from server.scheduling.ordering import AnswerOrder
 from server.scheduling.policy import LevelPolicy, WindowPolicy
-from server.statistics import BatchTimes, VersionStatistics
-from server.tensors import BYTES, Array
+from server.scheduling.queue import BatchQueue
+from server.statistics import VersionStatistics
 
 log = logging.getLogger(__name__)
 
@@ -49,31 +46,9 @@ TINY_BATCH_SECONDS = 300e-6
 """A batch that is expected to take less than this runs on the event loop's thread: handing it over and back costs a
 fifth to a third more CPU, and no answer comes sooner (docs/performance.md). It holds up the event loop for as long."""
 
-CALLER_GONE = Cancelled("the caller went away")
-
 QUEUED_BATCHES = 64
 MIN_QUEUED_REQUESTS = 1024
 """The default bound of a queue: 64 full batches, and never less than 1,024 requests' worth of rows."""
-
-
-@dataclass(frozen=True, slots=True)
-class Run:
-    """One call of the model that succeeded."""
-
-    times: BatchTimes
-    rows: int
-    requests: int
-
-
-@dataclass(frozen=True, slots=True)
-class BatchResult:
-    """What a lane hands back: an answer or an error for each request, in the batch's order."""
-
-    answers: list[Answer]
-    runs: list[Run]
-    """One; or, where the batch failed and its requests were run one by one, those that went well."""
-    start_ns: int
-    """When the requests left the queue, or the first of `runs` could begin."""
 
 
 class LoadedVersion:
@@ -98,7 +73,7 @@ class LoadedVersion:
         self._plans: dict[tuple[object, object], Plan] = {}
         self._layouts: WeakValueDictionary[tuple[InputLayout, ...], BatchLayout] = WeakValueDictionary()
         self._leases = 0
-        self._costs = CostTable()
+        self._costs = CostTable(bucket_sizes(max(1, config.max_batch_size)))
         self._tiny_batch_seconds = tiny_batch_seconds
         self._version_text = str(version)
         batching = config.batching
@@ -114,7 +89,7 @@ class LoadedVersion:
         self._policy = window_policy(config)
         lanes = [self._lane(f"{config.name}/{version}#{i}") for i in range(config.load.instance_count)]
         self._batcher: Batcher[Work, BatchResult] = Batcher(
-            self._policy, lanes, clock, finished=self._finished, expired=self._expired, budget=budget
+            BatchQueue(self._policy, budget), lanes, clock, finished=self._finished, expired=self._expired
         )
 
     @property
@@ -228,68 +203,15 @@ class LoadedVersion:
         whole.parts = []  # they know the whole: nothing should wait for a garbage collection
 
     def _lane(self, name: str) -> ThreadLane[Work, BatchResult]:
-        staging = Staging()
-        loop = asyncio.get_running_loop()
-        return ThreadLane(name, partial(self._execute, staging), loop, self._is_tiny, partial(self._rescue, staging))
+        executor = Executor(self.config, self.version, self._session)
+        return ThreadLane(name, executor.execute, asyncio.get_running_loop(), self._is_tiny, executor.rescue)
 
     def _is_tiny(self, batch: Sequence[Work]) -> bool:
-        return self._costs.predict(sum([work.rows for work in batch])) < self._tiny_batch_seconds
-
-    def _execute(self, staging: Staging, batch: Sequence[Work]) -> BatchResult:
-        """Run one batch, on a lane's thread or, if it is tiny, on the event loop's."""
-        start = time.monotonic_ns()
-        layout = batch[0].plan.layout
-        rows = [work.rows for work in batch]
-        names = _union([work.plan for work in batch])
-        arrays = staging.gather(layout, rows, [work.inputs for work in batch])
-        input_end = time.monotonic_ns()
-        outputs = self._session.run(arrays, names)
-        infer_end = time.monotonic_ns()
-        parts = scatter(names, outputs, rows) if layout.batched else [dict(zip(names, outputs, strict=True))]
-        answers = [self._answer(work, part) for work, part in zip(batch, parts, strict=True)]
-        times = BatchTimes(start, input_end, infer_end, time.monotonic_ns())
-        return BatchResult(answers, [Run(times, sum(rows), len(rows))], start)
-
-    def _rescue(self, staging: Staging, batch: Sequence[Work], _: Exception) -> BatchResult:
-        """Run the requests of a batch that failed one by one, once, so that only the guilty ones fail."""
-        result = BatchResult([], [], time.monotonic_ns())
-        for work in batch:
-            if not work.is_wanted:
-                result.answers.append(CALLER_GONE)
-                continue
-            try:
-                alone = self._execute(staging, (work,))
-            except Exception as error:  # noqa: BLE001 -- whatever it is, this caller must hear of it
-                result.answers.append(self._failure(error))
-            else:
-                result.answers.extend(alone.answers)
-                result.runs.extend(alone.runs)
-        return result
-
-    def _failure(self, error: Exception) -> ConvoyError:
-        message = f"model '{self.config.name}' version {self.version} failed to run: {error}"
-        return error if isinstance(error, ConvoyError) else ExecutionFailed(message)
-
-    def _answer(self, work: Work, outputs: Mapping[str, Array]) -> Answer:
-        try:
-            tensors = [self._output(output, outputs[output.config.name]) for output in work.plan.outputs]
-        except Exception as error:  # noqa: BLE001 -- the model's outputs are not what it promised; others may be fine
-            return ExecutionFailed(f"model '{self.config.name}' version {self.version} has no such answer: {error}")
-        return InferenceResponse(self.config.name, self._version_text, work.request.request_id, tensors)
-
-    def _output(self, output: OutputPlan, array: Array) -> OutputTensor:
-        tensor = output.config
-        if output.classification:
-            array = classify(array, output.classification, tensor.labels, batched=self.config.max_batch_size > 0)
-            return OutputTensor(tensor.name, BYTES, array.shape, array)
-        if tensor.reshape is not None:
-            batched = self.config.max_batch_size > 0
-            array = array.reshape(_client_shape(tensor.dims, tensor.reshape, array.shape, batched))
-        return OutputTensor(tensor.name, tensor.datatype, array.shape, array)
+        return self._costs.typical(sum([work.rows for work in batch])) < self._tiny_batch_seconds
 
     def _finished(self, batch: Sequence[Work], outcome: BatchResult | Exception) -> None:
         if isinstance(outcome, Exception):
-            error = self._failure(outcome)
+            error = as_failure(self.config, self.version, outcome)
             for work in batch:
                 self._complete(work, error)
             return
@@ -369,20 +291,3 @@ def window_policy(config: ModelConfig) -> WindowPolicy:
         levels=tuple(LevelPolicy(max_queued_requests=size) if size else default for size in sizes),
         aging=batching.aging_us / 1e6,
     )
-
-
-def _union(plans: Sequence[Plan]) -> tuple[str, ...]:
-    """Every output that some request of the batch wants, once."""
-    first = plans[0]
-    if len(set(plans)) == 1:  # plans compare by identity
-        return first.names
-    return tuple(dict.fromkeys(name for plan in plans for name in plan.names))
-
-
-def _client_shape(
-    dims: tuple[int, ...], reshape: tuple[int, ...], model_shape: tuple[int, ...], batched: bool
-) -> tuple[int, ...]:
-    """The shape that the configuration promises to clients, its free dimensions filled in order from the model's."""
-    leading, trailing = (model_shape[:1], model_shape[1:]) if batched else ((), model_shape)
-    free = [got for want, got in zip(reshape, trailing, strict=True) if want == -1]
-    return (*leading, *(free.pop(0) if want == -1 else want for want in dims))

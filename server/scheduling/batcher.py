@@ -1,4 +1,4 @@
-"""The event-loop shell around `BatchQueue`: one alarm, lanes that are idle or busy, and draining.
+"""The event-loop shell around a queue: one alarm, lanes that are idle or busy, and draining.
 
 Everything here runs on the event loop's thread. Callers are answered through the two callbacks given to the
 constructor, never from inside `submit`.
@@ -10,16 +10,50 @@ import asyncio
 from collections.abc import Callable, Sequence
 from functools import partial
 from math import inf
-from typing import Generic, TypeVar
+from typing import Generic, Protocol, TypeVar
 
-from server.scheduling.budget import ByteBudget
 from server.scheduling.clock import Clock
 from server.scheduling.lanes import Lane
-from server.scheduling.policy import WindowPolicy
-from server.scheduling.queue import BatchQueue, Ticket
+from server.scheduling.queue import Ticket
 
 T = TypeVar("T", bound=Ticket)
 R = TypeVar("R")
+
+
+class Queue(Protocol[T]):
+    """Who waits, who runs next, and when. Pure: `now` is an argument. `queue.BatchQueue` is one."""
+
+    def __len__(self) -> int:
+        """Requests that wait."""
+        ...
+
+    def put(self, ticket: T) -> None:
+        """Add a request that arrives now. Raises `Unavailable` where it is turned away."""
+        ...
+
+    def discard(self, ticket: T) -> bool:
+        """Forget a request whose caller went away. False where it is not waiting here any more."""
+        ...
+
+    def expire(self, now: float) -> list[T]:
+        """Remove and return the requests that must not run any more."""
+        ...
+
+    def take(self, now: float, hurry: bool = False) -> list[T]:
+        """Remove and return the batch to run now; [] where waiting is better. In a hurry, it never is."""
+        ...
+
+    def ended(self, batch: Sequence[T]) -> None:
+        """A batch that was taken has ended, well or not."""
+        ...
+
+    def next_due(self) -> float:
+        """When `take` will have a batch, even if nothing joins it; inf where nothing waits."""
+        ...
+
+    def next_deadline(self) -> float:
+        """When `expire` has something to do next; inf where it never has."""
+        ...
 
 
 class Batcher(Generic[T, R]):
@@ -31,15 +65,14 @@ class Batcher(Generic[T, R]):
 
     def __init__(
         self,
-        policy: WindowPolicy,
+        queue: Queue[T],
         lanes: Sequence[Lane[T, R]],
         clock: Clock,
         *,
         finished: Callable[[Sequence[T], R | Exception], None],
         expired: Callable[[T], None],
-        budget: ByteBudget | None = None,
     ) -> None:
-        self._queue: BatchQueue[T] = BatchQueue(policy, budget)
+        self._queue = queue
         self._lanes = tuple(lanes)
         self._idle = list(lanes)
         self._clock = clock
@@ -62,7 +95,7 @@ class Batcher(Generic[T, R]):
         return len(self._lanes) - len(self._idle)
 
     def submit(self, ticket: T) -> None:
-        """Queue a request. Raises `QueueFull`."""
+        """Queue a request. Raises `Unavailable` where it is turned away."""
         self._queue.put(ticket)
         # With every lane busy, only a deadline can come before the next batch ends.
         if self._idle or ticket.deadline < self._alarm.when:
@@ -111,7 +144,7 @@ class Batcher(Generic[T, R]):
         queue = self._queue
         now = self._clock.now()
         late = queue.expire(now)
-        while self._idle and (batch := queue.take(inf if self._draining else now)):
+        while self._idle and (batch := queue.take(now, self._draining)):
             lane = self._idle.pop()
             lane.submit(batch, partial(self._done, lane, batch))
         # With every lane busy, a due batch waits for one of them and not for the clock.
@@ -123,5 +156,6 @@ class Batcher(Generic[T, R]):
 
     def _done(self, lane: Lane[T, R], batch: Sequence[T], outcome: R | Exception) -> None:
         self._idle.append(lane)
+        self._queue.ended(batch)
         self._pump()  # before answering, so that the lane works while the answers are written
         self._finished(batch, outcome)

@@ -1,26 +1,109 @@
-"""What batches have cost so far, by size. Pure: seconds come in, predictions go out."""
+"""What batches cost: seconds by batch size, as measured. Pure: seconds come in, predictions go out.
+
+The table has one line per bucket, the sizes that a model is measured at before it serves: 1, 2, 4, … and the largest.
+Each keeps its last `WINDOW` runs, so that a lasting change shows after some dozens of runs, and a single stall moves
+neither prediction. A batch between two buckets is predicted on the line between them, and counts for the larger one.
+"""
 
 from __future__ import annotations
 
-from math import inf
+from bisect import bisect_left, insort
+from collections import deque
+from collections.abc import Iterable, Sequence
+from math import ceil, inf
+from typing import NamedTuple
 
-WEIGHT = 0.125
-"""Of the newest measurement in the moving average: the last dozen or so count."""
+WINDOW = 128
+"""Runs that a bucket remembers. The second slowest of them is the 99th percentile."""
+
+
+class Cost(NamedTuple):
+    """One line of the table."""
+
+    rows: int
+    typical_seconds: float
+    """Median."""
+    worst_seconds: float
+    """99th percentile."""
+    runs: int
+    """Runs that the two are taken from."""
+
+
+class _Bucket:
+    __slots__ = ("latest", "sorted")
+
+    def __init__(self) -> None:
+        self.latest: deque[float] = deque()
+        self.sorted: list[float] = []
+
+    def add(self, seconds: float) -> None:
+        if len(self.latest) == WINDOW:
+            oldest = self.latest.popleft()
+            del self.sorted[bisect_left(self.sorted, oldest)]
+        self.latest.append(seconds)
+        insort(self.sorted, seconds)
+
+    def quantile(self, share: float) -> float:
+        """The smallest value that at least this share of the runs do not exceed; inf where there is none."""
+        return self.sorted[ceil(share * len(self.sorted)) - 1] if self.sorted else inf
 
 
 class CostTable:
     """Seconds that a batch of so many rows takes."""
 
-    __slots__ = ("_seconds",)
+    __slots__ = ("_buckets", "sizes")
 
-    def __init__(self) -> None:
-        self._seconds: dict[int, float] = {}
+    def __init__(self, sizes: Sequence[int]) -> None:
+        if not sizes or sorted(set(sizes)) != list(sizes) or sizes[0] < 1:
+            raise ValueError(f"buckets must be ascending sizes of at least 1, not {sizes}")
+        self.sizes = tuple(sizes)
+        self._buckets = tuple(_Bucket() for _ in sizes)
+
+    @property
+    def calibrated(self) -> bool:
+        """Whether every bucket has been measured: no prediction before that is worth refusing anything for."""
+        return all(bucket.sorted for bucket in self._buckets)
 
     def observe(self, rows: int, seconds: float) -> None:
         """Count one batch that ran."""
-        known = self._seconds.get(rows)
-        self._seconds[rows] = seconds if known is None else known + WEIGHT * (seconds - known)
+        i = bisect_left(self.sizes, rows)
+        if i == len(self.sizes):
+            return  # an opted-in exception to the largest batch says nothing about the sizes that are planned with
+        size = self.sizes[i]
+        if size != rows:
+            expected = self.typical(rows)
+            seconds *= self._buckets[i].quantile(0.5) / expected if expected < inf else size / rows
+        self._buckets[i].add(seconds)
 
-    def predict(self, rows: int) -> float:
-        """What a batch of this size will take; inf where none has run yet."""
-        return self._seconds.get(rows, inf)
+    def typical(self, rows: int) -> float:
+        """The median for a batch of this size; inf where that is not known."""
+        return self._predict(rows, 0.5)
+
+    def worst(self, rows: int) -> float:
+        """The 99th percentile for a batch of this size; inf where that is not known."""
+        return self._predict(rows, 0.99)
+
+    def lines(self) -> Iterable[Cost]:
+        """Every bucket that has been measured."""
+        for size, bucket in zip(self.sizes, self._buckets, strict=True):
+            if bucket.sorted:
+                yield Cost(size, bucket.quantile(0.5), bucket.quantile(0.99), len(bucket.sorted))
+
+    def _predict(self, rows: int, share: float) -> float:
+        sizes = self.sizes
+        i = bisect_left(sizes, rows)
+        if i == len(sizes):
+            return inf
+        above = self._buckets[i].quantile(share)
+        if sizes[i] == rows or above == inf:
+            return above
+        below = self._buckets[i - 1].quantile(share) if i else inf
+        if below == inf:
+            return inf
+        return below + (above - below) * (rows - sizes[i - 1]) / (sizes[i] - sizes[i - 1])
+
+
+def bucket_sizes(max_rows: int) -> tuple[int, ...]:
+    """1, 2, 4, … and `max_rows`."""
+    powers = [1 << exponent for exponent in range(max_rows.bit_length())]
+    return tuple(dict.fromkeys([*powers, max_rows]))

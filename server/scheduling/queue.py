@@ -149,8 +149,9 @@ class BatchQueue(Generic[T]):
                 late.append(ticket)
         return late
 
-    def take(self, now: float) -> list[T]:
-        """Remove and return the batch to run now, or [] where waiting is better."""
+    def take(self, now: float, hurry: bool = False) -> list[T]:
+        """Remove and return the batch to run now; [] where waiting is better. In a hurry, it never is."""
+        now = inf if hurry else now
         best: list[T] = []
         for line in self._lines.values():
             if best and self._rank(next(iter(self._in_order(line, now))), now) >= self._rank(best[0], now):
@@ -161,6 +162,9 @@ class BatchQueue(Generic[T]):
         if best:
             self._remove(best)
         return best
+
+    def ended(self, batch: Sequence[T]) -> None:
+        """A batch that was taken has ended. This queue does not mind: its policy knows no costs."""
 
     def next_due(self) -> float:
         """When the next batch will be worth running even if nothing joins it; inf where nothing waits."""

@@ -10,6 +10,7 @@ from typing import Any
 from server.scheduling.batcher import Batcher
 from server.scheduling.clock import LoopClock
 from server.scheduling.policy import LevelPolicy, WindowPolicy
+from server.scheduling.queue import BatchQueue
 from tests.fakes import CountingClock, NamedTicket, PuppetLane, names
 
 
@@ -29,7 +30,7 @@ class BatcherBench:
         self.finished: list[tuple[float, list[object], object]] = []
         self.expired: list[tuple[float, object]] = []
         self.batcher: Batcher[NamedTicket, object] = Batcher(
-            window_policy(**policy),
+            BatchQueue(window_policy(**policy)),
             self.lanes,
             self.clock,
             finished=self._finished,

@@ -12,6 +12,7 @@ from server.errors import QueueFull
 from server.scheduling.batcher import Batcher
 from server.scheduling.clock import LoopClock
 from server.scheduling.policy import WindowPolicy
+from server.scheduling.queue import BatchQueue
 from tests.autojump import run
 from tests.fakes import NamedTicket, PuppetLane, names
 from tests.unit.batching import BatcherBench
@@ -108,7 +109,7 @@ def test_the_next_batch_starts_before_the_last_one_is_reported() -> None:
         lane = PuppetLane(10)
         clock = LoopClock(asyncio.get_running_loop())
         batcher: Batcher[NamedTicket, object] = Batcher(
-            WindowPolicy(1),
+            BatchQueue(WindowPolicy(1)),
             [lane],
             clock,
             finished=lambda _batch, _outcome: running.append(batcher.running),

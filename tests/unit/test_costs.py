@@ -6,39 +6,85 @@ from math import inf
 
 import pytest
 
-from server.scheduling.costs import WEIGHT, CostTable
+from server.scheduling.costs import WINDOW, Cost, CostTable, bucket_sizes
+
+
+def table(**seconds: float) -> CostTable:
+    """A table of buckets 1, 2, 4 and 8; b4=0.5 has bucket 4 measured once."""
+    costs = CostTable((1, 2, 4, 8))
+    for name, value in seconds.items():
+        costs.observe(int(name.removeprefix("b")), value)
+    return costs
+
+
+@pytest.mark.parametrize(
+    ("max_rows", "sizes"), [(1, (1,)), (2, (1, 2)), (6, (1, 2, 4, 6)), (8, (1, 2, 4, 8)), (9, (1, 2, 4, 8, 9))]
+)
+def test_buckets_double_up_to_the_largest_batch(max_rows: int, sizes: tuple[int, ...]) -> None:
+    assert bucket_sizes(max_rows) == sizes
+
+
+@pytest.mark.parametrize("sizes", [(), (0, 1), (2, 1), (1, 1)])
+def test_buckets_ascend(sizes: tuple[int, ...]) -> None:
+    with pytest.raises(ValueError, match="buckets must be ascending"):
+        CostTable(sizes)
 
 
 def test_a_size_that_has_not_run_costs_no_one_knows_what() -> None:
-    costs = CostTable()
-    costs.observe(1, 0.5)
-    assert costs.predict(2) == inf
+    costs = table(b1=0.5)
+    assert (costs.typical(2), costs.worst(2), costs.typical(9)) == (inf, inf, inf)
+
+
+def test_a_table_is_calibrated_once_every_bucket_has_run() -> None:
+    assert not table(b1=1, b2=2, b4=4).calibrated
+    assert table(b1=1, b2=2, b4=4, b8=8).calibrated
 
 
 def test_the_first_measurement_is_taken_as_it_is() -> None:
-    costs = CostTable()
-    costs.observe(4, 0.25)
-    assert costs.predict(4) == 0.25
+    costs = table(b4=0.25)
+    assert (costs.typical(4), costs.worst(4)) == (0.25, 0.25)
 
 
-def test_later_measurements_move_the_prediction_a_part_of_the_way() -> None:
-    costs = CostTable()
-    costs.observe(4, 1.0)
-    costs.observe(4, 2.0)
-    assert costs.predict(4) == 1.0 + WEIGHT
+def test_median_and_99th_percentile_of_a_window() -> None:
+    costs = table()
+    for i in range(WINDOW):
+        costs.observe(1, float(i))
+    assert list(costs.lines()) == [Cost(1, WINDOW / 2 - 1, WINDOW - 2, WINDOW)]
 
 
-def test_a_prediction_follows_a_lasting_change() -> None:
-    costs = CostTable()
-    costs.observe(4, 1.0)
-    for _ in range(100):
+def test_between_two_buckets_lies_a_straight_line() -> None:
+    costs = table(b4=1.0, b8=3.0)
+    assert [costs.typical(rows) for rows in (4, 5, 6, 7, 8)] == [1.0, 1.5, 2.0, 2.5, 3.0]
+
+
+def test_a_batch_between_two_buckets_counts_for_the_larger_one_in_proportion() -> None:
+    costs = table(b4=1.0, b8=3.0)
+    costs.observe(6, 4.0)  # twice what was expected
+    assert costs.worst(8) == 6.0
+
+
+def test_a_batch_between_buckets_that_nobody_measured_is_taken_to_grow_with_its_rows() -> None:
+    costs = table()
+    costs.observe(6, 3.0)
+    assert costs.typical(8) == 4.0
+
+
+def test_predictions_follow_a_lasting_change() -> None:
+    costs = table(b4=1.0)
+    for _ in range(WINDOW):
         costs.observe(4, 3.0)
-    assert costs.predict(4) == pytest.approx(3.0, rel=1e-3)
+    assert (costs.typical(4), costs.worst(4)) == (3.0, 3.0)
 
 
-def test_one_outlier_moves_it_by_an_eighth_only() -> None:
-    costs = CostTable()
-    for _ in range(10):
+def test_one_stall_among_many_runs_moves_nothing() -> None:
+    costs = table()
+    for _ in range(WINDOW):
         costs.observe(4, 1.0)
-    costs.observe(4, 9.0)
-    assert costs.predict(4) == pytest.approx(2.0)
+    costs.observe(4, 90.0)
+    assert (costs.typical(4), costs.worst(4)) == (1.0, 1.0)
+
+
+def test_what_is_larger_than_the_largest_bucket_is_not_counted() -> None:
+    costs = table(b8=1.0)
+    costs.observe(9, 5.0)
+    assert list(costs.lines()) == [Cost(8, 1.0, 1.0, 1)]

@@ -1,0 +1,122 @@
+"""One batch, from its requests to their answers. Runs on a lane's thread or, where a batch is tiny, on the loop's."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from server.backends.base import Session
+from server.errors import Cancelled, ConvoyError, ExecutionFailed
+from server.messages import InferenceResponse, OutputTensor
+from server.models.admission import OutputPlan, Plan
+from server.models.classification import classify
+from server.models.config import ModelConfig
+from server.models.work import Answer, Work
+from server.scheduling.assembly import Staging, scatter
+from server.statistics import BatchTimes
+from server.tensors import BYTES, Array
+
+CALLER_GONE = Cancelled("the caller went away")
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """One call of the model that succeeded."""
+
+    times: BatchTimes
+    rows: int
+    requests: int
+
+
+@dataclass(frozen=True, slots=True)
+class BatchResult:
+    """What a lane hands back: an answer or an error for each request, in the batch's order."""
+
+    answers: list[Answer]
+    runs: list[Run]
+    """One; or, where the batch failed and its requests were run one by one, those that went well."""
+    start_ns: int
+    """When the requests left the queue, or the first of `runs` could begin."""
+
+
+class Executor:
+    """Runs the batches of one lane, one after another: its staging memory is reused."""
+
+    def __init__(self, config: ModelConfig, version: int, session: Session) -> None:
+        self._config = config
+        self._version = version
+        self._version_text = str(version)
+        self._session = session
+        self._staging = Staging()
+
+    def execute(self, batch: Sequence[Work]) -> BatchResult:
+        """Run one batch. Raises whatever the session raises, and `ExecutionFailed`."""
+        start = time.monotonic_ns()
+        layout = batch[0].plan.layout
+        rows = [work.rows for work in batch]
+        names = _union([work.plan for work in batch])
+        arrays = self._staging.gather(layout, rows, [work.inputs for work in batch])
+        input_end = time.monotonic_ns()
+        outputs = self._session.run(arrays, names)
+        infer_end = time.monotonic_ns()
+        parts = scatter(names, outputs, rows) if layout.batched else [dict(zip(names, outputs, strict=True))]
+        answers = [self._answer(work, part) for work, part in zip(batch, parts, strict=True)]
+        times = BatchTimes(start, input_end, infer_end, time.monotonic_ns())
+        return BatchResult(answers, [Run(times, sum(rows), len(rows))], start)
+
+    def rescue(self, batch: Sequence[Work], _: Exception) -> BatchResult:
+        """Run the requests of a batch that failed one by one, once, so that only the guilty ones fail."""
+        result = BatchResult([], [], time.monotonic_ns())
+        for work in batch:
+            if not work.is_wanted:
+                result.answers.append(CALLER_GONE)
+                continue
+            try:
+                alone = self.execute((work,))
+            except Exception as error:  # noqa: BLE001 -- whatever it is, this caller must hear of it
+                result.answers.append(as_failure(self._config, self._version, error))
+            else:
+                result.answers.extend(alone.answers)
+                result.runs.extend(alone.runs)
+        return result
+
+    def _answer(self, work: Work, outputs: Mapping[str, Array]) -> Answer:
+        try:
+            tensors = [self._output(output, outputs[output.config.name]) for output in work.plan.outputs]
+        except Exception as error:  # noqa: BLE001 -- the model's outputs are not what it promised; others may be fine
+            return ExecutionFailed(f"model '{self._config.name}' version {self._version} has no such answer: {error}")
+        return InferenceResponse(self._config.name, self._version_text, work.request.request_id, tensors)
+
+    def _output(self, output: OutputPlan, array: Array) -> OutputTensor:
+        tensor = output.config
+        if output.classification:
+            array = classify(array, output.classification, tensor.labels, batched=self._config.max_batch_size > 0)
+            return OutputTensor(tensor.name, BYTES, array.shape, array)
+        if tensor.reshape is not None:
+            batched = self._config.max_batch_size > 0
+            array = array.reshape(_client_shape(tensor.dims, tensor.reshape, array.shape, batched))
+        return OutputTensor(tensor.name, tensor.datatype, array.shape, array)
+
+
+def as_failure(config: ModelConfig, version: int, error: Exception) -> ConvoyError:
+    """What the caller of a run that raised this is told."""
+    message = f"model '{config.name}' version {version} failed to run: {error}"
+    return error if isinstance(error, ConvoyError) else ExecutionFailed(message)
+
+
+def _union(plans: Sequence[Plan]) -> tuple[str, ...]:
+    """Every output that some request of the batch wants, once."""
+    first = plans[0]
+    if len(set(plans)) == 1:  # plans compare by identity
+        return first.names
+    return tuple(dict.fromkeys(name for plan in plans for name in plan.names))
+
+
+def _client_shape(
+    dims: tuple[int, ...], reshape: tuple[int, ...], model_shape: tuple[int, ...], batched: bool
+) -> tuple[int, ...]:
+    """The shape that the configuration promises to clients, its free dimensions filled in order from the model's."""
+    leading, trailing = (model_shape[:1], model_shape[1:]) if batched else ((), model_shape)
+    free = [got for want, got in zip(reshape, trailing, strict=True) if want == -1]
+    return (*leading, *(free.pop(0) if want == -1 else want for want in dims))
