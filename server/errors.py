@@ -10,7 +10,8 @@ Messages follow Triton's wording wherever Triton has the case, because clients m
     ├── Unavailable             the same request may succeed later, or elsewhere
     │   ├── NotReady            the version, or the server, is not serving yet or any more
     │   ├── QueueFull           the model's queue has no room now
-    │   └── QueueTimeout        the request's own time in the queue ran out
+    │   ├── QueueTimeout        the request's own time in the queue ran out
+    │   └── OutOfMemory         the run found no memory
     ├── DeadlineExceeded        the caller's deadline passed before the batch ran
     ├── Cancelled               the caller went away
     ├── ExecutionFailed         the backend raised, or returned something impossible
@@ -67,6 +68,12 @@ class QueueFull(Unavailable):
 
 class QueueTimeout(Unavailable):
     """The time that the request may spend in the queue ran out."""
+
+
+class OutOfMemory(Unavailable):
+    """The run found no memory. What is free changes with what else runs, here and elsewhere."""
+
+    reason = FailureReason.BACKEND
 
 
 class DeadlineExceeded(ConvoyError):

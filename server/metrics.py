@@ -1,4 +1,4 @@
-"""The metrics page: Triton's `nv_*` families by their own names, and histograms beside them.
+"""The metrics page: Triton's `nv_*` families by their own names, histograms beside them, and `convoy_*` for the rest.
 
 Nothing is counted here. A scrape pulls snapshots, on the event loop's thread, from whoever counts.
 `prometheus_client` appends `_total` to counters, and Triton's names have no such suffix: those families are untyped.
@@ -30,6 +30,7 @@ class VersionSnapshot:
     pending: int
     in_flight: int
     load_seconds: float
+    max_batch_rows: int
 
 
 COUNTERS: dict[str, tuple[str, Callable[[VersionStatistics], float]]] = {
@@ -41,6 +42,8 @@ COUNTERS: dict[str, tuple[str, Callable[[VersionStatistics], float]]] = {
     "nv_inference_compute_input_duration_us": ("Time to fill batches", lambda s: s.compute_input.ns // 1000),
     "nv_inference_compute_infer_duration_us": ("Time in the model", lambda s: s.compute_infer.ns // 1000),
     "nv_inference_compute_output_duration_us": ("Time to split batches", lambda s: s.compute_output.ns // 1000),
+    "convoy_failed_runs": ("Runs that failed", lambda s: s.failed_runs),
+    "convoy_model_reloads": ("Times that the version was loaded anew because its runs failed", lambda s: s.reloads),
 }
 
 HISTOGRAMS: dict[str, tuple[str, Callable[[VersionStatistics], Histogram]]] = {
@@ -56,6 +59,7 @@ GAUGES: dict[str, tuple[str, Callable[[VersionSnapshot], float]]] = {
     "nv_inference_pending_request_count": ("Requests that wait for a batch", lambda v: v.pending),
     "nv_inference_in_flight_request_count": ("Requests admitted and not answered yet", lambda v: v.in_flight),
     "nv_model_load_duration_secs": ("Time that loading took", lambda v: v.load_seconds),
+    "convoy_max_batch_rows": ("Rows that a batch may hold now", lambda v: v.max_batch_rows),
 }
 
 

@@ -63,7 +63,7 @@ PARAMETERS: dict[str, range] = {
 }
 """Keys of `parameters`, with the integers that each may be."""
 
-SWITCHES = frozenset({"split_oversize"})
+SWITCHES = frozenset({"fail_on_nan", "split_oversize"})
 """Keys of `parameters` that are "true" or "false"."""
 
 

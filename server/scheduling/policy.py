@@ -8,7 +8,7 @@ the most urgent, unless `aging` lets those who wait climb.
 from __future__ import annotations
 
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +48,11 @@ class WindowPolicy:
         if any(level.max_queued_rows < self.max_rows or level.max_queued_requests < 1 for level in self.levels):
             raise ValueError("the queue must hold at least one full batch")
 
+    def limited(self, max_rows: int) -> WindowPolicy:
+        """The same policy with smaller batches."""
+        preferred = tuple(size for size in self.preferred_rows if size <= max_rows)
+        return replace(self, max_rows=min(max_rows, self.max_rows), preferred_rows=preferred)
+
     def due(self, oldest_arrived: float) -> float:
         """When a batch whose oldest request arrived then is worth running whatever its size."""
         return oldest_arrived + self.max_delay
@@ -71,10 +76,10 @@ class WindowPolicy:
     def choose(self, prefix_rows: list[int], more_wait: bool, oldest_arrived: float, now: float) -> int:
         """How many requests to take now, 0 to wait.
 
-        `prefix_rows[i]` is the rows of the first i+1 requests, never above `max_rows`; `more_wait` tells that another
-        request waits which does not fit.
+        `prefix_rows[i]` is the rows of the first i+1 requests, never above `max_rows` unless the first alone is;
+        `more_wait` tells that another request waits which does not fit.
         """
-        full = more_wait or prefix_rows[-1] == self.max_rows or len(prefix_rows) == self.max_requests
+        full = more_wait or prefix_rows[-1] >= self.max_rows or len(prefix_rows) == self.max_requests
         if full or now >= self.due(oldest_arrived):
             return len(prefix_rows)
         for count in range(len(prefix_rows), 0, -1):

@@ -20,7 +20,10 @@ def snapshot(model: str = "m", version: int = 1, tags: Mapping[str, str] | None 
     for _ in range(3):
         statistics.record_success(queue_ns=60_000, request_ns=150_999)
     statistics.record_failure(FailureReason.CANCELED, request_ns=1)
-    return VersionSnapshot(model, version, tags or {}, statistics, pending=4, in_flight=6, load_seconds=1.5)
+    statistics.failed_runs, statistics.reloads = 7, 2
+    return VersionSnapshot(
+        model, version, tags or {}, statistics, pending=4, in_flight=6, load_seconds=1.5, max_batch_rows=8
+    )
 
 
 def page(*snapshots: VersionSnapshot, cpu: bool = False) -> str:
@@ -49,6 +52,9 @@ EXPECTED = {
     "nv_inference_compute_input_duration_us": 6,
     "nv_inference_compute_infer_duration_us": 21,
     "nv_inference_compute_output_duration_us": 3,
+    "convoy_failed_runs": 7,
+    "convoy_model_reloads": 2,
+    "convoy_max_batch_rows": 8,
     "nv_inference_pending_request_count": 4,
     "nv_inference_in_flight_request_count": 6,
     "nv_model_load_duration_secs": 1.5,

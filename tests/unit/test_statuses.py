@@ -30,11 +30,12 @@ EXPECTED = {
     "NotReady": StatusCode.UNAVAILABLE,
     "QueueFull": StatusCode.UNAVAILABLE,
     "QueueTimeout": StatusCode.UNAVAILABLE,
+    "OutOfMemory": StatusCode.UNAVAILABLE,
     "DeadlineExceeded": StatusCode.DEADLINE_EXCEEDED,
     "Cancelled": StatusCode.CANCELLED,
     "ExecutionFailed": StatusCode.INTERNAL,
 }
-"""As Triton has them."""
+"""As Triton has them; OutOfMemory is INTERNAL there, which nobody tries again."""
 
 
 @pytest.mark.parametrize(("name", "status"), EXPECTED.items())
