@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import struct
 from dataclasses import dataclass
-from math import prod
+from math import isnan, prod
 
 import numpy as np
 from numpy.typing import NDArray
@@ -116,7 +116,7 @@ def nan_row(datatype: DataType, array: Array) -> int | None:
         infinity = _NAN_ABOVE[datatype.name]
         found = magnitudes > infinity if magnitudes.max() > infinity else None
     else:  # the minimum is NaN where anything is: one pass, and nothing to allocate
-        found = np.isnan(array) if np.isnan(np.minimum.reduce(array, axis=None)) else None
+        found = np.isnan(array) if isnan(float(np.minimum.reduce(array, axis=None))) else None
     if found is None:
         return None
     return int(np.argmax(found.reshape(len(found), -1).any(axis=1))) if found.ndim else 0

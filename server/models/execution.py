@@ -52,6 +52,7 @@ class Executor:
         self._version_text = str(version)
         self._session = session
         self._staging = Staging()
+        self._fail_on_nan = config.fail_on_nan
 
     def execute(self, batch: Sequence[Work]) -> BatchResult:
         """Run one batch. Raises whatever the session raises, and `ExecutionFailed`, also for NaN where it counts."""
@@ -63,7 +64,7 @@ class Executor:
         input_end = time.monotonic_ns()
         outputs = self._session.run(arrays, names)
         infer_end = time.monotonic_ns()
-        if self._config.fail_on_nan:
+        if self._fail_on_nan:
             refuse_nan(self._config, self._version, names, outputs)
         parts = scatter(names, outputs, rows) if layout.batched else [dict(zip(names, outputs, strict=True))]
         answers = [self._answer(work, part) for work, part in zip(batch, parts, strict=True)]

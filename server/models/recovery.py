@@ -69,8 +69,11 @@ class Recovery:
     def watch(self, loaded: LoadedVersion, probe: Probe, reload: Reload) -> None:
         """Take the version down once its runs fail one after another and `probe` does, too. `reload` must hold no
         reference to the version."""
-        history = self._histories.get((loaded.config.name, loaded.version))
-        loaded.statistics.reloads = history.reloads if history else 0
+        name, version = loaded.config.name, loaded.version
+        history = self._histories.get((name, version))
+        if history is not None:
+            history.reloads += version in self._registry.entry(name).recovering
+            loaded.statistics.reloads = history.reloads
         loaded.streak.when_suspicious = partial(self._suspect, loaded, probe, reload)
 
     async def stop(self) -> None:
@@ -81,13 +84,15 @@ class Recovery:
         await asyncio.gather(*self._tasks)
 
     def _suspect(self, loaded: LoadedVersion, probe: Probe, reload: Reload) -> None:
+        if self._stopping:
+            return
         task = asyncio.get_running_loop().create_task(self._examine(loaded, probe, reload))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
     async def _examine(self, loaded: LoadedVersion, probe: Probe, reload: Reload) -> None:
         problem = await _problem(loaded, probe)
-        if self._stopping:
+        if self._stopping or self._registry.entry(loaded.config.name).loaded.get(loaded.version) is not loaded:
             return
         if not problem:
             log.debug("model '%s' version %d fails, but not with zeros", loaded.config.name, loaded.version)
@@ -99,7 +104,6 @@ class Recovery:
         del loaded, probe
         while await self._sleep(delay):
             delay = history.backoff.next(self._clock.now())
-            history.reloads += 1
             if await reload(_trying_again(delay)):
                 history.backoff.delay, history.backoff.well_since = delay, self._clock.now()
                 break

@@ -120,13 +120,12 @@ class Batcher(Generic[T, R]):
     def limit_rows(self, max_rows: int, signature: Hashable) -> None:
         """Let batches of this signature hold at most so many rows from now on. A larger request runs alone."""
         self._queue.limit_rows(max_rows, signature)
-        self._pump_soon()  # what waits may be a full batch now
+        if self._queue:
+            self._pump_soon()  # what waits may be a full batch now
 
     def clear(self) -> list[T]:
         """Take everything out of the queue and return it, oldest first. It is reported to neither callback."""
-        tickets = self._queue.clear()
-        self._pump_soon()  # whoever waits for the drain waits for nothing else
-        return tickets
+        return self._queue.clear()
 
     def hurry(self) -> None:
         """From now on, nothing waits for company."""
