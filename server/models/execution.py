@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from math import inf
 
 from server.backends.base import Session
 from server.errors import Cancelled, ConvoyError, ExecutionFailed, OutOfMemory
@@ -79,7 +80,8 @@ class Executor:
         start = time.monotonic_ns()
         answers: list[Answer] = []
         runs: list[Run] = []
-        failed_runs, exhausted_rows, too_large_alone = 1, _exhausted_rows(batch, error), False
+        failed_runs, too_large_alone = 1, False
+        exhausted_rows = _exhausted_rows(batch, error)
         todo = _smaller(batch, error)  # the next one last
         while todo:
             part = todo.pop()
@@ -91,7 +93,7 @@ class Executor:
             except Exception as failure:  # noqa: BLE001 -- whatever it is, these callers must hear of it
                 failed_runs += 1
                 if len(part) > 1:
-                    exhausted_rows = _exhausted_rows(part, failure) or exhausted_rows
+                    exhausted_rows = min(exhausted_rows, _exhausted_rows(part, failure))
                     todo += _smaller(part, failure)
                 else:
                     too_large_alone |= isinstance(failure, OutOfMemory)
@@ -99,9 +101,9 @@ class Executor:
             else:
                 answers += result.answers
                 runs += result.runs
-        # A request that finds no memory alone says nothing about sizes, and if none does, neither.
-        exhausted_rows = exhausted_rows if runs and not too_large_alone else 0
-        return BatchResult(answers, runs, start, failed_runs, exhausted_rows)
+        # Without a smaller run that succeeded, or with a request that finds no memory alone, the size is not to blame.
+        size_is_to_blame = exhausted_rows < inf and runs and not too_large_alone
+        return BatchResult(answers, runs, start, failed_runs, int(exhausted_rows) if size_is_to_blame else 0)
 
     def _answer(self, work: Work, outputs: Mapping[str, Array]) -> Answer:
         try:
@@ -144,8 +146,8 @@ def _smaller(batch: Sequence[Work], error: Exception) -> list[Sequence[Work]]:
     return [(work,) for work in reversed(batch)]
 
 
-def _exhausted_rows(batch: Sequence[Work], error: Exception) -> int:
-    return sum([work.rows for work in batch]) if isinstance(error, OutOfMemory) else 0
+def _exhausted_rows(batch: Sequence[Work], error: Exception) -> float:
+    return sum([work.rows for work in batch]) if isinstance(error, OutOfMemory) else inf
 
 
 def as_failure(config: ModelConfig, version: int, error: Exception) -> ConvoyError:

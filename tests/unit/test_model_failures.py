@@ -152,6 +152,23 @@ def test_the_limit_is_a_bucket_and_never_below_one_row() -> None:
     run(main)
 
 
+def test_the_smallest_batch_that_found_no_memory_counts() -> None:
+    async def main() -> None:
+        def function(inputs: Mapping[str, Array]) -> Mapping[str, Array]:
+            rows, first = len(inputs["x"]), inputs["x"][0, 0]
+            if rows > 2 or (rows == 2 and first == 0):  # the first pair finds none, and then the second four
+                raise OutOfMemory("it found no memory")
+            return doubled_and_negated(inputs)
+
+        bench = await started({}, function)
+        await send(bench, *([float(n)] for n in range(8)))
+        assert sizes(bench) == [8, 4, 2, 1, 1, 2, 4, 2, 2]
+        assert bench.version.max_batch_rows == 1
+        await bench.finish()
+
+    run(main)
+
+
 def test_a_larger_request_still_runs_alone_and_holds_up_nobody() -> None:
     async def main() -> None:
         bench = await started({}, short_of_memory(6))
@@ -188,6 +205,20 @@ def test_where_nobody_finds_memory_the_size_is_not_to_blame() -> None:
         replies = [bench.submit([float(n)])[1] for n in range(4)]
         await bench.finish()
         assert {type(await reply.error()) for reply in replies} == {OutOfMemory}
+        assert bench.version.max_batch_rows == 8
+
+    run(main)
+
+
+def test_where_no_smaller_run_succeeds_for_whatever_reason_the_size_is_not_to_blame() -> None:
+    async def main() -> None:
+        def broken(_: Mapping[str, Array]) -> Mapping[str, Array]:
+            raise RuntimeError("boom")
+
+        bench = await started({}, short_of_memory(1, broken))
+        replies = [bench.submit([float(n)])[1] for n in range(2)]
+        await bench.finish()
+        assert {type(await reply.error()) for reply in replies} == {ExecutionFailed}
         assert bench.version.max_batch_rows == 8
 
     run(main)
