@@ -211,6 +211,7 @@ def _control_settings(settings: Settings) -> ControlSettings:
         default_max_batch_size=settings.default_max_batch_size,
         autocomplete=not settings.disable_auto_complete_config,
         max_queued_bytes=settings.max_queued_bytes,
+        max_running_batches=settings.max_running_batches,
     )
 
 

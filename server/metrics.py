@@ -41,6 +41,7 @@ COUNTERS: dict[str, tuple[str, Callable[[VersionStatistics], float]]] = {
     "nv_inference_compute_input_duration_us": ("Time to fill batches", lambda s: s.compute_input.ns // 1000),
     "nv_inference_compute_infer_duration_us": ("Time in the model", lambda s: s.compute_infer.ns // 1000),
     "nv_inference_compute_output_duration_us": ("Time to split batches", lambda s: s.compute_output.ns // 1000),
+    "nv_inference_turn_wait_duration_us": ("Time that batches waited for their turn", lambda s: s.turn_wait_us),
 }
 
 HISTOGRAMS: dict[str, tuple[str, Callable[[VersionStatistics], Histogram]]] = {

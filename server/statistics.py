@@ -91,6 +91,9 @@ class VersionStatistics:
     """By rows in the batch."""
     failures: dict[FailureReason, int] = field(default_factory=lambda: dict.fromkeys(FailureReason, 0))
 
+    turn_wait_us: float = 0.0
+    """How long batches waited because other models' ran."""
+
     request_us: Histogram = field(default_factory=_latency_histogram)
     queue_us: Histogram = field(default_factory=_latency_histogram)
     compute_input_us: Histogram = field(default_factory=_latency_histogram)
@@ -133,6 +136,10 @@ class VersionStatistics:
         value = request_ns / 1000
         request_us.counts[bisect_left(request_us.bounds, value)] += 1
         request_us.total += value
+
+    def record_turn_wait(self, seconds: float) -> None:
+        """Count the time that a batch waited for its turn."""
+        self.turn_wait_us += seconds * 1e6
 
     def record_failure(self, reason: FailureReason, request_ns: int) -> None:
         """Count one request that was accepted or refused for this version and got no result."""

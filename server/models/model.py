@@ -36,6 +36,7 @@ from server.scheduling.lanes import ThreadLane
 from server.scheduling.ordering import AnswerOrder
 from server.scheduling.policy import LevelPolicy, WindowPolicy
 from server.scheduling.queue import BatchQueue
+from server.scheduling.turns import Turns
 from server.statistics import VersionStatistics
 
 log = logging.getLogger(__name__)
@@ -45,6 +46,9 @@ REMEMBERED_PLANS = 256
 TINY_BATCH_SECONDS = 300e-6
 """A batch that is expected to take less than this runs on the event loop's thread: handing it over and back costs a
 fifth to a third more CPU, and no answer comes sooner (docs/performance.md). It holds up the event loop for as long."""
+
+import os
+SHORT_BATCH_SECONDS = float(os.environ.get("SHORT", "2e-3"))
 
 QUEUED_BATCHES = 64
 MIN_QUEUED_REQUESTS = 1024
@@ -62,6 +66,7 @@ class LoadedVersion:
         clock: Clock,
         load_seconds: float = 0.0,
         budget: ByteBudget | None = None,
+        turns: Turns | None = None,
         tiny_batch_seconds: float = TINY_BATCH_SECONDS,
     ) -> None:
         self.config = config
@@ -89,7 +94,14 @@ class LoadedVersion:
         self._policy = window_policy(config)
         lanes = [self._lane(f"{config.name}/{version}#{i}") for i in range(config.load.instance_count)]
         self._batcher: Batcher[Work, BatchResult] = Batcher(
-            BatchQueue(self._policy, budget), lanes, clock, finished=self._finished, expired=self._expired
+            BatchQueue(self._policy, budget),
+            lanes,
+            clock,
+            finished=self._finished,
+            expired=self._expired,
+            turns=turns,
+            is_short=self._is_short,
+            waited=self.statistics.record_turn_wait,
         )
 
     @property
@@ -208,6 +220,9 @@ class LoadedVersion:
 
     def _is_tiny(self, batch: Sequence[Work]) -> bool:
         return self._costs.typical(sum([work.rows for work in batch])) < self._tiny_batch_seconds
+
+    def _is_short(self, rows: int) -> bool:
+        return self._costs.typical(min(rows, self._policy.max_rows)) < SHORT_BATCH_SECONDS
 
     def _finished(self, batch: Sequence[Work], outcome: BatchResult | Exception) -> None:
         if isinstance(outcome, Exception):

@@ -15,6 +15,7 @@ from typing import Generic, Protocol, TypeVar
 from server.scheduling.clock import Clock
 from server.scheduling.lanes import Lane
 from server.scheduling.queue import Ticket
+from server.scheduling.turns import Taker, Turns
 
 T = TypeVar("T", bound=Ticket)
 R = TypeVar("R")
@@ -25,6 +26,11 @@ class Queue(Protocol[T]):
 
     def __len__(self) -> int:
         """Requests that wait."""
+        ...
+
+    @property
+    def rows(self) -> int:
+        """Rows that wait."""
         ...
 
     def put(self, ticket: T) -> None:
@@ -56,11 +62,22 @@ class Queue(Protocol[T]):
         ...
 
 
+def _never(_: int) -> bool:
+    return False
+
+
+def _unheard(_: float) -> None:
+    pass
+
+
 class Batcher(Generic[T, R]):
     """Feeds the lanes of one model version from its queue.
 
     `finished(batch, outcome)` is called once for every batch that ran; `expired(ticket)` once for every request whose
     deadline came while it waited. A request that `cancel` took out of the queue is reported to neither.
+
+    With `turns`, which batchers share, a batch is formed only when its turn has come, unless `is_short` holds for the
+    rows that wait: such a batch waits for no turn. `waited(seconds)` hears how long a turn was waited for.
     """
 
     def __init__(
@@ -71,6 +88,9 @@ class Batcher(Generic[T, R]):
         *,
         finished: Callable[[Sequence[T], R | Exception], None],
         expired: Callable[[T], None],
+        turns: Turns | None = None,
+        is_short: Callable[[int], bool] = _never,
+        waited: Callable[[float], None] = _unheard,
     ) -> None:
         self._queue = queue
         self._lanes = tuple(lanes)
@@ -78,6 +98,11 @@ class Batcher(Generic[T, R]):
         self._clock = clock
         self._finished = finished
         self._expired = expired
+        self._turns = turns or Turns()
+        self._taker = Taker(self._pump)
+        self._is_short = is_short
+        self._waited = waited
+        self._in_line_since: float | None = None
         self._loop = asyncio.get_running_loop()
         self._alarm = clock.alarm(self._pump)
         self._pump_scheduled = False
@@ -144,18 +169,51 @@ class Batcher(Generic[T, R]):
         queue = self._queue
         now = self._clock.now()
         late = queue.expire(now)
-        while self._idle and (batch := queue.take(now, self._draining)):
-            lane = self._idle.pop()
-            lane.submit(batch, partial(self._done, lane, batch))
-        # With every lane busy, a due batch waits for one of them and not for the clock.
-        self._alarm.set(min(queue.next_deadline(), queue.next_due() if self._idle else inf))
+        self._start_batches(now)
+        # With every lane busy, a due batch waits for one of them and not for the clock; and so it does for a turn.
+        clock_decides = self._idle and self._in_line_since is None
+        self._alarm.set(min(queue.next_deadline(), queue.next_due() if clock_decides else inf))
         for ticket in late:
             self._expired(ticket)
         if self._drained and not self._drained.done() and not queue and not self.running:
             self._drained.set_result(None)
 
-    def _done(self, lane: Lane[T, R], batch: Sequence[T], outcome: R | Exception) -> None:
+    def _start_batches(self, now: float) -> None:
+        """Start what may run now; stand in line for a turn where one is missing."""
+        queue, turns, taker = self._queue, self._turns, self._taker
+        wants_turn = False
+        while self._idle:
+            has_turn = turns.may_begin(taker)
+            if not has_turn and not self._is_short(queue.rows):
+                wants_turn = len(queue) > 0
+                break
+            batch = queue.take(now, self._draining)
+            if not batch:
+                break
+            if has_turn:
+                turns.begin(taker)
+                self._leave_line(now)
+            lane = self._idle.pop()
+            lane.submit(batch, partial(self._done, lane, batch, has_turn))
+        if wants_turn:
+            turns.wait(taker, queue.next_due(), queue.next_deadline())
+            if self._in_line_since is None:
+                self._in_line_since = now
+        else:
+            self._leave_line(now)
+
+    def _leave_line(self, now: float) -> None:
+        if self._in_line_since is not None:
+            self._turns.leave(self._taker)
+            self._waited(now - self._in_line_since)
+            self._in_line_since = None
+
+    def _done(self, lane: Lane[T, R], batch: Sequence[T], had_turn: bool, outcome: R | Exception) -> None:
         self._idle.append(lane)
         self._queue.ended(batch)
-        self._pump()  # before answering, so that the lane works while the answers are written
+        if had_turn:
+            self._turns.end()
+        # Before answering, so that this lane, and whoever is called, works while the answers are written.
+        self._pump()
+        self._turns.call_next()
         self._finished(batch, outcome)
