@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from math import inf
 
 import psutil
 from prometheus_client import CollectorRegistry, ProcessCollector
@@ -30,6 +31,14 @@ class VersionSnapshot:
     pending: int
     in_flight: int
     load_seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class ServerSnapshot:
+    """What all models share."""
+
+    running_batches: int = 0
+    max_running_batches: float = inf
 
 
 COUNTERS: dict[str, tuple[str, Callable[[VersionStatistics], float]]] = {
@@ -60,6 +69,12 @@ GAUGES: dict[str, tuple[str, Callable[[VersionSnapshot], float]]] = {
 }
 
 
+SERVER_GAUGES: dict[str, tuple[str, Callable[[ServerSnapshot], float]]] = {
+    "nv_inference_running_batch_count": ("Batches that have a turn on the CPU", lambda s: s.running_batches),
+    "nv_inference_running_batch_limit": ("Turns that there are", lambda s: s.max_running_batches),
+}
+
+
 class ModelCollector(Collector):
     """Families about loaded versions."""
 
@@ -85,6 +100,18 @@ class ModelCollector(Collector):
             yield _histogram(name, text, [histogram(v.statistics) for v in versions], labels, names)
 
 
+class ServerCollector(Collector):
+    """Families without labels about the server as a whole."""
+
+    def __init__(self, snapshot: Callable[[], ServerSnapshot]) -> None:
+        self._snapshot = snapshot
+
+    def collect(self) -> Iterator[Metric]:
+        server = self._snapshot()
+        for name, (text, level) in SERVER_GAUGES.items():
+            yield GaugeMetricFamily(name, text, value=level(server))
+
+
 class CpuCollector(Collector):
     """The machine's processors and memory."""
 
@@ -96,10 +123,16 @@ class CpuCollector(Collector):
         yield GaugeMetricFamily("nv_cpu_memory_used_bytes", "Main memory in use", value=memory.used)
 
 
-def metrics_registry(snapshots: Callable[[], Sequence[VersionSnapshot]], *, cpu: bool) -> CollectorRegistry:
+def metrics_registry(
+    snapshots: Callable[[], Sequence[VersionSnapshot]],
+    server: Callable[[], ServerSnapshot] = ServerSnapshot,
+    *,
+    cpu: bool,
+) -> CollectorRegistry:
     """Everything that the metrics page shows."""
     registry = CollectorRegistry()
     registry.register(ModelCollector(snapshots))
+    registry.register(ServerCollector(server))
     if cpu:
         registry.register(CpuCollector())
     ProcessCollector(registry=registry)

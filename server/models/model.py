@@ -47,9 +47,6 @@ TINY_BATCH_SECONDS = 300e-6
 """A batch that is expected to take less than this runs on the event loop's thread: handing it over and back costs a
 fifth to a third more CPU, and no answer comes sooner (docs/performance.md). It holds up the event loop for as long."""
 
-import os
-SHORT_BATCH_SECONDS = float(os.environ.get("SHORT", "2e-3"))
-
 QUEUED_BATCHES = 64
 MIN_QUEUED_REQUESTS = 1024
 """The default bound of a queue: 64 full batches, and never less than 1,024 requests' worth of rows."""
@@ -100,7 +97,6 @@ class LoadedVersion:
             finished=self._finished,
             expired=self._expired,
             turns=turns,
-            is_short=self._is_short,
             waited=self.statistics.record_turn_wait,
         )
 
@@ -220,9 +216,6 @@ class LoadedVersion:
 
     def _is_tiny(self, batch: Sequence[Work]) -> bool:
         return self._costs.typical(sum([work.rows for work in batch])) < self._tiny_batch_seconds
-
-    def _is_short(self, rows: int) -> bool:
-        return self._costs.typical(min(rows, self._policy.max_rows)) < SHORT_BATCH_SECONDS
 
     def _finished(self, batch: Sequence[Work], outcome: BatchResult | Exception) -> None:
         if isinstance(outcome, Exception):

@@ -28,11 +28,6 @@ class Queue(Protocol[T]):
         """Requests that wait."""
         ...
 
-    @property
-    def rows(self) -> int:
-        """Rows that wait."""
-        ...
-
     def put(self, ticket: T) -> None:
         """Add a request that arrives now. Raises `Unavailable` where it is turned away."""
         ...
@@ -62,10 +57,6 @@ class Queue(Protocol[T]):
         ...
 
 
-def _never(_: int) -> bool:
-    return False
-
-
 def _unheard(_: float) -> None:
     pass
 
@@ -76,8 +67,8 @@ class Batcher(Generic[T, R]):
     `finished(batch, outcome)` is called once for every batch that ran; `expired(ticket)` once for every request whose
     deadline came while it waited. A request that `cancel` took out of the queue is reported to neither.
 
-    With `turns`, which batchers share, a batch is formed only when its turn has come, unless `is_short` holds for the
-    rows that wait: such a batch waits for no turn. `waited(seconds)` hears how long a turn was waited for.
+    With `turns`, which batchers share, a batch is formed only when it may run beside those of the others; the requests
+    wait in the queue until then. `waited(seconds)` is told for how long, each time.
     """
 
     def __init__(
@@ -89,7 +80,6 @@ class Batcher(Generic[T, R]):
         finished: Callable[[Sequence[T], R | Exception], None],
         expired: Callable[[T], None],
         turns: Turns | None = None,
-        is_short: Callable[[int], bool] = _never,
         waited: Callable[[float], None] = _unheard,
     ) -> None:
         self._queue = queue
@@ -100,7 +90,6 @@ class Batcher(Generic[T, R]):
         self._expired = expired
         self._turns = turns or Turns()
         self._taker = Taker(self._pump)
-        self._is_short = is_short
         self._waited = waited
         self._in_line_since: float | None = None
         self._loop = asyncio.get_running_loop()
@@ -179,40 +168,33 @@ class Batcher(Generic[T, R]):
             self._drained.set_result(None)
 
     def _start_batches(self, now: float) -> None:
-        """Start what may run now; stand in line for a turn where one is missing."""
+        """Start what may run now. Stand in line where only other batchers' batches are in the way."""
         queue, turns, taker = self._queue, self._turns, self._taker
-        wants_turn = False
-        while self._idle:
-            has_turn = turns.may_begin(taker)
-            if not has_turn and not self._is_short(queue.rows):
-                wants_turn = len(queue) > 0
-                break
-            batch = queue.take(now, self._draining)
-            if not batch:
-                break
-            if has_turn:
-                turns.begin(taker)
+        while self._idle and turns.may_begin(taker) and (batch := queue.take(now, self._draining)):
+            if self._in_line_since is not None:
                 self._leave_line(now)
+            has_turn = turns.begin(taker)
             lane = self._idle.pop()
-            lane.submit(batch, partial(self._done, lane, batch, has_turn))
-        if wants_turn:
+            lane.submit(batch, partial(self._done, lane, batch, has_turn, now))
+        if self._idle and not turns.may_begin(taker) and queue:
             turns.wait(taker, queue.next_due(), queue.next_deadline())
             if self._in_line_since is None:
                 self._in_line_since = now
-        else:
+        elif self._in_line_since is not None:
             self._leave_line(now)
 
     def _leave_line(self, now: float) -> None:
-        if self._in_line_since is not None:
-            self._turns.leave(self._taker)
-            self._waited(now - self._in_line_since)
-            self._in_line_since = None
+        assert self._in_line_since is not None
+        self._turns.leave(self._taker)
+        self._waited(now - self._in_line_since)
+        self._in_line_since = None
 
-    def _done(self, lane: Lane[T, R], batch: Sequence[T], had_turn: bool, outcome: R | Exception) -> None:
+    def _done(
+        self, lane: Lane[T, R], batch: Sequence[T], had_turn: bool, started: float, outcome: R | Exception
+    ) -> None:
         self._idle.append(lane)
         self._queue.ended(batch)
-        if had_turn:
-            self._turns.end()
+        self._turns.end(self._taker, had_turn, self._clock.now() - started)
         # Before answering, so that this lane, and whoever is called, works while the answers are written.
         self._pump()
         self._turns.call_next()
