@@ -94,8 +94,7 @@ class Turns:
         """
         if taker is self._called:
             raise RuntimeError("a taker that was called neither began nor let it be")
-        place = self._line.get(taker)
-        in_round = place[0] if place else max(self._round, taker.round + 1)
+        in_round = max(self._round, taker.round + 1)  # nobody is called in a later round than those who stay in line
         self._line[taker] = in_round, min(deadline, due + PATIENCE_SECONDS)
 
     def leave(self, taker: Taker) -> None:
@@ -118,5 +117,5 @@ class Turns:
             self._called = None
 
     def _may_pass(self, taker: Taker) -> bool:
-        longest = max([holder.seconds for holder in self._holders], default=0.0)
-        return not taker.running and taker.seconds < SHORT * longest
+        measured = [holder.seconds for holder in self._holders if holder.seconds < inf]
+        return not taker.running and taker.seconds < SHORT * max(measured, default=0.0)
