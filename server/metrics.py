@@ -70,8 +70,8 @@ GAUGES: dict[str, tuple[str, Callable[[VersionSnapshot], float]]] = {
 
 
 SERVER_GAUGES: dict[str, tuple[str, Callable[[ServerSnapshot], float]]] = {
-    "nv_inference_running_batch_count": ("Batches that have a turn on the CPU", lambda s: s.running_batches),
-    "nv_inference_running_batch_limit": ("Turns that there are", lambda s: s.max_running_batches),
+    "nv_running_batch_count": ("Batches that have a turn on the CPU", lambda s: s.running_batches),
+    "nv_running_batch_limit": ("Turns that there are", lambda s: s.max_running_batches),
 }
 
 

@@ -65,7 +65,7 @@ class Turns:
         return (self._free > 0 and (not self._line or taker is self._called)) or self._may_pass(taker)
 
     def begin(self, taker: Taker) -> bool:
-        """Begin a batch; says whether it has a turn, which `end` wants to know. Raises `RuntimeError` where it may not."""
+        """Begin a batch; says whether it has a turn, for `end`. Raises `RuntimeError` where it may not begin."""
         has_turn = self._free > 0 and (not self._line or taker is self._called)
         if has_turn:
             self._free -= 1

@@ -9,7 +9,7 @@ from prometheus_client import generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
 from server.errors import FailureReason
-from server.metrics import COUNTERS, GAUGES, HISTOGRAMS, VersionSnapshot, metrics_registry
+from server.metrics import COUNTERS, GAUGES, HISTOGRAMS, ServerSnapshot, VersionSnapshot, metrics_registry
 from server.statistics import BATCH_ROWS_BOUNDS, BatchTimes, VersionStatistics
 
 
@@ -20,6 +20,8 @@ def snapshot(model: str = "m", version: int = 1, tags: Mapping[str, str] | None 
     for _ in range(3):
         statistics.record_success(queue_ns=60_000, request_ns=150_999)
     statistics.record_failure(FailureReason.CANCELED, request_ns=1)
+    statistics.record_turn_wait(0.25)
+    statistics.record_turn_wait(0.5)
     return VersionSnapshot(model, version, tags or {}, statistics, pending=4, in_flight=6, load_seconds=1.5)
 
 
@@ -49,6 +51,7 @@ EXPECTED = {
     "nv_inference_compute_input_duration_us": 6,
     "nv_inference_compute_infer_duration_us": 21,
     "nv_inference_compute_output_duration_us": 3,
+    "nv_inference_turn_wait_duration_us": 750_000,
     "nv_inference_pending_request_count": 4,
     "nv_inference_in_flight_request_count": 6,
     "nv_model_load_duration_secs": 1.5,
@@ -75,6 +78,14 @@ def test_counters_are_untyped_since_tritons_names_have_no_suffix(name: str) -> N
 @pytest.mark.parametrize("name", GAUGES)
 def test_levels_are_gauges(name: str) -> None:
     assert f"# TYPE {name} gauge\n" in page(snapshot())
+
+
+@pytest.mark.parametrize(("limit", "shown"), [(2, "2.0"), (float("inf"), "+Inf")])
+def test_turns_are_the_servers_and_have_no_labels(limit: float, shown: str) -> None:
+    registry = metrics_registry(list, lambda: ServerSnapshot(running_batches=1, max_running_batches=limit), cpu=False)
+    text = generate_latest(registry).decode()
+    assert "\nnv_running_batch_count 1.0\n" in text
+    assert f"\nnv_running_batch_limit {shown}\n" in text
 
 
 def test_every_reason_to_fail_is_there_from_the_start() -> None:
