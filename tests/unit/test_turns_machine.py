@@ -50,15 +50,23 @@ class TurnsMachine(RuleBasedStateMachine):
 
     module: Any = turns_module
 
-    @initialize(limit=st.sampled_from([1, 1, 2, 3, inf]), lanes=st.lists(st.integers(1, 4), min_size=2, max_size=5))
-    def start(self, limit: float, lanes: list[int]) -> None:
+    @initialize(
+        limit=st.sampled_from([1, 2, 2, 3, inf]),
+        models=st.lists(st.tuples(st.integers(1, 4), st.sampled_from([1, 1, 5, 40, inf])), min_size=2, max_size=5),
+    )
+    def start(self, limit: float, models: list[tuple[int, float]]) -> None:
         self.limit = limit
         self.turns = self.module.Turns(limit)
         self.models: list[Model] = []
-        for number, count in enumerate(lanes):
-            self.models.append(Model(self.module.Taker(lambda number=number: self.called(self.models[number])), count))
         self.line: list[Model] = []
         self.served: set[Model] = set()
+        for number, (lanes, seconds) in enumerate(models):
+            model = Model(self.module.Taker(lambda number=number: self.called(self.models[number])), lanes)
+            self.models.append(model)
+            if seconds < inf:  # it has run before
+                self.turns.end(model.taker, self.turns.begin(model.taker), seconds)
+                model.seconds = seconds
+                self.served.add(model)
         self.calling: Model | None = None
 
     @rule(
