@@ -33,7 +33,7 @@ from server.frontends.rest.health import health_app
 from server.frontends.rest.http_server import HttpServer
 from server.frontends.statuses import AS_TRITON, DISTINCT
 from server.frontends.tls import TlsFiles
-from server.metrics import VersionSnapshot, metrics_registry
+from server.metrics import ServerSnapshot, VersionSnapshot, metrics_registry
 from server.models.registry import Registry
 from server.scheduling.clock import clock_for
 from server.settings import GrpcEngine, ModelControlMode, Settings
@@ -75,7 +75,7 @@ class App:
         methods = inference.methods() | health.methods() | reflection_methods(names)
         self._grpc = _grpc_engine(settings, methods)
         self._http = HttpServer(health_app(lambda: True, inference.is_ready))
-        collectors = metrics_registry(self._snapshots, cpu=settings.allow_cpu_metrics)
+        collectors = metrics_registry(self._snapshots, self._server_snapshot, cpu=settings.allow_cpu_metrics)
         self._metrics = HttpServer(make_asgi_app(collectors))
 
     async def start(self) -> Ports:
@@ -139,6 +139,10 @@ class App:
             )
             for loaded in self._registry.loaded()
         ]
+
+    def _server_snapshot(self) -> ServerSnapshot:
+        turns = self._control.turns
+        return ServerSnapshot(running_batches=turns.running, max_running_batches=turns.limit)
 
 
 async def serve(settings: Settings) -> None:
@@ -217,6 +221,7 @@ def _control_settings(settings: Settings) -> ControlSettings:
         default_max_batch_size=settings.default_max_batch_size,
         autocomplete=not settings.disable_auto_complete_config,
         max_queued_bytes=settings.max_queued_bytes,
+        max_running_batches=settings.max_running_batches,
     )
 
 

@@ -7,6 +7,7 @@ import logging
 import time
 from dataclasses import dataclass
 from functools import partial
+from math import inf
 from pathlib import Path
 
 from server.backends.base import Backend, Session, SessionOptions
@@ -24,6 +25,7 @@ from server.models.repository import ModelFolder
 from server.models.versions import Load, Unload, next_action, wanted_versions
 from server.scheduling.budget import ByteBudget
 from server.scheduling.clock import Clock
+from server.scheduling.turns import Turns
 
 log = logging.getLogger(__name__)
 
@@ -41,6 +43,8 @@ class ControlSettings:
     autocomplete: bool
     max_queued_bytes: int = 1 << 30
     """Bytes of requests that may wait, for all models together."""
+    max_running_batches: int | None = None
+    """Batches that may run at once on the CPU, of all models together; 0: no limit; None: as many as cores."""
 
 
 class ControlPlane:
@@ -53,6 +57,9 @@ class ControlPlane:
         self._clock = clock
         self._budget = ByteBudget(settings.max_queued_bytes)
         self._recovery = Recovery(registry, clock)
+        limit = settings.max_running_batches
+        self.turns = Turns(available_cores() if limit is None else limit or inf)
+        """Of all models on the CPU. Another device has turns of its own."""
 
     async def load_all(self) -> None:
         """Bring every model that should serve to READY or UNAVAILABLE. Raises `LoadFailed` where a root is missing."""
@@ -103,7 +110,8 @@ class ControlPlane:
         try:
             config, session = await asyncio.to_thread(self._open, folder, version, settings)
             probe = await asyncio.to_thread(working_probe, config, version, session, must_work=bool(trying_again))
-            loaded = LoadedVersion(config, version, session, self._clock, time.monotonic() - started, self._budget)
+            seconds = time.monotonic() - started
+            loaded = LoadedVersion(config, version, session, self._clock, seconds, self._budget, self.turns)
         except LoadFailed as error:
             reason = str(error)
         except Exception as error:  # a bug, or a backend's surprise: this version fails, the others serve

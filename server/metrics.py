@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from math import inf
 
 import psutil
 from prometheus_client import CollectorRegistry, ProcessCollector
@@ -33,6 +34,14 @@ class VersionSnapshot:
     max_batch_rows: int
 
 
+@dataclass(frozen=True, slots=True)
+class ServerSnapshot:
+    """What all models share."""
+
+    running_batches: int = 0
+    max_running_batches: float = inf
+
+
 COUNTERS: dict[str, tuple[str, Callable[[VersionStatistics], float]]] = {
     "nv_inference_request_success": ("Requests answered", lambda s: s.success.count),
     "nv_inference_count": ("Rows inferred", lambda s: s.inference_count),
@@ -47,6 +56,7 @@ COUNTERS: dict[str, tuple[str, Callable[[VersionStatistics], float]]] = {
 OWN_COUNTERS: dict[str, tuple[str, Callable[[VersionStatistics], float]]] = {
     "convoy_objective_met": ("Answers within the latency objective", lambda s: s.objective_met),
     "convoy_objective_missed": ("Answers later than the latency objective", lambda s: s.objective_missed),
+    "convoy_turn_wait_duration_us": ("Time that batches waited for their turn", lambda s: s.turn_wait_us),
     "convoy_failed_runs": ("Runs that failed", lambda s: s.failed_runs),
     "convoy_model_reloads": ("Times that the version was loaded anew because its runs failed", lambda s: s.reloads),
 }
@@ -66,6 +76,12 @@ GAUGES: dict[str, tuple[str, Callable[[VersionSnapshot], float]]] = {
     "nv_inference_in_flight_request_count": ("Requests admitted and not answered yet", lambda v: v.in_flight),
     "nv_model_load_duration_secs": ("Time that loading took", lambda v: v.load_seconds),
     "convoy_max_batch_rows": ("Rows that a batch may hold now", lambda v: v.max_batch_rows),
+}
+
+
+SERVER_GAUGES: dict[str, tuple[str, Callable[[ServerSnapshot], float]]] = {
+    "convoy_running_batch_count": ("Batches that have a turn on the CPU", lambda s: s.running_batches),
+    "convoy_running_batch_limit": ("Turns that there are", lambda s: s.max_running_batches),
 }
 
 
@@ -100,6 +116,18 @@ class ModelCollector(Collector):
             yield _histogram(name, text, [histogram(v.statistics) for v in versions], labels, names)
 
 
+class ServerCollector(Collector):
+    """Families without labels about the server as a whole."""
+
+    def __init__(self, snapshot: Callable[[], ServerSnapshot]) -> None:
+        self._snapshot = snapshot
+
+    def collect(self) -> Iterator[Metric]:
+        server = self._snapshot()
+        for name, (text, level) in SERVER_GAUGES.items():
+            yield GaugeMetricFamily(name, text, value=level(server))
+
+
 class CpuCollector(Collector):
     """The machine's processors and memory."""
 
@@ -111,10 +139,16 @@ class CpuCollector(Collector):
         yield GaugeMetricFamily("nv_cpu_memory_used_bytes", "Main memory in use", value=memory.used)
 
 
-def metrics_registry(snapshots: Callable[[], Sequence[VersionSnapshot]], *, cpu: bool) -> CollectorRegistry:
+def metrics_registry(
+    snapshots: Callable[[], Sequence[VersionSnapshot]],
+    server: Callable[[], ServerSnapshot] = ServerSnapshot,
+    *,
+    cpu: bool,
+) -> CollectorRegistry:
     """Everything that the metrics page shows."""
     registry = CollectorRegistry()
     registry.register(ModelCollector(snapshots))
+    registry.register(ServerCollector(server))
     if cpu:
         registry.register(CpuCollector())
     ProcessCollector(registry=registry)

@@ -47,6 +47,8 @@ class Settings:
     default_max_batch_size: int
     max_queued_bytes: int
     distinct_overload_statuses: bool
+    max_running_batches: int | None
+    """None: as many as cores; 0: no limit."""
     exit_timeout_secs: float
     allow_grpc: bool
     grpc_address: str
@@ -100,6 +102,7 @@ def parse(argv: Sequence[str]) -> Settings:
         default_max_batch_size=_default_max_batch_size(parser, flags.backend_config),
         max_queued_bytes=flags.max_queued_bytes,
         distinct_overload_statuses=flags.distinct_overload_statuses,
+        max_running_batches=flags.max_running_batches,
         exit_timeout_secs=flags.exit_timeout_secs,
         allow_grpc=flags.allow_grpc,
         grpc_address=flags.grpc_address,
@@ -180,6 +183,10 @@ def _add_model_flags(group: argparse._ArgumentGroup) -> None:
     group.add_argument(
         "--max-queued-bytes", type=_positive_int, default=1 << 30, metavar="BYTES",
         help="how much the waiting requests of all models may hold together (default 1 GiB)",
+    )  # fmt: skip
+    group.add_argument(
+        "--max-running-batches", type=_natural, metavar="N",
+        help="how many batches of all models may run at once on the CPU; 0: as many as instances (default: cores)",
     )  # fmt: skip
 
 

@@ -101,6 +101,9 @@ class VersionStatistics:
     objective_missed: int = 0
     """Answers that came later."""
 
+    turn_wait_us: float = 0.0
+    """How long batches waited because other models' ran."""
+
     request_us: Histogram = field(default_factory=_latency_histogram)
     queue_us: Histogram = field(default_factory=_latency_histogram)
     compute_input_us: Histogram = field(default_factory=_latency_histogram)
@@ -150,6 +153,10 @@ class VersionStatistics:
             self.objective_met += 1
         else:
             self.objective_missed += 1
+
+    def record_turn_wait(self, seconds: float) -> None:
+        """Count the time that a batch waited for its turn."""
+        self.turn_wait_us += seconds * 1e6
 
     def record_failure(self, error: ConvoyError, request_ns: int) -> None:
         """Count one request that was accepted or refused for this version and got no result."""

@@ -70,6 +70,11 @@ SWITCHES = frozenset({"fail_on_nan", "split_oversize"})
 """Keys of `parameters` that are "true" or "false"."""
 
 
+INSTEAD = {
+    "instance_group.rate_limiter": "models take turns without it, and the flag --max-running-batches bounds what runs",
+}
+"""What does the work of fields that are not served, by the beginning of their path."""
+
 _NUMBER = re.compile(r"[0-9]{1,10}")
 _DECIMAL = re.compile(r"[0-9]{1,10}(\.[0-9]{1,6})?")
 
@@ -84,7 +89,8 @@ class FieldInvalid(ValueError):
 def refuse_unserved(message: Message) -> None:
     """Raise FieldInvalid for the first field that is set and not served."""
     for path in _unserved(message, ""):
-        raise FieldInvalid(path, "is not supported by this server; remove it")
+        hints = [f": {hint}" for field, hint in INSTEAD.items() if f"{path}.".startswith(f"{field}.")]
+        raise FieldInvalid(path, "is not supported by this server; remove it" + "".join(hints))
 
 
 def _unserved(message: Message, prefix: str) -> Iterator[str]:

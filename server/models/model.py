@@ -40,6 +40,7 @@ from server.scheduling.clock import Clock
 from server.scheduling.costs import CostTable, bucket_below, bucket_sizes
 from server.scheduling.lanes import ThreadLane
 from server.scheduling.ordering import AnswerOrder
+from server.scheduling.turns import Turns
 from server.statistics import VersionStatistics
 
 log = logging.getLogger(__name__)
@@ -62,6 +63,7 @@ class LoadedVersion:
         clock: Clock,
         load_seconds: float = 0.0,
         budget: ByteBudget | None = None,
+        turns: Turns | None = None,
         tiny_batch_seconds: float = TINY_BATCH_SECONDS,
         costs: CostTable | None = None,
     ) -> None:
@@ -97,6 +99,8 @@ class LoadedVersion:
             clock,
             finished=self._finished,
             expired=self._expired,
+            turns=turns,
+            waited=self.statistics.record_turn_wait,
         )
 
     @property

@@ -15,6 +15,7 @@ from typing import Generic, Protocol, TypeVar
 from server.scheduling.clock import Clock
 from server.scheduling.lanes import Lane
 from server.scheduling.queue import Ticket
+from server.scheduling.turns import Taker, Turns
 
 T = TypeVar("T", bound=Ticket)
 R = TypeVar("R")
@@ -68,11 +69,18 @@ class Queue(Protocol[T]):
         ...
 
 
+def _unheard(_: float) -> None:
+    pass
+
+
 class Batcher(Generic[T, R]):
     """Feeds the lanes of one model version from its queue.
 
     `finished(batch, outcome)` is called once for every batch that ran; `expired(ticket)` once for every request whose
     deadline came while it waited. A request that `cancel` took out of the queue is reported to neither.
+
+    With `turns`, which batchers share, a batch is formed only when it may run beside those of the others; the requests
+    wait in the queue until then. `waited(seconds)` is told for how long, each time.
     """
 
     def __init__(
@@ -83,6 +91,8 @@ class Batcher(Generic[T, R]):
         *,
         finished: Callable[[Sequence[T], R | Exception], None],
         expired: Callable[[T], None],
+        turns: Turns | None = None,
+        waited: Callable[[float], None] = _unheard,
     ) -> None:
         self._queue = queue
         self._lanes = tuple(lanes)
@@ -90,6 +100,10 @@ class Batcher(Generic[T, R]):
         self._clock = clock
         self._finished = finished
         self._expired = expired
+        self._turns = turns or Turns()
+        self._taker = Taker(self._pump)
+        self._waited = waited
+        self._in_line_since: float | None = None
         self._loop = asyncio.get_running_loop()
         self._alarm = clock.alarm(self._pump)
         self._pump_scheduled = False
@@ -166,19 +180,45 @@ class Batcher(Generic[T, R]):
         queue = self._queue
         now = self._clock.now()
         late = queue.expire(now)
-        while self._idle and (batch := queue.take(now, self._draining)):
-            lane = self._idle.pop()
-            lane.submit(batch, partial(self._done, lane, batch))
-        # With every lane busy, a due batch waits for one of them and not for the clock.
-        self._alarm.set(min(queue.next_deadline(), queue.next_due() if self._idle else inf))
+        self._start_batches(now)
+        # With every lane busy, a due batch waits for one of them and not for the clock; and so it does for a turn.
+        clock_decides = self._idle and self._in_line_since is None
+        self._alarm.set(min(queue.next_deadline(), queue.next_due() if clock_decides else inf))
         for ticket in late:
             self._expired(ticket)
         if self._drained and not self._drained.done() and not queue and not self.running:
             self._drained.set_result(None)
 
-    def _done(self, lane: Lane[T, R], batch: Sequence[T], outcome: R | Exception) -> None:
+    def _start_batches(self, now: float) -> None:
+        """Start what may run now. Stand in line where only other batchers' batches are in the way."""
+        queue, turns, taker = self._queue, self._turns, self._taker
+        while self._idle and turns.may_begin(taker) and (batch := queue.take(now, self._draining)):
+            if self._in_line_since is not None:
+                self._leave_line(now)
+            has_turn = turns.begin(taker)
+            lane = self._idle.pop()
+            lane.submit(batch, partial(self._done, lane, batch, has_turn, now))
+        if self._idle and not turns.may_begin(taker) and queue:
+            turns.wait(taker, queue.next_due(), queue.next_deadline())
+            if self._in_line_since is None:
+                self._in_line_since = now
+        elif self._in_line_since is not None:
+            self._leave_line(now)
+
+    def _leave_line(self, now: float) -> None:
+        assert self._in_line_since is not None
+        self._turns.leave(self._taker)
+        self._waited(now - self._in_line_since)
+        self._in_line_since = None
+
+    def _done(
+        self, lane: Lane[T, R], batch: Sequence[T], had_turn: bool, started: float, outcome: R | Exception
+    ) -> None:
         self._idle.append(lane)
         self._queue.ended(batch)
-        self._pump()  # before answering, so that the lane works while the answers are written
+        self._turns.end(self._taker, had_turn, self._clock.now() - started)
+        # Before answering, so that this lane, and whoever is called, works while the answers are written.
+        self._pump()
+        self._turns.call_next()
         self._finished(batch, outcome)
         self._queue.answered(batch, self._clock.now())

@@ -11,6 +11,7 @@ from server.scheduling.batcher import Batcher
 from server.scheduling.clock import LoopClock
 from server.scheduling.policy import LevelPolicy, WindowPolicy
 from server.scheduling.queue import BatchQueue
+from server.scheduling.turns import Turns
 from tests.fakes import CountingClock, NamedTicket, PuppetLane, names
 
 
@@ -23,18 +24,22 @@ def window_policy(**policy: Any) -> WindowPolicy:
 class BatcherBench:
     """A batcher over puppet lanes, and all that it reported."""
 
-    def __init__(self, *lanes: PuppetLane, **policy: Any) -> None:
+    def __init__(self, *lanes: PuppetLane, turns: Turns | None = None, **policy: Any) -> None:
         self.lanes = lanes or (PuppetLane(),)
         self.loop = asyncio.get_running_loop()
         self.clock = CountingClock(LoopClock(self.loop))
         self.finished: list[tuple[float, list[object], object]] = []
         self.expired: list[tuple[float, object]] = []
+        self.waited: list[float] = []
+        """Seconds, each time that a turn was waited for."""
         self.batcher: Batcher[NamedTicket, object] = Batcher(
             BatchQueue(window_policy(**policy)),
             self.lanes,
             self.clock,
             finished=self._finished,
             expired=lambda ticket: self.expired.append((self.loop.time(), ticket.name)),
+            turns=turns,
+            waited=self.waited.append,
         )
 
     def submit(

@@ -194,7 +194,6 @@ def test_a_field_that_is_set_to_its_default_is_as_good_as_absent(text: str) -> N
         ("batch_output {}", "batch_output"),
         ("model_repository_agents { agents {} }", "model_repository_agents.agents"),
         ("model_metrics { metric_control {} }", "model_metrics.metric_control"),
-        ("instance_group { rate_limiter { priority: 2 } }", "instance_group.rate_limiter.priority"),
         ('instance_group { profile: "p" }', "instance_group.profile"),
         ("instance_group { secondary_devices {} }", "instance_group.secondary_devices"),
         ("instance_group { passive: true }", "instance_group.passive"),
@@ -211,6 +210,20 @@ def test_a_field_that_is_set_to_its_default_is_as_good_as_absent(text: str) -> N
 )
 def test_a_field_that_is_not_served_is_refused_by_name(text: str, field: str) -> None:
     assert refusal(text) == f"m/config.pbtxt: field '{field}' is not supported by this server; remove it"
+
+
+@pytest.mark.parametrize(
+    ("limiter", "field"),
+    [
+        ("priority: 2", "instance_group.rate_limiter.priority"),
+        ('resources { name: "r" count: 1 }', "instance_group.rate_limiter.resources"),
+    ],
+)
+def test_a_rate_limiter_is_refused_with_what_to_use_instead(limiter: str, field: str) -> None:
+    assert refusal(f"instance_group {{ rate_limiter {{ {limiter} }} }}") == (
+        f"m/config.pbtxt: field '{field}' is not supported by this server; remove it: "
+        "models take turns without it, and the flag --max-running-batches bounds what runs"
+    )
 
 
 @pytest.mark.parametrize("path", sorted(SERVED))

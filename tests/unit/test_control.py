@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+from math import inf
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from server.backends.cores import available_cores
 from server.control import ControlPlane, ControlSettings
 from server.engine import Engine
 from server.errors import LoadFailed, NotReady
@@ -53,6 +55,16 @@ class Bench:
         if inputs["x"].any():  # the zeros that a version is tried with when it is loaded are not held back
             self.gate.wait()
         return {"y": inputs["x"] * 2}
+
+
+@pytest.mark.parametrize(("flag", "limit"), [(3, 3), (0, inf), (None, available_cores())])
+def test_as_many_batches_run_as_the_flag_or_the_cores_say(flag: int | None, limit: float) -> None:
+    async def main() -> None:
+        settings = ControlSettings((), None, 4, autocomplete=True, max_running_batches=flag)
+        plane = ControlPlane(settings, Registry(), PuppetBackend({}), PuppetClock())
+        assert (plane.turns.limit, plane.turns.running) == (limit, 0)
+
+    run(main)
 
 
 def test_every_model_is_loaded_and_serves(tmp_path: Path) -> None:

@@ -9,7 +9,15 @@ from prometheus_client import generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
 from server.errors import Cancelled, QueueFull
-from server.metrics import COUNTERS, GAUGES, HISTOGRAMS, OWN_COUNTERS, VersionSnapshot, metrics_registry
+from server.metrics import (
+    COUNTERS,
+    GAUGES,
+    HISTOGRAMS,
+    OWN_COUNTERS,
+    ServerSnapshot,
+    VersionSnapshot,
+    metrics_registry,
+)
 from server.statistics import BATCH_ROWS_BOUNDS, BatchTimes, VersionStatistics
 
 
@@ -24,6 +32,8 @@ def snapshot(model: str = "m", version: int = 1, tags: Mapping[str, str] | None 
     for met in (True, True, False):
         statistics.record_objective(met)
     statistics.failed_runs, statistics.reloads = 7, 2
+    statistics.record_turn_wait(0.25)
+    statistics.record_turn_wait(0.5)
     return VersionSnapshot(
         model, version, tags or {}, statistics, pending=4, in_flight=6, load_seconds=1.5, max_batch_rows=8
     )
@@ -58,6 +68,7 @@ EXPECTED = {
     "convoy_failed_runs_total": 7,
     "convoy_model_reloads_total": 2,
     "convoy_max_batch_rows": 8,
+    "convoy_turn_wait_duration_us_total": 750_000,
     "nv_inference_pending_request_count": 4,
     "nv_inference_in_flight_request_count": 6,
     "nv_model_load_duration_secs": 1.5,
@@ -90,6 +101,14 @@ def test_levels_are_gauges(name: str) -> None:
 
 def test_requests_turned_away_are_counted_by_reason() -> None:
     assert value(page(snapshot()), "convoy_request_refused_total", model="m", version="1", reason="queue_full") == 1
+
+
+@pytest.mark.parametrize(("limit", "shown"), [(2, "2.0"), (float("inf"), "+Inf")])
+def test_turns_are_the_servers_and_have_no_labels(limit: float, shown: str) -> None:
+    registry = metrics_registry(list, lambda: ServerSnapshot(running_batches=1, max_running_batches=limit), cpu=False)
+    text = generate_latest(registry).decode()
+    assert "\nconvoy_running_batch_count 1.0\n" in text
+    assert f"\nconvoy_running_batch_limit {shown}\n" in text
 
 
 def test_every_reason_to_fail_is_there_from_the_start() -> None:

@@ -21,6 +21,7 @@ FLAGS: dict[str, tuple[str, str, object]] = {
     "--disable-auto-complete-config": ("true", "disable_auto_complete_config", True),
     "--backend-config": ("onnxruntime,default-max-batch-size=16", "default_max_batch_size", 16),
     "--max-queued-bytes": ("5000", "max_queued_bytes", 5000),
+    "--max-running-batches": ("3", "max_running_batches", 3),
     "--id": ("name", "server_id", "name"),
     "--exit-timeout-secs": ("2.5", "exit_timeout_secs", 2.5),
     "--ports-file": ("ports.json", "ports_file", Path("ports.json")),
@@ -95,6 +96,7 @@ def test_the_defaults_are_tritons() -> None:
     assert settings.model_control_mode is ModelControlMode.NONE
     assert (settings.allow_grpc, settings.allow_http, settings.allow_metrics) == (True, True, True)
     assert settings.default_max_batch_size == 4
+    assert settings.max_running_batches is None
     assert (settings.grpc_keepalive_time_ms, settings.grpc_keepalive_timeout_ms) == (7_200_000, 20_000)
 
 

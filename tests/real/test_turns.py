@@ -1,0 +1,48 @@
+"""A slow model with many instances and a fast one in one server that runs one batch at a time."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from tests import onnx_models
+from tests.real.clients import Client, answer_of, metric, wait_for_pending
+from tests.real.conftest import connect
+from tests.real.test_queueing import LONG_ROUNDS, rows, slow_rows
+from tests.repositories import add_model
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from tests.real.conftest import StartServer
+
+SLOW = "max_batch_size: 1 dynamic_batching { } instance_group { count: 3 kind: KIND_CPU }"
+
+
+def test_a_slow_model_does_not_hold_up_a_fast_one_nor_its_like(start_server: StartServer, tmp_path: Path) -> None:
+    add_model(tmp_path, "slow", onnx_models.slow(), SLOW)
+    add_model(tmp_path, "like", onnx_models.slow(), SLOW)
+    add_model(tmp_path, "fast", onnx_models.affine(), "max_batch_size: 8 dynamic_batching { }")
+    server = start_server("--max-running-batches=1", model_repository=tmp_path)
+    with connect(server) as channel:
+        client = Client(channel)
+        assert metric(server.metrics_url, "convoy_running_batch_limit") == 1
+        for value in (1, 2):
+            assert client.infer("fast", rows(value))["y"].item() == 3 * value + 1
+        for model in ("slow", "like"):
+            client.infer(model, slow_rows(0, LONG_ROUNDS // 4))
+
+        slow = [client.start_infer("slow", slow_rows(value, LONG_ROUNDS)) for value in (1, 2, 3)]
+        wait_for_pending(server.metrics_url, "slow", 2)
+        assert metric(server.metrics_url, "convoy_running_batch_count") == 1
+        like = client.start_infer("like", slow_rows(4, 1))
+        wait_for_pending(server.metrics_url, "like", 1)
+        assert client.infer("fast", rows(5))["y"].item() == 16
+        assert not slow[0].done(), "the fast one waited for a turn"
+        assert answer_of(like)["y"].item() == 4
+        assert not slow[1].done(), "the other slow one was not next"
+        assert [answer_of(call)["y"].item() for call in slow] == [1, 2, 3]
+
+        assert metric(server.metrics_url, "convoy_turn_wait_duration_us_total", model="slow") > 0
+        assert metric(server.metrics_url, "convoy_turn_wait_duration_us_total", model="like") > 0
+        assert metric(server.metrics_url, "convoy_turn_wait_duration_us_total", model="fast") == 0
+    assert server.terminate() == 0
