@@ -60,7 +60,10 @@ class App:
         self._registry = Registry()
         self._engine = Engine(self._registry)
         self._control = ControlPlane(
-            _control_settings(settings), self._registry, OnnxBackend(), clock_for(asyncio.get_running_loop())
+            _control_settings(settings),
+            self._registry,
+            OnnxBackend(settings.model_cache_dir),
+            clock_for(asyncio.get_running_loop()),
         )
         inference = InferenceService(
             self._engine, self._registry, server_id=settings.server_id, strict_readiness=settings.strict_readiness

@@ -8,12 +8,13 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from server.backends.base import Backend, Session, SessionOptions
+from server.backends.base import Backend, Session
 from server.backends.cores import available_cores
 from server.errors import ConfigInvalid, LoadFailed
 from server.models import config as model_config
 from server.models import repository
 from server.models.config import DeviceKind, LoadSettings, ModelConfig
+from server.models.config_runtime import session_options
 from server.models.lifecycle import State
 from server.models.model import LoadedVersion
 from server.models.registry import Registry
@@ -95,8 +96,8 @@ class ControlPlane:
         started = time.monotonic()
         self._registry.set_state(folder.name, version, State.LOADING)
         try:
-            config, session = await asyncio.to_thread(self._open, folder, version, settings)
-            loaded = LoadedVersion(config, version, session, self._clock, time.monotonic() - started, self._budget)
+            config, sessions = await asyncio.to_thread(self._open, folder, version, settings)
+            loaded = LoadedVersion(config, version, sessions, self._clock, time.monotonic() - started, self._budget)
         except LoadFailed as error:
             reason = str(error)
         except Exception as error:  # a bug, or a backend's surprise: this version fails, the others serve
@@ -109,26 +110,34 @@ class ControlPlane:
         self._registry.set_state(folder.name, version, State.UNAVAILABLE, reason)
         log.error("model '%s' version %d is UNAVAILABLE: %s", folder.name, version, reason)
 
-    def _open(self, folder: ModelFolder, version: int, settings: LoadSettings) -> tuple[ModelConfig, Session]:
-        """Read and check everything about a version. Runs on a thread of its own."""
+    def _open(self, folder: ModelFolder, version: int, settings: LoadSettings) -> tuple[ModelConfig, list[Session]]:
+        """Read and check everything about a version; one session for each instance. Runs on a thread of its own."""
         if settings.device_kind is DeviceKind.GPU or settings.gpus:
             raise ConfigInvalid(
                 f"{_source(folder)}: field 'instance_group' asks for a GPU, and this server runs models on the CPU; "
                 "use KIND_CPU, or KIND_AUTO without gpus"
             )
         path = repository.model_file(folder, version, settings.model_filename)
-        session = self._backend.load(path, _session_options(settings))
+        options = session_options(
+            settings,
+            cores=available_cores(),
+            folder=folder.path,
+            op_library=lambda filename: repository.op_library(folder, filename),
+        )
+        first = self._backend.load(path, options)
+        others = settings.instance_count - 1
+        more = [first if settings.share_session else self._backend.load(path, options) for _ in range(others)]
         config = model_config.complete(
             _read_message(folder),
             folder_name=folder.name,
             source=_source(folder),
-            inputs=session.inputs,
-            outputs=session.outputs,
+            inputs=first.inputs,
+            outputs=first.outputs,
             labels=lambda filename: repository.read_labels(folder, filename),
             default_max_batch_size=self._settings.default_max_batch_size,
             autocomplete=self._settings.autocomplete,
         )
-        return config, session
+        return config, [session.for_instance() for session in (first, *more)]
 
     async def _unload(self, loaded: LoadedVersion) -> None:
         name = loaded.config.name
@@ -147,17 +156,3 @@ def _source(folder: ModelFolder) -> str:
 
 def _read_message(folder: ModelFolder) -> model_config.ConfigMessage:
     return model_config.parse(repository.read_config(folder) or "", _source(folder))
-
-
-def _session_options(settings: LoadSettings) -> SessionOptions:
-    """Threads share the cores evenly among a model's instances, unless its configuration says otherwise."""
-    parameters = settings.parameters
-    threads = int(parameters.get("intra_op_thread_count", "0")) or max(1, available_cores() // settings.instance_count)
-    return SessionOptions(
-        intra_op_threads=threads,
-        inter_op_threads=int(parameters.get("inter_op_thread_count", "0")) or 1,
-        parallel_operators=parameters.get("execution_mode", "0") == "1",
-        memory_arena=parameters.get("enable_mem_arena", "1") == "1",
-        memory_pattern=parameters.get("enable_mem_pattern", "1") == "1",
-        graph_optimization_level=settings.graph_optimization_level,
-    )

@@ -45,6 +45,7 @@ class Settings:
     strict_readiness: bool
     disable_auto_complete_config: bool
     default_max_batch_size: int
+    model_cache_dir: Path | None
     max_queued_bytes: int
     exit_timeout_secs: float
     allow_grpc: bool
@@ -97,6 +98,7 @@ def parse(argv: Sequence[str]) -> Settings:
         strict_readiness=flags.strict_readiness,
         disable_auto_complete_config=flags.disable_auto_complete_config,
         default_max_batch_size=_default_max_batch_size(parser, flags.backend_config),
+        model_cache_dir=flags.model_cache_dir,
         max_queued_bytes=flags.max_queued_bytes,
         exit_timeout_secs=flags.exit_timeout_secs,
         allow_grpc=flags.allow_grpc,
@@ -174,6 +176,10 @@ def _add_model_flags(group: argparse._ArgumentGroup) -> None:
     group.add_argument(
         "--backend-config", action="append", default=[], metavar="BACKEND,KEY=VALUE",
         help="only onnxruntime,default-max-batch-size=N: max_batch_size for models whose config has none (default 4)",
+    )  # fmt: skip
+    group.add_argument(
+        "--model-cache-dir", type=Path, metavar="PATH",
+        help="where optimised graphs are kept, for models whose parameter optimized_model_cache is true",
     )  # fmt: skip
     group.add_argument(
         "--max-queued-bytes", type=_positive_int, default=1 << 30, metavar="BYTES",

@@ -230,6 +230,9 @@ class PuppetSession:
         results = self.function(inputs)
         return [np.array(results[name]) for name in outputs]  # copies: outputs are the caller's to keep
 
+    def for_instance(self) -> PuppetSession:
+        return self
+
 
 @dataclass
 class PuppetBackend:

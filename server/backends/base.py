@@ -32,6 +32,16 @@ class SessionOptions:
     memory_pattern: bool = True
     graph_optimization_level: int | None = None
     """Triton's numbers: -1 basic, 1 extended, 2 none; None optimises fully."""
+    entries: tuple[tuple[str, str], ...] = ()
+    """ONNX Runtime's session configuration entries, `session.*`, by key."""
+    arena_shrinkage: str = ""
+    """Arenas that give unused memory back after every run: "cpu:0", "cpu:0;gpu:0"; empty: none."""
+    op_libraries: tuple[Path, ...] = ()
+    """Shared libraries with operators of the model's own."""
+    cache_optimized_model: bool = False
+    """Whether the optimised graph is kept on disk, and taken from there the next time."""
+    folder: Path | None = None
+    """No file outside of it is opened for the model; None: the model file's own folder."""
 
 
 class Session(Protocol):
@@ -49,6 +59,10 @@ class Session(Protocol):
         BYTES tensors are object arrays of `str`; BF16 tensors are their bits as uint16. Inputs are read before the
         call returns, outputs are the caller's to keep. Raises any exception where the run fails.
         """
+        ...
+
+    def for_instance(self) -> Session:
+        """What one instance runs: the same weights, with working memory of its own where the session has any."""
         ...
 
 

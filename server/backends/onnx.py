@@ -15,7 +15,10 @@ import numpy as np
 import onnxruntime as ort
 
 from server import tensors
+from server.backends import model_cache
 from server.backends.base import GraphTensor, SessionOptions
+from server.backends.external_data import external_files
+from server.backends.model_cache import cache_key
 from server.errors import LoadFailed
 from server.tensors import Array, DataType
 
@@ -46,24 +49,34 @@ OPTIMIZATION_LEVELS = {
     2: ort.GraphOptimizationLevel.ORT_DISABLE_ALL,
 }
 
+SLEEP_WHILE_WAITING = {"session.intra_op.allow_spinning": "0", "session.inter_op.allow_spinning": "0"}
+"""Batches come and go, and the event loop needs the cores in between: threads spin only where a model asks for it."""
+
+_SAVED_WEIGHTS = "session.optimized_model_external_initializers_file_name"
+
 
 class OnnxSession:
     """One model on ONNX Runtime. Implements `base.Session`."""
 
-    def __init__(self, session: ort.InferenceSession, path: Path) -> None:
+    def __init__(self, session: ort.InferenceSession, path: Path, arena_shrinkage: str = "") -> None:
         self._session = session
         self.inputs = tuple(_graph_tensor(node, path) for node in session.get_inputs())
         self.outputs = tuple(_graph_tensor(node, path) for node in session.get_outputs())
         # numpy has no bfloat16, so such a model takes and gives OrtValues; all others take the shorter way.
         self._has_bf16 = any(t.datatype is tensors.BF16 for t in self.inputs + self.outputs)
         self._bf16_inputs = {t.name for t in self.inputs if t.datatype is tensors.BF16}
+        self._run_options = _run_options(arena_shrinkage)
 
     def run(self, inputs: Mapping[str, Array], outputs: Sequence[str]) -> list[Array]:
         """See `base.Session.run`."""
         if self._has_bf16:
             return self._run_ort_values(inputs, outputs)
-        results: list[Array] = self._session.run(outputs, inputs)
+        results: list[Array] = self._session.run(outputs, inputs, self._run_options)
         return results
+
+    def for_instance(self) -> OnnxSession:
+        """See `base.Session.for_instance`: on the CPU a session has no working memory."""
+        return self
 
     def _run_ort_values(self, inputs: Mapping[str, Array], outputs: Sequence[str]) -> list[Array]:
         feed = {
@@ -72,35 +85,84 @@ class OnnxSession:
             else ort.OrtValue.ortvalue_from_numpy(array)
             for name, array in inputs.items()
         }
-        return [_to_numpy(value) for value in self._session.run_with_ort_values(outputs, feed)]
+        return [_to_numpy(value) for value in self._session.run_with_ort_values(outputs, feed, self._run_options)]
 
 
 class OnnxBackend:
     """Opens ONNX files. Implements `base.Backend`."""
 
+    def __init__(self, model_cache_dir: Path | None = None) -> None:
+        self._model_cache_dir = model_cache_dir
+
     def load(self, path: Path, options: SessionOptions) -> OnnxSession:
         """See `base.Backend.load`."""
-        settings = ort.SessionOptions()
-        settings.intra_op_num_threads = options.intra_op_threads
-        settings.inter_op_num_threads = options.inter_op_threads
-        settings.enable_cpu_mem_arena = options.memory_arena
-        settings.enable_mem_pattern = options.memory_pattern
-        settings.graph_optimization_level = OPTIMIZATION_LEVELS[options.graph_optimization_level]
-        if options.parallel_operators:
-            settings.execution_mode = ort.ExecutionMode.ORT_PARALLEL
-        # Batches come and go, and the event loop needs the cores in between: waiting threads sleep instead of spin.
-        settings.add_session_config_entry("session.intra_op.allow_spinning", "0")
-        settings.add_session_config_entry("session.inter_op.allow_spinning", "0")
-        settings.log_severity_level = 3
-        return _open(path, settings)
+        files = external_files(path, options.folder or path.parent)
+        if not options.cache_optimized_model:
+            return _open(path, session_settings(path, options), options)
+        if self._model_cache_dir is None:
+            raise LoadFailed(
+                f"{path}: parameters['optimized_model_cache'] needs a folder for the optimised graphs; start the "
+                "server with --model-cache-dir, or remove the parameter"
+            )
+        key = cache_key(
+            (path, *files, *options.op_libraries),
+            ort.__version__,
+            options.graph_optimization_level,
+            options.entries,
+        )
+
+        def open_entry(entry: Path) -> OnnxSession:
+            settings = session_settings(path, options)
+            settings.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
+            return _open(entry, settings, options)
+
+        def open_and_save(entry: Path | None) -> OnnxSession:
+            settings = session_settings(path, options)
+            if entry is not None:
+                settings.optimized_model_filepath = str(entry)
+                # Beside the graph, not inside: a protobuf message ends at 2 GB, and a file of its own is memory-mapped.
+                settings.add_session_config_entry(_SAVED_WEIGHTS, model_cache.WEIGHTS)
+            return _open(path, settings, options)
+
+        return model_cache.open_through_cache(self._model_cache_dir, key, open_entry, open_and_save)
 
 
-def _open(path: Path, settings: ort.SessionOptions) -> OnnxSession:
+def session_settings(path: Path, options: SessionOptions) -> ort.SessionOptions:
+    """ONNX Runtime's own options for the model at `path`. Raises LoadFailed for a library that cannot be registered."""
+    settings = ort.SessionOptions()
+    settings.intra_op_num_threads = options.intra_op_threads
+    settings.inter_op_num_threads = options.inter_op_threads
+    settings.enable_cpu_mem_arena = options.memory_arena
+    settings.enable_mem_pattern = options.memory_pattern
+    settings.graph_optimization_level = OPTIMIZATION_LEVELS[options.graph_optimization_level]
+    if options.parallel_operators:
+        settings.execution_mode = ort.ExecutionMode.ORT_PARALLEL
+    for key, value in (SLEEP_WHILE_WAITING | dict(options.entries)).items():
+        settings.add_session_config_entry(key, value)
+    settings.log_severity_level = 3
+    for library in options.op_libraries:
+        try:
+            settings.register_custom_ops_library(str(library.resolve()))  # a bare name would be looked for elsewhere
+        except Exception as error:  # ONNX Runtime's exceptions share no base class of their own
+            raise LoadFailed(f"{path}: field 'model_operations.op_library_filename': {error}") from error
+    return settings
+
+
+def _open(path: Path, settings: ort.SessionOptions, options: SessionOptions) -> OnnxSession:
     try:
-        session = ort.InferenceSession(path, settings, providers=["CPUExecutionProvider"])
+        # Without fallback: it would hide what is wrong with the options, and print to stdout.
+        session = ort.InferenceSession(path, settings, providers=["CPUExecutionProvider"], enable_fallback=False)
     except Exception as error:  # ONNX Runtime's exceptions share no base class of their own
-        raise LoadFailed(f"{path}: ONNX Runtime cannot load it: {error}") from error
-    return OnnxSession(session, path)
+        raise LoadFailed(f"{path}: ONNX Runtime cannot load it: {str(error).strip()}") from error
+    return OnnxSession(session, path, options.arena_shrinkage)
+
+
+def _run_options(arena_shrinkage: str) -> ort.RunOptions | None:
+    if not arena_shrinkage:
+        return None
+    options = ort.RunOptions()
+    options.add_run_config_entry("memory.enable_memory_arena_shrinkage", arena_shrinkage)
+    return options
 
 
 def _graph_tensor(node: ort.NodeArg, path: Path) -> GraphTensor:

@@ -197,6 +197,7 @@ def _load_settings(message: pb.ModelConfig, auto_kind: DeviceKind) -> LoadSettin
         gpus=gpus,
         graph_optimization_level=_graph_level(message),
         parameters=MappingProxyType(parameters),
+        op_libraries=tuple(message.model_operations.op_library_filename),
     )
 
 

@@ -11,6 +11,8 @@ from collections.abc import Iterator, Mapping
 
 from google.protobuf.message import Message
 
+from server.models.config_runtime import RUNTIME_PARAMETERS, SHRINKAGE
+
 SERVED = frozenset(
     {
         "name",
@@ -46,6 +48,7 @@ SERVED = frozenset(
         "instance_group.kind",
         "instance_group.gpus",
         "default_model_filename",
+        "model_operations.op_library_filename",
         "metric_tags",
         "parameters",
     }
@@ -63,7 +66,7 @@ PARAMETERS: dict[str, range] = {
 }
 """Keys of `parameters`, with the integers that each may be."""
 
-SWITCHES = frozenset({"split_oversize"})
+SWITCHES = frozenset({"optimized_model_cache", "share_session", "split_oversize"})
 """Keys of `parameters` that are "true" or "false"."""
 
 
@@ -103,14 +106,23 @@ def check_parameters(parameters: Mapping[str, str]) -> None:
     """Raise FieldInvalid for the first parameter that is unknown or impossible."""
     for key, value in sorted(parameters.items()):
         field = f"parameters['{key}']"
+        if key in RUNTIME_PARAMETERS:
+            form = RUNTIME_PARAMETERS[key]
+            if not form.accepts(value):
+                raise FieldInvalid(field, f"must be {form.text}, not '{value}'")
+            continue
         if key in SWITCHES:
             if value not in ("true", "false"):
                 raise FieldInvalid(field, f"must be true or false, not '{value}'")
             continue
         if key not in PARAMETERS:
-            known = ", ".join(sorted(SWITCHES.union(PARAMETERS)))
+            known = ", ".join(sorted(SWITCHES.union(PARAMETERS, RUNTIME_PARAMETERS)))
             raise FieldInvalid(field, f"is not supported by this server; it knows: {known}")
         allowed = PARAMETERS[key]
         if not _NUMBER.fullmatch(value) or int(value) not in allowed:
             choices = "0 or 1" if len(allowed) == 2 else "an integer of at least 0"
             raise FieldInvalid(field, f"must be {choices}, not '{value}'")
+    if "cpu" in parameters.get(SHRINKAGE, "") and parameters.get("enable_mem_arena") == "0":
+        raise FieldInvalid(
+            f"parameters['{SHRINKAGE}']", "needs the arena that enable_mem_arena 0 turns off; remove one"
+        )

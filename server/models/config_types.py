@@ -83,6 +83,13 @@ class LoadSettings:
     graph_optimization_level: int | None
     """Triton's numbers: -1 basic, 1 extended, 2 none; None optimises fully."""
     parameters: Mapping[str, str]
+    op_libraries: tuple[str, ...] = ()
+    """Files with operators of the model's own, relative to the model's folder."""
+
+    @property
+    def share_session(self) -> bool:
+        """Whether all instances run on one session, so that the weights are in memory once."""
+        return self.parameters.get("share_session", "true") == "true"
 
 
 @dataclass(frozen=True, slots=True)

@@ -52,13 +52,13 @@ MIN_QUEUED_REQUESTS = 1024
 
 
 class LoadedVersion:
-    """A version that can serve."""
+    """A version that can serve, with a lane for each of `sessions`."""
 
     def __init__(
         self,
         config: ModelConfig,
         version: int,
-        session: Session,
+        sessions: Sequence[Session],
         clock: Clock,
         load_seconds: float = 0.0,
         budget: ByteBudget | None = None,
@@ -68,7 +68,6 @@ class LoadedVersion:
         self.version = version
         self.statistics = VersionStatistics()
         self.load_seconds = load_seconds
-        self._session = session
         self._clock = clock
         self._plans: dict[tuple[object, object], Plan] = {}
         self._layouts: WeakValueDictionary[tuple[InputLayout, ...], BatchLayout] = WeakValueDictionary()
@@ -87,7 +86,7 @@ class LoadedVersion:
             self._complete_in_order_or_parts if self._order is not None or config.split_oversize else self._settle
         )
         self._policy = window_policy(config)
-        lanes = [self._lane(f"{config.name}/{version}#{i}") for i in range(config.load.instance_count)]
+        lanes = [self._lane(f"{config.name}/{version}#{i}", session) for i, session in enumerate(sessions)]
         self._batcher: Batcher[Work, BatchResult] = Batcher(
             BatchQueue(self._policy, budget), lanes, clock, finished=self._finished, expired=self._expired
         )
@@ -202,8 +201,8 @@ class LoadedVersion:
             self._batcher.cancel(part)
         whole.parts = []  # they know the whole: nothing should wait for a garbage collection
 
-    def _lane(self, name: str) -> ThreadLane[Work, BatchResult]:
-        executor = Executor(self.config, self.version, self._session)
+    def _lane(self, name: str, session: Session) -> ThreadLane[Work, BatchResult]:
+        executor = Executor(self.config, self.version, session)
         return ThreadLane(name, executor.execute, asyncio.get_running_loop(), self._is_tiny, executor.rescue)
 
     def _is_tiny(self, batch: Sequence[Work]) -> bool:

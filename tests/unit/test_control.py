@@ -131,7 +131,44 @@ def test_a_version_that_fails_leaves_the_others_serving(tmp_path: Path) -> None:
     run(main)
 
 
+@pytest.mark.parametrize(("parameter", "opened"), [("", 1), ('"true"', 1), ('"false"', 3)])
+def test_instances_share_a_session_unless_the_configuration_says_otherwise(
+    tmp_path: Path, parameter: str, opened: int
+) -> None:
+    async def main() -> None:
+        config = "instance_group { count: 3 }"
+        if parameter:
+            config += f' parameters {{ key: "share_session" value {{ string_value: {parameter} }} }}'
+        bench = Bench(tmp_path)
+        bench.add("m", 1, config=config)
+        await bench.plane.load_all()
+        assert bench.states() == {"m": {1: "READY"}}
+        assert len(bench.backend.opened) == opened
+        assert {options.folder for _, options in bench.backend.opened} == {tmp_path / "m"}
+        await bench.plane.unload_all()
+
+    run(main)
+
+
+def operators(filename: str) -> str:
+    return f'model_operations {{ op_library_filename: "{filename}" }}'
+
+
+def test_operator_libraries_are_looked_for_in_the_models_folder(tmp_path: Path) -> None:
+    async def main() -> None:
+        bench = Bench(tmp_path)
+        bench.add("m", 1, config=operators("1/ops.so"))
+        (tmp_path / "m" / "1" / "ops.so").touch()
+        await bench.plane.load_all()
+        assert [options.op_libraries for _, options in bench.backend.opened] == [(tmp_path / "m" / "1" / "ops.so",)]
+        await bench.plane.unload_all()
+
+    run(main)
+
+
 BROKEN = {
+    "an operator library that is not there": (operators("ops.so"), (1,), "ops.so: no such operator library"),
+    "an operator library elsewhere": (operators("../ops.so"), (1,), "lies outside of the model's folder"),
     "a typo in the configuration": ("max_batch_sise: 4", (1,), "config.pbtxt: line 1: "),
     "a configuration that does not fit the model": (
         'input { name: "x" data_type: TYPE_INT8 dims: [ 2 ] } output { name: "y" data_type: TYPE_FP32 dims: [ 2 ] }',

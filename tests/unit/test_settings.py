@@ -20,6 +20,7 @@ FLAGS: dict[str, tuple[str, str, object]] = {
     "--strict-readiness": ("false", "strict_readiness", False),
     "--disable-auto-complete-config": ("true", "disable_auto_complete_config", True),
     "--backend-config": ("onnxruntime,default-max-batch-size=16", "default_max_batch_size", 16),
+    "--model-cache-dir": ("/cache", "model_cache_dir", Path("/cache")),
     "--max-queued-bytes": ("5000", "max_queued_bytes", 5000),
     "--id": ("name", "server_id", "name"),
     "--exit-timeout-secs": ("2.5", "exit_timeout_secs", 2.5),
