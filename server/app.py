@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING
 from prometheus_client import make_asgi_app
 
 from server import __version__
+from server.backends.gpus import gpu_reader
 from server.backends.onnx import OnnxBackend
 from server.control import ControlPlane, ControlSettings
 from server.engine import Engine
@@ -73,7 +74,8 @@ class App:
         methods = inference.methods() | health.methods() | reflection_methods(names)
         self._grpc = _grpc_engine(settings, methods)
         self._http = HttpServer(health_app(lambda: True, inference.is_ready))
-        collectors = metrics_registry(self._snapshots, cpu=settings.allow_cpu_metrics)
+        gpus = gpu_reader() if settings.allow_gpu_metrics else None
+        collectors = metrics_registry(self._snapshots, cpu=settings.allow_cpu_metrics, gpus=gpus)
         self._metrics = HttpServer(make_asgi_app(collectors))
 
     async def start(self) -> Ports:

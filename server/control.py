@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from server.backends.base import Backend, Session
 from server.backends.cores import available_cores
@@ -14,11 +16,13 @@ from server.errors import ConfigInvalid, LoadFailed
 from server.models import config as model_config
 from server.models import repository
 from server.models.config import DeviceKind, LoadSettings, ModelConfig
-from server.models.config_runtime import session_options
+from server.models.config_fields import FieldInvalid
 from server.models.lifecycle import State
-from server.models.model import LoadedVersion
+from server.models.model import TINY_BATCH_SECONDS, LoadedVersion
+from server.models.placement import place
 from server.models.registry import Registry
 from server.models.repository import ModelFolder
+from server.models.runtime import session_options
 from server.models.versions import Load, Unload, next_action, wanted_versions
 from server.scheduling.budget import ByteBudget
 from server.scheduling.clock import Clock
@@ -39,6 +43,15 @@ class ControlSettings:
     autocomplete: bool
     max_queued_bytes: int = 1 << 30
     """Bytes of requests that may wait, for all models together."""
+
+
+class Opened(NamedTuple):
+    """A version that could be opened."""
+
+    config: ModelConfig
+    sessions: Sequence[Session]
+    """One for each instance."""
+    on_gpu: bool
 
 
 class ControlPlane:
@@ -96,8 +109,17 @@ class ControlPlane:
         started = time.monotonic()
         self._registry.set_state(folder.name, version, State.LOADING)
         try:
-            config, sessions = await asyncio.to_thread(self._open, folder, version, settings)
-            loaded = LoadedVersion(config, version, sessions, self._clock, time.monotonic() - started, self._budget)
+            opened = await asyncio.to_thread(self._open, folder, version, settings)
+            loaded = LoadedVersion(
+                opened.config,
+                version,
+                opened.sessions,
+                self._clock,
+                time.monotonic() - started,
+                self._budget,
+                # On a GPU the thread only waits, so nothing is won by running there, and the event loop would wait too.
+                tiny_batch_seconds=0.0 if opened.on_gpu else TINY_BATCH_SECONDS,
+            )
         except LoadFailed as error:
             reason = str(error)
         except Exception as error:  # a bug, or a backend's surprise: this version fails, the others serve
@@ -110,34 +132,47 @@ class ControlPlane:
         self._registry.set_state(folder.name, version, State.UNAVAILABLE, reason)
         log.error("model '%s' version %d is UNAVAILABLE: %s", folder.name, version, reason)
 
-    def _open(self, folder: ModelFolder, version: int, settings: LoadSettings) -> tuple[ModelConfig, list[Session]]:
-        """Read and check everything about a version; one session for each instance. Runs on a thread of its own."""
-        if settings.device_kind is DeviceKind.GPU or settings.gpus:
-            raise ConfigInvalid(
-                f"{_source(folder)}: field 'instance_group' asks for a GPU, and this server runs models on the CPU; "
-                "use KIND_CPU, or KIND_AUTO without gpus"
-            )
+    def _open(self, folder: ModelFolder, version: int, settings: LoadSettings) -> Opened:
+        """Read and check everything about a version. Runs on a thread of its own."""
+        try:
+            placement = place(settings, self._backend.devices())
+        except FieldInvalid as error:
+            raise ConfigInvalid(f"{_source(folder)}: {error}") from error
         path = repository.model_file(folder, version, settings.model_filename)
-        options = session_options(
-            settings,
-            cores=available_cores(),
-            folder=folder.path,
-            op_library=lambda filename: repository.op_library(folder, filename),
-        )
-        first = self._backend.load(path, options)
-        others = settings.instance_count - 1
-        more = [first if settings.share_session else self._backend.load(path, options) for _ in range(others)]
+        sessions = self._sessions(folder, path, settings, placement)
+        on_gpu = placement[0] is not None
         config = model_config.complete(
             _read_message(folder),
             folder_name=folder.name,
             source=_source(folder),
-            inputs=first.inputs,
-            outputs=first.outputs,
+            inputs=sessions[0].inputs,
+            outputs=sessions[0].outputs,
             labels=lambda filename: repository.read_labels(folder, filename),
             default_max_batch_size=self._settings.default_max_batch_size,
             autocomplete=self._settings.autocomplete,
+            auto_kind=DeviceKind.GPU if on_gpu else DeviceKind.CPU,
         )
-        return config, [session.for_instance() for session in (first, *more)]
+        return Opened(config, sessions, on_gpu)
+
+    def _sessions(
+        self, folder: ModelFolder, path: Path, settings: LoadSettings, placement: Sequence[int | None]
+    ) -> list[Session]:
+        """A session for each instance, on its device; instances of one device share one, unless they should not."""
+        sessions: list[Session] = []
+        for device in dict.fromkeys(placement):
+            options = session_options(
+                settings,
+                device=device,
+                instances=len(placement),
+                cores=available_cores(),
+                folder=folder.path,
+                op_library=lambda filename: repository.op_library(folder, filename),
+            )
+            opened = [self._backend.load(path, options)]
+            while not settings.share_session and len(opened) < placement.count(device):
+                opened.append(self._backend.load(path, options))
+            sessions += [opened[i % len(opened)].for_instance() for i in range(placement.count(device))]
+        return sessions
 
     async def _unload(self, loaded: LoadedVersion) -> None:
         name = loaded.config.name

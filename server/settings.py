@@ -73,6 +73,7 @@ class Settings:
     http_port: int
     allow_metrics: bool
     allow_cpu_metrics: bool
+    allow_gpu_metrics: bool
     metrics_address: str
     metrics_port: int
     log_verbose: int
@@ -124,6 +125,7 @@ def parse(argv: Sequence[str]) -> Settings:
         http_port=flags.http_port,
         allow_metrics=flags.allow_metrics,
         allow_cpu_metrics=flags.allow_cpu_metrics,
+        allow_gpu_metrics=flags.allow_gpu_metrics,
         metrics_address=flags.metrics_address or flags.http_address,
         metrics_port=flags.metrics_port,
         log_verbose=flags.log_verbose,
@@ -197,6 +199,7 @@ def _add_listener_flags(group: argparse._ArgumentGroup) -> None:
             f"--{name}-port", type=_port, default=port, metavar="PORT", help=f"default {port}; 0 takes a free one"
         )
     _add_boolean(group, "--allow-cpu-metrics", True, "metrics of the machine's processors and memory")
+    _add_boolean(group, "--allow-gpu-metrics", True, "metrics of the machine's GPUs, where there are any")
 
 
 def _add_grpc_flags(group: argparse._ArgumentGroup) -> None:

@@ -1,4 +1,4 @@
-"""ONNX Runtime on the CPU: opens `model.onnx` and runs batches.
+"""ONNX Runtime: opens `model.onnx` and runs batches.
 
 One session serves any number of threads: its weights are in memory once. `run` releases the interpreter lock;
 opening a session does not.
@@ -8,16 +8,19 @@ from __future__ import annotations
 
 import ctypes
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from math import prod
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnxruntime as ort
 
 from server import tensors
-from server.backends import model_cache
-from server.backends.base import GraphTensor, SessionOptions
+from server.backends import cuda, model_cache
+from server.backends.base import Devices, GraphTensor, Session, SessionOptions
 from server.backends.external_data import external_files
+from server.backends.gpus import count_gpus
 from server.backends.model_cache import cache_key
 from server.errors import LoadFailed
 from server.tensors import Array, DataType
@@ -52,6 +55,10 @@ OPTIMIZATION_LEVELS = {
 SLEEP_WHILE_WAITING = {"session.intra_op.allow_spinning": "0", "session.inter_op.allow_spinning": "0"}
 """Batches come and go, and the event loop needs the cores in between: threads spin only where a model asks for it."""
 
+TENSORRT = "TensorrtExecutionProvider"
+ENGINE_CACHES = ("engine", "timing")
+"""What TensorRT keeps on disk, each if it is asked to."""
+
 _SAVED_WEIGHTS = "session.optimized_model_external_initializers_file_name"
 
 
@@ -78,6 +85,10 @@ class OnnxSession:
         """See `base.Session.for_instance`: on the CPU a session has no working memory."""
         return self
 
+    def empty(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
+        """See `base.Session.empty`."""
+        return np.empty(shape, dtype)
+
     def _run_ort_values(self, inputs: Mapping[str, Array], outputs: Sequence[str]) -> list[Array]:
         feed = {
             name: ort.OrtValue.ortvalue_from_numpy_with_onnx_type(array, ONNX_BFLOAT16)
@@ -93,12 +104,29 @@ class OnnxBackend:
 
     def __init__(self, model_cache_dir: Path | None = None) -> None:
         self._model_cache_dir = model_cache_dir
+        self._devices: Devices | None = None
 
-    def load(self, path: Path, options: SessionOptions) -> OnnxSession:
+    def devices(self) -> Devices:
+        """See `base.Backend.devices`."""
+        if self._devices is None:
+            providers = frozenset(ort.get_available_providers())
+            count, problem = count_gpus() if cuda.CUDA in providers else (0, "")
+            if count:
+                cuda.preload_libraries()
+            self._devices = Devices(providers, count, problem)
+        return self._devices
+
+    def load(self, path: Path, options: SessionOptions) -> Session:
         """See `base.Backend.load`."""
         files = external_files(path, options.folder or path.parent)
+        options = self._with_engine_cache(path, files, options)
         if not options.cache_optimized_model:
             return _open(path, session_settings(path, options), options)
+        if options.device is not None:
+            raise LoadFailed(
+                f"{path}: parameters['optimized_model_cache'] is for models on the CPU; remove it (for TensorRT, use "
+                "trt_engine_cache_enable)"
+            )
         if self._model_cache_dir is None:
             raise LoadFailed(
                 f"{path}: parameters['optimized_model_cache'] needs a folder for the optimised graphs; start the "
@@ -111,12 +139,12 @@ class OnnxBackend:
             options.entries,
         )
 
-        def open_entry(entry: Path) -> OnnxSession:
+        def open_entry(entry: Path) -> Session:
             settings = session_settings(path, options)
             settings.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
             return _open(entry, settings, options)
 
-        def open_and_save(entry: Path | None) -> OnnxSession:
+        def open_and_save(entry: Path | None) -> Session:
             settings = session_settings(path, options)
             if entry is not None:
                 settings.optimized_model_filepath = str(entry)
@@ -125,6 +153,24 @@ class OnnxBackend:
             return _open(path, settings, options)
 
         return model_cache.open_through_cache(self._model_cache_dir, key, open_entry, open_and_save)
+
+    def _with_engine_cache(self, path: Path, files: Sequence[Path], options: SessionOptions) -> SessionOptions:
+        """The options with a place for TensorRT's engines, one for each model, where they ask for any."""
+        names = {name: dict(given) for name, given in options.providers}
+        wanted = [cache for cache in ENGINE_CACHES if names.get(TENSORRT, {}).get(f"trt_{cache}_cache_enable") == "1"]
+        if not wanted:
+            return options
+        if self._model_cache_dir is None:
+            raise LoadFailed(
+                f"{path}: trt_{wanted[0]}_cache_enable needs a folder: start the server with --model-cache-dir"
+            )
+        folder = self._model_cache_dir / f"tensorrt-{cache_key((path, *files), ort.__version__)}"
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise LoadFailed(f"{path}: trt_{wanted[0]}_cache_enable: {folder}: cannot be made: {error}") from error
+        names[TENSORRT] |= {f"trt_{cache}_cache_path": str(folder) for cache in wanted}
+        return replace(options, providers=tuple((name, tuple(given.items())) for name, given in names.items()))
 
 
 def session_settings(path: Path, options: SessionOptions) -> ort.SessionOptions:
@@ -148,13 +194,19 @@ def session_settings(path: Path, options: SessionOptions) -> ort.SessionOptions:
     return settings
 
 
-def _open(path: Path, settings: ort.SessionOptions, options: SessionOptions) -> OnnxSession:
+def _open(path: Path, settings: ort.SessionOptions, options: SessionOptions) -> Session:
     try:
         # Without fallback: it would hide what is wrong with the options, and print to stdout.
-        session = ort.InferenceSession(path, settings, providers=["CPUExecutionProvider"], enable_fallback=False)
+        providers = [(name, dict(given)) for name, given in options.providers]
+        session = ort.InferenceSession(path, settings, providers=providers, enable_fallback=False)
     except Exception as error:  # ONNX Runtime's exceptions share no base class of their own
         raise LoadFailed(f"{path}: ONNX Runtime cannot load it: {str(error).strip()}") from error
-    return OnnxSession(session, path, options.arena_shrinkage)
+    plain = OnnxSession(session, path, options.arena_shrinkage)
+    if options.device is None:
+        return plain
+    return cuda.gpu_session(
+        session, plain, path, options.device, graphs=options.cuda_graphs, pinned=options.pinned_memory
+    )
 
 
 def _run_options(arena_shrinkage: str) -> ort.RunOptions | None:

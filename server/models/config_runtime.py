@@ -1,4 +1,4 @@
-"""The `parameters` of config.pbtxt that go to ONNX Runtime as text, and what they become there.
+"""The `parameters` of config.pbtxt that go to ONNX Runtime as text.
 
 ONNX Runtime takes any `session.*` entry and ignores those that it does not know, and most values that it does not
 understand. Only entries that are known to do something are taken here. Those that name files, write files or change
@@ -9,15 +9,9 @@ changes threads of ONNX Runtime's own but none of the lanes', where most of a ba
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
-from pathlib import Path
 from typing import NamedTuple
 
-from server.backends.base import SessionOptions
-from server.models.config_types import LoadSettings
-
 SHRINKAGE = "memory.enable_memory_arena_shrinkage"
-SESSION_PREFIX = "session."
 
 
 class Form(NamedTuple):
@@ -65,29 +59,17 @@ RUNTIME_PARAMETERS: dict[str, Form] = {
         "processors such as 1;2 or 1-4;5-8, counted from 1, for each thread but the first",
     ),
     "session.qdq_matmulnbits_accuracy_level": Form("[0-4]", "0 to 4"),
+    "cudnn_conv_algo_search": Form("[012]", "0 (exhaustive), 1 (heuristic) or 2 (default)"),
+    "gpu_mem_limit": Form("[0-9]{1,18}", "a number of bytes"),
+    "arena_extend_strategy": Form("[01]", "0 (next power of two) or 1 (same as requested)"),
+    "do_copy_in_default_stream": Form("[01]", "0 or 1"),
 }
 """Keys of `parameters` that ONNX Runtime takes as text, with the form of their values."""
 
-
-def session_options(
-    settings: LoadSettings, *, cores: int, folder: Path, op_library: Callable[[str], Path]
-) -> SessionOptions:
-    """What a configuration decides about a session.
-
-    Threads share the cores evenly among a model's instances, unless the configuration says otherwise. `op_library`
-    finds a file of the model's folder, and raises LoadFailed where it cannot be had.
-    """
-    parameters = settings.parameters
-    return SessionOptions(
-        intra_op_threads=int(parameters.get("intra_op_thread_count", "0")) or max(1, cores // settings.instance_count),
-        inter_op_threads=int(parameters.get("inter_op_thread_count", "0")) or 1,
-        parallel_operators=parameters.get("execution_mode", "0") == "1",
-        memory_arena=parameters.get("enable_mem_arena", "1") == "1",
-        memory_pattern=parameters.get("enable_mem_pattern", "1") == "1",
-        graph_optimization_level=settings.graph_optimization_level,
-        entries=tuple((key, value) for key, value in parameters.items() if key.startswith(SESSION_PREFIX)),
-        arena_shrinkage=parameters.get(SHRINKAGE, ""),
-        op_libraries=tuple(map(op_library, settings.op_libraries)),
-        cache_optimized_model=parameters.get("optimized_model_cache", "false") == "true",
-        folder=folder,
-    )
+OLDER_CUDA_PARAMETERS: dict[str, tuple[str, ...]] = {
+    "cudnn_conv_algo_search": ("EXHAUSTIVE", "HEURISTIC", "DEFAULT"),
+    "gpu_mem_limit": (),
+    "arena_extend_strategy": ("kNextPowerOfTwo", "kSameAsRequested"),
+    "do_copy_in_default_stream": (),
+}
+"""Parameters that Triton had before the accelerator `cuda`, with the words that their numbers stand for."""

@@ -48,7 +48,7 @@ class Executor:
         self._version = version
         self._version_text = str(version)
         self._session = session
-        self._staging = Staging()
+        self._staging = Staging(session.empty)
 
     def execute(self, batch: Sequence[Work]) -> BatchResult:
         """Run one batch. Raises whatever the session raises, and `ExecutionFailed`."""

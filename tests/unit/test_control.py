@@ -8,6 +8,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from proto.model_config_pb2 import ModelConfig as ModelConfigMessage
+from proto.model_config_pb2 import ModelInstanceGroup
+from server.backends.base import Devices
+from server.backends.cores import available_cores
 from server.control import ControlPlane, ControlSettings
 from server.engine import Engine
 from server.errors import LoadFailed, NotReady
@@ -145,6 +149,38 @@ def test_instances_share_a_session_unless_the_configuration_says_otherwise(
         assert bench.states() == {"m": {1: "READY"}}
         assert len(bench.backend.opened) == opened
         assert {options.folder for _, options in bench.backend.opened} == {tmp_path / "m"}
+        await bench.plane.unload_all()
+
+    run(main)
+
+
+TWO_GPUS = Devices(frozenset({"CPUExecutionProvider", "CUDAExecutionProvider"}), 2)
+
+ON_GPUS = {
+    "automatic": ("", [0, 1], 2),
+    "one session for a device": ("instance_group { count: 2 kind: KIND_GPU }", [0, 1], 4),
+    "sessions of their own": (
+        "instance_group { count: 2 kind: KIND_GPU gpus: 1 } optimization { cuda { graphs: true } }", [1, 1], 2,
+    ),
+    "the CPU": ("instance_group { kind: KIND_CPU }", [None], 1),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("config", "devices", "lanes"), ON_GPUS.values(), ids=ON_GPUS)
+def test_sessions_are_opened_on_the_devices_of_the_instances(
+    tmp_path: Path, config: str, devices: list[int | None], lanes: int
+) -> None:
+    async def main() -> None:
+        bench = Bench(tmp_path)
+        bench.backend.machine = TWO_GPUS
+        bench.add("m", 1, config=config)
+        await bench.plane.load_all()
+        opened = [options for _, options in bench.backend.opened]
+        assert [options.device for options in opened] == devices
+        assert {options.intra_op_threads for options in opened} == {max(1, available_cores() // lanes)}
+        served = ModelConfigMessage.FromString(bench.registry.find("m", "1").config.serialized)
+        kind = ModelInstanceGroup.KIND_CPU if devices == [None] else ModelInstanceGroup.KIND_GPU
+        assert [group.kind for group in served.instance_group] == [kind]
         await bench.plane.unload_all()
 
     run(main)

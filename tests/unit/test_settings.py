@@ -38,6 +38,7 @@ FLAGS: dict[str, tuple[str, str, object]] = {
     "--metrics-address": ("127.0.0.2", "metrics_address", "127.0.0.2"),
     "--metrics-port": ("1", "metrics_port", 1),
     "--allow-cpu-metrics": ("false", "allow_cpu_metrics", False),
+    "--allow-gpu-metrics": ("false", "allow_gpu_metrics", False),
     "--grpc-engine": ("grpcio", "grpc_engine", GrpcEngine.GRPCIO),
     "--grpc-max-message-bytes": ("1000", "grpc_max_message_bytes", 1000),
     "--reuse-grpc-port": ("true", "reuse_grpc_port", True),
