@@ -46,7 +46,9 @@ def external_files(path: Path, folder: Path) -> tuple[Path, ...]:
     try:
         with path.open("rb") as file, _mapped(file.fileno()) as data:
             names = locations(data)
-    except (OSError, NotProtobuf) as error:
+    except OSError as error:
+        raise LoadFailed(f"{path}: cannot be read: {error.strerror}") from error
+    except NotProtobuf as error:
         raise LoadFailed(f"{path}: is no ONNX model: {error}") from error
     return tuple(_inside(path, folder, os.fsdecode(name)) for name in sorted(names))
 

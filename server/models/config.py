@@ -18,7 +18,7 @@ from server.backends.base import GraphTensor
 from server.errors import ConfigInvalid
 from server.models import autocomplete
 from server.models.autocomplete import Disagreement
-from server.models.config_accelerators import read_accelerators
+from server.models.config_accelerators import check_graphs, read_accelerators
 from server.models.config_batching import read_batching, read_split_oversize
 from server.models.config_fields import FieldInvalid, check_parameters, refuse_unserved
 from server.models.config_types import DeviceKind, LoadSettings, ModelConfig, QueuePolicy, TensorConfig, WindowBatching
@@ -191,8 +191,8 @@ def _load_settings(message: pb.ModelConfig, auto_kind: DeviceKind) -> LoadSettin
     parameters = {key: value.string_value for key, value in sorted(message.parameters.items())}
     check_parameters(parameters)
     optimization = message.optimization
-    if optimization.cuda.graphs and count > 1 and parameters.get("share_session") == "true":
-        raise FieldInvalid("parameters['share_session']", "cannot be true with optimization.cuda.graphs; remove one")
+    if optimization.cuda.graphs:
+        check_graphs(parameters, count)
     return LoadSettings(
         version_policy=_version_policy(message.version_policy),
         model_filename=message.default_model_filename,

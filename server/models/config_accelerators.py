@@ -11,7 +11,7 @@ from types import MappingProxyType
 
 from proto import model_config_pb2 as pb
 from server.models.config_fields import FieldInvalid
-from server.models.config_runtime import OLDER_CUDA_PARAMETERS, Form
+from server.models.config_runtime import OLDER_CUDA_PARAMETERS, SHRINKAGE, Form
 from server.models.config_types import Accelerator, LoadSettings
 
 CUDA = "CUDAExecutionProvider"
@@ -124,6 +124,17 @@ def read_accelerators(message: pb.ModelConfig) -> tuple[Accelerator, ...]:
                 raise FieldInvalid(f"{field}.parameters['{key}']", f"must be {form.text}, not '{value}'")
         found.append(Accelerator(name, MappingProxyType(dict(sorted(accelerator.parameters.items())))))
     return tuple(found)
+
+
+def check_graphs(parameters: Mapping[str, str], instances: int) -> None:
+    """Raise FieldInvalid for a parameter that cannot go with `optimization.cuda.graphs`."""
+    asked = []
+    if instances > 1 and parameters.get("share_session") == "true":
+        asked.append("share_session")  # a session records on one stream, for one thread
+    if SHRINKAGE in parameters:
+        asked.append(SHRINKAGE)  # a recording goes on using the memory that its arena would give back
+    for key in asked:
+        raise FieldInvalid(f"parameters['{key}']", "cannot go with optimization.cuda.graphs; remove one of them")
 
 
 def execution_providers(settings: LoadSettings, device: int | None) -> tuple[tuple[str, Options], ...]:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import threading
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +19,7 @@ from server.engine import Engine
 from server.errors import LoadFailed, NotReady
 from server.models.lifecycle import State
 from server.models.registry import Registry
+from server.tensors import Array
 from tests.fakes import Gate, OneReply, PuppetBackend, PuppetClock, PuppetSession, fp32
 from tests.unit.loaded import request, run, turn, values
 
@@ -181,6 +184,30 @@ def test_sessions_are_opened_on_the_devices_of_the_instances(
         served = ModelConfigMessage.FromString(bench.registry.find("m", "1").config.serialized)
         kind = ModelInstanceGroup.KIND_CPU if devices == [None] else ModelInstanceGroup.KIND_GPU
         assert [group.kind for group in served.instance_group] == [kind]
+        await bench.plane.unload_all()
+
+    run(main)
+
+
+@pytest.mark.parametrize(("machine", "on_the_loop"), [(Devices(), True), (TWO_GPUS, False)], ids=["CPU", "GPU"])
+def test_tiny_batches_of_a_gpu_stay_off_the_event_loop(tmp_path: Path, machine: Devices, on_the_loop: bool) -> None:
+    async def main() -> None:
+        threads: list[int] = []
+        bench = Bench(tmp_path)
+        bench.backend.machine = machine
+
+        def double(inputs: Mapping[str, Array]) -> Mapping[str, Array]:
+            threads.append(threading.get_ident())
+            return {"y": inputs["x"] * 2}
+
+        bench.backend.sessions["quick"] = PuppetSession([fp32("x", -1, 2)], [fp32("y", -1, 2)], double)
+        bench.add("m", 1, text="quick")
+        await bench.plane.load_all()
+        for _ in range(20):
+            reply = OneReply()
+            Engine(bench.registry).infer(request([1.0, 2.0]), reply)
+            await reply.response()
+        assert (threading.get_ident() in threads) is on_the_loop
         await bench.plane.unload_all()
 
     run(main)

@@ -210,7 +210,11 @@ WRONG = {
     "shared recordings": (
         GRAPHS + "instance_group { count: 2 } "
         'parameters { key: "share_session" value { string_value: "true" } }',
-        "'parameters['share_session']' cannot be true with optimization.cuda.graphs",
+        "'parameters['share_session']' cannot go with optimization.cuda.graphs",
+    ),
+    "memory given back under a recording": (
+        GRAPHS + 'parameters { key: "memory.enable_memory_arena_shrinkage" value { string_value: "gpu:0" } }',
+        "'parameters['memory.enable_memory_arena_shrinkage']' cannot go with optimization.cuda.graphs",
     ),
 }  # fmt: skip
 
