@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING
 from prometheus_client import make_asgi_app
 
 from server import __version__
+from server.backends.gpus import gpu_reader
 from server.backends.onnx import OnnxBackend
 from server.control import ControlPlane, ControlSettings
 from server.engine import Engine
@@ -61,7 +62,10 @@ class App:
         self._registry = Registry()
         self._engine = Engine(self._registry)
         self._control = ControlPlane(
-            _control_settings(settings), self._registry, OnnxBackend(), clock_for(asyncio.get_running_loop())
+            _control_settings(settings),
+            self._registry,
+            OnnxBackend(settings.model_cache_dir),
+            clock_for(asyncio.get_running_loop()),
         )
         inference = InferenceService(
             self._engine,
@@ -75,7 +79,8 @@ class App:
         methods = inference.methods() | health.methods() | reflection_methods(names)
         self._grpc = _grpc_engine(settings, methods)
         self._http = HttpServer(health_app(lambda: True, inference.is_ready))
-        collectors = metrics_registry(self._snapshots, self._server_snapshot, cpu=settings.allow_cpu_metrics)
+        gpus = gpu_reader() if settings.allow_gpu_metrics else None
+        collectors = metrics_registry(self._snapshots, self._server_snapshot, cpu=settings.allow_cpu_metrics, gpus=gpus)
         self._metrics = HttpServer(make_asgi_app(collectors))
 
     async def start(self) -> Ports:

@@ -5,23 +5,28 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from math import inf
 from pathlib import Path
+from typing import NamedTuple
 
-from server.backends.base import Backend, Session, SessionOptions
+from server.backends.base import Backend, Session
 from server.backends.cores import available_cores
 from server.errors import ConfigInvalid, LoadFailed
 from server.models import config as model_config
 from server.models import repository
 from server.models.config import DeviceKind, LoadSettings, ModelConfig
+from server.models.config_fields import FieldInvalid
 from server.models.lifecycle import State
-from server.models.model import LoadedVersion
+from server.models.model import TINY_BATCH_SECONDS, LoadedVersion
+from server.models.placement import place
 from server.models.probe import working_probe
 from server.models.recovery import Recovery
 from server.models.registry import Registry
 from server.models.repository import ModelFolder
+from server.models.runtime import session_options
 from server.models.versions import Load, Unload, next_action, wanted_versions
 from server.scheduling.budget import ByteBudget
 from server.scheduling.clock import Clock
@@ -45,6 +50,15 @@ class ControlSettings:
     """Bytes of requests that may wait, for all models together."""
     max_running_batches: int | None = None
     """Batches that may run at once on the CPU, of all models together; 0: no limit; None: as many as cores."""
+
+
+class Opened(NamedTuple):
+    """A version that could be opened."""
+
+    config: ModelConfig
+    sessions: Sequence[Session]
+    """One for each instance."""
+    on_gpu: bool
 
 
 class ControlPlane:
@@ -108,10 +122,22 @@ class ControlPlane:
         started = time.monotonic()
         self._registry.set_state(folder.name, version, State.LOADING)
         try:
-            config, session = await asyncio.to_thread(self._open, folder, version, settings)
-            probe = await asyncio.to_thread(working_probe, config, version, session, must_work=bool(trying_again))
-            seconds = time.monotonic() - started
-            loaded = LoadedVersion(config, version, session, self._clock, seconds, self._budget, self.turns)
+            opened = await asyncio.to_thread(self._open, folder, version, settings)
+            probe = await asyncio.to_thread(
+                working_probe, opened.config, version, opened.sessions[0], must_work=bool(trying_again)
+            )
+            loaded = LoadedVersion(
+                opened.config,
+                version,
+                opened.sessions,
+                self._clock,
+                time.monotonic() - started,
+                self._budget,
+                # Turns share the cores out: instances on a GPU do not stand in line for them.
+                None if opened.on_gpu else self.turns,
+                # On a GPU the thread only waits, so nothing is won by running there, and the event loop would wait too.
+                tiny_batch_seconds=0.0 if opened.on_gpu else TINY_BATCH_SECONDS,
+            )
         except LoadFailed as error:
             reason = str(error)
         except Exception as error:  # a bug, or a backend's surprise: this version fails, the others serve
@@ -128,26 +154,47 @@ class ControlPlane:
         log.error("model '%s' version %d is UNAVAILABLE: %s", folder.name, version, reason)
         return False
 
-    def _open(self, folder: ModelFolder, version: int, settings: LoadSettings) -> tuple[ModelConfig, Session]:
+    def _open(self, folder: ModelFolder, version: int, settings: LoadSettings) -> Opened:
         """Read and check everything about a version. Runs on a thread of its own."""
-        if settings.device_kind is DeviceKind.GPU or settings.gpus:
-            raise ConfigInvalid(
-                f"{_source(folder)}: field 'instance_group' asks for a GPU, and this server runs models on the CPU; "
-                "use KIND_CPU, or KIND_AUTO without gpus"
-            )
+        try:
+            placement = place(settings, self._backend.devices())
+        except FieldInvalid as error:
+            raise ConfigInvalid(f"{_source(folder)}: {error}") from error
         path = repository.model_file(folder, version, settings.model_filename)
-        session = self._backend.load(path, _session_options(settings))
+        sessions = self._sessions(folder, path, settings, placement)
+        on_gpu = placement[0] is not None
         config = model_config.complete(
             _read_message(folder),
             folder_name=folder.name,
             source=_source(folder),
-            inputs=session.inputs,
-            outputs=session.outputs,
+            inputs=sessions[0].inputs,
+            outputs=sessions[0].outputs,
             labels=lambda filename: repository.read_labels(folder, filename),
             default_max_batch_size=self._settings.default_max_batch_size,
             autocomplete=self._settings.autocomplete,
+            auto_kind=DeviceKind.GPU if on_gpu else DeviceKind.CPU,
         )
-        return config, session
+        return Opened(config, sessions, on_gpu)
+
+    def _sessions(
+        self, folder: ModelFolder, path: Path, settings: LoadSettings, placement: Sequence[int | None]
+    ) -> list[Session]:
+        """A session for each instance, on its device; instances of one device share one, unless they should not."""
+        sessions: list[Session] = []
+        for device in dict.fromkeys(placement):
+            options = session_options(
+                settings,
+                device=device,
+                instances=len(placement),
+                cores=available_cores(),
+                folder=folder.path,
+                op_library=lambda filename: repository.op_library(folder, filename),
+            )
+            opened = [self._backend.load(path, options)]
+            while not settings.share_session and len(opened) < placement.count(device):
+                opened.append(self._backend.load(path, options))
+            sessions += [opened[i % len(opened)].for_instance() for i in range(placement.count(device))]
+        return sessions
 
     async def _unload(self, loaded: LoadedVersion) -> None:
         name = loaded.config.name
@@ -166,17 +213,3 @@ def _source(folder: ModelFolder) -> str:
 
 def _read_message(folder: ModelFolder) -> model_config.ConfigMessage:
     return model_config.parse(repository.read_config(folder) or "", _source(folder))
-
-
-def _session_options(settings: LoadSettings) -> SessionOptions:
-    """Threads share the cores evenly among a model's instances, unless its configuration says otherwise."""
-    parameters = settings.parameters
-    threads = int(parameters.get("intra_op_thread_count", "0")) or max(1, available_cores() // settings.instance_count)
-    return SessionOptions(
-        intra_op_threads=threads,
-        inter_op_threads=int(parameters.get("inter_op_thread_count", "0")) or 1,
-        parallel_operators=parameters.get("execution_mode", "0") == "1",
-        memory_arena=parameters.get("enable_mem_arena", "1") == "1",
-        memory_pattern=parameters.get("enable_mem_pattern", "1") == "1",
-        graph_optimization_level=settings.graph_optimization_level,
-    )

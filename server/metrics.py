@@ -42,6 +42,24 @@ class ServerSnapshot:
     max_running_batches: float = inf
 
 
+@dataclass(frozen=True, slots=True)
+class GpuSnapshot:
+    """One GPU, as a scrape finds it; None: this GPU does not say."""
+
+    uuid: str
+    utilization: float | None
+    """0 to 1."""
+    memory_total_bytes: int | None
+    memory_used_bytes: int | None
+    power_usage_watts: float | None
+    power_limit_watts: float | None
+    energy_joules: float | None
+    """Since the server started."""
+
+
+GpuReader = Callable[[], Sequence[GpuSnapshot]]
+
+
 COUNTERS: dict[str, tuple[str, Callable[[VersionStatistics], float]]] = {
     "nv_inference_request_success": ("Requests answered", lambda s: s.success.count),
     "nv_inference_count": ("Rows inferred", lambda s: s.inference_count),
@@ -82,6 +100,16 @@ GAUGES: dict[str, tuple[str, Callable[[VersionSnapshot], float]]] = {
 SERVER_GAUGES: dict[str, tuple[str, Callable[[ServerSnapshot], float]]] = {
     "convoy_running_batch_count": ("Batches that have a turn on the CPU", lambda s: s.running_batches),
     "convoy_running_batch_limit": ("Turns that there are", lambda s: s.max_running_batches),
+}
+
+
+GPU_FAMILIES: dict[str, tuple[str, str, Callable[[GpuSnapshot], float | None]]] = {
+    "nv_gpu_utilization": ("GPU use, 0 to 1", "gauge", lambda g: g.utilization),
+    "nv_gpu_memory_total_bytes": ("GPU memory", "gauge", lambda g: g.memory_total_bytes),
+    "nv_gpu_memory_used_bytes": ("GPU memory in use", "gauge", lambda g: g.memory_used_bytes),
+    "nv_gpu_power_usage": ("Power that the GPU draws, in watts", "gauge", lambda g: g.power_usage_watts),
+    "nv_gpu_power_limit": ("Power that the GPU may draw, in watts", "gauge", lambda g: g.power_limit_watts),
+    "nv_energy_consumption": ("Energy since the server started, in joules", "unknown", lambda g: g.energy_joules),
 }
 
 
@@ -139,11 +167,29 @@ class CpuCollector(Collector):
         yield GaugeMetricFamily("nv_cpu_memory_used_bytes", "Main memory in use", value=memory.used)
 
 
+class GpuCollector(Collector):
+    """The machine's GPUs."""
+
+    def __init__(self, read: GpuReader) -> None:
+        self._read = read
+
+    def collect(self) -> Iterator[Metric]:
+        gpus = self._read()
+        for name, (text, kind, figure) in GPU_FAMILIES.items():
+            family = Metric(name, text, kind)
+            for gpu in gpus:
+                value = figure(gpu)
+                if value is not None:
+                    family.add_sample(name, {"gpu_uuid": gpu.uuid}, value)
+            yield family
+
+
 def metrics_registry(
     snapshots: Callable[[], Sequence[VersionSnapshot]],
     server: Callable[[], ServerSnapshot] = ServerSnapshot,
     *,
     cpu: bool,
+    gpus: GpuReader | None = None,
 ) -> CollectorRegistry:
     """Everything that the metrics page shows."""
     registry = CollectorRegistry()
@@ -151,6 +197,8 @@ def metrics_registry(
     registry.register(ServerCollector(server))
     if cpu:
         registry.register(CpuCollector())
+    if gpus is not None:
+        registry.register(GpuCollector(gpus))
     ProcessCollector(registry=registry)
     return registry
 

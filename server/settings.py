@@ -45,6 +45,7 @@ class Settings:
     strict_readiness: bool
     disable_auto_complete_config: bool
     default_max_batch_size: int
+    model_cache_dir: Path | None
     max_queued_bytes: int
     distinct_overload_statuses: bool
     max_running_batches: int | None
@@ -75,6 +76,7 @@ class Settings:
     http_port: int
     allow_metrics: bool
     allow_cpu_metrics: bool
+    allow_gpu_metrics: bool
     metrics_address: str
     metrics_port: int
     log_verbose: int
@@ -100,6 +102,7 @@ def parse(argv: Sequence[str]) -> Settings:
         strict_readiness=flags.strict_readiness,
         disable_auto_complete_config=flags.disable_auto_complete_config,
         default_max_batch_size=_default_max_batch_size(parser, flags.backend_config),
+        model_cache_dir=flags.model_cache_dir,
         max_queued_bytes=flags.max_queued_bytes,
         distinct_overload_statuses=flags.distinct_overload_statuses,
         max_running_batches=flags.max_running_batches,
@@ -127,6 +130,7 @@ def parse(argv: Sequence[str]) -> Settings:
         http_port=flags.http_port,
         allow_metrics=flags.allow_metrics,
         allow_cpu_metrics=flags.allow_cpu_metrics,
+        allow_gpu_metrics=flags.allow_gpu_metrics,
         metrics_address=flags.metrics_address or flags.http_address,
         metrics_port=flags.metrics_port,
         log_verbose=flags.log_verbose,
@@ -181,6 +185,10 @@ def _add_model_flags(group: argparse._ArgumentGroup) -> None:
         help="only onnxruntime,default-max-batch-size=N: max_batch_size for models whose config has none (default 4)",
     )  # fmt: skip
     group.add_argument(
+        "--model-cache-dir", type=Path, metavar="PATH",
+        help="where optimised graphs are kept, for models whose parameter optimized_model_cache is true",
+    )  # fmt: skip
+    group.add_argument(
         "--max-queued-bytes", type=_positive_int, default=1 << 30, metavar="BYTES",
         help="how much the waiting requests of all models may hold together (default 1 GiB)",
     )  # fmt: skip
@@ -200,6 +208,7 @@ def _add_listener_flags(group: argparse._ArgumentGroup) -> None:
             f"--{name}-port", type=_port, default=port, metavar="PORT", help=f"default {port}; 0 takes a free one"
         )
     _add_boolean(group, "--allow-cpu-metrics", True, "metrics of the machine's processors and memory")
+    _add_boolean(group, "--allow-gpu-metrics", True, "metrics of the machine's GPUs, where there are any")
 
 
 def _add_grpc_flags(group: argparse._ArgumentGroup) -> None:

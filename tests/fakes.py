@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from server import tensors
-from server.backends.base import GraphTensor, SessionOptions
+from server.backends.base import Devices, GraphTensor, SessionOptions
 from server.errors import ConvoyError, LoadFailed
 from server.frontends.calls import StatusCode
 from server.messages import InferenceResponse
@@ -233,6 +233,12 @@ class PuppetSession:
         results = self.function(inputs)
         return [np.array(results[name]) for name in outputs]  # copies: outputs are the caller's to keep
 
+    def for_instance(self) -> PuppetSession:
+        return self
+
+    def empty(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
+        return np.empty(shape, dtype)
+
 
 @dataclass
 class PuppetBackend:
@@ -240,6 +246,10 @@ class PuppetBackend:
 
     sessions: dict[str, PuppetSession] = field(default_factory=dict)
     opened: list[tuple[Path, SessionOptions]] = field(default_factory=list)
+    machine: Devices = field(default_factory=Devices)
+
+    def devices(self) -> Devices:
+        return self.machine
 
     def load(self, path: Path, options: SessionOptions) -> PuppetSession:
         self.opened.append((path, options))

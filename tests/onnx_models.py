@@ -121,6 +121,15 @@ def mlp(width: int = 32) -> ModelProto:
     return _model(nodes, [_value("x", "FP32", ("N", width))], [_value("y", "FP32", ("N", width))], weights)
 
 
+def external_weights(location: str, width: int = 4) -> ModelProto:
+    """y = x + w, FP32, w being the first `width` numbers of the file at `location`."""
+    w = TensorProto(name="w", data_type=TensorProto.FLOAT, dims=[width], data_location=TensorProto.EXTERNAL)
+    for key, value in (("location", location), ("offset", "0"), ("length", str(4 * width))):
+        w.external_data.add(key=key, value=value)
+    x, y = (_value(name, "FP32", ("N", width)) for name in ("x", "y"))
+    return _model([helper.make_node("Add", ["x", "w"], ["y"])], [x], [y], [w])
+
+
 def slow() -> ModelProto:
     """y = x after `iterations` (INT64, the largest of the batch decides) rounds of matrix products.
 

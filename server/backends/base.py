@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
 
 from server.tensors import Array, DataType
 
@@ -32,6 +34,35 @@ class SessionOptions:
     memory_pattern: bool = True
     graph_optimization_level: int | None = None
     """Triton's numbers: -1 basic, 1 extended, 2 none; None optimises fully."""
+    entries: tuple[tuple[str, str], ...] = ()
+    """ONNX Runtime's session configuration entries, `session.*`, by key."""
+    arena_shrinkage: str = ""
+    """Arenas that give unused memory back after every run: "cpu:0", "cpu:0;gpu:0"; empty: none."""
+    op_libraries: tuple[Path, ...] = ()
+    """Shared libraries with operators of the model's own."""
+    cache_optimized_model: bool = False
+    """Whether the optimised graph is kept on disk, and taken from there the next time."""
+    folder: Path | None = None
+    """No file outside of it is opened for the model; None: the model file's own folder."""
+    device: int | None = None
+    """The GPU, counted from 0; None: the CPU."""
+    providers: tuple[tuple[str, tuple[tuple[str, str], ...]], ...] = (("CPUExecutionProvider", ()),)
+    """ONNX Runtime's execution providers with their options, the first one preferred."""
+    cuda_graphs: bool = False
+    """Whether runs are recorded and replayed, one recording for each set of input shapes."""
+    pinned_memory: bool = True
+    """Whether inputs for a GPU are staged in page-locked memory."""
+
+
+@dataclass(frozen=True, slots=True)
+class Devices:
+    """What a backend can run on, besides the CPU."""
+
+    providers: frozenset[str] = frozenset()
+    """Execution providers that are built in; the device that one needs may still be missing."""
+    gpu_count: int = 0
+    gpu_problem: str = ""
+    """Why there is no GPU."""
 
 
 class Session(Protocol):
@@ -52,9 +83,21 @@ class Session(Protocol):
         """
         ...
 
+    def for_instance(self) -> Session:
+        """What one instance runs: the same weights, with working memory of its own where the session has any."""
+        ...
+
+    def empty(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
+        """Memory for inputs, of the kind that reaches the device fastest; its content is arbitrary."""
+        ...
+
 
 class Backend(Protocol):
     """Opens model files."""
+
+    def devices(self) -> Devices:
+        """What models can run on."""
+        ...
 
     def load(self, path: Path, options: SessionOptions) -> Session:
         """Open the model at `path`. Raises `LoadFailed` naming the file and the reason."""

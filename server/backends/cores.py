@@ -3,19 +3,44 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from math import ceil
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
-CGROUP_CPU_MAX = Path("/sys/fs/cgroup/cpu.max")
+CGROUPS = Path("/sys/fs/cgroup")
+MEMBERSHIP = Path("/proc/self/cgroup")
 
 
-def available_cores(cpu_max: Path = CGROUP_CPU_MAX) -> int:
-    """Cores by affinity, lowered to the cgroup v2 quota ("<quota> <period>" or "max <period>") where there is one."""
+def available_cores(cgroups: Path = CGROUPS, membership: Path = MEMBERSHIP) -> int:
+    """Cores by affinity, lowered to the smallest processor quota among this process's control groups, v1 and v2."""
     cores = len(os.sched_getaffinity(0))
+    return max(1, min([cores, *(ceil(quota) for quota in _quotas(cgroups, membership))]))
+
+
+def _quotas(cgroups: Path, membership: Path) -> Iterator[float]:
+    """The quotas, in cores, of this process's groups and of all groups around them."""
+    for line in _read(membership).splitlines():
+        _, _, rest = line.partition(":")
+        controllers, _, path = rest.partition(":")
+        # Inside a container the path may be the host's, and then only the root of what is mounted is ours.
+        groups = PurePosixPath(path), *PurePosixPath(path).parents
+        for group in (str(group).lstrip("/") for group in groups):
+            if not controllers:  # v2: "<quota> <period>", or "max <period>"
+                yield from _quota(_read(cgroups / group / "cpu.max").split())
+            elif "cpu" in controllers.split(","):  # v1: the quota is -1 where there is none
+                folder = cgroups / controllers / group
+                yield from _quota(
+                    [*_read(folder / "cpu.cfs_quota_us").split(), *_read(folder / "cpu.cfs_period_us").split()]
+                )
+
+
+def _quota(words: list[str]) -> Iterator[float]:
+    if len(words) == 2 and all(word.isdecimal() for word in words) and int(words[1]) > 0:
+        yield int(words[0]) / int(words[1])
+
+
+def _read(path: Path) -> str:
     try:
-        quota, period = cpu_max.read_text().split()
-        if quota != "max":
-            cores = min(cores, ceil(int(quota) / int(period)))
-    except (OSError, ValueError):
-        pass  # no cgroup v2 here: affinity alone decides
-    return max(1, cores)
+        return path.read_text()
+    except OSError:
+        return ""  # no such group here

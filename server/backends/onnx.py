@@ -1,4 +1,4 @@
-"""ONNX Runtime on the CPU: opens `model.onnx` and runs batches.
+"""ONNX Runtime: opens `model.onnx` and runs batches.
 
 One session serves any number of threads: its weights are in memory once. `run` releases the interpreter lock;
 opening a session does not.
@@ -8,15 +8,21 @@ from __future__ import annotations
 
 import ctypes
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from math import prod
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnxruntime as ort
 
 from server import tensors
-from server.backends.base import GraphTensor, SessionOptions
+from server.backends import cuda, model_cache
+from server.backends.base import Devices, GraphTensor, Session, SessionOptions
+from server.backends.external_data import external_files
+from server.backends.gpus import count_gpus
 from server.backends.memory import is_out_of_memory
+from server.backends.model_cache import cache_key
 from server.errors import LoadFailed, OutOfMemory
 from server.tensors import Array, DataType
 
@@ -47,29 +53,47 @@ OPTIMIZATION_LEVELS = {
     2: ort.GraphOptimizationLevel.ORT_DISABLE_ALL,
 }
 
+SLEEP_WHILE_WAITING = {"session.intra_op.allow_spinning": "0", "session.inter_op.allow_spinning": "0"}
+"""Batches come and go, and the event loop needs the cores in between: threads spin only where a model asks for it."""
+
+TENSORRT = "TensorrtExecutionProvider"
+ENGINE_CACHES = ("engine", "timing")
+"""What TensorRT keeps on disk, each if it is asked to."""
+
+_SAVED_WEIGHTS = "session.optimized_model_external_initializers_file_name"
+
 
 class OnnxSession:
     """One model on ONNX Runtime. Implements `base.Session`."""
 
-    def __init__(self, session: ort.InferenceSession, path: Path) -> None:
+    def __init__(self, session: ort.InferenceSession, path: Path, arena_shrinkage: str = "") -> None:
         self._session = session
         self.inputs = tuple(_graph_tensor(node, path) for node in session.get_inputs())
         self.outputs = tuple(_graph_tensor(node, path) for node in session.get_outputs())
         # numpy has no bfloat16, so such a model takes and gives OrtValues; all others take the shorter way.
         self._has_bf16 = any(t.datatype is tensors.BF16 for t in self.inputs + self.outputs)
         self._bf16_inputs = {t.name for t in self.inputs if t.datatype is tensors.BF16}
+        self._run_options = _run_options(arena_shrinkage)
 
     def run(self, inputs: Mapping[str, Array], outputs: Sequence[str]) -> list[Array]:
         """See `base.Session.run`."""
         try:
             if self._has_bf16:
                 return self._run_ort_values(inputs, outputs)
-            results: list[Array] = self._session.run(outputs, inputs)
+            results: list[Array] = self._session.run(outputs, inputs, self._run_options)
         except Exception as error:  # ONNX Runtime's exceptions share no base class of their own
             if is_out_of_memory(error):
                 raise OutOfMemory(f"it found no memory: {error}") from error
             raise
         return results
+
+    def for_instance(self) -> OnnxSession:
+        """See `base.Session.for_instance`: on the CPU a session has no working memory."""
+        return self
+
+    def empty(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
+        """See `base.Session.empty`."""
+        return np.empty(shape, dtype)
 
     def _run_ort_values(self, inputs: Mapping[str, Array], outputs: Sequence[str]) -> list[Array]:
         feed = {
@@ -78,35 +102,125 @@ class OnnxSession:
             else ort.OrtValue.ortvalue_from_numpy(array)
             for name, array in inputs.items()
         }
-        return [_to_numpy(value) for value in self._session.run_with_ort_values(outputs, feed)]
+        return [_to_numpy(value) for value in self._session.run_with_ort_values(outputs, feed, self._run_options)]
 
 
 class OnnxBackend:
     """Opens ONNX files. Implements `base.Backend`."""
 
-    def load(self, path: Path, options: SessionOptions) -> OnnxSession:
+    def __init__(self, model_cache_dir: Path | None = None) -> None:
+        self._model_cache_dir = model_cache_dir
+        self._devices: Devices | None = None
+
+    def devices(self) -> Devices:
+        """See `base.Backend.devices`."""
+        if self._devices is None:
+            providers = frozenset(ort.get_available_providers())
+            count, problem = count_gpus() if cuda.CUDA in providers else (0, "")
+            if count:
+                cuda.preload_libraries()
+            self._devices = Devices(providers, count, problem)
+        return self._devices
+
+    def load(self, path: Path, options: SessionOptions) -> Session:
         """See `base.Backend.load`."""
-        settings = ort.SessionOptions()
-        settings.intra_op_num_threads = options.intra_op_threads
-        settings.inter_op_num_threads = options.inter_op_threads
-        settings.enable_cpu_mem_arena = options.memory_arena
-        settings.enable_mem_pattern = options.memory_pattern
-        settings.graph_optimization_level = OPTIMIZATION_LEVELS[options.graph_optimization_level]
-        if options.parallel_operators:
-            settings.execution_mode = ort.ExecutionMode.ORT_PARALLEL
-        # Batches come and go, and the event loop needs the cores in between: waiting threads sleep instead of spin.
-        settings.add_session_config_entry("session.intra_op.allow_spinning", "0")
-        settings.add_session_config_entry("session.inter_op.allow_spinning", "0")
-        settings.log_severity_level = 3
-        return _open(path, settings)
+        files = external_files(path, options.folder or path.parent)
+        options = self._with_engine_cache(path, files, options)
+        if not options.cache_optimized_model:
+            return _open(path, session_settings(path, options), options)
+        if options.device is not None:
+            raise LoadFailed(
+                f"{path}: parameters['optimized_model_cache'] is for models on the CPU; remove it (for TensorRT, use "
+                "trt_engine_cache_enable)"
+            )
+        if self._model_cache_dir is None:
+            raise LoadFailed(
+                f"{path}: parameters['optimized_model_cache'] needs a folder for the optimised graphs; start the "
+                "server with --model-cache-dir, or remove the parameter"
+            )
+        key = cache_key(
+            (path, *files, *options.op_libraries),
+            ort.__version__,
+            options.graph_optimization_level,
+            options.entries,
+        )
+
+        def open_entry(entry: Path) -> Session:
+            settings = session_settings(path, options)
+            settings.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
+            return _open(entry, settings, options)
+
+        def open_and_save(entry: Path | None) -> Session:
+            settings = session_settings(path, options)
+            if entry is not None:
+                settings.optimized_model_filepath = str(entry)
+                # Beside the graph, not inside: a protobuf message ends at 2 GB, and a file of its own is memory-mapped.
+                settings.add_session_config_entry(_SAVED_WEIGHTS, model_cache.WEIGHTS)
+            return _open(path, settings, options)
+
+        return model_cache.open_through_cache(self._model_cache_dir, key, open_entry, open_and_save)
+
+    def _with_engine_cache(self, path: Path, files: Sequence[Path], options: SessionOptions) -> SessionOptions:
+        """The options with a place for TensorRT's engines, one for each model, where they ask for any."""
+        names = {name: dict(given) for name, given in options.providers}
+        wanted = [cache for cache in ENGINE_CACHES if names.get(TENSORRT, {}).get(f"trt_{cache}_cache_enable") == "1"]
+        if not wanted:
+            return options
+        if self._model_cache_dir is None:
+            raise LoadFailed(
+                f"{path}: trt_{wanted[0]}_cache_enable needs a folder: start the server with --model-cache-dir"
+            )
+        folder = self._model_cache_dir / f"tensorrt-{cache_key((path, *files), ort.__version__)}"
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise LoadFailed(f"{path}: trt_{wanted[0]}_cache_enable: {folder}: cannot be made: {error}") from error
+        names[TENSORRT] |= {f"trt_{cache}_cache_path": str(folder) for cache in wanted}
+        return replace(options, providers=tuple((name, tuple(given.items())) for name, given in names.items()))
 
 
-def _open(path: Path, settings: ort.SessionOptions) -> OnnxSession:
+def session_settings(path: Path, options: SessionOptions) -> ort.SessionOptions:
+    """ONNX Runtime's own options for the model at `path`. Raises LoadFailed for a library that cannot be registered."""
+    settings = ort.SessionOptions()
+    settings.intra_op_num_threads = options.intra_op_threads
+    settings.inter_op_num_threads = options.inter_op_threads
+    settings.enable_cpu_mem_arena = options.memory_arena
+    settings.enable_mem_pattern = options.memory_pattern
+    settings.graph_optimization_level = OPTIMIZATION_LEVELS[options.graph_optimization_level]
+    if options.parallel_operators:
+        settings.execution_mode = ort.ExecutionMode.ORT_PARALLEL
+    for key, value in (SLEEP_WHILE_WAITING | dict(options.entries)).items():
+        settings.add_session_config_entry(key, value)
+    settings.log_severity_level = 3
+    for library in options.op_libraries:
+        try:
+            settings.register_custom_ops_library(str(library.resolve()))  # a bare name would be looked for elsewhere
+        except Exception as error:  # ONNX Runtime's exceptions share no base class of their own
+            raise LoadFailed(f"{path}: field 'model_operations.op_library_filename': {error}") from error
+    return settings
+
+
+def _open(path: Path, settings: ort.SessionOptions, options: SessionOptions) -> Session:
     try:
-        session = ort.InferenceSession(path, settings, providers=["CPUExecutionProvider"])
+        # Without fallback: it would hide what is wrong with the options, and print to stdout.
+        providers = [(name, dict(given)) for name, given in options.providers]
+        session = ort.InferenceSession(path, settings, providers=providers, enable_fallback=False)
     except Exception as error:  # ONNX Runtime's exceptions share no base class of their own
-        raise LoadFailed(f"{path}: ONNX Runtime cannot load it: {error}") from error
-    return OnnxSession(session, path)
+        raise LoadFailed(f"{path}: ONNX Runtime cannot load it: {str(error).strip()}") from error
+    plain = OnnxSession(session, path, options.arena_shrinkage)
+    if options.device is None:
+        return plain
+    return cuda.gpu_session(
+        session, plain, path, options.device, graphs=options.cuda_graphs, pinned=options.pinned_memory
+    )
+
+
+def _run_options(arena_shrinkage: str) -> ort.RunOptions | None:
+    if not arena_shrinkage:
+        return None
+    options = ort.RunOptions()
+    options.add_run_config_entry("memory.enable_memory_arena_shrinkage", arena_shrinkage)
+    return options
 
 
 def _graph_tensor(node: ort.NodeArg, path: Path) -> GraphTensor:

@@ -1,7 +1,7 @@
 """config.pbtxt → frozen `ModelConfig`: parse the text, fill in what the graph says, refuse the unknown and impossible.
 
-Of all rooms but the frontends, only this file and `config_batching` know the protobuf message. Every refusal
-is a ConfigInvalid that names the file and the field.
+Of all rooms but the frontends, only this file, `config_batching` and `config_accelerators` know the protobuf message.
+Every refusal is a ConfigInvalid that names the file and the field.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from server.backends.base import GraphTensor
 from server.errors import ConfigInvalid
 from server.models import autocomplete
 from server.models.autocomplete import Disagreement
+from server.models.config_accelerators import check_graphs, read_accelerators
 from server.models.config_batching import read_batching, read_objective, read_split_oversize
 from server.models.config_fields import FieldInvalid, check_parameters, refuse_unserved
 from server.models.config_types import DeviceKind, LoadSettings, ModelConfig, QueuePolicy, TensorConfig, WindowBatching
@@ -192,6 +193,9 @@ def _load_settings(message: pb.ModelConfig, auto_kind: DeviceKind) -> LoadSettin
     count, kind, gpus = _instances(message, auto_kind)
     parameters = {key: value.string_value for key, value in sorted(message.parameters.items())}
     check_parameters(parameters)
+    optimization = message.optimization
+    if optimization.cuda.graphs:
+        check_graphs(parameters, count)
     return LoadSettings(
         version_policy=_version_policy(message.version_policy),
         model_filename=message.default_model_filename,
@@ -200,6 +204,10 @@ def _load_settings(message: pb.ModelConfig, auto_kind: DeviceKind) -> LoadSettin
         gpus=gpus,
         graph_optimization_level=_graph_level(message),
         parameters=MappingProxyType(parameters),
+        op_libraries=tuple(message.model_operations.op_library_filename),
+        accelerators=read_accelerators(message),
+        cuda_graphs=optimization.cuda.graphs,
+        pinned_memory=optimization.input_pinned_memory.enable or not optimization.HasField("input_pinned_memory"),
     )
 
 

@@ -11,6 +11,8 @@ from collections.abc import Iterator, Mapping
 
 from google.protobuf.message import Message
 
+from server.models.config_runtime import RUNTIME_PARAMETERS, SHRINKAGE
+
 SERVED = frozenset(
     {
         "name",
@@ -31,6 +33,10 @@ SERVED = frozenset(
         "output.reshape.shape",
         "output.label_filename",
         "optimization.graph.level",
+        "optimization.cuda.graphs",
+        "optimization.execution_accelerators.gpu_execution_accelerator.name",
+        "optimization.execution_accelerators.gpu_execution_accelerator.parameters",
+        "optimization.input_pinned_memory.enable",
         "dynamic_batching.preferred_batch_size",
         "dynamic_batching.max_queue_delay_microseconds",
         "dynamic_batching.preserve_ordering",
@@ -46,6 +52,7 @@ SERVED = frozenset(
         "instance_group.kind",
         "instance_group.gpus",
         "default_model_filename",
+        "model_operations.op_library_filename",
         "metric_tags",
         "parameters",
     }
@@ -66,7 +73,7 @@ PARAMETERS: dict[str, range] = {
 DECIMALS = frozenset({"slo_ms"})
 """Keys of `parameters` that are positive numbers, fractions among them."""
 
-SWITCHES = frozenset({"fail_on_nan", "split_oversize"})
+SWITCHES = frozenset({"fail_on_nan", "optimized_model_cache", "share_session", "split_oversize"})
 """Keys of `parameters` that are "true" or "false"."""
 
 
@@ -113,6 +120,11 @@ def check_parameters(parameters: Mapping[str, str]) -> None:
     """Raise FieldInvalid for the first parameter that is unknown or impossible."""
     for key, value in sorted(parameters.items()):
         field = f"parameters['{key}']"
+        if key in RUNTIME_PARAMETERS:
+            form = RUNTIME_PARAMETERS[key]
+            if not form.accepts(value):
+                raise FieldInvalid(field, f"must be {form.text}, not '{value}'")
+            continue
         if key in SWITCHES:
             if value not in ("true", "false"):
                 raise FieldInvalid(field, f"must be true or false, not '{value}'")
@@ -122,9 +134,13 @@ def check_parameters(parameters: Mapping[str, str]) -> None:
                 raise FieldInvalid(field, f"must be a number above 0, like 30 or 2.5, not '{value}'")
             continue
         if key not in PARAMETERS:
-            known = ", ".join(sorted(SWITCHES.union(PARAMETERS, DECIMALS)))
+            known = ", ".join(sorted(SWITCHES.union(PARAMETERS, DECIMALS, RUNTIME_PARAMETERS)))
             raise FieldInvalid(field, f"is not supported by this server; it knows: {known}")
         allowed = PARAMETERS[key]
         if not _NUMBER.fullmatch(value) or int(value) not in allowed:
             choices = "0 or 1" if len(allowed) == 2 else "an integer of at least 0"
             raise FieldInvalid(field, f"must be {choices}, not '{value}'")
+    if "cpu" in parameters.get(SHRINKAGE, "") and parameters.get("enable_mem_arena") == "0":
+        raise FieldInvalid(
+            f"parameters['{SHRINKAGE}']", "needs the arena that enable_mem_arena 0 turns off; remove one"
+        )

@@ -69,20 +69,52 @@ class WindowBatching:
 
 
 @dataclass(frozen=True, slots=True)
+class Accelerator:
+    """A way to run on a GPU, with its options as the configuration gives them."""
+
+    name: str
+    """cuda or tensorrt."""
+    parameters: Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True)
 class LoadSettings:
     """What a configuration decides before any model file is opened."""
 
     version_policy: VersionPolicy
     model_filename: str
     instance_count: int
-    """Lanes in all groups together. 1 by default, where Triton takes 2 on a CPU: the lanes share the machine's cores,
-    and one batch may use them all."""
+    """Lanes in all groups together, on each device. 1 by default, where Triton takes 2 on a CPU: the lanes share the
+    machine's cores, and one batch may use them all."""
     device_kind: DeviceKind
     gpus: tuple[int, ...]
     """Empty: all of them, where the kind is GPU."""
     graph_optimization_level: int | None
     """Triton's numbers: -1 basic, 1 extended, 2 none; None optimises fully."""
     parameters: Mapping[str, str]
+    op_libraries: tuple[str, ...] = ()
+    """Files with operators of the model's own, relative to the model's folder."""
+
+    accelerators: tuple[Accelerator, ...] = ()
+    cuda_graphs: bool = False
+    """Whether a GPU replays one recording per batch size, which costs the processor next to nothing."""
+    pinned_memory: bool = True
+    """Whether inputs for a GPU are staged in page-locked memory."""
+
+    @property
+    def accelerator_names(self) -> frozenset[str]:
+        """Those of `accelerators`."""
+        return frozenset(accelerator.name for accelerator in self.accelerators)
+
+    @property
+    def share_session(self) -> bool:
+        """Whether all instances of a device run on one session, so that the weights are in memory once.
+
+        By default they do but where a session runs one batch at a time anyway: TensorRT's holds a lock while it runs,
+        and a session with CUDA graphs has one stream.
+        """
+        default = "false" if self.cuda_graphs or "tensorrt" in self.accelerator_names else "true"
+        return self.parameters.get("share_session", default) == "true"
 
 
 @dataclass(frozen=True, slots=True)

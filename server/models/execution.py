@@ -52,7 +52,7 @@ class Executor:
         self._version = version
         self._version_text = str(version)
         self._session = session
-        self._staging = Staging()
+        self._staging = Staging(session.empty)
         self._fail_on_nan = config.fail_on_nan
 
     def execute(self, batch: Sequence[Work]) -> BatchResult:

@@ -53,13 +53,13 @@ fifth to a third more CPU, and no answer comes sooner (docs/performance.md). It 
 
 
 class LoadedVersion:
-    """A version that can serve."""
+    """A version that can serve, with a lane for each of `sessions`."""
 
     def __init__(
         self,
         config: ModelConfig,
         version: int,
-        session: Session,
+        sessions: Sequence[Session],
         clock: Clock,
         load_seconds: float = 0.0,
         budget: ByteBudget | None = None,
@@ -92,7 +92,7 @@ class LoadedVersion:
             self._complete_in_order_or_parts if self._order is not None or config.split_oversize else self._settle
         )
         self._policy = queue_policy(config)
-        lanes = [self._lane(f"{config.name}/{version}#{i}", session) for i in range(config.load.instance_count)]
+        lanes = [self._lane(f"{config.name}/{version}#{i}", session) for i, session in enumerate(sessions)]
         self._batcher: Batcher[Work, BatchResult] = Batcher(
             make_queue(self._policy, self.costs, len(lanes), budget),
             lanes,

@@ -83,6 +83,15 @@ def model_file(folder: ModelFolder, version: int, filename: str) -> Path:
     return path
 
 
+def op_library(folder: ModelFolder, filename: str) -> Path:
+    """The path of a shared library with operators. Raises LoadFailed where it is missing or outside the folder."""
+    path = _inside(folder, folder.path / filename)
+    if not os.path.isfile(path):
+        field = "model_operations.op_library_filename"
+        raise LoadFailed(f"{path}: no such operator library; add it or remove {field} from {CONFIG_FILENAME}")
+    return path
+
+
 def read_labels(folder: ModelFolder, filename: str) -> tuple[str, ...]:
     """The class names of a label file, one a line; a line's position is its class. Raises LoadFailed."""
     path = _inside(folder, folder.path / filename)

@@ -6,9 +6,10 @@ returns beyond the run. What `scatter` returns are views on the run's own output
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from math import prod
+from typing import Any
 
 import numpy as np
 
@@ -44,9 +45,10 @@ class BatchLayout:
 
 
 class Staging:
-    """One lane's reusable input memory."""
+    """One lane's reusable input memory, made by `empty`."""
 
-    def __init__(self) -> None:
+    def __init__(self, empty: Callable[[tuple[int, ...], np.dtype[Any]], Array] = np.empty) -> None:
+        self._empty = empty
         self._arrays: dict[BatchLayout, dict[str, Array]] = {}
 
     def gather(
@@ -79,7 +81,7 @@ class Staging:
         arrays = self._arrays.pop(layout, None)
         if arrays is None or any(len(array) < rows for array in arrays.values()):
             capacity = 1 << (rows - 1).bit_length()
-            arrays = {t.name: np.empty((capacity, *t.row_shape), dtype=t.datatype.dtype) for t in layout.inputs}
+            arrays = {t.name: self._empty((capacity, *t.row_shape), t.datatype.dtype) for t in layout.inputs}
         self._arrays[layout] = arrays  # last in is last to go
         while len(self._arrays) > KEPT_LAYOUTS:
             del self._arrays[next(iter(self._arrays))]

@@ -24,8 +24,13 @@ X = np.array([[7]], np.int64)
 TENSOR = 'name: "{}" data_type: TYPE_INT64 dims: [ {} ]'
 
 REASONS: dict[str, tuple[str, ...]] = {
-    "truncated": ("truncated/1/model.onnx", "ONNX Runtime cannot load it"),
-    "garbage": ("garbage/1/model.onnx", "ONNX Runtime cannot load it"),
+    "truncated": ("truncated/1/model.onnx: is no ONNX model", "the file may be truncated"),
+    "garbage": ("garbage/1/model.onnx: is no ONNX model",),
+    "no_graph": ("no_graph/1/model.onnx: ONNX Runtime cannot load it",),
+    "weights_elsewhere": ("weights_elsewhere/1/model.onnx: external data '../../", "outside of the model's folder"),
+    "no_library": ("no_library/1/model.onnx: field 'model_operations.op_library_filename'", "invalid ELF header"),
+    "library_elsewhere": ("library_elsewhere/../lib.so: lies outside of the model's folder",),
+    "wrong_affinities": ("wrong_affinities/1/model.onnx: ONNX Runtime cannot load it", "affinities: 3"),
     "typo": ("typo/config.pbtxt: line 2:", "max_batchsize"),
     "no_such_value": ("no_such_value/config.pbtxt: line 3:", "TYPE_INT65"),
     "not_served": ("not_served/config.pbtxt: field 'sequence_batching'", "is not supported by this server"),
@@ -59,6 +64,12 @@ def write_broken(first: Path, second: Path) -> None:
         "wrong_dims": f"max_batch_size: 8 {tensors(dims=2)}",
         "wrong_input": f"max_batch_size: 8 {tensors(input_name='z')}",
         "wrong_name": 'name: "another"',
+        "no_library": 'model_operations { op_library_filename: "1/model.onnx" }',
+        "library_elsewhere": 'model_operations { op_library_filename: "../lib.so" }',
+        "wrong_affinities": """
+            parameters { key: "intra_op_thread_count" value { string_value: "2" } }
+            parameters { key: "session.intra_op_thread_affinities" value { string_value: "1;1;1" } }
+        """,
         "no_labels": "max_batch_size: 8 " + tensors(output='label_filename: "labels.txt"'),
     }
     for name, config in configs.items():
@@ -66,6 +77,8 @@ def write_broken(first: Path, second: Path) -> None:
     (add_model(first, "not_text", good) / "config.pbtxt").write_bytes(b'name: "\xff"')
     add_model(first, "truncated", good.SerializeToString()[:-40])
     add_model(first, "garbage", b"this is no model\n" * 100)
+    add_model(first, "no_graph", b"\x08\x09")
+    add_model(first, "weights_elsewhere", onnx_models.external_weights("../../weights.bin"))
     add_model(first, "sequences", onnx_models.sequence_output())
     add_model(first, "empty_version")
     add_model(first, "no_version", versions={})

@@ -7,14 +7,16 @@ from pathlib import Path
 
 from server import __version__
 from server.metrics import metrics_registry
+from server.models.config_accelerators import CUDA_OPTIONS, TENSORRT_OPTIONS
 from server.models.config_fields import DECIMALS, PARAMETERS, SWITCHES
+from server.models.config_runtime import RUNTIME_PARAMETERS
 from server.settings import _parser
 
 ROOT = Path(__file__).parents[2]
 
 
 def test_every_metric_of_the_page_is_documented_and_nothing_else() -> None:
-    families = metrics_registry(list, cpu=True).collect()
+    families = metrics_registry(list, cpu=True, gpus=list).collect()
     names = {family.name + ("_total" if family.type == "counter" else "") for family in families}
     page = {name for name in names if name.startswith(("nv_", "convoy_"))}
     documented = set(re.findall(r"^\| ((?:nv|convoy)_\w+) \|", (ROOT / "docs/serving.md").read_text(), re.MULTILINE))
@@ -23,7 +25,12 @@ def test_every_metric_of_the_page_is_documented_and_nothing_else() -> None:
 
 def test_every_parameter_of_a_configuration_is_documented() -> None:
     text = (ROOT / "docs/serving.md").read_text()
-    assert [name for name in SWITCHES.union(PARAMETERS, DECIMALS) if name not in text] == []
+    assert [name for name in SWITCHES.union(PARAMETERS, DECIMALS, RUNTIME_PARAMETERS) if name not in text] == []
+
+
+def test_every_option_of_an_accelerator_is_documented() -> None:
+    text = (ROOT / "docs/gpu.md").read_text()
+    assert [name for name in (*CUDA_OPTIONS, *TENSORRT_OPTIONS) if name not in text] == []
 
 
 def test_links_lead_to_files() -> None:
@@ -34,7 +41,7 @@ def test_links_lead_to_files() -> None:
 
 def test_flags_named_in_the_documentation_exist() -> None:
     flags = set(_parser()._option_string_actions)
-    for page in (ROOT / "README.md", ROOT / "docs/serving.md", ROOT / "docs/architecture.md"):
+    for page in (ROOT / "README.md", ROOT / "docs/serving.md", ROOT / "docs/architecture.md", ROOT / "docs/gpu.md"):
         text = re.sub(r"examples/\S+.*|pip install.*", "", page.read_text())
         for flag in re.findall(r"(--[a-z][a-z0-9-]+)", text):
             assert flag in flags, f"{page.name} names {flag}"

@@ -74,9 +74,9 @@ class Bench:
             return function(inputs)
 
         self.session = PuppetSession([fp32("x", -1, -1)], [fp32("y", -1, -1), fp32("z", -1, -1)], gated)
-        self.version = LoadedVersion(
-            config or batching_config(), 3, self.session, self.clock, budget=budget, tiny_batch_seconds=0.0
-        )
+        config = config or batching_config()
+        sessions = [self.session] * config.load.instance_count
+        self.version = LoadedVersion(config, 3, sessions, self.clock, budget=budget, tiny_batch_seconds=0.0)
 
     def submit(self, *rows: Sequence[float], **more: Any) -> tuple[Work | None, OneReply]:
         """Send a request of these rows."""

@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 import asyncio
+import threading
+from collections.abc import Mapping
 from math import inf
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from proto.model_config_pb2 import ModelConfig as ModelConfigMessage
+from proto.model_config_pb2 import ModelInstanceGroup
+from server.backends.base import Devices
 from server.backends.cores import available_cores
 from server.control import ControlPlane, ControlSettings
 from server.engine import Engine
 from server.errors import LoadFailed, NotReady
 from server.models.lifecycle import State
 from server.models.registry import Registry
+from server.tensors import Array
 from tests.fakes import Gate, OneReply, PuppetBackend, PuppetClock, PuppetSession, fp32
 from tests.unit.loaded import request, run, turn, values
 
@@ -144,7 +150,100 @@ def test_a_version_that_fails_leaves_the_others_serving(tmp_path: Path) -> None:
     run(main)
 
 
+@pytest.mark.parametrize(("parameter", "opened"), [("", 1), ('"true"', 1), ('"false"', 3)])
+def test_instances_share_a_session_unless_the_configuration_says_otherwise(
+    tmp_path: Path, parameter: str, opened: int
+) -> None:
+    async def main() -> None:
+        config = "instance_group { count: 3 }"
+        if parameter:
+            config += f' parameters {{ key: "share_session" value {{ string_value: {parameter} }} }}'
+        bench = Bench(tmp_path)
+        bench.add("m", 1, config=config)
+        await bench.plane.load_all()
+        assert bench.states() == {"m": {1: "READY"}}
+        assert len(bench.backend.opened) == opened
+        assert {options.folder for _, options in bench.backend.opened} == {tmp_path / "m"}
+        await bench.plane.unload_all()
+
+    run(main)
+
+
+TWO_GPUS = Devices(frozenset({"CPUExecutionProvider", "CUDAExecutionProvider"}), 2)
+
+ON_GPUS = {
+    "automatic": ("", [0, 1], 2),
+    "one session for a device": ("instance_group { count: 2 kind: KIND_GPU }", [0, 1], 4),
+    "sessions of their own": (
+        "instance_group { count: 2 kind: KIND_GPU gpus: 1 } optimization { cuda { graphs: true } }", [1, 1], 2,
+    ),
+    "the CPU": ("instance_group { kind: KIND_CPU }", [None], 1),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("config", "devices", "lanes"), ON_GPUS.values(), ids=ON_GPUS)
+def test_sessions_are_opened_on_the_devices_of_the_instances(
+    tmp_path: Path, config: str, devices: list[int | None], lanes: int
+) -> None:
+    async def main() -> None:
+        bench = Bench(tmp_path)
+        bench.backend.machine = TWO_GPUS
+        bench.add("m", 1, config=config)
+        await bench.plane.load_all()
+        opened = [options for _, options in bench.backend.opened]
+        assert [options.device for options in opened] == devices
+        assert {options.intra_op_threads for options in opened} == {max(1, available_cores() // lanes)}
+        served = ModelConfigMessage.FromString(bench.registry.find("m", "1").config.serialized)
+        kind = ModelInstanceGroup.KIND_CPU if devices == [None] else ModelInstanceGroup.KIND_GPU
+        assert [group.kind for group in served.instance_group] == [kind]
+        await bench.plane.unload_all()
+
+    run(main)
+
+
+@pytest.mark.parametrize(("machine", "on_the_loop"), [(Devices(), True), (TWO_GPUS, False)], ids=["CPU", "GPU"])
+def test_tiny_batches_of_a_gpu_stay_off_the_event_loop(tmp_path: Path, machine: Devices, on_the_loop: bool) -> None:
+    async def main() -> None:
+        threads: list[int] = []
+        bench = Bench(tmp_path)
+        bench.backend.machine = machine
+
+        def double(inputs: Mapping[str, Array]) -> Mapping[str, Array]:
+            threads.append(threading.get_ident())
+            return {"y": inputs["x"] * 2}
+
+        bench.backend.sessions["quick"] = PuppetSession([fp32("x", -1, 2)], [fp32("y", -1, 2)], double)
+        bench.add("m", 1, text="quick")
+        await bench.plane.load_all()
+        for _ in range(20):
+            reply = OneReply()
+            Engine(bench.registry).infer(request([1.0, 2.0]), reply)
+            await reply.response()
+        assert (threading.get_ident() in threads) is on_the_loop
+        await bench.plane.unload_all()
+
+    run(main)
+
+
+def operators(filename: str) -> str:
+    return f'model_operations {{ op_library_filename: "{filename}" }}'
+
+
+def test_operator_libraries_are_looked_for_in_the_models_folder(tmp_path: Path) -> None:
+    async def main() -> None:
+        bench = Bench(tmp_path)
+        bench.add("m", 1, config=operators("1/ops.so"))
+        (tmp_path / "m" / "1" / "ops.so").touch()
+        await bench.plane.load_all()
+        assert [options.op_libraries for _, options in bench.backend.opened] == [(tmp_path / "m" / "1" / "ops.so",)]
+        await bench.plane.unload_all()
+
+    run(main)
+
+
 BROKEN = {
+    "an operator library that is not there": (operators("ops.so"), (1,), "ops.so: no such operator library"),
+    "an operator library elsewhere": (operators("../ops.so"), (1,), "lies outside of the model's folder"),
     "a typo in the configuration": ("max_batch_sise: 4", (1,), "config.pbtxt: line 1: "),
     "a configuration that does not fit the model": (
         'input { name: "x" data_type: TYPE_INT8 dims: [ 2 ] } output { name: "y" data_type: TYPE_FP32 dims: [ 2 ] }',

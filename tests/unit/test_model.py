@@ -327,7 +327,7 @@ def test_a_batch_runs_on_the_loop_once_its_size_is_known_to_be_quick(
 
         session = PuppetSession([fp32("x", -1, -1)], [fp32("y", -1, -1), fp32("z", -1, -1)], function)
         version = LoadedVersion(
-            batching_config(), 3, session, PuppetClock(now=1000), tiny_batch_seconds=tiny_batch_seconds
+            batching_config(), 3, [session], PuppetClock(now=1000), tiny_batch_seconds=tiny_batch_seconds
         )
         for _ in range(2):
             reply = OneReply()

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from server.backends.base import SessionOptions
+from server.backends.base import Devices, SessionOptions
 from server.control import ControlPlane, ControlSettings
 from server.engine import Engine
 from server.errors import ExecutionFailed, LoadFailed, NotReady
@@ -46,6 +46,9 @@ class Sessions:
         self.opened: list[weakref.ref[PuppetSession]] = []
         self.tried: list[int] = []
         """The number of the session of every run of zeros."""
+
+    def devices(self) -> Devices:
+        return Devices()
 
     def load(self, path: Path, _: SessionOptions) -> PuppetSession:
         if not self.loadable:

@@ -20,7 +20,7 @@ made: list[LoadedVersion] = []
 
 def loaded(version: int) -> LoadedVersion:
     session = PuppetSession([fp32("x", -1, -1)], [fp32("y", -1, -1)], dict)
-    made.append(LoadedVersion(batching_config(), version, session, PuppetClock()))
+    made.append(LoadedVersion(batching_config(), version, [session], PuppetClock()))
     return made[-1]
 
 
