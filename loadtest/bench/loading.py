@@ -1,7 +1,8 @@
 """Loading beside serving: LeNet-5 is asked at a fixed rate while the same server opens models of 500 MB.
 
 A model answers as soon as it is READY, whatever else is being loaded. So a fresh server of each round is asked from the
-start: what was sent before the last model was READY counts as `while loading`, what came after as `alone`.
+start, a second's requests at a time: what was sent before the last model was READY counts as `while loading`, as many
+volleys after that as `alone`.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from loadtest.bench.comparison import Comparison
-from loadtest.bench.servers import Load, Ours, Plan, prepare
+from loadtest.bench.servers import Load, Ours, Plan, Shot, prepare
 from loadtest.errors import LoadTestError
 from loadtest.figures import Figures, percentile
 from loadtest.h2load import Sample, read_log
@@ -28,21 +29,18 @@ LOADING = "while loading"
 ALONE = "alone"
 
 _REQUESTS_PER_SECOND = 1_000
-_SECONDS = 15
-_FEWEST_REQUESTS = 500
-"""In each of the two parts: fewer say nothing of a 99th percentile."""
-_WARM_UP_SECONDS = 0.5
-"""At the start of each part: connections are new, and the last session has just been opened."""
+_FEWEST_VOLLEYS = 2
+"""In each of the two parts, after a first one that warms up: fewer say nothing of a 99th percentile."""
 _START_SECONDS = 60.0
-_LARGE_MODELS = 3
+_LARGE_MODELS = 2
 _LAYERS = 14
 _CHANNELS = 1024
 """A layer of 3×3 kernels between so many channels is 37.7 MB."""
 
 
 def loading(plan: Plan) -> dict[str, object]:
-    """A fresh server per round. Latencies of LeNet-5 while three models of 500 MB are opened, and thereafter."""
-    load = plan.load(requests=_SECONDS * _REQUESTS_PER_SECOND, connections=4, streams=1_000)
+    """A fresh server per round. Latencies of LeNet-5 while two models of 500 MB are opened, and thereafter."""
+    load = plan.load(requests=_REQUESTS_PER_SECOND, connections=4, streams=1_000)
     rounds: dict[str, list[Figures]] = {LOADING: [], ALONE: []}
     with TemporaryDirectory(dir=plan.out) as folder:
         large = Path(folder)
@@ -79,7 +77,7 @@ def write_repository(folder: Path) -> None:
             helper.make_node("Relu", [f"normal{i}"], [f"x{i + 1}"]),
         ]
         last = f"x{i + 1}"
-    shape = ["batch", _CHANNELS, 4, 4]
+    shape: list[str | int | None] = ["batch", _CHANNELS, 4, 4]
     ends = [helper.make_tensor_value_info(name, real, shape) for name in ("x0", last)]
     graph = helper.make_graph(nodes, "large", ends[:1], ends[1:], weights)
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
@@ -102,27 +100,36 @@ def _round(plan: Plan, load: Load, large: Path) -> dict[str, Figures]:
         target = stack.enter_context(Target(server.address))
         _wait_for(plan.model, target, start)
         shot = prepare(plan, Ours(server, target, plan.model), load)
-        shot.h2load.fire(
-            server.address,
-            shot.body,
-            requests=load.requests,
-            connections=load.connections,
-            streams=load.streams,
-            log=shot.log,
-            requests_per_second=_REQUESTS_PER_SECOND,
-        )
+        first, *volleys = _volleys_until(start.ports_file, shot, server)
         start.wait_until_ready()
         ready = start.ports_file.stat().st_mtime
-        samples = read_log(shot.log)
-        first = min(sample.sent for sample in samples)
-        during = [sample for sample in samples if first + _WARM_UP_SECONDS < sample.sent < ready]
-        after = [sample for sample in samples if sample.sent > ready + _WARM_UP_SECONDS]
-        for name, part in ((LOADING, during), (ALONE, after)):
-            if len(part) < _FEWEST_REQUESTS:
-                raise LoadTestError(f"only {len(part)} requests were sent {name}; --requests says how many in all")
-        peak_mib = server.peak_rss_bytes() / 2**20
-        seconds = {"seconds_of_loading": ready - first}
-        return {LOADING: {**_latencies(during), **seconds, "peak_rss_mib": peak_mib}, ALONE: _latencies(after)}
+        if len(volleys) < _FEWEST_VOLLEYS:
+            raise LoadTestError(f"only {len(volleys)} volleys were fired while models were loaded; see --requests")
+        during = [sample for volley in volleys for sample in volley if sample.sent < ready]
+        after = [sample for _ in volleys for sample in _volley(shot, server)]
+        loading = {"seconds_of_loading": ready - first[0].sent, "peak_rss_mib": server.peak_rss_bytes() / 2**20}
+        return {LOADING: {**_latencies(during), **loading}, ALONE: _latencies(after)}
+
+
+def _volleys_until(appears: Path, shot: Shot, server: Running) -> list[list[Sample]]:
+    """Fires until the file is there."""
+    volleys = [_volley(shot, server)]
+    while not appears.exists():
+        volleys.append(_volley(shot, server))
+    return volleys
+
+
+def _volley(shot: Shot, server: Running) -> list[Sample]:
+    shot.h2load.fire(
+        server.address,
+        shot.body,
+        requests=shot.load.requests,
+        connections=shot.load.connections,
+        streams=shot.load.streams,
+        log=shot.log,
+        requests_per_second=_REQUESTS_PER_SECOND,
+    )
+    return read_log(shot.log)
 
 
 def _latencies(samples: Sequence[Sample]) -> dict[str, float]:
