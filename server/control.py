@@ -68,13 +68,17 @@ class ControlPlane:
             else:
                 self._registry.entry(name)
 
+    def give_up_loads(self) -> None:
+        """Load nothing more, and do not finish what is being loaded."""
+        self._backend.give_up_loads()
+
     async def unload_all(self) -> None:
         """Drain and unload everything that serves."""
         await asyncio.gather(*(self._unload(loaded) for loaded in self._registry.loaded()))
 
     async def _load_model(self, folder: ModelFolder) -> None:
         try:
-            settings = model_config.load_settings(_read_message(folder), folder.name, _source(folder))
+            settings = await asyncio.to_thread(_read_settings, folder)
         except LoadFailed as error:
             self._refuse(folder.name, str(error))
             return
@@ -147,6 +151,10 @@ def _source(folder: ModelFolder) -> str:
 
 def _read_message(folder: ModelFolder) -> model_config.ConfigMessage:
     return model_config.parse(repository.read_config(folder) or "", _source(folder))
+
+
+def _read_settings(folder: ModelFolder) -> LoadSettings:
+    return model_config.load_settings(_read_message(folder), folder.name, _source(folder))
 
 
 def _session_options(settings: LoadSettings) -> SessionOptions:

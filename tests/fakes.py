@@ -237,6 +237,7 @@ class PuppetBackend:
 
     sessions: dict[str, PuppetSession] = field(default_factory=dict)
     opened: list[tuple[Path, SessionOptions]] = field(default_factory=list)
+    given_up: bool = False
 
     def load(self, path: Path, options: SessionOptions) -> PuppetSession:
         self.opened.append((path, options))
@@ -244,6 +245,9 @@ class PuppetBackend:
         if session is None:
             raise LoadFailed(f"{path}: not a model")
         return session
+
+    def give_up_loads(self) -> None:
+        self.given_up = True
 
 
 @dataclass

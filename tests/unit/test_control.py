@@ -326,3 +326,10 @@ def test_unloading_nothing_is_done_at_once(tmp_path: Path) -> None:
         await Bench(tmp_path).plane.unload_all()
 
     run(main)
+
+
+def test_loads_are_given_up_by_the_backend(tmp_path: Path) -> None:
+    bench = Bench(tmp_path)
+    bench.plane.give_up_loads()
+
+    assert bench.backend.given_up
