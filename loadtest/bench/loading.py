@@ -1,7 +1,7 @@
 """Loading beside serving: LeNet-5 is asked at a fixed rate while the same server opens models of 500 MB.
 
 A model answers as soon as it is READY, whatever else is being loaded. So a fresh server of each round is asked from the
-start, a second's requests at a time: what was sent before the last model was READY counts as `while loading`, as many
+start, half a second's requests at a time: what was sent before the last model was READY counts as `while loading`, as many
 volleys after that as `alone`.
 """
 
@@ -40,7 +40,7 @@ _CHANNELS = 1024
 
 def loading(plan: Plan) -> dict[str, object]:
     """A fresh server per round. Latencies of LeNet-5 while two models of 500 MB are opened, and thereafter."""
-    load = plan.load(requests=_REQUESTS_PER_SECOND, connections=4, streams=1_000)
+    load = plan.load(requests=_REQUESTS_PER_SECOND // 2, connections=4, streams=1_000)
     rounds: dict[str, list[Figures]] = {LOADING: [], ALONE: []}
     with TemporaryDirectory(dir=plan.out) as folder:
         large = Path(folder)
@@ -104,7 +104,9 @@ def _round(plan: Plan, load: Load, large: Path) -> dict[str, Figures]:
         start.wait_until_ready()
         ready = start.ports_file.stat().st_mtime
         if len(volleys) < _FEWEST_VOLLEYS:
-            raise LoadTestError(f"only {len(volleys)} volleys were fired while models were loaded; see --requests")
+            raise LoadTestError(
+                f"only {len(volleys)} volleys were fired while models were loaded; fewer --requests are more volleys"
+            )
         during = [sample for volley in volleys for sample in volley if sample.sent < ready]
         after = [sample for _ in volleys for sample in _volley(shot, server)]
         loading = {"seconds_of_loading": ready - first[0].sent, "peak_rss_mib": server.peak_rss_bytes() / 2**20}
