@@ -5,8 +5,12 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from typing import ParamSpec, TypeVar
 
 from server.backends.base import Backend, Session, SessionOptions
 from server.backends.cores import available_cores
@@ -23,6 +27,9 @@ from server.scheduling.budget import ByteBudget
 from server.scheduling.clock import Clock
 
 log = logging.getLogger(__name__)
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 ALL_MODELS = "*"
 
@@ -49,10 +56,12 @@ class ControlPlane:
         self._backend = backend
         self._clock = clock
         self._budget = ByteBudget(settings.max_queued_bytes)
+        # One thread, which starts with the first scan, before anyone is served: the event loop waits while one starts.
+        self._loader = ThreadPoolExecutor(1, thread_name_prefix="load")
 
     async def load_all(self) -> None:
         """Bring every model that should serve to READY or UNAVAILABLE. Raises `LoadFailed` where a root is missing."""
-        scan = await asyncio.to_thread(repository.scan, self._settings.roots)
+        scan = await self._off_the_loop(repository.scan, self._settings.roots)
         chosen = self._settings.load_models
         everything = chosen is None or ALL_MODELS in chosen
         for name, problem in scan.problems.items():
@@ -76,9 +85,12 @@ class ControlPlane:
         """Drain and unload everything that serves."""
         await asyncio.gather(*(self._unload(loaded) for loaded in self._registry.loaded()))
 
+    async def _off_the_loop(self, function: Callable[P, T], *arguments: P.args, **named: P.kwargs) -> T:
+        return await asyncio.get_running_loop().run_in_executor(self._loader, partial(function, *arguments, **named))
+
     async def _load_model(self, folder: ModelFolder) -> None:
         try:
-            settings = await asyncio.to_thread(_read_settings, folder)
+            settings = await self._off_the_loop(_read_settings, folder)
         except LoadFailed as error:
             self._refuse(folder.name, str(error))
             return
@@ -99,7 +111,7 @@ class ControlPlane:
         started = time.monotonic()
         self._registry.set_state(folder.name, version, State.LOADING)
         try:
-            config, session = await asyncio.to_thread(self._open, folder, version, settings)
+            config, session = await self._off_the_loop(self._open, folder, version, settings)
             loaded = LoadedVersion(config, version, session, self._clock, time.monotonic() - started, self._budget)
         except LoadFailed as error:
             reason = str(error)

@@ -1,8 +1,8 @@
 """Loading beside serving: LeNet-5 is asked at a fixed rate while the same server opens models of 500 MB.
 
 A model answers as soon as it is READY, whatever else is being loaded. So a fresh server of each round is asked from the
-start, half a second's requests at a time: what was sent before the last model was READY counts as `while loading`, as many
-volleys after that as `alone`.
+start, half a second's requests at a time: what was sent before the last model was READY counts as `while loading`, as
+many volleys after that as `alone`.
 """
 
 from __future__ import annotations
@@ -104,9 +104,7 @@ def _round(plan: Plan, load: Load, large: Path) -> dict[str, Figures]:
         start.wait_until_ready()
         ready = start.ports_file.stat().st_mtime
         if len(volleys) < _FEWEST_VOLLEYS:
-            raise LoadTestError(
-                f"only {len(volleys)} volleys were fired while models were loaded; fewer --requests are more volleys"
-            )
+            raise LoadTestError(f"only {len(volleys)} volleys fit into the loading; fewer --requests make more of them")
         during = [sample for volley in volleys for sample in volley if sample.sent < ready]
         after = [sample for _ in volleys for sample in _volley(shot, server)]
         loading = {"seconds_of_loading": ready - first[0].sent, "peak_rss_mib": server.peak_rss_bytes() / 2**20}

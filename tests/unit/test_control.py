@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from server.backends.base import SessionOptions
 from server.control import ControlPlane, ControlSettings
 from server.engine import Engine
 from server.errors import LoadFailed, NotReady
@@ -326,6 +328,27 @@ def test_unloading_nothing_is_done_at_once(tmp_path: Path) -> None:
         await Bench(tmp_path).plane.unload_all()
 
     run(main)
+
+
+def test_one_thread_opens_all_models(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    names = set()
+
+    async def main() -> None:
+        bench = Bench(tmp_path)
+        for name in "abc":
+            bench.add(name, 1)
+        load = bench.backend.load
+
+        def load_and_tell(path: Path, options: SessionOptions) -> PuppetSession:
+            names.add(threading.current_thread().name)
+            return load(path, options)
+
+        monkeypatch.setattr(bench.backend, "load", load_and_tell)
+        await bench.plane.load_all()
+        await bench.plane.unload_all()
+
+    run(main)
+    assert names == {"load_0"}
 
 
 def test_loads_are_given_up_by_the_backend(tmp_path: Path) -> None:
