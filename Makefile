@@ -69,7 +69,7 @@ load: $(EVERYTHING) ## put 64 Locust users on a fresh server for 60 s: report, C
 	$(announce)
 	$(BIN)/python -m loadtest run $(ARGS)
 
-bench: $(EVERYTHING) ## measure engines and floors side by side, under 4 minutes; ARGS=idle, soak, perf-analyzer for more
+bench: $(EVERYTHING) ## measure engines and floors side by side, under 4 minutes; ARGS=idle, loading, soak, perf-analyzer for more
 	$(announce)
 	@bash tools/system_packages.sh $(TEST_PACKAGES) || true
 	$(BIN)/python -m loadtest bench $(ARGS)

@@ -1,4 +1,4 @@
-"""The load generator h2load (Debian's nghttp2-client): one gRPC request over and over, closed loop, one thread.
+"""The load generator h2load (Debian's nghttp2-client): one gRPC request over and over, one thread.
 
 A gRPC error is a trailer, which h2load does not read: who uses it compares the server's own counts with what was sent.
 """
@@ -14,6 +14,7 @@ import subprocess
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from loadtest.errors import LoadTestError
 from loadtest.figures import percentile
@@ -25,6 +26,14 @@ _SECONDS = 300.0
 _RATE = re.compile(r"^finished in .*?, ([\d.]+) req/s", re.MULTILINE)
 _SUCCEEDED = re.compile(r"^requests: .*?(\d+) succeeded, (\d+) failed, (\d+) errored", re.MULTILINE)
 _STATUSES = re.compile(r"^status codes: (\d+) 2xx", re.MULTILINE)
+
+
+class Sample(NamedTuple):
+    """One request."""
+
+    sent: float
+    """Seconds since 1970."""
+    latency_ms: float
 
 
 @dataclass(frozen=True)
@@ -58,14 +67,27 @@ class H2load:
             return cls(unpacked, {**os.environ, "LD_LIBRARY_PATH": libraries})
         raise LoadTestError("h2load is missing. As root: apt-get install nghttp2-client")
 
-    def fire(self, address: str, body: Path, *, requests: int, connections: int, streams: int, log: Path) -> Volley:
+    def fire(
+        self,
+        address: str,
+        body: Path,
+        *,
+        requests: int,
+        connections: int,
+        streams: int,
+        log: Path,
+        requests_per_second: int | None = None,
+    ) -> Volley:
         """Sends the framed request in `body` `requests` times, `connections` × `streams` in flight.
 
+        With `requests_per_second`, that many are sent, answered or not, as long as no more than those are in flight.
         Anything but `requests` answers of status 2xx is a LoadTestError. `log` is rewritten with a line per request.
         """
         log.unlink(missing_ok=True)
         command = [str(self.program), "-n", str(requests), "-c", str(connections), "-m", str(streams), "-t", "1"]
         command += ["-d", str(body), "-H", "content-type: application/grpc", "-H", "te: trailers"]
+        if requests_per_second is not None:
+            command += ["--rps", str(requests_per_second / connections)]
         command += ["--log-file", str(log), f"http://{address}{INFER}"]
         cpu_before = _children_cpu_seconds()
         try:
@@ -80,7 +102,7 @@ class H2load:
             raise LoadTestError(f"h2load ended with {done.returncode} against {address}:\n{done.stdout}{done.stderr}")
         if [*map(int, outcome.groups()), int(statuses[1])] != [requests, 0, 0, requests]:
             raise LoadTestError(f"{address} did not answer all of {requests} requests: {outcome[0]}, {statuses[0]}")
-        latencies = _latencies_ms(log)
+        latencies = Counter(sample.latency_ms for sample in read_log(log))
         p50_ms, p99_ms = (percentile(latencies, share) for share in (0.5, 0.99))
         return Volley(requests, float(rate[1]), p50_ms, p99_ms, client_cpu_seconds)
 
@@ -90,9 +112,10 @@ def frame(message: bytes) -> bytes:
     return struct.pack(">BI", 0, len(message)) + message
 
 
-def _latencies_ms(log: Path) -> Counter[float]:
-    """From h2load's log: start time, HTTP status, and microseconds until the end of the answer, tab-separated."""
-    return Counter(int(line.split("\t")[2]) / 1e3 for line in log.read_text().splitlines())
+def read_log(log: Path) -> list[Sample]:
+    """h2load's log: start time, HTTP status, and microseconds until the end of the answer, tab-separated."""
+    lines = (line.split("\t") for line in log.read_text().splitlines())
+    return [Sample(int(line[0]) / 1e6, int(line[2]) / 1e3) for line in lines]
 
 
 def _children_cpu_seconds() -> float:

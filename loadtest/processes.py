@@ -73,6 +73,27 @@ def running(command: Sequence[str], folder: Path, name: str) -> Iterator[Running
 
     Its output goes to `folder/name.log`. At the end it gets SIGTERM and must exit with 0: anything else is an error.
     """
+    with starting(command, folder, name) as start:
+        yield start.wait_until_ready()
+
+
+@dataclass(frozen=True)
+class Starting:
+    """A server process that may not be ready yet."""
+
+    process: subprocess.Popen[bytes]
+    ports_file: Path
+    """Appears as soon as it is."""
+    log: Path
+
+    def wait_until_ready(self) -> Running:
+        """A LoadTestError where it ends before, or takes too long."""
+        return Running(self.process, _wait_until_ready(self.process, self.ports_file, self.log))
+
+
+@contextmanager
+def starting(command: Sequence[str], folder: Path, name: str) -> Iterator[Starting]:
+    """As `running`, but the block begins at once."""
     ports_file = folder / f"{name}.ports.json"
     ports_file.unlink(missing_ok=True)
     log = folder / f"{name}.log"
@@ -81,7 +102,7 @@ def running(command: Sequence[str], folder: Path, name: str) -> Iterator[Running
             [*command, "--ports-file", str(ports_file)], stdin=subprocess.DEVNULL, stdout=output, stderr=output
         )
     try:
-        yield Running(process, _wait_until_ready(process, ports_file, log))
+        yield Starting(process, ports_file, log)
     finally:
         code = _stop(process)
     if code != 0:

@@ -39,6 +39,16 @@ class Target:
     def close(self) -> None:
         self._channel.close()
 
+    def is_ready(self, model: str) -> bool:
+        """Whether `model` answers; False too where there is no server yet."""
+        call: Any = self._channel.unary_unary(SERVICE + "ModelReady")
+        request = pb.ModelReadyRequest(name=model).SerializeToString()
+        try:
+            answer: bytes = call(request, timeout=_CALL_SECONDS)
+        except grpc.RpcError:
+            return False
+        return pb.ModelReadyResponse.FromString(answer).ready
+
     def counts(self, model: str) -> Counts:
         """What the server has counted for `model` so far."""
         request = pb.ModelStatisticsRequest(name=model)

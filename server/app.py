@@ -86,6 +86,7 @@ class App:
     async def start(self) -> Ports:
         """Listen, then load. Raises `OSError` for an address that cannot be had, `LoadFailed` for a missing root."""
         settings = self._settings
+        _freeze_heap()
         ports = Ports(
             grpc=await self._grpc.start(settings.grpc_address, settings.grpc_port) if settings.allow_grpc else None,
             http=await self._http.start(settings.http_address, settings.http_port) if settings.allow_http else None,
@@ -94,14 +95,14 @@ class App:
             else None,
         )
         await self._control.load_all()
-        gc.collect()
-        gc.freeze()  # what is loaded stays: no collection during service need walk over it
+        _freeze_heap()
         self._engine.begin_service()
         return ports
 
     async def stop(self) -> None:
         """Answer everything that was accepted, then close."""
         self._engine.begin_exit()
+        self._control.give_up_loads()
         if self._settings.allow_grpc:
             await self._grpc.stop(self._settings.exit_timeout_secs)
         await self._control.unload_all()
@@ -176,6 +177,15 @@ async def serve(settings: Settings) -> None:
         log.info("stopping: before all models were loaded")
     finally:
         await app.stop()
+
+
+def _freeze_heap() -> None:
+    """What is loaded stays: no collection during service need walk over it.
+
+    A first time before anyone is served, so that the second, when models serve already, finds little to walk over.
+    """
+    gc.collect()
+    gc.freeze()
 
 
 def _grpc_options(settings: Settings) -> GrpcOptions:

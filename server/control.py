@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from math import inf
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, ParamSpec, TypeVar
 
 from server.backends.base import Backend, Session
 from server.backends.cores import available_cores
@@ -33,6 +34,9 @@ from server.scheduling.clock import Clock
 from server.scheduling.turns import Turns
 
 log = logging.getLogger(__name__)
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 ALL_MODELS = "*"
 
@@ -74,10 +78,12 @@ class ControlPlane:
         limit = settings.max_running_batches
         self.turns = Turns(available_cores() if limit is None else limit or inf)
         """Of all models on the CPU. Another device has turns of its own."""
+        # One thread, which starts with the first scan, before anyone is served: the event loop waits while one starts.
+        self._loader = ThreadPoolExecutor(1, thread_name_prefix="load")
 
     async def load_all(self) -> None:
         """Bring every model that should serve to READY or UNAVAILABLE. Raises `LoadFailed` where a root is missing."""
-        scan = await asyncio.to_thread(repository.scan, self._settings.roots)
+        scan = await self._off_the_loop(repository.scan, self._settings.roots)
         chosen = self._settings.load_models
         everything = chosen is None or ALL_MODELS in chosen
         for name, problem in scan.problems.items():
@@ -93,14 +99,21 @@ class ControlPlane:
             else:
                 self._registry.entry(name)
 
+    def give_up_loads(self) -> None:
+        """Load nothing more, and do not finish what is being loaded."""
+        self._backend.give_up_loads()
+
     async def unload_all(self) -> None:
         """Drain and unload everything that serves."""
         await self._recovery.stop()
         await asyncio.gather(*(self._unload(loaded) for loaded in self._registry.loaded()))
 
+    async def _off_the_loop(self, function: Callable[P, T], *arguments: P.args, **named: P.kwargs) -> T:
+        return await asyncio.get_running_loop().run_in_executor(self._loader, partial(function, *arguments, **named))
+
     async def _load_model(self, folder: ModelFolder) -> None:
         try:
-            settings = model_config.load_settings(_read_message(folder), folder.name, _source(folder))
+            settings = await self._off_the_loop(_read_settings, folder)
         except LoadFailed as error:
             self._refuse(folder.name, str(error))
             return
@@ -122,8 +135,8 @@ class ControlPlane:
         started = time.monotonic()
         self._registry.set_state(folder.name, version, State.LOADING)
         try:
-            opened = await asyncio.to_thread(self._open, folder, version, settings)
-            probe = await asyncio.to_thread(
+            opened = await self._off_the_loop(self._open, folder, version, settings)
+            probe = await self._off_the_loop(
                 working_probe, opened.config, version, opened.sessions[0], must_work=bool(trying_again)
             )
             loaded = LoadedVersion(
@@ -213,3 +226,7 @@ def _source(folder: ModelFolder) -> str:
 
 def _read_message(folder: ModelFolder) -> model_config.ConfigMessage:
     return model_config.parse(repository.read_config(folder) or "", _source(folder))
+
+
+def _read_settings(folder: ModelFolder) -> LoadSettings:
+    return model_config.load_settings(_read_message(folder), folder.name, _source(folder))

@@ -247,6 +247,7 @@ class PuppetBackend:
     sessions: dict[str, PuppetSession] = field(default_factory=dict)
     opened: list[tuple[Path, SessionOptions]] = field(default_factory=list)
     machine: Devices = field(default_factory=Devices)
+    given_up: bool = False
 
     def devices(self) -> Devices:
         return self.machine
@@ -257,6 +258,9 @@ class PuppetBackend:
         if session is None:
             raise LoadFailed(f"{path}: not a model")
         return session
+
+    def give_up_loads(self) -> None:
+        self.given_up = True
 
 
 @dataclass

@@ -100,5 +100,9 @@ class Backend(Protocol):
         ...
 
     def load(self, path: Path, options: SessionOptions) -> Session:
-        """Open the model at `path`. Raises `LoadFailed` naming the file and the reason."""
+        """Open the model at `path`. Raises `LoadFailed` naming the file and the reason. Runs on a thread of its own."""
+        ...
+
+    def give_up_loads(self) -> None:
+        """End the loads in progress as soon as may be, and all that come: they raise `LoadFailed`."""
         ...

@@ -1,12 +1,13 @@
 """ONNX Runtime: opens `model.onnx` and runs batches.
 
-One session serves any number of threads: its weights are in memory once. `run` releases the interpreter lock;
-opening a session does not.
+One session serves any number of threads: its weights are in memory once. `run` releases the interpreter lock. So does
+opening a session, since ONNX Runtime 1.31; closing one does not.
 """
 
 from __future__ import annotations
 
 import ctypes
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from math import prod
@@ -21,10 +22,13 @@ from server.backends import cuda, model_cache
 from server.backends.base import Devices, GraphTensor, Session, SessionOptions
 from server.backends.external_data import external_files
 from server.backends.gpus import count_gpus
+from server.backends.loading import Loads, holds_up_others
 from server.backends.memory import is_out_of_memory
 from server.backends.model_cache import cache_key
 from server.errors import LoadFailed, OutOfMemory
 from server.tensors import Array, DataType
+
+log = logging.getLogger(__name__)
 
 ORT_TYPES: dict[str, DataType] = {
     "tensor(bool)": tensors.BOOL,
@@ -111,6 +115,16 @@ class OnnxBackend:
     def __init__(self, model_cache_dir: Path | None = None) -> None:
         self._model_cache_dir = model_cache_dir
         self._devices: Devices | None = None
+        self._loads = Loads()
+        if holds_up_others(ort.__version__):
+            log.warning(
+                "with ONNX Runtime %s no request is answered while a model is opened; 1.31 and later let both go on",
+                ort.__version__,
+            )
+
+    def give_up_loads(self) -> None:
+        """See `base.Backend.give_up_loads`."""
+        self._loads.give_up()
 
     def devices(self) -> Devices:
         """See `base.Backend.devices`."""
@@ -127,7 +141,7 @@ class OnnxBackend:
         files = external_files(path, options.folder or path.parent)
         options = self._with_engine_cache(path, files, options)
         if not options.cache_optimized_model:
-            return _open(path, session_settings(path, options), options)
+            return self._open(path, session_settings(path, options), options)
         if options.device is not None:
             raise LoadFailed(
                 f"{path}: parameters['optimized_model_cache'] is for models on the CPU; remove it (for TensorRT, use "
@@ -148,7 +162,7 @@ class OnnxBackend:
         def open_entry(entry: Path) -> Session:
             settings = session_settings(path, options)
             settings.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
-            return _open(entry, settings, options)
+            return self._open(entry, settings, options)
 
         def open_and_save(entry: Path | None) -> Session:
             settings = session_settings(path, options)
@@ -156,9 +170,13 @@ class OnnxBackend:
                 settings.optimized_model_filepath = str(entry)
                 # Beside the graph, not inside: a protobuf message ends at 2 GB, and a file of its own is memory-mapped.
                 settings.add_session_config_entry(_SAVED_WEIGHTS, model_cache.WEIGHTS)
-            return _open(path, settings, options)
+            return self._open(path, settings, options)
 
         return model_cache.open_through_cache(self._model_cache_dir, key, open_entry, open_and_save)
+
+    def _open(self, path: Path, settings: ort.SessionOptions, options: SessionOptions) -> Session:
+        with self._loads.in_progress(path, settings):
+            return _open(path, settings, options)
 
     def _with_engine_cache(self, path: Path, files: Sequence[Path], options: SessionOptions) -> SessionOptions:
         """The options with a place for TensorRT's engines, one for each model, where they ask for any."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import _thread
 import asyncio
 import threading
 from collections.abc import Callable, Sequence
@@ -62,8 +63,10 @@ class ThreadLane(Generic[T, R]):
         self._loop = loop
         self._is_tiny = is_tiny
         self._jobs: SimpleQueue[_Job[T, R] | None] = SimpleQueue()
-        self._thread = threading.Thread(target=self._run, name=name, daemon=True)
-        self._thread.start()
+        thread = threading.Thread(target=self._run, name=name, daemon=True)
+        # `start` returns once the thread runs: 200 ms where the cores are busy, as when another model is being loaded.
+        # So it is not the event loop that waits for it.
+        _thread.start_new_thread(thread.start, ())
 
     def submit(self, batch: Sequence[T], done: Callable[[R | Exception], None]) -> None:
         if not self._is_tiny(batch):

@@ -15,6 +15,7 @@ import pytest
 from loadtest.bench.comparison import take_turns
 from loadtest.errors import LoadTestError, WrongAnswerError
 from loadtest.figures import Counts, percentile, slope
+from loadtest.h2load import read_log
 from loadtest.payload import Workload, make_workload, parse_shape
 from loadtest.verdict import Limits, Outcome, judge
 from proto import grpc_service_pb2 as pb
@@ -111,6 +112,22 @@ def test_idle_connections_are_held_and_weighed_and_a_soak_is_sampled(tmp_path: P
     assert len(soak["samples_requests_rss_bytes"]) == 21
     assert soak["samples_requests_rss_bytes"][-1][0] == 500
     assert all(rss_bytes > 0 for _, rss_bytes in soak["samples_requests_rss_bytes"])
+
+
+def test_requests_sent_while_models_load_are_told_from_those_after(tmp_path: Path) -> None:
+    report = benchmark(tmp_path, "loading", "--requests", "100", "--rounds", "1")
+
+    assert all(figures["longest_ms"] >= figures["p50_ms"] > 0 for figures in report["loading"]["medians"].values())
+    assert report["loading"]["ratios"]["while loading / alone"]["p99_ms"] > 0
+    assert report["loading"]["medians"]["while loading"]["peak_rss_mib"] > 1_000
+    assert not list(tmp_path.glob("**/*.onnx"))
+
+
+def test_the_log_of_h2load_says_when_each_request_was_sent_and_how_long_it_took(tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    log.write_text("1700000000250000\t200\t1500\n1700000000500000\t200\t250\n")
+
+    assert read_log(log) == [(1_700_000_000.25, 1.5), (1_700_000_000.5, 0.25)]
 
 
 def test_a_benchmark_that_does_not_exist_is_refused_by_name() -> None:

@@ -13,7 +13,7 @@ import pytest
 
 from proto.model_config_pb2 import ModelConfig as ModelConfigMessage
 from proto.model_config_pb2 import ModelInstanceGroup
-from server.backends.base import Devices
+from server.backends.base import Devices, SessionOptions
 from server.backends.cores import available_cores
 from server.control import ControlPlane, ControlSettings
 from server.engine import Engine
@@ -438,3 +438,31 @@ def test_unloading_nothing_is_done_at_once(tmp_path: Path) -> None:
         await Bench(tmp_path).plane.unload_all()
 
     run(main)
+
+
+def test_one_thread_opens_all_models(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    names = set()
+
+    async def main() -> None:
+        bench = Bench(tmp_path)
+        for name in "abc":
+            bench.add(name, 1)
+        load = bench.backend.load
+
+        def load_and_tell(path: Path, options: SessionOptions) -> PuppetSession:
+            names.add(threading.current_thread().name)
+            return load(path, options)
+
+        monkeypatch.setattr(bench.backend, "load", load_and_tell)
+        await bench.plane.load_all()
+        await bench.plane.unload_all()
+
+    run(main)
+    assert names == {"load_0"}
+
+
+def test_loads_are_given_up_by_the_backend(tmp_path: Path) -> None:
+    bench = Bench(tmp_path)
+    bench.plane.give_up_loads()
+
+    assert bench.backend.given_up

@@ -80,6 +80,25 @@ def test_an_exception_is_an_outcome_and_the_lane_goes_on() -> None:
     run(main)
 
 
+def test_the_event_loop_does_not_wait_for_the_thread_to_start(monkeypatch: pytest.MonkeyPatch) -> None:
+    gate, start = Gate(), threading.Thread.start
+
+    def start_late(thread: threading.Thread) -> None:
+        gate.wait()
+        start(thread)
+
+    async def main() -> None:
+        monkeypatch.setattr(threading.Thread, "start", start_late)
+        lane = ThreadLane("lane", lambda _: "answer", asyncio.get_running_loop())
+        done = Outcome()
+        lane.submit([NamedTicket("a")], done)
+        gate.open()
+        assert await done.future == "answer"
+        lane.close()
+
+    run(main)
+
+
 def test_closing_ends_the_thread_after_the_batch_that_runs() -> None:
     async def main() -> None:
         gate = Gate()

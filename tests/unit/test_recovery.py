@@ -50,6 +50,9 @@ class Sessions:
     def devices(self) -> Devices:
         return Devices()
 
+    def give_up_loads(self) -> None:
+        """Loads end at once."""
+
     def load(self, path: Path, _: SessionOptions) -> PuppetSession:
         if not self.loadable:
             raise LoadFailed(f"{path}: not a model")
