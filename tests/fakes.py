@@ -212,6 +212,8 @@ def fp32(name: str, *shape: int) -> GraphTensor:
 class PuppetSession:
     """A backend session that runs a Python function on every batch and remembers what it was given."""
 
+    fixed_shapes = False
+
     def __init__(
         self,
         inputs: Sequence[GraphTensor],

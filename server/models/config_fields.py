@@ -45,6 +45,10 @@ SERVED = frozenset(
         "instance_group.count",
         "instance_group.kind",
         "instance_group.gpus",
+        "model_warmup.name",
+        "model_warmup.batch_size",
+        "model_warmup.inputs",
+        "model_warmup.count",
         "default_model_filename",
         "metric_tags",
         "parameters",
@@ -63,7 +67,7 @@ PARAMETERS: dict[str, range] = {
 }
 """Keys of `parameters`, with the integers that each may be."""
 
-SWITCHES = frozenset({"split_oversize"})
+SWITCHES = frozenset({"pad_to_bucket", "split_oversize"})
 """Keys of `parameters` that are "true" or "false"."""
 
 

@@ -13,7 +13,9 @@ from server.models.admission import OutputPlan, Plan
 from server.models.classification import classify
 from server.models.config import ModelConfig
 from server.models.work import Answer, Work
+from server.scheduling import buckets
 from server.scheduling.assembly import Staging, scatter
+from server.scheduling.costs import bucket_sizes
 from server.statistics import BatchTimes
 from server.tensors import BYTES, Array
 
@@ -27,6 +29,8 @@ class Run:
     times: BatchTimes
     rows: int
     requests: int
+    size: int
+    """Rows that the model was given: `rows`, and those that filled up its bucket."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,13 +45,17 @@ class BatchResult:
 
 
 class Executor:
-    """Runs the batches of one lane, one after another: its staging memory is reused."""
+    """Runs the batches of one lane, one after another: its staging memory is reused.
 
-    def __init__(self, config: ModelConfig, version: int, session: Session) -> None:
+    With `sizes`, every batch is filled up to the next of them; what comes of the filling is nobody's.
+    """
+
+    def __init__(self, config: ModelConfig, version: int, session: Session, sizes: Sequence[int] = ()) -> None:
         self._config = config
         self._version = version
         self._version_text = str(version)
         self._session = session
+        self._sizes = tuple(sizes)
         self._staging = Staging()
 
     def execute(self, batch: Sequence[Work]) -> BatchResult:
@@ -55,15 +63,17 @@ class Executor:
         start = time.monotonic_ns()
         layout = batch[0].plan.layout
         rows = [work.rows for work in batch]
+        total = sum(rows)
+        size = buckets.padded(total, self._sizes) if layout.batched else total
         names = _union([work.plan for work in batch])
-        arrays = self._staging.gather(layout, rows, [work.inputs for work in batch])
+        arrays = self._staging.gather(layout, rows, [work.inputs for work in batch], size)
         input_end = time.monotonic_ns()
         outputs = self._session.run(arrays, names)
         infer_end = time.monotonic_ns()
-        parts = scatter(names, outputs, rows) if layout.batched else [dict(zip(names, outputs, strict=True))]
+        parts = scatter(names, outputs, rows, size) if layout.batched else [dict(zip(names, outputs, strict=True))]
         answers = [self._answer(work, part) for work, part in zip(batch, parts, strict=True)]
         times = BatchTimes(start, input_end, infer_end, time.monotonic_ns())
-        return BatchResult(answers, [Run(times, sum(rows), len(rows))], start)
+        return BatchResult(answers, [Run(times, total, len(rows), size)], start)
 
     def rescue(self, batch: Sequence[Work], _: Exception) -> BatchResult:
         """Run the requests of a batch that failed one by one, once, so that only the guilty ones fail."""
@@ -97,6 +107,12 @@ class Executor:
             batched = self._config.max_batch_size > 0
             array = array.reshape(_client_shape(tensor.dims, tensor.reshape, array.shape, batched))
         return OutputTensor(tensor.name, tensor.datatype, array.shape, array)
+
+
+def run_sizes(config: ModelConfig, session: Session) -> tuple[int, ...]:
+    """The sizes that batches are filled up to; () where they run as they are."""
+    fills = session.fixed_shapes if config.pad_to_bucket is None else config.pad_to_bucket
+    return bucket_sizes(config.max_batch_size) if fills and config.max_batch_size else ()
 
 
 def as_failure(config: ModelConfig, version: int, error: Exception) -> ConvoyError:

@@ -10,6 +10,7 @@ import logging
 import time
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from math import inf
 from weakref import WeakValueDictionary
 
@@ -25,8 +26,9 @@ from server.messages import InferenceRequest
 from server.models import admission
 from server.models.admission import Plan
 from server.models.config import ModelConfig, QueuePolicy
-from server.models.execution import CALLER_GONE, BatchResult, Executor, as_failure
+from server.models.execution import CALLER_GONE, BatchResult, Executor, as_failure, run_sizes
 from server.models.work import Answer, Reply, Whole, Work
+from server.scheduling import buckets
 from server.scheduling.assembly import BatchLayout, InputLayout
 from server.scheduling.batcher import Batcher
 from server.scheduling.budget import ByteBudget
@@ -63,7 +65,9 @@ class LoadedVersion:
         load_seconds: float = 0.0,
         budget: ByteBudget | None = None,
         tiny_batch_seconds: float = TINY_BATCH_SECONDS,
+        costs: CostTable | None = None,
     ) -> None:
+        """`costs` is what was measured before; without it the table fills as batches run."""
         self.config = config
         self.version = version
         self.statistics = VersionStatistics()
@@ -73,7 +77,10 @@ class LoadedVersion:
         self._plans: dict[tuple[object, object], Plan] = {}
         self._layouts: WeakValueDictionary[tuple[InputLayout, ...], BatchLayout] = WeakValueDictionary()
         self._leases = 0
-        self._costs = CostTable(bucket_sizes(max(1, config.max_batch_size)))
+        self.costs = costs or CostTable(bucket_sizes(max(1, config.max_batch_size)))
+        """Seconds by batch size, kept current by the batches that run."""
+        self.objective_ms: float | None = None
+        """The time from arrival to answer that scheduling aims at; None: there is none."""
         self._tiny_batch_seconds = tiny_batch_seconds
         self._version_text = str(version)
         batching = config.batching
@@ -87,9 +94,11 @@ class LoadedVersion:
             self._complete_in_order_or_parts if self._order is not None or config.split_oversize else self._settle
         )
         self._policy = window_policy(config)
+        self._sizes = run_sizes(config, session)
+        worth_taking = partial(buckets.worth_taking, costs=self.costs) if self._sizes else None
         lanes = [self._lane(f"{config.name}/{version}#{i}") for i in range(config.load.instance_count)]
         self._batcher: Batcher[Work, BatchResult] = Batcher(
-            BatchQueue(self._policy, budget), lanes, clock, finished=self._finished, expired=self._expired
+            BatchQueue(self._policy, budget, worth_taking), lanes, clock, finished=self._finished, expired=self._expired
         )
 
     @property
@@ -203,11 +212,13 @@ class LoadedVersion:
         whole.parts = []  # they know the whole: nothing should wait for a garbage collection
 
     def _lane(self, name: str) -> ThreadLane[Work, BatchResult]:
-        executor = Executor(self.config, self.version, self._session)
+        executor = Executor(self.config, self.version, self._session, self._sizes)
         return ThreadLane(name, executor.execute, asyncio.get_running_loop(), self._is_tiny, executor.rescue)
 
     def _is_tiny(self, batch: Sequence[Work]) -> bool:
-        return self._costs.typical(sum([work.rows for work in batch])) < self._tiny_batch_seconds
+        # By batches of requests alone: on made-up inputs, a model that loops may be quick for no reason.
+        rows = buckets.padded(sum([work.rows for work in batch]), self._sizes)
+        return self.costs.typical_served(rows) < self._tiny_batch_seconds
 
     def _finished(self, batch: Sequence[Work], outcome: BatchResult | Exception) -> None:
         if isinstance(outcome, Exception):
@@ -217,7 +228,9 @@ class LoadedVersion:
             return
         for run in outcome.runs:
             times = run.times
-            self._costs.observe(run.rows, (times.output_end - times.start) / 1e9)
+            seconds = (times.output_end - times.start) / 1e9
+            self.statistics.record_prediction(self.costs.typical(run.size), seconds)
+            self.costs.observe(run.size, seconds)
             self.statistics.record_batch(times, run.rows, run.requests)
         for work, answer in zip(batch, outcome.answers, strict=True):
             self._complete(work, answer, outcome.start_ns)

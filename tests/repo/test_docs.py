@@ -15,8 +15,8 @@ ROOT = Path(__file__).parents[2]
 
 def test_every_metric_of_the_page_is_documented_and_nothing_else() -> None:
     families = {family.name for family in metrics_registry(list, cpu=True).collect()}
-    page = {name for name in families if name.startswith("nv_")}
-    documented = set(re.findall(r"^\| (nv_\w+) \|", (ROOT / "docs/serving.md").read_text(), re.MULTILINE))
+    page = {name for name in families if name.startswith(("nv_", "convoy_"))}
+    documented = set(re.findall(r"^\| ((?:nv|convoy)_\w+) \|", (ROOT / "docs/serving.md").read_text(), re.MULTILINE))
     assert documented == page
 
 
