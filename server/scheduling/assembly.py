@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 from math import prod
 
 import numpy as np
@@ -94,7 +95,7 @@ class Staging:
 
 def scatter(
     names: Sequence[str], outputs: Sequence[Array], rows: Sequence[int], size: int = 0
-) -> list[dict[str, Array]]:
+) -> list[tuple[Array, ...]]:
     """Split a batch's outputs by request, as views. `size` rows went in, the first `sum(rows)` of them somebody's.
 
     Raises `ExecutionFailed` where rows out differ from rows in.
@@ -105,13 +106,11 @@ def scatter(
             raise ExecutionFailed(
                 f"the model returned shape {list(array.shape)} for output '{name}' of a batch of {size} rows"
             )
-    results: list[dict[str, Array]] = []
-    start = 0
-    for count in rows:
-        end = start + count
-        results.append({name: array[start:end] for name, array in zip(names, outputs, strict=True)})
-        start = end
-    return results
+    if len(rows) == 1:
+        return [tuple([array[: rows[0]] for array in outputs])]
+    ends = list(accumulate(rows))
+    views = [[array[end - count : end] for end, count in zip(ends, rows, strict=True)] for array in outputs]
+    return list(zip(*views, strict=True)) if views else [()] * len(rows)
 
 
 def _fill(array: Array, tensor: InputLayout, rows: Sequence[int], parts: Sequence[Buffer | Array]) -> None:
