@@ -18,6 +18,7 @@ from server.errors import ConvoyError, LoadFailed
 from server.frontends.calls import StatusCode
 from server.messages import InferenceResponse
 from server.models.config import DeviceKind, LoadSettings, ModelConfig, TensorConfig, WindowBatching
+from server.models.config_types import WarmupSample
 from server.models.versions import Latest
 from server.scheduling.clock import Alarm, Clock
 from server.scheduling.queue import Ticket
@@ -189,6 +190,8 @@ def model_config(
     batching: WindowBatching | None = None,
     instances: int = 1,
     split_oversize: bool = False,
+    pad_to_bucket: bool | None = None,
+    warmup: Sequence[WarmupSample] = (),
 ) -> ModelConfig:
     """A configuration as `models.config` would hand it out."""
     return ModelConfig(
@@ -202,6 +205,8 @@ def model_config(
         split_oversize=split_oversize,
         metric_tags={},
         serialized=b"",
+        pad_to_bucket=pad_to_bucket,
+        warmup=tuple(warmup),
     )
 
 

@@ -47,13 +47,13 @@ class Model:
 def config(
     *samples: WarmupSample, x: TensorConfig | None = None, max_batch_size: int = 4, pad_to_bucket: bool | None = None
 ) -> ModelConfig:
-    plain = model_config(
+    return model_config(
         [x or TensorConfig("x", tensors.FP32, (2,))],
         [TensorConfig("y", tensors.FP32, (2,))],
         max_batch_size=max_batch_size,
+        pad_to_bucket=pad_to_bucket,
+        warmup=samples,
     )
-    fields = {name: getattr(plain, name) for name in plain.__dataclass_fields__}
-    return ModelConfig(**(fields | {"warmup": samples, "pad_to_bucket": pad_to_bucket}))
 
 
 def sample(fill: Fill = Fill.ZERO, filename: str = "", **more: Any) -> WarmupSample:
