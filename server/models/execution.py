@@ -15,7 +15,7 @@ from server.models.config import ModelConfig
 from server.models.work import Answer, Work
 from server.scheduling import buckets
 from server.scheduling.assembly import Staging, scatter
-from server.scheduling.costs import bucket_sizes
+from server.scheduling.costs import CostTable, bucket_sizes
 from server.statistics import BatchTimes
 from server.tensors import BYTES, Array
 
@@ -141,10 +141,10 @@ class Executor:
         return OutputTensor(tensor.name, tensor.datatype, array.shape, array)
 
 
-def run_sizes(config: ModelConfig, session: Session) -> tuple[int, ...]:
-    """The sizes that batches are filled up to; () where they run as they are."""
+def empty_costs(config: ModelConfig, session: Session) -> CostTable:
+    """A table for this model's batches, as its configuration or its session wants them: as they are, or filled up."""
     fills = session.fixed_shapes if config.pad_to_bucket is None else config.pad_to_bucket
-    return bucket_sizes(config.max_batch_size) if fills and config.max_batch_size else ()
+    return CostTable(bucket_sizes(max(1, config.max_batch_size)), fills=fills and config.max_batch_size > 0)
 
 
 def as_failure(config: ModelConfig, version: int, error: Exception) -> ConvoyError:

@@ -26,14 +26,14 @@ from server.messages import InferenceRequest
 from server.models import admission
 from server.models.admission import Plan
 from server.models.config import ModelConfig, QueuePolicy
-from server.models.execution import CALLER_GONE, BatchResult, Executor, as_failure, run_sizes
+from server.models.execution import CALLER_GONE, BatchResult, Executor, as_failure, empty_costs
 from server.models.work import Answer, Reply, Whole, Work
 from server.scheduling import buckets
 from server.scheduling.assembly import BatchLayout, InputLayout
 from server.scheduling.batcher import Batcher
 from server.scheduling.budget import ByteBudget
 from server.scheduling.clock import Clock
-from server.scheduling.costs import CostTable, bucket_sizes
+from server.scheduling.costs import CostTable
 from server.scheduling.lanes import ThreadLane
 from server.scheduling.ordering import AnswerOrder
 from server.scheduling.policy import LevelPolicy, WindowPolicy
@@ -77,7 +77,7 @@ class LoadedVersion:
         self._plans: dict[tuple[object, object], Plan] = {}
         self._layouts: WeakValueDictionary[tuple[InputLayout, ...], BatchLayout] = WeakValueDictionary()
         self._leases = 0
-        self.costs = costs or CostTable(bucket_sizes(max(1, config.max_batch_size)))
+        self.costs = costs or empty_costs(config, session)
         """Seconds by batch size, kept current by the batches that run."""
         self.objective_ms: float | None = None
         """The time from arrival to answer that scheduling aims at; None: there is none."""
@@ -94,8 +94,7 @@ class LoadedVersion:
             self._complete_in_order_or_parts if self._order is not None or config.split_oversize else self._settle
         )
         self._policy = window_policy(config)
-        self._sizes = run_sizes(config, session)
-        worth_taking = partial(buckets.worth_taking, costs=self.costs) if self._sizes else None
+        worth_taking = partial(buckets.worth_taking, costs=self.costs) if self.costs.fills else None
         lanes = [self._lane(f"{config.name}/{version}#{i}") for i in range(config.load.instance_count)]
         self._batcher: Batcher[Work, BatchResult] = Batcher(
             BatchQueue(self._policy, budget, worth_taking), lanes, clock, finished=self._finished, expired=self._expired
@@ -212,13 +211,13 @@ class LoadedVersion:
         whole.parts = []  # they know the whole: nothing should wait for a garbage collection
 
     def _lane(self, name: str) -> ThreadLane[Work, BatchResult]:
-        executor = Executor(self.config, self.version, self._session, self._sizes)
+        sizes = self.costs.sizes if self.costs.fills else ()
+        executor = Executor(self.config, self.version, self._session, sizes)
         return ThreadLane(name, executor.execute, asyncio.get_running_loop(), self._is_tiny, executor.rescue)
 
     def _is_tiny(self, batch: Sequence[Work]) -> bool:
         # By batches of requests alone: on made-up inputs, a model that loops may be quick for no reason.
-        rows = buckets.padded(sum([work.rows for work in batch]), self._sizes)
-        return self.costs.typical_served(rows) < self._tiny_batch_seconds
+        return self.costs.typical_served(sum([work.rows for work in batch])) < self._tiny_batch_seconds
 
     def _finished(self, batch: Sequence[Work], outcome: BatchResult | Exception) -> None:
         if isinstance(outcome, Exception):

@@ -19,9 +19,9 @@ from server.messages import InferenceRequest, TensorSpec
 from server.models import admission
 from server.models.config import ModelConfig
 from server.models.config_types import Fill, WarmupInput, WarmupSample
-from server.models.execution import Executor, as_failure, run_sizes
+from server.models.execution import Executor, as_failure, empty_costs
 from server.models.work import Work
-from server.scheduling.costs import CostTable, bucket_sizes
+from server.scheduling.costs import CostTable
 from server.tensors import BF16, BYTES, FP16, FP32, FP64, DataType, byte_size, decode_bytes_elements
 
 log = logging.getLogger(__name__)
@@ -50,8 +50,8 @@ def warm_up(config: ModelConfig, version: int, session: Session, source: str, re
 
     `source` names config.pbtxt in errors. Raises `LoadFailed` for a sample that is wrong or fails, and for its files.
     """
-    sizes = bucket_sizes(max(1, config.max_batch_size))
-    executor = Executor(config, version, session, run_sizes(config, session))
+    costs = empty_costs(config, session)
+    executor = Executor(config, version, session, costs.sizes if costs.fills else ())
     samples = [_sample_work(config, i, sample, source, read_file) for i, sample in enumerate(config.warmup)]
     for sample, work in zip(config.warmup, samples, strict=True):
         for _ in range(sample.count):
@@ -63,31 +63,31 @@ def warm_up(config: ModelConfig, version: int, session: Session, source: str, re
     label = f"model '{config.name}' version {version}"
     if not samples and any(-1 in tensor.dims for tensor in config.inputs):
         log.info("%s has inputs of free dimensions: what batches cost is found out as they run", label)
-        return CostTable(sizes)
+        return costs
     try:
         inputs = samples or [_zeros(config)]
-        costs, seconds = measure(sizes, lambda rows, turn: _run(executor, inputs[turn % len(inputs)], rows))
+        spent = measure(costs, lambda rows, turn: _run(executor, inputs[turn % len(inputs)], rows))
     except Exception as error:  # noqa: BLE001 -- made-up inputs need not suit the model; real ones may
         log.warning("%s could not be measured before it serves: %s", label, as_failure(config, version, error))
-        return CostTable(sizes)
+        return costs
     if not costs.calibrated:
         log.warning("%s was not measured before it serves: that would take more than %.0f s", label, MAX_SECONDS)
     else:
-        log.debug("%s was measured in %.3f s", label, seconds)
+        log.debug("%s was measured in %.3f s", label, spent)
     return costs
 
 
-def measure(sizes: Sequence[int], run: Callable[[int, int], float]) -> tuple[CostTable, float]:
-    """A table of what `run(rows, turn)` says that it took, and the seconds that all runs took together.
+def measure(costs: CostTable, run: Callable[[int, int], float]) -> float:
+    """Fill the table with what `run(rows, turn)` says that it took; return the seconds of all runs together.
 
     A bucket's first run is its warm-up, and only counts where there is no time for another.
     """
-    costs = CostTable(sizes)
+    sizes = costs.sizes
     spent = 0.0
     first: dict[int, float] = {}
     for size in sizes:
         if first and spent + 2 * first[max(first)] > MAX_SECONDS:
-            return costs, spent
+            return spent
         first[size] = run(size, 0)
         spent += first[size]
     runs: dict[int, list[float]] = {size: [] for size in sizes}
@@ -104,7 +104,7 @@ def measure(sizes: Sequence[int], run: Callable[[int, int], float]) -> tuple[Cos
         for seconds in measured:
             if seconds <= limit:
                 costs.profile(size, seconds)
-    return costs, spent
+    return spent
 
 
 class _Nobody:

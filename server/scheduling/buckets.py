@@ -24,7 +24,7 @@ def worth_taking(prefix_rows: Sequence[int], costs: CostTable) -> int:
 
     `prefix_rows[i]` is the rows of the first i+1 requests. Two choices are compared: all of them, in the next larger
     bucket, and those that fit into the next smaller one; the others wait. No request is split. Without known costs,
-    and where both are as good, all.
+    and where both are as good, all. `costs` are those of a table that fills.
     """
     rows = prefix_rows[-1]
     sizes = costs.sizes
@@ -35,5 +35,5 @@ def worth_taking(prefix_rows: Sequence[int], costs: CostTable) -> int:
     if not fewer:
         return len(prefix_rows)
     fewer_rows = prefix_rows[fewer - 1]
-    up, down = costs.typical(sizes[i]), costs.typical(padded(fewer_rows, sizes))
+    up, down = costs.typical(rows), costs.typical(fewer_rows)
     return fewer if up < inf and fewer_rows * up > rows * down else len(prefix_rows)

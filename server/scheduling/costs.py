@@ -2,7 +2,8 @@
 
 The table has one line per bucket, the sizes that a model is measured at before it serves: 1, 2, 4, … and the largest.
 Each keeps its last `WINDOW` runs, so that a lasting change shows after some dozens of runs, and a single stall moves
-neither prediction. A batch between two buckets is predicted on the line between them, and counts for the larger one.
+neither prediction. A batch between two buckets is predicted on the line between them, and counts for the larger one;
+where batches are filled up, it takes as long as the larger one.
 
 What was measured before the first request, on made-up inputs, is forgotten once a bucket has seen `ENOUGH` batches of
 real ones: a model whose work depends on its data may take any time on zeros.
@@ -63,12 +64,14 @@ class _Bucket:
 class CostTable:
     """Seconds that a batch of so many rows takes."""
 
-    __slots__ = ("_buckets", "sizes")
+    __slots__ = ("_buckets", "fills", "sizes")
 
-    def __init__(self, sizes: Sequence[int]) -> None:
+    def __init__(self, sizes: Sequence[int], fills: bool = False) -> None:
+        """`fills` tells that batches are filled up to the next size, so that only these ever run."""
         if not sizes or sorted(set(sizes)) != list(sizes) or sizes[0] < 1:
             raise ValueError(f"buckets must be ascending sizes of at least 1, not {sizes}")
         self.sizes = tuple(sizes)
+        self.fills = fills
         self._buckets = tuple(_Bucket() for _ in sizes)
 
     @property
@@ -118,7 +121,7 @@ class CostTable:
         if i == len(sizes):
             return inf
         above = self._buckets[i].quantile(share, profiled)
-        if sizes[i] == rows or above == inf:
+        if sizes[i] == rows or self.fills or above == inf:
             return above
         below = self._buckets[i - 1].quantile(share, profiled) if i else inf
         if below == inf:

@@ -17,7 +17,7 @@ from tests.fakes import NamedTicket, names
 
 def table(*seconds: float) -> CostTable:
     """A table of buckets 1, 2, 4, …, one for each cost."""
-    costs = CostTable([1 << i for i in range(len(seconds))])
+    costs = CostTable([1 << i for i in range(len(seconds))], fills=True)
     for size, cost in zip(costs.sizes, seconds, strict=True):
         costs.observe(size, cost)
     return costs
@@ -52,8 +52,8 @@ def test_where_both_are_as_good_all_are_taken() -> None:
 
 
 def test_without_known_costs_all_are_taken() -> None:
-    assert worth_taking([1, 2, 3], CostTable((1, 2, 4))) == 3
-    half = CostTable((1, 2, 4))
+    assert worth_taking([1, 2, 3], CostTable((1, 2, 4), fills=True)) == 3
+    half = CostTable((1, 2, 4), fills=True)
     half.observe(2, 1.0)
     assert worth_taking([1, 2, 3], half) == 3
 

@@ -57,6 +57,12 @@ def test_between_two_buckets_lies_a_straight_line() -> None:
     assert [costs.typical(rows) for rows in (4, 5, 6, 7, 8)] == [1.0, 1.5, 2.0, 2.5, 3.0]
 
 
+def test_a_batch_that_is_filled_up_takes_as_long_as_its_bucket() -> None:
+    costs = CostTable((1, 2, 4, 8), fills=True)
+    costs.observe(8, 3.0)
+    assert [costs.typical(rows) for rows in (4, 5, 8)] == [inf, 3.0, 3.0]
+
+
 def test_a_batch_between_two_buckets_counts_for_the_larger_one_in_proportion() -> None:
     costs = table(b4=1.0, b8=3.0)
     costs.observe(6, 4.0)  # twice what was expected

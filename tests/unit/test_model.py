@@ -393,7 +393,7 @@ def test_a_batch_is_filled_up_where_the_session_wants_fixed_shapes_and_nobody_se
 
 def test_a_batch_that_would_be_mostly_filling_is_cut_down() -> None:
     async def main() -> None:
-        costs = CostTable((1, 2, 4, 8))
+        costs = CostTable((1, 2, 4, 8), fills=True)
         for size in costs.sizes:
             costs.profile(size, size * 1.0)
         bench = Bench(batching_config(pad_to_bucket=True), costs=costs)

@@ -210,7 +210,8 @@ class Runs:
 
 def test_a_quick_model_is_measured_many_times_and_its_first_runs_are_left_out() -> None:
     runs = Runs(1e-4, warming=0.1)
-    costs, spent = measure((1, 2, 4), runs)
+    costs = CostTable((1, 2, 4))
+    spent = measure(costs, runs)
     assert runs.counts == {1: MANY_RUNS + 1, 2: MANY_RUNS + 1, 4: MANY_RUNS + 1}
     assert costs.worst(4) == 4e-4
     assert spent == pytest.approx(0.3 + 7e-4 * (MANY_RUNS + 1))
@@ -218,14 +219,15 @@ def test_a_quick_model_is_measured_many_times_and_its_first_runs_are_left_out() 
 
 def test_a_slow_model_is_measured_less_often() -> None:
     runs = Runs(0.1)
-    _, spent = measure((1, 2, 4), runs)
+    spent = measure(CostTable((1, 2, 4)), runs)
     assert runs.counts == {1: 4, 2: 4, 4: 4}
     assert spent <= FEW_RUNS_SECONDS
 
 
 def test_a_very_slow_model_runs_once_and_that_counts() -> None:
     runs = Runs(1.0)
-    costs, spent = measure((1, 2, 4), runs)
+    costs = CostTable((1, 2, 4))
+    spent = measure(costs, runs)
     assert runs.counts == {1: 1, 2: 1, 4: 1}
     assert costs.calibrated
     assert costs.typical(4) == 4
@@ -234,7 +236,8 @@ def test_a_very_slow_model_runs_once_and_that_counts() -> None:
 
 def test_a_model_that_cannot_be_measured_in_time_is_not() -> None:
     runs = Runs(4.0)
-    costs, spent = measure((1, 2, 4, 8, 16), runs)
+    costs = CostTable((1, 2, 4, 8, 16))
+    spent = measure(costs, runs)
     assert not costs.calibrated
     assert list(costs.lines()) == []
     assert spent <= MAX_SECONDS
@@ -244,5 +247,6 @@ def test_a_run_that_was_held_up_is_left_out() -> None:
     def stalls_once(rows: int, turn: int) -> float:
         return 0.05 if turn == 3 else rows * 1e-3
 
-    costs, _ = measure((1, 2), stalls_once)
+    costs = CostTable((1, 2))
+    measure(costs, stalls_once)
     assert [(line.worst_seconds, line.runs) for line in costs.lines()] == [(1e-3, MANY_RUNS - 1), (2e-3, MANY_RUNS - 1)]
