@@ -6,6 +6,7 @@ import asyncio
 import logging
 import time
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from server.backends.base import Backend, Session, SessionOptions
@@ -19,8 +20,10 @@ from server.models.model import LoadedVersion
 from server.models.registry import Registry
 from server.models.repository import ModelFolder
 from server.models.versions import Load, Unload, next_action, wanted_versions
+from server.models.warmup import warm_up
 from server.scheduling.budget import ByteBudget
 from server.scheduling.clock import Clock
+from server.scheduling.costs import CostTable
 
 log = logging.getLogger(__name__)
 
@@ -95,8 +98,9 @@ class ControlPlane:
         started = time.monotonic()
         self._registry.set_state(folder.name, version, State.LOADING)
         try:
-            config, session = await asyncio.to_thread(self._open, folder, version, settings)
-            loaded = LoadedVersion(config, version, session, self._clock, time.monotonic() - started, self._budget)
+            config, session, costs = await asyncio.to_thread(self._open, folder, version, settings)
+            seconds = time.monotonic() - started
+            loaded = LoadedVersion(config, version, session, self._clock, seconds, self._budget, costs=costs)
         except LoadFailed as error:
             reason = str(error)
         except Exception as error:  # a bug, or a backend's surprise: this version fails, the others serve
@@ -109,8 +113,10 @@ class ControlPlane:
         self._registry.set_state(folder.name, version, State.UNAVAILABLE, reason)
         log.error("model '%s' version %d is UNAVAILABLE: %s", folder.name, version, reason)
 
-    def _open(self, folder: ModelFolder, version: int, settings: LoadSettings) -> tuple[ModelConfig, Session]:
-        """Read and check everything about a version. Runs on a thread of its own."""
+    def _open(
+        self, folder: ModelFolder, version: int, settings: LoadSettings
+    ) -> tuple[ModelConfig, Session, CostTable]:
+        """Read and check everything about a version, and measure it. Runs on a thread of its own."""
         if settings.device_kind is DeviceKind.GPU or settings.gpus:
             raise ConfigInvalid(
                 f"{_source(folder)}: field 'instance_group' asks for a GPU, and this server runs models on the CPU; "
@@ -128,7 +134,8 @@ class ControlPlane:
             default_max_batch_size=self._settings.default_max_batch_size,
             autocomplete=self._settings.autocomplete,
         )
-        return config, session
+        read_file = partial(repository.read_warmup_file, folder)
+        return config, session, warm_up(config, version, session, _source(folder), read_file)
 
     async def _unload(self, loaded: LoadedVersion) -> None:
         name = loaded.config.name

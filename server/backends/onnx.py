@@ -50,6 +50,8 @@ OPTIMIZATION_LEVELS = {
 class OnnxSession:
     """One model on ONNX Runtime. Implements `base.Session`."""
 
+    fixed_shapes = False  # on the CPU, every size runs as it comes
+
     def __init__(self, session: ort.InferenceSession, path: Path) -> None:
         self._session = session
         self.inputs = tuple(_graph_tensor(node, path) for node in session.get_inputs())

@@ -45,6 +45,10 @@ SERVED = frozenset(
         "instance_group.count",
         "instance_group.kind",
         "instance_group.gpus",
+        "model_warmup.name",
+        "model_warmup.batch_size",
+        "model_warmup.inputs",
+        "model_warmup.count",
         "default_model_filename",
         "metric_tags",
         "parameters",
@@ -66,7 +70,7 @@ PARAMETERS: dict[str, range] = {
 DECIMALS = frozenset({"slo_ms"})
 """Keys of `parameters` that are positive numbers, fractions among them."""
 
-SWITCHES = frozenset({"split_oversize"})
+SWITCHES = frozenset({"pad_to_bucket", "split_oversize"})
 """Keys of `parameters` that are "true" or "false"."""
 
 
