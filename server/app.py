@@ -30,6 +30,7 @@ from server.frontends.grpc.options import GrpcOptions
 from server.frontends.health_service import HealthService
 from server.frontends.inference_service import InferenceService
 from server.frontends.reflection_service import reflection_methods
+from server.frontends.rest.cost import cost_app
 from server.frontends.rest.health import health_app
 from server.frontends.rest.http_server import HttpServer
 from server.frontends.statuses import AS_TRITON, DISTINCT
@@ -78,7 +79,7 @@ class App:
         health = HealthService(inference.is_ready, self._registry, (inference_service.SERVICE,))
         methods = inference.methods() | health.methods() | reflection_methods(names)
         self._grpc = _grpc_engine(settings, methods)
-        self._http = HttpServer(health_app(lambda: True, inference.is_ready))
+        self._http = HttpServer(cost_app(self._registry, health_app(lambda: True, inference.is_ready)))
         gpus = gpu_reader() if settings.allow_gpu_metrics else None
         collectors = metrics_registry(self._snapshots, self._server_snapshot, cpu=settings.allow_cpu_metrics, gpus=gpus)
         self._metrics = HttpServer(make_asgi_app(collectors))
@@ -142,6 +143,7 @@ class App:
                 in_flight=loaded.in_flight,
                 load_seconds=loaded.load_seconds,
                 max_batch_rows=loaded.max_batch_rows,
+                costs=[(c.rows, c.typical_seconds, c.worst_seconds) for c in loaded.costs.lines()],
             )
             for loaded in self._registry.loaded()
         ]

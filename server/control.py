@@ -29,8 +29,10 @@ from server.models.registry import Registry
 from server.models.repository import ModelFolder
 from server.models.runtime import session_options
 from server.models.versions import Load, Unload, next_action, wanted_versions
+from server.models.warmup import warm_up
 from server.scheduling.budget import ByteBudget
 from server.scheduling.clock import Clock
+from server.scheduling.costs import CostTable
 from server.scheduling.turns import Turns
 
 log = logging.getLogger(__name__)
@@ -63,6 +65,7 @@ class Opened(NamedTuple):
     sessions: Sequence[Session]
     """One for each instance."""
     on_gpu: bool
+    costs: CostTable
 
 
 class ControlPlane:
@@ -150,6 +153,7 @@ class ControlPlane:
                 None if opened.on_gpu else self.turns,
                 # On a GPU the thread only waits, so nothing is won by running there, and the event loop would wait too.
                 tiny_batch_seconds=0.0 if opened.on_gpu else TINY_BATCH_SECONDS,
+                costs=opened.costs,
             )
         except LoadFailed as error:
             reason = str(error)
@@ -168,7 +172,7 @@ class ControlPlane:
         return False
 
     def _open(self, folder: ModelFolder, version: int, settings: LoadSettings) -> Opened:
-        """Read and check everything about a version. Runs on a thread of its own."""
+        """Read and check everything about a version, and measure it. Runs on a thread of its own."""
         try:
             placement = place(settings, self._backend.devices())
         except FieldInvalid as error:
@@ -187,7 +191,10 @@ class ControlPlane:
             autocomplete=self._settings.autocomplete,
             auto_kind=DeviceKind.GPU if on_gpu else DeviceKind.CPU,
         )
-        return Opened(config, sessions, on_gpu)
+        read_file = partial(repository.read_warmup_file, folder)
+        # Instances may share a session: each that there is gets warm, and the first one is measured for all.
+        tables = [warm_up(config, version, each, _source(folder), read_file) for each in dict.fromkeys(sessions)]
+        return Opened(config, sessions, on_gpu, tables[0])
 
     def _sessions(
         self, folder: ModelFolder, path: Path, settings: LoadSettings, placement: Sequence[int | None]

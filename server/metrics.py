@@ -32,6 +32,8 @@ class VersionSnapshot:
     in_flight: int
     load_seconds: float
     max_batch_rows: int
+    costs: Sequence[tuple[int, float, float]] = ()
+    """Rows, and the median and 99th percentile of the seconds that a batch of them takes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +79,11 @@ OWN_COUNTERS: dict[str, tuple[str, Callable[[VersionStatistics], float]]] = {
     "convoy_turn_wait_duration_us": ("Time that batches waited for their turn", lambda s: s.turn_wait_us),
     "convoy_failed_runs": ("Runs that failed", lambda s: s.failed_runs),
     "convoy_model_reloads": ("Times that the version was loaded anew because its runs failed", lambda s: s.reloads),
+    "convoy_batch_predicted_duration_us": (
+        "Time that batches were predicted to take, where it could be",
+        lambda s: s.predicted_seconds * 1e6,
+    ),
+    "convoy_batch_duration_us": ("Time that those batches took", lambda s: s.actual_seconds * 1e6),
 }
 """Counters that Triton does not have; these names get the suffix `_total`."""
 
@@ -87,6 +94,10 @@ HISTOGRAMS: dict[str, tuple[str, Callable[[VersionStatistics], Histogram]]] = {
     "nv_inference_compute_infer_duration_histogram_us": ("Time in the model", lambda s: s.compute_infer_us),
     "nv_inference_compute_output_duration_histogram_us": ("Time to split the batch", lambda s: s.compute_output_us),
     "nv_inference_batch_size_histogram": ("Rows in a batch", lambda s: s.batch_rows),
+    "convoy_batch_duration_ratio_histogram": (
+        "Time that a batch took, by the time that it was predicted to take",
+        lambda s: s.prediction_ratio,
+    ),
 }
 
 GAUGES: dict[str, tuple[str, Callable[[VersionSnapshot], float]]] = {
@@ -140,6 +151,7 @@ class ModelCollector(Collector):
             for version, values in zip(versions, labels, strict=True):
                 gauge.add_metric(list(values.values()), level(version))
             yield gauge
+        yield _costs(versions, labels, names)
         for name, (text, histogram) in HISTOGRAMS.items():
             yield _histogram(name, text, [histogram(v.statistics) for v in versions], labels, names)
 
@@ -228,6 +240,17 @@ def _refusals(
     for version, values in zip(versions, labels, strict=True):
         for reason, count in version.statistics.refusals.items():
             family.add_metric([*values.values(), reason], count)
+    return family
+
+
+def _costs(versions: Sequence[VersionSnapshot], labels: Sequence[dict[str, str]], tag_names: Sequence[str]) -> Metric:
+    text = "Time that a batch of so many rows takes: the median and the 99th percentile"
+    names = ("model", "version", *tag_names, "rows", "quantile")
+    family = GaugeMetricFamily("convoy_batch_cost_us", text, labels=names)
+    for version, values in zip(versions, labels, strict=True):
+        for rows, median, worst in version.costs:
+            for quantile, seconds in (("0.5", median), ("0.99", worst)):
+                family.add_metric([*values.values(), str(rows), quantile], seconds * 1e6)
     return family
 
 

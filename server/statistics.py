@@ -9,6 +9,7 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from math import inf
 
 from server.errors import ConvoyError, FailureReason
 
@@ -17,6 +18,7 @@ LATENCY_BOUNDS_US = (
     1_000, 2_000, 5_000, 10_000, 20_000, 50_000, 100_000, 200_000, 500_000,
     1_000_000, 2_000_000, 5_000_000, 10_000_000,
 )  # fmt: skip
+RATIO_BOUNDS = (0.25, 0.5, 0.7, 0.8, 0.9, 1, 1.1, 1.25, 1.5, 2, 4, 8)
 BATCH_ROWS_BOUNDS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024)
 
 
@@ -25,7 +27,7 @@ class Histogram:
 
     __slots__ = ("bounds", "counts", "total")
 
-    def __init__(self, bounds: Sequence[int]) -> None:
+    def __init__(self, bounds: Sequence[float]) -> None:
         self.bounds = tuple(bounds)
         self.counts = [0] * (len(bounds) + 1)
         self.total = 0.0
@@ -103,6 +105,12 @@ class VersionStatistics:
 
     turn_wait_us: float = 0.0
     """How long batches waited because other models' ran."""
+    predicted_seconds: float = 0.0
+    """What was expected of all batches of which something was."""
+    actual_seconds: float = 0.0
+    """What those batches took."""
+    prediction_ratio: Histogram = field(default_factory=lambda: Histogram(RATIO_BOUNDS))
+    """Actual by predicted time, batch by batch."""
 
     request_us: Histogram = field(default_factory=_latency_histogram)
     queue_us: Histogram = field(default_factory=_latency_histogram)
@@ -131,6 +139,13 @@ class VersionStatistics:
         self.compute_infer_us.observe(infer_ns / 1000, requests)
         self.compute_output_us.observe(output_ns / 1000, requests)
         self.batch_rows.observe(rows)
+
+    def record_prediction(self, predicted: float, actual: float) -> None:
+        """Count what was expected of a batch beside what it took, in seconds. None is infinite."""
+        if 0 < predicted < inf:
+            self.predicted_seconds += predicted
+            self.actual_seconds += actual
+            self.prediction_ratio.observe(actual / predicted)
 
     def record_success(self, queue_ns: int, request_ns: int) -> None:
         """Count one answered request: its time in the queue, and from arrival to answer."""

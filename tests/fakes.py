@@ -18,6 +18,7 @@ from server.errors import ConvoyError, LoadFailed
 from server.frontends.calls import StatusCode
 from server.messages import InferenceResponse
 from server.models.config import DeviceKind, LoadSettings, ModelConfig, TensorConfig, WindowBatching
+from server.models.config_types import WarmupSample
 from server.models.versions import Latest
 from server.scheduling.clock import Alarm, Clock
 from server.scheduling.queue import Ticket
@@ -191,6 +192,8 @@ def model_config(
     split_oversize: bool = False,
     objective_ms: float = 0.0,
     parameters: Mapping[str, str] | None = None,
+    pad_to_bucket: bool | None = None,
+    warmup: Sequence[WarmupSample] = (),
 ) -> ModelConfig:
     """A configuration as `models.config` would hand it out."""
     return ModelConfig(
@@ -205,6 +208,8 @@ def model_config(
         objective_ms=objective_ms,
         metric_tags={},
         serialized=b"",
+        pad_to_bucket=pad_to_bucket,
+        warmup=tuple(warmup),
     )
 
 
@@ -214,6 +219,8 @@ def fp32(name: str, *shape: int) -> GraphTensor:
 
 class PuppetSession:
     """A backend session that runs a Python function on every batch and remembers what it was given."""
+
+    fixed_shapes = False
 
     def __init__(
         self,

@@ -69,6 +69,11 @@ class Session(Protocol):
     """A loaded model. `run` may be called from several threads at once."""
 
     @property
+    def fixed_shapes(self) -> bool:
+        """Whether it runs best on few batch sizes, so that filling batches up is worth it."""
+        ...
+
+    @property
     def inputs(self) -> tuple[GraphTensor, ...]: ...
 
     @property

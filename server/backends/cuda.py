@@ -42,6 +42,8 @@ _NO_CAPTURE = "-1"  # ONNX Runtime's word for a run that is neither recorded nor
 class CudaSession:
     """A model on one GPU, for several instances. Implements `base.Session`."""
 
+    fixed_shapes = True  # a new shape makes cuDNN choose its algorithms anew
+
     def __init__(self, session: Session, empty: Empty) -> None:
         self.inputs = session.inputs
         self.outputs = session.outputs
@@ -55,6 +57,8 @@ class CudaSession:
 
 class GraphSession:
     """A model on one GPU whose runs are recorded and replayed, for one instance alone. Implements `base.Session`."""
+
+    fixed_shapes = True
 
     def __init__(self, session: ort.InferenceSession, plain: Session, empty: Empty, device: tuple[str, int]) -> None:
         self.inputs = plain.inputs

@@ -70,6 +70,8 @@ _SAVED_WEIGHTS = "session.optimized_model_external_initializers_file_name"
 class OnnxSession:
     """One model on ONNX Runtime. Implements `base.Session`."""
 
+    fixed_shapes = False  # on the CPU, every size runs as it comes
+
     def __init__(self, session: ort.InferenceSession, path: Path, arena_shrinkage: str = "") -> None:
         self._session = session
         self.inputs = tuple(_graph_tensor(node, path) for node in session.get_inputs())

@@ -50,6 +50,8 @@ class Plan:
     """Sum of `byte_sizes`."""
     texts: tuple[int, ...]
     """Places in the request of the BYTES inputs."""
+    is_plain: bool
+    """Whether the model's own tensors are the answer, without classes or another shape."""
 
 
 def make_plan(config: ModelConfig, specs: Sequence[TensorSpec], outputs: Sequence[RequestedOutput], label: str) -> Plan:
@@ -81,6 +83,7 @@ def make_plan(config: ModelConfig, specs: Sequence[TensorSpec], outputs: Sequenc
         names=tuple(output.config.name for output in chosen),
         fixed_bytes=sum(sizes),
         texts=tuple(by_name[tensor.name][0] for tensor in config.inputs if tensor.datatype is BYTES),
+        is_plain=not any(output.classification or output.config.reshape is not None for output in chosen),
     )
 
 

@@ -1,6 +1,6 @@
 """config.pbtxt → frozen `ModelConfig`: parse the text, fill in what the graph says, refuse the unknown and impossible.
 
-Of all rooms but the frontends, only this file, `config_batching` and `config_accelerators` know the protobuf message.
+Of all rooms but the frontends, only this file and those whose names begin with `config_` know the protobuf message.
 Every refusal is a ConfigInvalid that names the file and the field.
 """
 
@@ -19,9 +19,10 @@ from server.errors import ConfigInvalid
 from server.models import autocomplete
 from server.models.autocomplete import Disagreement
 from server.models.config_accelerators import check_graphs, read_accelerators
-from server.models.config_batching import read_batching, read_objective, read_split_oversize
+from server.models.config_batching import read_batching, read_objective, read_pad_to_bucket, read_split_oversize
 from server.models.config_fields import FieldInvalid, check_parameters, refuse_unserved
 from server.models.config_types import DeviceKind, LoadSettings, ModelConfig, QueuePolicy, TensorConfig, WindowBatching
+from server.models.config_warmup import read_warmup
 from server.models.versions import All, Latest, Specific, VersionPolicy
 from server.tensors import BYTES, DATATYPES, FLOATS, DataType
 
@@ -186,6 +187,8 @@ def _freeze(
         objective_ms=read_objective(message, load.parameters),
         metric_tags=_metric_tags(message),
         serialized=message.SerializeToString(deterministic=True),
+        pad_to_bucket=read_pad_to_bucket(message, load.parameters),
+        warmup=read_warmup(message, DATATYPE_OF),
     )
 
 

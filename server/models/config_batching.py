@@ -75,6 +75,14 @@ def read_split_oversize(message: pb.ModelConfig, parameters: Mapping[str, str]) 
     return wanted
 
 
+def read_pad_to_bucket(message: pb.ModelConfig, parameters: Mapping[str, str]) -> bool | None:
+    """Whether batches are filled up to a bucket; None where the configuration leaves it open. Raises FieldInvalid."""
+    text = parameters.get("pad_to_bucket")
+    if text == "true" and message.max_batch_size == 0:
+        raise FieldInvalid("parameters['pad_to_bucket']", "needs max_batch_size of at least 1; set it, or remove")
+    return None if text is None else text == "true"
+
+
 def _check_levels(batching: pb.ModelDynamicBatching) -> None:
     count, default = batching.priority_levels, batching.default_priority_level
     if count > MAX_PRIORITY_LEVELS:

@@ -51,6 +51,10 @@ SERVED = frozenset(
         "instance_group.count",
         "instance_group.kind",
         "instance_group.gpus",
+        "model_warmup.name",
+        "model_warmup.batch_size",
+        "model_warmup.inputs",
+        "model_warmup.count",
         "default_model_filename",
         "model_operations.op_library_filename",
         "metric_tags",
@@ -73,7 +77,7 @@ PARAMETERS: dict[str, range] = {
 DECIMALS = frozenset({"slo_ms"})
 """Keys of `parameters` that are positive numbers, fractions among them."""
 
-SWITCHES = frozenset({"fail_on_nan", "optimized_model_cache", "share_session", "split_oversize"})
+SWITCHES = frozenset({"fail_on_nan", "optimized_model_cache", "pad_to_bucket", "share_session", "split_oversize"})
 """Keys of `parameters` that are "true" or "false"."""
 
 

@@ -68,6 +68,39 @@ class WindowBatching:
     """Waiting time that moves a request up by one level; 0: none does."""
 
 
+class Fill(Enum):
+    """Where a warm-up input's data come from."""
+
+    ZERO = "zero_data"
+    RANDOM = "random_data"
+    FILE = "input_data_file"
+
+
+@dataclass(frozen=True, slots=True)
+class WarmupInput:
+    """One input of a warm-up sample."""
+
+    name: str
+    datatype: DataType
+    dims: tuple[int, ...]
+    """As callers state it, without the batch axis; no free dimension."""
+    fill: Fill
+    filename: str = ""
+    """In the model's folder `warmup`, where the fill is FILE."""
+
+
+@dataclass(frozen=True, slots=True)
+class WarmupSample:
+    """A batch that must run well before a version may serve."""
+
+    name: str
+    batch_size: int
+    """Requests in the batch, all alike."""
+    inputs: tuple[WarmupInput, ...]
+    count: int = 1
+    """How often it runs."""
+
+
 @dataclass(frozen=True, slots=True)
 class Accelerator:
     """A way to run on a GPU, with its options as the configuration gives them."""
@@ -137,6 +170,9 @@ class ModelConfig:
     metric_tags: Mapping[str, str]
     serialized: bytes
     """The completed inference.ModelConfig message, as the ModelConfig RPC gives it."""
+    pad_to_bucket: bool | None = None
+    """Whether batches are filled up to the sizes that were measured; None: where the session wants fixed shapes."""
+    warmup: tuple[WarmupSample, ...] = ()
 
     @property
     def fail_on_nan(self) -> bool:

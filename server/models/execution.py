@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from math import inf
 
@@ -14,7 +14,9 @@ from server.models.admission import OutputPlan, Plan
 from server.models.classification import classify
 from server.models.config import ModelConfig
 from server.models.work import Answer, Work
+from server.scheduling import buckets
 from server.scheduling.assembly import Staging, scatter
+from server.scheduling.costs import CostTable, bucket_sizes
 from server.statistics import BatchTimes
 from server.tensors import BYTES, Array, nan_row
 
@@ -28,6 +30,8 @@ class Run:
     times: BatchTimes
     rows: int
     requests: int
+    size: int
+    """Rows that the model was given: `rows`, and those that filled up its bucket."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,32 +49,44 @@ class BatchResult:
 
 
 class Executor:
-    """Runs the batches of one lane, one after another: its staging memory is reused."""
+    """Runs the batches of one lane, one after another: its staging memory is reused.
 
-    def __init__(self, config: ModelConfig, version: int, session: Session) -> None:
+    With `sizes`, every batch is filled up to the next of them; what comes of the filling is nobody's.
+    """
+
+    def __init__(self, config: ModelConfig, version: int, session: Session, sizes: Sequence[int] = ()) -> None:
         self._config = config
         self._version = version
         self._version_text = str(version)
         self._session = session
+        self._sizes = tuple(sizes)
         self._staging = Staging(session.empty)
         self._fail_on_nan = config.fail_on_nan
 
     def execute(self, batch: Sequence[Work]) -> BatchResult:
         """Run one batch. Raises whatever the session raises, and `ExecutionFailed`, also for NaN where it counts."""
         start = time.monotonic_ns()
-        layout = batch[0].plan.layout
+        plan = batch[0].plan
+        layout = plan.layout
+        alike = len({work.plan for work in batch}) == 1  # plans compare by identity
         rows = [work.rows for work in batch]
-        names = _union([work.plan for work in batch])
-        arrays = self._staging.gather(layout, rows, [work.inputs for work in batch])
+        total = sum(rows)
+        size = buckets.padded(total, self._sizes) if layout.batched else total
+        names = plan.names if alike else _union([work.plan for work in batch])
+        arrays = self._staging.gather(layout, rows, [work.inputs for work in batch], size)
         input_end = time.monotonic_ns()
         outputs = self._session.run(arrays, names)
         infer_end = time.monotonic_ns()
         if self._fail_on_nan:
             refuse_nan(self._config, self._version, names, outputs)
-        parts = scatter(names, outputs, rows) if layout.batched else [dict(zip(names, outputs, strict=True))]
-        answers = [self._answer(work, part) for work, part in zip(batch, parts, strict=True)]
+        parts = scatter(names, outputs, rows, size) if layout.batched else [tuple(outputs)]
+        answers = (
+            self._plain_answers(batch, plan.outputs, parts)
+            if alike and plan.is_plain
+            else [self._answer(work, names, part) for work, part in zip(batch, parts, strict=True)]
+        )
         times = BatchTimes(start, input_end, infer_end, time.monotonic_ns())
-        return BatchResult(answers, [Run(times, sum(rows), len(rows))], start)
+        return BatchResult(answers, [Run(times, total, len(rows), size)], start)
 
     def rescue(self, batch: Sequence[Work], error: Exception) -> BatchResult:
         """Run the requests of a batch that failed once more, so that only the guilty ones fail.
@@ -105,9 +121,35 @@ class Executor:
         size_is_to_blame = exhausted_rows < inf and runs and not too_large_alone
         return BatchResult(answers, runs, start, failed_runs, int(exhausted_rows) if size_is_to_blame else 0)
 
-    def _answer(self, work: Work, outputs: Mapping[str, Array]) -> Answer:
+    def _plain_answers(
+        self, batch: Sequence[Work], outputs: Sequence[OutputPlan], parts: Sequence[Sequence[Array]]
+    ) -> list[Answer]:
+        """Answers of the model's own tensors. What most batches need, and written for their many requests."""
+        name, version = self._config.name, self._version_text
+        kinds = [(output.config.name, output.config.datatype) for output in outputs]
+        if len(kinds) == 1:
+            ((tensor, datatype),) = kinds
+            return [
+                InferenceResponse(
+                    name, version, work.request.request_id, [OutputTensor(tensor, datatype, array.shape, array)]
+                )
+                for work, (array,) in zip(batch, parts, strict=True)
+            ]
+        return [
+            InferenceResponse(
+                name,
+                version,
+                work.request.request_id,
+                [OutputTensor(*kind, array.shape, array) for kind, array in zip(kinds, part, strict=True)],
+            )
+            for work, part in zip(batch, parts, strict=True)
+        ]
+
+    def _answer(self, work: Work, names: tuple[str, ...], arrays: Sequence[Array]) -> Answer:
+        """The answer of a request whose part of the outputs `names` this is."""
+        part = dict(zip(names, arrays, strict=True))
         try:
-            tensors = [self._output(output, outputs[output.config.name]) for output in work.plan.outputs]
+            tensors = [self._output(output, part[output.config.name]) for output in work.plan.outputs]
         except Exception as error:  # noqa: BLE001 -- the model's outputs are not what it promised; others may be fine
             return ExecutionFailed(f"model '{self._config.name}' version {self._version} has no such answer: {error}")
         return InferenceResponse(self._config.name, self._version_text, work.request.request_id, tensors)
@@ -150,6 +192,12 @@ def _exhausted_rows(batch: Sequence[Work], error: Exception) -> float:
     return sum([work.rows for work in batch]) if isinstance(error, OutOfMemory) else inf
 
 
+def empty_costs(config: ModelConfig, session: Session) -> CostTable:
+    """A table for this model's batches, as its configuration or its session wants them: as they are, or filled up."""
+    fills = session.fixed_shapes if config.pad_to_bucket is None else config.pad_to_bucket
+    return CostTable(bucket_sizes(max(1, config.max_batch_size)), fills=fills and config.max_batch_size > 0)
+
+
 def as_failure(config: ModelConfig, version: int, error: Exception) -> ConvoyError:
     """What the caller of a run that raised this is told."""
     message = f"model '{config.name}' version {version} failed to run: {error}"
@@ -160,9 +208,6 @@ def as_failure(config: ModelConfig, version: int, error: Exception) -> ConvoyErr
 
 def _union(plans: Sequence[Plan]) -> tuple[str, ...]:
     """Every output that some request of the batch wants, once."""
-    first = plans[0]
-    if len(set(plans)) == 1:  # plans compare by identity
-        return first.names
     return tuple(dict.fromkeys(name for plan in plans for name in plan.names))
 
 

@@ -29,7 +29,7 @@ from server.messages import InferenceRequest
 from server.models import admission
 from server.models.admission import Plan
 from server.models.config import ModelConfig, QueuePolicy
-from server.models.execution import CALLER_GONE, BatchResult, Executor, all_failed
+from server.models.execution import CALLER_GONE, BatchResult, Executor, all_failed, empty_costs
 from server.models.queueing import make_queue, queue_policy
 from server.models.streak import FailureStreak
 from server.models.work import Answer, Reply, Whole, Work
@@ -37,7 +37,7 @@ from server.scheduling.assembly import BatchLayout, InputLayout
 from server.scheduling.batcher import Batcher
 from server.scheduling.budget import ByteBudget
 from server.scheduling.clock import Clock
-from server.scheduling.costs import CostTable, bucket_below, bucket_sizes
+from server.scheduling.costs import CostTable, bucket_below
 from server.scheduling.lanes import ThreadLane
 from server.scheduling.ordering import AnswerOrder
 from server.scheduling.turns import Turns
@@ -67,6 +67,7 @@ class LoadedVersion:
         tiny_batch_seconds: float = TINY_BATCH_SECONDS,
         costs: CostTable | None = None,
     ) -> None:
+        """`costs` is what was measured before; without it the table fills as batches run."""
         self.config = config
         self.version = version
         self.statistics = VersionStatistics()
@@ -76,8 +77,8 @@ class LoadedVersion:
         self._plans: dict[tuple[object, object], Plan] = {}
         self._layouts: WeakValueDictionary[tuple[InputLayout, ...], BatchLayout] = WeakValueDictionary()
         self._leases = 0
-        self.costs = costs or CostTable(bucket_sizes(max(1, config.max_batch_size)))
-        """Shared with whoever measured the version before it could serve."""
+        self.costs = costs or empty_costs(config, sessions[0])
+        """Seconds by batch size, shared with whoever measured the version before it could serve."""
         self._objective_ns = round(config.objective_ms * 1e6)
         self._tiny_batch_seconds = tiny_batch_seconds
         self._version_text = str(version)
@@ -237,18 +238,22 @@ class LoadedVersion:
         whole.parts = []  # they know the whole: nothing should wait for a garbage collection
 
     def _lane(self, name: str, session: Session) -> ThreadLane[Work, BatchResult]:
-        executor = Executor(self.config, self.version, session)
+        sizes = self.costs.sizes if self.costs.fills else ()
+        executor = Executor(self.config, self.version, session, sizes)
         return ThreadLane(name, executor.execute, asyncio.get_running_loop(), self._is_tiny, executor.rescue)
 
     def _is_tiny(self, batch: Sequence[Work]) -> bool:
-        return self.costs.typical(sum([work.rows for work in batch])) < self._tiny_batch_seconds
+        # By batches of requests alone: on made-up inputs, a model that loops may be quick for no reason.
+        return self.costs.typical_served(sum([work.rows for work in batch])) < self._tiny_batch_seconds
 
     def _finished(self, batch: Sequence[Work], outcome: BatchResult | Exception) -> None:
         if isinstance(outcome, Exception):
             outcome = all_failed(self.config, self.version, batch, outcome)
         for run in outcome.runs:
             times = run.times
-            self.costs.observe(run.rows, (times.output_end - times.start) / 1e9)
+            seconds = (times.output_end - times.start) / 1e9
+            self.statistics.record_prediction(self.costs.typical(run.size), seconds)
+            self.costs.observe(run.size, seconds)
             self.statistics.record_batch(times, run.rows, run.requests)
         for work, answer in zip(batch, outcome.answers, strict=True):
             self._complete(work, answer, outcome.start_ns)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TypeVar
 
 from server.models.config import ModelConfig
+from server.scheduling import buckets
 from server.scheduling.batcher import Queue
 from server.scheduling.budget import ByteBudget
 from server.scheduling.costs import CostTable
@@ -44,4 +46,4 @@ def make_queue(policy: WindowPolicy | SloPolicy, costs: CostTable, lanes: int, b
     """An empty queue that follows this policy."""
     if isinstance(policy, SloPolicy):
         return SloQueue(policy, costs, lanes, budget)
-    return BatchQueue(policy, budget)
+    return BatchQueue(policy, budget, partial(buckets.worth_taking, costs=costs) if costs.fills else None)

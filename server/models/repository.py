@@ -1,6 +1,7 @@
 """Model repositories on disk, read only.
 
     <root>/<model>/config.pbtxt, labels.txt, …      config.pbtxt is optional
+    <root>/<model>/warmup/<file>                    inputs of model_warmup samples, as raw tensor contents
     <root>/<model>/<version>/model.onnx             versions are positive decimal integers
 
 Folders whose names begin with a dot are ignored, and so is whatever has no place in this layout. A file that a
@@ -19,6 +20,7 @@ from pathlib import Path
 from server.errors import ConfigInvalid, LoadFailed
 
 CONFIG_FILENAME = "config.pbtxt"
+WARMUP_FOLDER = "warmup"
 
 _VERSION = re.compile(r"[1-9][0-9]*", re.ASCII)
 _MAX_VERSION = 2**63 - 1  # an int64 on the wire
@@ -98,6 +100,17 @@ def read_labels(folder: ModelFolder, filename: str) -> tuple[str, ...]:
     if not os.path.isfile(path):
         raise LoadFailed(f"{path}: no such label file; add it or remove label_filename from {CONFIG_FILENAME}")
     return tuple(line.strip() for line in _read_text(path).rstrip().split("\n"))
+
+
+def read_warmup_file(folder: ModelFolder, filename: str) -> bytes:
+    """The contents of a warm-up input. Raises LoadFailed."""
+    path = _inside(folder, folder.path / WARMUP_FOLDER / filename)
+    if not os.path.isfile(path):
+        raise LoadFailed(f"{path}: no such file; add it, or use zero_data or random_data in {CONFIG_FILENAME}")
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise LoadFailed(f"{path}: cannot be read: {error.strerror}") from error
 
 
 def _versions(model_path: Path) -> tuple[int, ...]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from math import inf
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 import numpy as np
 
@@ -15,13 +15,18 @@ from server.models.admission import Plan
 from server.scheduling.queue import Ticket
 from server.tensors import Array, Buffer
 
-if TYPE_CHECKING:
-    from server.models.model import LoadedVersion
-
 Answer = InferenceResponse | ConvoyError
 
 Reply = Callable[[Answer], None]
 """Takes the one answer to a request, on the event loop's thread."""
+
+
+class Owner(Protocol):
+    """Who admitted a request: its loaded version."""
+
+    def cancel(self, work: Work) -> None:
+        """See `Work.cancel`."""
+        ...
 
 
 class Work(Ticket):
@@ -31,7 +36,7 @@ class Work(Ticket):
 
     def __init__(
         self,
-        version: LoadedVersion,
+        version: Owner,
         request: InferenceRequest,
         plan: Plan,
         inputs: list[Buffer | Array],

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 from math import prod
 from typing import Any
 
@@ -52,23 +53,29 @@ class Staging:
         self._arrays: dict[BatchLayout, dict[str, Array]] = {}
 
     def gather(
-        self, layout: BatchLayout, rows: Sequence[int], inputs: Sequence[Sequence[Buffer | Array]]
+        self, layout: BatchLayout, rows: Sequence[int], inputs: Sequence[Sequence[Buffer | Array]], size: int = 0
     ) -> Mapping[str, Array]:
-        """Arrays of `sum(rows)` rows, filled request by request.
+        """Arrays of `sum(rows)` rows, filled request by request; or of `size` rows, the last one repeated.
 
         `inputs[r][i]` is request r's data for `layout.inputs[i]`: `rows[r] * row_bytes` bytes, or an object array for
         BYTES. A request alone in its batch is not copied where its bytes lie as the processor wants them.
         """
-        if len(inputs) == 1:
+        total = sum(rows)
+        size = size or total
+        if len(inputs) == 1 and size == total:
             return {
                 tensor.name: self._alone(layout, tensor, rows[0], inputs[0][i])
                 for i, tensor in enumerate(layout.inputs)
             }
-        total = sum(rows)
-        staged = self._staged(layout, total)
+        staged = self._staged(layout, size)
         for i, tensor in enumerate(layout.inputs):
-            _fill(staged[tensor.name], tensor, rows, [request[i] for request in inputs])
-        return {name: array[:total] for name, array in staged.items()}
+            array = staged[tensor.name]
+            _fill(array, tensor, rows, [request[i] for request in inputs])
+            if size > total:
+                # Not zeros: a row that the model must answer anyway cannot be what makes it fail (an integer divided
+                # by zero ends the process), nor move what it computes over the whole batch, such as a largest value.
+                array[total:size] = array[total - 1]
+        return {name: array[:size] for name, array in staged.items()}
 
     def _alone(self, layout: BatchLayout, tensor: InputLayout, rows: int, data: Buffer | Array) -> Array:
         shape = (rows, *tensor.row_shape) if layout.batched else tensor.row_shape
@@ -88,21 +95,24 @@ class Staging:
         return arrays
 
 
-def scatter(names: Sequence[str], outputs: Sequence[Array], rows: Sequence[int]) -> list[dict[str, Array]]:
-    """Split a batch's outputs by request, as views. Raises `ExecutionFailed` where rows out differ from rows in."""
-    total = sum(rows)
+def scatter(
+    names: Sequence[str], outputs: Sequence[Array], rows: Sequence[int], size: int = 0
+) -> list[tuple[Array, ...]]:
+    """Split a batch's outputs by request, as views. `size` rows went in, the first `sum(rows)` of them somebody's.
+
+    Raises `ExecutionFailed` where rows out differ from rows in.
+    """
+    size = size or sum(rows)
     for name, array in zip(names, outputs, strict=True):
-        if array.ndim == 0 or len(array) != total:
+        if array.ndim == 0 or len(array) != size:
             raise ExecutionFailed(
-                f"the model returned shape {list(array.shape)} for output '{name}' of a batch of {total} rows"
+                f"the model returned shape {list(array.shape)} for output '{name}' of a batch of {size} rows"
             )
-    results: list[dict[str, Array]] = []
-    start = 0
-    for count in rows:
-        end = start + count
-        results.append({name: array[start:end] for name, array in zip(names, outputs, strict=True)})
-        start = end
-    return results
+    if len(rows) == 1:
+        return [tuple([array[: rows[0]] for array in outputs])]
+    ends = list(accumulate(rows))
+    views = [[array[end - count : end] for end, count in zip(ends, rows, strict=True)] for array in outputs]
+    return list(zip(*views, strict=True)) if views else [()] * len(rows)
 
 
 def _fill(array: Array, tensor: InputLayout, rows: Sequence[int], parts: Sequence[Buffer | Array]) -> None:

@@ -2,7 +2,11 @@
 
 The table has one line per bucket, the sizes that a model is measured at before it serves: 1, 2, 4, … and the largest.
 Each keeps its last `WINDOW` runs, so that a lasting change shows after some dozens of runs, and a single stall moves
-neither prediction. A batch between two buckets is predicted on the line between them, and counts for the larger one.
+neither prediction. A batch between two buckets is predicted on the line between them, and counts for the larger one;
+where batches are filled up, it takes as long as the larger one.
+
+What was measured before the first request, on made-up inputs, is forgotten once a bucket has seen `ENOUGH` batches of
+real ones: a model whose work depends on its data may take any time on zeros.
 """
 
 from __future__ import annotations
@@ -15,6 +19,9 @@ from typing import NamedTuple
 
 WINDOW = 128
 """Runs that a bucket remembers. The second slowest of them is the 99th percentile."""
+
+ENOUGH = 8
+"""Batches of requests after which a bucket needs no profile any more."""
 
 
 class Cost(NamedTuple):
@@ -30,11 +37,14 @@ class Cost(NamedTuple):
 
 
 class _Bucket:
-    __slots__ = ("latest", "sorted")
+    __slots__ = ("latest", "profile", "sorted")
 
     def __init__(self) -> None:
         self.latest: deque[float] = deque()
         self.sorted: list[float] = []
+        """`latest`, ascending."""
+        self.profile: list[float] = []
+        """Runs before the first request; [] once there are enough others."""
 
     def add(self, seconds: float) -> None:
         if len(self.latest) == WINDOW:
@@ -42,27 +52,38 @@ class _Bucket:
             del self.sorted[bisect_left(self.sorted, oldest)]
         self.latest.append(seconds)
         insort(self.sorted, seconds)
+        if self.profile and len(self.latest) >= ENOUGH:
+            self.profile = []
 
-    def quantile(self, share: float) -> float:
+    def quantile(self, share: float, profiled: bool = True) -> float:
         """The smallest value that at least this share of the runs do not exceed; inf where there is none."""
-        return self.sorted[ceil(share * len(self.sorted)) - 1] if self.sorted else inf
+        runs = sorted(self.sorted + self.profile) if profiled and self.profile else self.sorted
+        return runs[ceil(share * len(runs)) - 1] if runs else inf
 
 
 class CostTable:
     """Seconds that a batch of so many rows takes."""
 
-    __slots__ = ("_buckets", "sizes")
+    __slots__ = ("_buckets", "fills", "sizes")
 
-    def __init__(self, sizes: Sequence[int]) -> None:
+    def __init__(self, sizes: Sequence[int], fills: bool = False) -> None:
+        """`fills` tells that batches are filled up to the next size, so that only these ever run."""
         if not sizes or sorted(set(sizes)) != list(sizes) or sizes[0] < 1:
             raise ValueError(f"buckets must be ascending sizes of at least 1, not {sizes}")
         self.sizes = tuple(sizes)
+        self.fills = fills
         self._buckets = tuple(_Bucket() for _ in sizes)
 
     @property
     def calibrated(self) -> bool:
         """Whether every bucket has been measured: no prediction before that is worth refusing anything for."""
-        return all(bucket.sorted for bucket in self._buckets)
+        return all(bucket.sorted or bucket.profile for bucket in self._buckets)
+
+    def profile(self, rows: int, seconds: float) -> None:
+        """Count one run of a whole bucket on made-up inputs."""
+        bucket = self._buckets[self.sizes.index(rows)]
+        if len(bucket.latest) < ENOUGH:
+            bucket.profile.append(seconds)
 
     def observe(self, rows: int, seconds: float) -> None:
         """Count one batch that ran."""
@@ -83,21 +104,26 @@ class CostTable:
         """The 99th percentile for a batch of this size; inf where that is not known."""
         return self._predict(rows, 0.99)
 
+    def typical_served(self, rows: int) -> float:
+        """As `typical`, by what batches of requests took alone; inf before one of this size's bucket has run."""
+        return self._predict(rows, 0.5, profiled=False)
+
     def lines(self) -> Iterable[Cost]:
         """Every bucket that has been measured."""
         for size, bucket in zip(self.sizes, self._buckets, strict=True):
-            if bucket.sorted:
-                yield Cost(size, bucket.quantile(0.5), bucket.quantile(0.99), len(bucket.sorted))
+            runs = len(bucket.sorted) + len(bucket.profile)
+            if runs:
+                yield Cost(size, bucket.quantile(0.5), bucket.quantile(0.99), runs)
 
-    def _predict(self, rows: int, share: float) -> float:
+    def _predict(self, rows: int, share: float, profiled: bool = True) -> float:
         sizes = self.sizes
         i = bisect_left(sizes, rows)
         if i == len(sizes):
             return inf
-        above = self._buckets[i].quantile(share)
-        if sizes[i] == rows or above == inf:
+        above = self._buckets[i].quantile(share, profiled)
+        if sizes[i] == rows or self.fills or above == inf:
             return above
-        below = self._buckets[i - 1].quantile(share) if i else inf
+        below = self._buckets[i - 1].quantile(share, profiled) if i else inf
         if below == inf:
             return inf
         return below + (above - below) * (rows - sizes[i - 1]) / (sizes[i] - sizes[i - 1])

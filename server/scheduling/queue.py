@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections import OrderedDict
-from collections.abc import Hashable, Iterable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from heapq import merge
 from itertools import accumulate, chain, islice, takewhile
 from math import inf
@@ -101,8 +101,15 @@ class Load:
 class BatchQueue(Generic[T]):
     """Within a signature, by place and arrival; the signature whose first request is the first by these goes first."""
 
-    def __init__(self, policy: WindowPolicy, budget: ByteBudget | None = None) -> None:
+    def __init__(
+        self,
+        policy: WindowPolicy,
+        budget: ByteBudget | None = None,
+        worth_taking: Callable[[Sequence[int]], int] | None = None,
+    ) -> None:
+        """`worth_taking(prefix_rows)` may cut a batch that is about to run down to its first requests, at least one."""
         self._policy = policy
+        self._worth_taking = worth_taking
         self._max_rows = policy.max_rows
         self._budget = budget
         self._lines: dict[Hashable, _Line[T]] = {}  # never an empty line
@@ -232,7 +239,10 @@ class BatchQueue(Generic[T]):
         if prefix_rows[-1] > policy.max_rows:
             del prefix_rows[max(1, bisect_right(prefix_rows, policy.max_rows)) :]  # larger than a limit: alone
         more_wait = len(prefix_rows) < line.requests()
-        return batch[: policy.choose(prefix_rows, more_wait, arrived, now)]
+        taken = policy.choose(prefix_rows, more_wait, arrived, now)
+        if taken and self._worth_taking is not None:
+            taken = self._worth_taking(prefix_rows[:taken])
+        return batch[:taken]
 
     def _remove(self, tickets: Sequence[T]) -> None:
         """Let requests of one signature go."""

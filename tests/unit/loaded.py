@@ -15,6 +15,7 @@ from server.models.config import ModelConfig, QueuePolicy, TensorConfig, WindowB
 from server.models.model import LoadedVersion
 from server.models.work import Work
 from server.scheduling.budget import ByteBudget
+from server.scheduling.costs import CostTable
 from server.tensors import Array
 from tests.fakes import Gate, OneReply, PuppetClock, PuppetSession, fp32, model_config
 
@@ -38,6 +39,7 @@ def batching_config(
     max_batch_size: int = 8,
     split_oversize: bool = False,
     parameters: Mapping[str, str] | None = None,
+    pad_to_bucket: bool | None = None,
     **batching: Any,
 ) -> ModelConfig:
     """A model of one input and two outputs that takes what is there whenever a lane is idle.
@@ -54,6 +56,7 @@ def batching_config(
         max_batch_size=max_batch_size,
         split_oversize=split_oversize,
         parameters=parameters,
+        pad_to_bucket=pad_to_bucket,
     )
 
 
@@ -65,6 +68,7 @@ class Bench:
         config: ModelConfig | None = None,
         function: Function = doubled_and_negated,
         budget: ByteBudget | None = None,
+        costs: CostTable | None = None,
     ) -> None:
         self.gate = Gate()
         self.clock = PuppetClock(now=1000)
@@ -76,7 +80,9 @@ class Bench:
         self.session = PuppetSession([fp32("x", -1, -1)], [fp32("y", -1, -1), fp32("z", -1, -1)], gated)
         config = config or batching_config()
         sessions = [self.session] * config.load.instance_count
-        self.version = LoadedVersion(config, 3, sessions, self.clock, budget=budget, tiny_batch_seconds=0.0)
+        self.version = LoadedVersion(
+            config, 3, sessions, self.clock, budget=budget, tiny_batch_seconds=0.0, costs=costs
+        )
 
     def submit(self, *rows: Sequence[float], **more: Any) -> tuple[Work | None, OneReply]:
         """Send a request of these rows."""

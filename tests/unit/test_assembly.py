@@ -192,9 +192,9 @@ def test_a_layout_is_forgotten_when_others_have_been_used_since() -> None:
 def test_outputs_are_split_by_rows_without_a_copy() -> None:
     y, z = rows_of(tensors.FP32, 6, 2), rows_of(tensors.INT64, 6)
     parts = scatter(["y", "z"], [y, z], [1, 3, 2])
-    assert [part["y"].shape for part in parts] == [(1, 2), (3, 2), (2, 2)]
-    assert all(np.shares_memory(part["y"], y) and np.shares_memory(part["z"], z) for part in parts)
-    np.testing.assert_array_equal(np.concatenate([part["z"] for part in parts]), z)
+    assert [of_y.shape for of_y, _ in parts] == [(1, 2), (3, 2), (2, 2)]
+    assert all(np.shares_memory(of_y, y) and np.shares_memory(of_z, z) for of_y, of_z in parts)
+    np.testing.assert_array_equal(np.concatenate([of_z for _, of_z in parts]), z)
 
 
 @pytest.mark.parametrize("shape", [(2, 5), (4, 5), (), (0, 5)], ids=str)
@@ -205,6 +205,28 @@ def test_another_number_of_rows_than_went_in_fails_the_batch(shape: tuple[int, .
     assert str(caught.value) == (f"the model returned shape {list(shape)} for output 'wrong' of a batch of 3 rows")
 
 
+@pytest.mark.parametrize("rows", [[3], [1, 2]])
+def test_a_batch_is_filled_up_with_its_last_row(rows: list[int]) -> None:
+    x, text = rows_of(tensors.FP32, 3, 2), objects("a", "b", "c")
+    two = layout(("x", tensors.FP32, (2,)), ("t", tensors.BYTES, ()))
+    cuts = [slice(sum(rows[:i]), sum(rows[: i + 1])) for i in range(len(rows))]
+    batch = Staging().gather(two, rows, [[x[cut].tobytes(), text[cut]] for cut in cuts], 5)
+    np.testing.assert_array_equal(batch["x"], x[[0, 1, 2, 2, 2]])
+    assert batch["t"].tolist() == ["a", "b", "c", "c", "c"]
+
+
+def test_what_came_of_filling_up_is_nobodys() -> None:
+    y = rows_of(tensors.FP32, 8, 2)
+    for rows in ([3], [1, 4]):
+        parts = scatter(["y"], [y], rows, 8)
+        np.testing.assert_array_equal(np.concatenate([part for (part,) in parts]), y[: sum(rows)])
+
+
+def test_a_filled_batch_must_come_back_whole() -> None:
+    with pytest.raises(ExecutionFailed, match="of a batch of 8 rows"):
+        scatter(["y"], [np.zeros((3, 1))], [3], 8)
+
+
 @given(st.lists(st.integers(1, 8), min_size=1, max_size=12))
 def test_rows_in_are_rows_out_for_any_split(rows: list[int]) -> None:
     starts = np.cumsum([0, *rows[:-1]])
@@ -212,5 +234,5 @@ def test_rows_in_are_rows_out_for_any_split(rows: list[int]) -> None:
     x = layout(("x", tensors.UINT16, (2,)))
     batch = Staging().gather(x, rows, [[request.tobytes()] for request in requests])
     answers = scatter(["y"], [batch["x"] * 2], rows)
-    for request, answer in zip(requests, answers, strict=True):
-        np.testing.assert_array_equal(answer["y"], request * 2)
+    for request, (answer,) in zip(requests, answers, strict=True):
+        np.testing.assert_array_equal(answer, request * 2)

@@ -58,7 +58,7 @@ class Bench:
 
     def _doubled(self, inputs: object) -> dict[str, np.ndarray]:
         assert isinstance(inputs, dict)
-        if inputs["x"].any():  # the zeros that a version is tried with when it is loaded are not held back
+        if inputs["x"].any():  # what is run before READY is zeros, and passes
             self.gate.wait()
         return {"y": inputs["x"] * 2}
 
@@ -466,3 +466,36 @@ def test_loads_are_given_up_by_the_backend(tmp_path: Path) -> None:
     bench.plane.give_up_loads()
 
     assert bench.backend.given_up
+
+
+def test_a_version_is_measured_before_it_serves_and_that_is_no_inference(tmp_path: Path) -> None:
+    async def main() -> None:
+        bench = Bench(tmp_path)
+        bench.add("m", 1)
+        await bench.plane.load_all()
+        loaded = bench.registry.find("m", "")
+        assert loaded.costs.calibrated
+        assert [line.rows for line in loaded.costs.lines()] == [1, 2, 4]
+        assert (loaded.statistics.inference_count, loaded.statistics.execution_count) == (0, 0)
+        await bench.plane.unload_all()
+
+    run(main)
+
+
+def test_a_version_whose_warm_up_sample_fails_is_unavailable(tmp_path: Path) -> None:
+    async def main() -> None:
+        bench = Bench(tmp_path)
+        sample = (
+            'model_warmup { name: "row" batch_size: 1 '
+            'inputs { key: "x" value { data_type: TYPE_FP32 dims: [ 2 ] input_data_file: "row.bin" } } }'
+        )
+        bench.add("m", 1, config=sample)
+        await bench.plane.load_all()
+        assert bench.states() == {"m": {1: "UNAVAILABLE"}}
+        assert bench.reason("m") == (
+            f"{tmp_path / 'm' / 'config.pbtxt'}: field 'model_warmup[0].inputs['x']': "
+            f"{tmp_path / 'm' / 'warmup' / 'row.bin'}: no such file; add it, or use zero_data or random_data in "
+            "config.pbtxt"
+        )
+
+    run(main)

@@ -6,7 +6,7 @@ from math import inf
 
 import pytest
 
-from server.scheduling.costs import WINDOW, Cost, CostTable, bucket_below, bucket_sizes
+from server.scheduling.costs import ENOUGH, WINDOW, Cost, CostTable, bucket_below, bucket_sizes
 
 
 def table(**seconds: float) -> CostTable:
@@ -57,6 +57,12 @@ def test_between_two_buckets_lies_a_straight_line() -> None:
     assert [costs.typical(rows) for rows in (4, 5, 6, 7, 8)] == [1.0, 1.5, 2.0, 2.5, 3.0]
 
 
+def test_a_batch_that_is_filled_up_takes_as_long_as_its_bucket() -> None:
+    costs = CostTable((1, 2, 4, 8), fills=True)
+    costs.observe(8, 3.0)
+    assert [costs.typical(rows) for rows in (4, 5, 8)] == [inf, 3.0, 3.0]
+
+
 def test_a_batch_between_two_buckets_counts_for_the_larger_one_in_proportion() -> None:
     costs = table(b4=1.0, b8=3.0)
     costs.observe(6, 4.0)  # twice what was expected
@@ -93,3 +99,39 @@ def test_what_is_larger_than_the_largest_bucket_is_not_counted() -> None:
 @pytest.mark.parametrize(("rows", "below"), [(9, 8), (8, 4), (7, 4), (5, 4), (4, 2), (2, 1), (1, 1)])
 def test_the_bucket_below_is_smaller_where_there_is_a_smaller_one(rows: int, below: int) -> None:
     assert bucket_below((1, 2, 4, 8), rows) == below
+
+
+def profiled() -> CostTable:
+    costs = CostTable((1, 2))
+    for seconds in (1.0, 1.0, 3.0):
+        costs.profile(1, seconds)
+        costs.profile(2, 2 * seconds)
+    return costs
+
+
+def test_a_profile_calibrates() -> None:
+    assert profiled().calibrated
+    assert list(profiled().lines()) == [Cost(1, 1.0, 3.0, 3), Cost(2, 2.0, 6.0, 3)]
+
+
+def test_batches_of_requests_join_the_profile_and_then_replace_it() -> None:
+    costs = profiled()
+    costs.observe(1, 9.0)
+    assert next(iter(costs.lines())) == Cost(1, 1.0, 9.0, 4)
+    for _ in range(ENOUGH - 1):
+        costs.observe(1, 9.0)
+    assert list(costs.lines()) == [Cost(1, 9.0, 9.0, ENOUGH), Cost(2, 2.0, 6.0, 3)]
+    costs.profile(1, 1.0)
+    assert costs.typical(1) == costs.worst(1) == 9.0
+
+
+def test_what_batches_of_requests_took_is_known_apart_from_the_profile() -> None:
+    costs = profiled()
+    assert (costs.typical_served(1), costs.typical_served(2)) == (inf, inf)
+    costs.observe(1, 9.0)
+    assert (costs.typical_served(1), costs.typical_served(2)) == (9.0, inf)
+
+
+def test_only_a_bucket_can_be_profiled() -> None:
+    with pytest.raises(ValueError, match="not in tuple"):
+        CostTable((1, 4)).profile(3, 1.0)

@@ -34,8 +34,10 @@ def snapshot(model: str = "m", version: int = 1, tags: Mapping[str, str] | None 
     statistics.failed_runs, statistics.reloads = 7, 2
     statistics.record_turn_wait(0.25)
     statistics.record_turn_wait(0.5)
+    statistics.record_prediction(predicted=0.5, actual=0.25)
+    costs = [(1, 0.001, 0.002), (8, 0.004, 0.005)]
     return VersionSnapshot(
-        model, version, tags or {}, statistics, pending=4, in_flight=6, load_seconds=1.5, max_batch_rows=8
+        model, version, tags or {}, statistics, 4, 6, load_seconds=1.5, max_batch_rows=8, costs=costs
     )
 
 
@@ -69,6 +71,8 @@ EXPECTED = {
     "convoy_model_reloads_total": 2,
     "convoy_max_batch_rows": 8,
     "convoy_turn_wait_duration_us_total": 750_000,
+    "convoy_batch_predicted_duration_us_total": 500_000,
+    "convoy_batch_duration_us_total": 250_000,
     "nv_inference_pending_request_count": 4,
     "nv_inference_in_flight_request_count": 6,
     "nv_model_load_duration_secs": 1.5,
@@ -138,6 +142,13 @@ def test_a_histogram_has_its_sum_and_count() -> None:
 @pytest.mark.parametrize("name", HISTOGRAMS)
 def test_every_histogram_counts_something(name: str) -> None:
     assert value(page(snapshot()), f"{name}_count", model="m", version="1") > 0
+
+
+@pytest.mark.parametrize(("rows", "quantile", "us"), [("1", "0.5", 1000), ("1", "0.99", 2000), ("8", "0.99", 5000)])
+def test_the_cost_of_each_batch_size_is_a_gauge(rows: str, quantile: str, us: float) -> None:
+    text = page(snapshot(tags={"team": "vision"}))
+    labels = {"model": "m", "version": "1", "_team": "vision", "rows": rows, "quantile": quantile}
+    assert value(text, "convoy_batch_cost_us", **labels) == us
 
 
 def test_versions_are_told_apart_by_labels() -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from server.errors import ConfigInvalid, LoadFailed
-from server.models.repository import ModelFolder, model_file, read_config, read_labels, scan
+from server.models.repository import ModelFolder, model_file, read_config, read_labels, read_warmup_file, scan
 
 
 @pytest.fixture
@@ -163,3 +163,22 @@ def test_a_missing_label_file_is_named(folder: ModelFolder) -> None:
 def test_labels_outside_of_the_model_are_refused(folder: ModelFolder) -> None:
     with pytest.raises(LoadFailed, match="outside of the model's folder"):
         read_labels(folder, "../../secret")
+
+
+def test_a_warm_up_input_is_read_from_its_folder(folder: ModelFolder) -> None:
+    (folder.path / "warmup").mkdir()
+    (folder.path / "warmup" / "row.bin").write_bytes(b"\0\1\xff")
+    assert read_warmup_file(folder, "row.bin") == b"\0\1\xff"
+
+
+def test_a_missing_warm_up_input_is_named(folder: ModelFolder) -> None:
+    with pytest.raises(LoadFailed, match=r"warmup/row\.bin: no such file; add it, or use zero_data or random_data"):
+        read_warmup_file(folder, "row.bin")
+
+
+@pytest.mark.parametrize("filename", ["../../../secret", "/etc/passwd", "link"])
+def test_a_warm_up_input_outside_of_the_model_is_refused(folder: ModelFolder, filename: str) -> None:
+    (folder.path / "warmup").mkdir()
+    (folder.path / "warmup" / "link").symlink_to(folder.path.parent.parent / "secret")
+    with pytest.raises(LoadFailed, match="outside of the model's folder"):
+        read_warmup_file(folder, filename)

@@ -2,10 +2,20 @@
 
 from __future__ import annotations
 
+from math import inf
+
 import pytest
 
 from server.errors import ExecutionFailed, FailureReason, InvalidRequest, QueueFull
-from server.statistics import BATCH_ROWS_BOUNDS, LATENCY_BOUNDS_US, BatchTimes, Duration, Histogram, VersionStatistics
+from server.statistics import (
+    BATCH_ROWS_BOUNDS,
+    LATENCY_BOUNDS_US,
+    RATIO_BOUNDS,
+    BatchTimes,
+    Duration,
+    Histogram,
+    VersionStatistics,
+)
 
 
 @pytest.mark.parametrize(
@@ -47,6 +57,7 @@ def test_two_versions_share_no_counter() -> None:
     first.record_batch(BatchTimes(0, 1, 2, 3), rows=4, requests=2)
     first.record_success(queue_ns=5, request_ns=6)
     first.record_failure(InvalidRequest("why"), request_ns=7)
+    first.record_prediction(1.0, 2.0)
     assert second == VersionStatistics(
         request_us=second.request_us,
         queue_us=second.queue_us,
@@ -54,8 +65,9 @@ def test_two_versions_share_no_counter() -> None:
         compute_infer_us=second.compute_infer_us,
         compute_output_us=second.compute_output_us,
         batch_rows=second.batch_rows,
+        prediction_ratio=second.prediction_ratio,
     )
-    assert sum(second.request_us.counts) + sum(second.batch_rows.counts) == 0
+    assert sum(second.request_us.counts) + sum(second.batch_rows.counts) + sum(second.prediction_ratio.counts) == 0
 
 
 def test_a_batch_counts_its_rows_once_and_its_phases_for_every_request() -> None:
@@ -110,3 +122,19 @@ def test_a_failure_counts_by_its_reason_and_not_as_an_answer() -> None:
     }
     assert (statistics.fail, statistics.success) == (Duration(3, 18), Duration())
     assert sum(statistics.request_us.counts) == 0
+
+
+def test_a_prediction_is_counted_beside_what_came_of_it() -> None:
+    statistics = VersionStatistics()
+    statistics.record_prediction(predicted=0.5, actual=1.0)
+    statistics.record_prediction(predicted=0.25, actual=0.25)
+    assert (statistics.predicted_seconds, statistics.actual_seconds) == (0.75, 1.25)
+    ratios = statistics.prediction_ratio
+    assert (ratios.counts[RATIO_BOUNDS.index(2)], ratios.counts[RATIO_BOUNDS.index(1)], ratios.total) == (1, 1, 3.0)
+
+
+def test_a_batch_that_nobody_could_predict_is_in_neither_sum() -> None:
+    statistics = VersionStatistics()
+    statistics.record_prediction(predicted=inf, actual=1.0)
+    assert (statistics.predicted_seconds, statistics.actual_seconds) == (0, 0)
+    assert sum(statistics.prediction_ratio.counts) == 0

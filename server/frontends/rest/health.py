@@ -2,16 +2,10 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Awaitable, Callable, MutableMapping
+from collections.abc import Callable
 from http import HTTPStatus
-from typing import Any
 
-Scope = MutableMapping[str, Any]
-Message = MutableMapping[str, Any]
-Receive = Callable[[], Awaitable[Message]]
-Send = Callable[[Message], Awaitable[None]]
-AsgiApp = Callable[[Scope, Receive, Send], Awaitable[None]]
+from server.frontends.rest.responses import AsgiApp, Receive, Scope, Send, respond, respond_error
 
 
 def health_app(is_live: Callable[[], bool], is_ready: Callable[[], bool]) -> AsgiApp:
@@ -21,21 +15,12 @@ def health_app(is_live: Callable[[], bool], is_ready: Callable[[], bool]) -> Asg
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         check = checks.get(scope["path"])
         if check is None:
-            await _respond(send, HTTPStatus.NOT_FOUND, f"no route {scope['path']}; there is {' and '.join(checks)}")
+            await respond_error(
+                send, HTTPStatus.NOT_FOUND, f"no route {scope['path']}; there is {' and '.join(checks)}"
+            )
         elif scope["method"] not in ("GET", "HEAD"):
-            await _respond(send, HTTPStatus.METHOD_NOT_ALLOWED, f"{scope['path']} takes GET", allow="GET, HEAD")
+            await respond_error(send, HTTPStatus.METHOD_NOT_ALLOWED, f"{scope['path']} takes GET", allow="GET, HEAD")
         else:
-            await _respond(send, HTTPStatus.OK if check() else HTTPStatus.BAD_REQUEST)
+            await respond(send, HTTPStatus.OK if check() else HTTPStatus.BAD_REQUEST)
 
     return app
-
-
-async def _respond(send: Send, status: HTTPStatus, error: str = "", allow: str = "") -> None:
-    body = json.dumps({"error": error}).encode() if error else b""
-    headers = [(b"content-length", str(len(body)).encode())]
-    if error:
-        headers.append((b"content-type", b"application/json"))
-    if allow:
-        headers.append((b"allow", allow.encode()))
-    await send({"type": "http.response.start", "status": status.value, "headers": headers})
-    await send({"type": "http.response.body", "body": body})

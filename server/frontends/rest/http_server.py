@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 import uvicorn
 
-from server.frontends.rest.health import AsgiApp
+from server.frontends.rest.responses import AsgiApp
 
 
 class _EmbeddedServer(uvicorn.Server):

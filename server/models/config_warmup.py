@@ -1,0 +1,54 @@
+"""The `model_warmup` of config.pbtxt. A part of `config`, for its length."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from proto import model_config_pb2 as pb
+from server.models.config_fields import FieldInvalid
+from server.models.config_types import Fill, WarmupInput, WarmupSample
+from server.tensors import DataType
+
+
+def read_warmup(
+    message: pb.ModelConfig, datatypes: Mapping[pb.DataType.ValueType, DataType]
+) -> tuple[WarmupSample, ...]:
+    """The samples, in order. Whether they are requests for this model is seen when they run. Raises FieldInvalid."""
+    return tuple(
+        _sample(f"model_warmup[{i}]", sample, message.max_batch_size, datatypes)
+        for i, sample in enumerate(message.model_warmup)
+    )
+
+
+def _sample(
+    field: str, message: pb.ModelWarmup, max_batch_size: int, datatypes: Mapping[pb.DataType.ValueType, DataType]
+) -> WarmupSample:
+    most = max(1, max_batch_size)
+    if not message.name:
+        raise FieldInvalid(f"{field}.name", "is missing; errors name the sample by it")
+    if not 1 <= message.batch_size <= most:
+        limit = f"1 to max_batch_size, which is {max_batch_size}" if max_batch_size else "1: the model does not batch"
+        raise FieldInvalid(f"{field}.batch_size", f"must be {limit}, not {message.batch_size}")
+    inputs = tuple(
+        _input(f"{field}.inputs['{name}']", name, message.inputs[name], datatypes) for name in sorted(message.inputs)
+    )
+    return WarmupSample(message.name, message.batch_size, inputs, message.count or 1)
+
+
+def _input(
+    field: str, name: str, message: pb.ModelWarmup.Input, datatypes: Mapping[pb.DataType.ValueType, DataType]
+) -> WarmupInput:
+    datatype = datatypes.get(message.data_type)
+    if datatype is None:
+        raise FieldInvalid(f"{field}.data_type", "is missing or TYPE_INVALID; name the tensor's type")
+    if any(dim < 1 for dim in message.dims):
+        raise FieldInvalid(
+            f"{field}.dims", f"must hold sizes of at least 1, also for dimensions that are free, not {message.dims}"
+        )
+    choice = message.WhichOneof("input_data_type")
+    if choice is None:
+        raise FieldInvalid(field, "has no data; give one of zero_data, random_data and input_data_file")
+    fill = Fill(choice)
+    if fill is not Fill.FILE and not getattr(message, choice):
+        raise FieldInvalid(f"{field}.{choice}", "must be true; to use other data, name them instead")
+    return WarmupInput(name, datatype, tuple(message.dims), fill, message.input_data_file)

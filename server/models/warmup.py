@@ -1,0 +1,198 @@
+"""A version before it is READY: its warm-up samples run, and every batch size that is planned with is measured.
+
+Runs take the same way as later the batches of a lane, from staging to answers, so that what is measured is what the
+server will see. Nothing of it is counted as inference.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from math import inf, prod
+from statistics import median
+
+import numpy as np
+
+from server.backends.base import Session
+from server.errors import ConfigInvalid, ConvoyError, LoadFailed
+from server.messages import InferenceRequest, TensorSpec
+from server.models import admission
+from server.models.config import ModelConfig
+from server.models.config_types import Fill, WarmupInput, WarmupSample
+from server.models.execution import Executor, as_failure, empty_costs
+from server.models.work import Work
+from server.scheduling.costs import CostTable
+from server.tensors import BF16, BYTES, FP16, FP32, FP64, DataType, byte_size, decode_bytes_elements
+
+log = logging.getLogger(__name__)
+
+ReadFile = Callable[[str], bytes]
+"""Reads a file of the model's folder `warmup`. Raises `LoadFailed`."""
+
+FEW_RUNS = 3
+MANY_RUNS = 10
+FEW_RUNS_SECONDS = 5.0
+MANY_RUNS_SECONDS = 1.0
+MAX_SECONDS = 30.0
+"""Each bucket is measured `FEW_RUNS` times, as long as all runs together take no more than `FEW_RUNS_SECONDS`; and up
+to `MANY_RUNS` times within `MANY_RUNS_SECONDS`. Where every bucket cannot run even once within `MAX_SECONDS`, the table
+stays empty."""
+
+STALL = 2.0
+"""On one and the same input a run that takes longer than this many medians was held up by something else."""
+
+_LENGTH_BYTES = 4
+"""Of a BYTES element that is empty."""
+
+
+def warm_up(config: ModelConfig, version: int, session: Session, source: str, read_file: ReadFile) -> CostTable:
+    """Run the configured samples, then measure every bucket; the table is empty where that cannot be done.
+
+    `source` names config.pbtxt in errors. Raises `LoadFailed` for a sample that is wrong or fails, and for its files.
+    """
+    costs = empty_costs(config, session)
+    executor = Executor(config, version, session, costs.sizes if costs.fills else ())
+    samples = [_sample_work(config, i, sample, source, read_file) for i, sample in enumerate(config.warmup)]
+    for sample, work in zip(config.warmup, samples, strict=True):
+        for _ in range(sample.count):
+            try:
+                _run(executor, work, sample.batch_size)
+            except Exception as error:
+                reason = as_failure(config, version, error)
+                raise LoadFailed(f"failed to run warmup sample '{sample.name}': {reason}") from error
+    label = f"model '{config.name}' version {version}"
+    if not samples and any(-1 in tensor.dims for tensor in config.inputs):
+        log.info("%s has inputs of free dimensions: what batches cost is found out as they run", label)
+        return costs
+    try:
+        inputs = samples or [_zeros(config)]
+        spent = measure(costs, lambda rows, turn: _run(executor, inputs[turn % len(inputs)], rows))
+    except Exception as error:  # noqa: BLE001 -- made-up inputs need not suit the model; real ones may
+        log.warning("%s could not be measured before it serves: %s", label, as_failure(config, version, error))
+        return costs
+    if not costs.calibrated:
+        log.warning("%s was not measured before it serves: that would take more than %.0f s", label, MAX_SECONDS)
+    else:
+        log.debug("%s was measured in %.3f s", label, spent)
+    return costs
+
+
+def measure(costs: CostTable, run: Callable[[int, int], float]) -> float:
+    """Fill the table with what `run(rows, turn)` says that it took; return the seconds of all runs together.
+
+    A bucket's first run is its warm-up, and only counts where there is no time for another.
+    """
+    sizes = costs.sizes
+    spent = 0.0
+    first: dict[int, float] = {}
+    for size in sizes:
+        if first and spent + 2 * first[max(first)] > MAX_SECONDS:
+            return spent
+        first[size] = run(size, 0)
+        spent += first[size]
+    runs: dict[int, list[float]] = {size: [] for size in sizes}
+    for turn in range(1, MANY_RUNS + 1):
+        allowed = FEW_RUNS_SECONDS if turn <= FEW_RUNS else MANY_RUNS_SECONDS
+        for size in sizes:
+            if spent + first[size] <= allowed:
+                seconds = run(size, turn)
+                runs[size].append(seconds)
+                spent += seconds
+    for size in sizes:
+        measured = runs[size] or [first[size]]
+        limit = STALL * median(measured)
+        for seconds in measured:
+            if seconds <= limit:
+                costs.profile(size, seconds)
+    return spent
+
+
+class _Nobody:
+    """Owns work that nobody waits for."""
+
+    def cancel(self, work: Work) -> None:
+        """There is nobody who would."""
+
+
+def _run(executor: Executor, work: Work, requests: int) -> float:
+    """Seconds that a batch of so many requests takes. Raises what the run raises, and an answer that is an error."""
+    result = executor.execute([work] * requests)
+    for answer in result.answers:
+        if isinstance(answer, ConvoyError):
+            raise answer
+    times = result.runs[0].times
+    return (times.output_end - times.start) / 1e9
+
+
+def _sample_work(config: ModelConfig, index: int, sample: WarmupSample, source: str, read_file: ReadFile) -> Work:
+    """One request of a sample. Raises `LoadFailed`."""
+    field = f"{source}: field 'model_warmup[{index}]"
+    random = np.random.default_rng(index)
+    tensors: list[tuple[TensorSpec, bytes]] = []
+    for tensor in sample.inputs:
+        try:
+            data = _from_file(tensor, read_file) if tensor.fill is Fill.FILE else _made_up(tensor, random)
+        except (LoadFailed, ValueError) as error:
+            raise ConfigInvalid(f"{field}.inputs['{tensor.name}']': {error}") from error
+        tensors.append((_spec(config, tensor.name, tensor.datatype, tensor.dims), data))
+    try:
+        return _work(config, tensors)
+    except ConvoyError as error:
+        raise ConfigInvalid(f"{field}' is no request that the model takes: {error}") from error
+
+
+def _zeros(config: ModelConfig) -> Work:
+    """A request of the model's shapes, all zero. Raises whatever such a request cannot be made for."""
+    return _work(
+        config,
+        [
+            (_spec(config, tensor.name, tensor.datatype, tensor.dims), _zero_bytes(tensor.datatype, tensor.dims))
+            for tensor in config.inputs
+        ],
+    )
+
+
+def _work(config: ModelConfig, tensors: Sequence[tuple[TensorSpec, bytes]]) -> Work:
+    specs = tuple(spec for spec, _ in tensors)
+    request = InferenceRequest(config.name, "", "warmup", specs, tuple(data for _, data in tensors))
+    plan = admission.make_plan(config, specs, (), request.label())
+    return Work(
+        _Nobody(), request, plan, admission.inputs_in_order(config, plan, request), None, arrived=0.0, deadline=inf
+    )
+
+
+def _spec(config: ModelConfig, name: str, datatype: DataType, dims: tuple[int, ...]) -> TensorSpec:
+    return TensorSpec(name, datatype.name, (1, *dims) if config.max_batch_size else dims)
+
+
+def _from_file(tensor: WarmupInput, read_file: ReadFile) -> bytes:
+    data = read_file(tensor.filename)
+    elements = prod(tensor.dims)
+    if tensor.datatype is BYTES:
+        try:
+            decode_bytes_elements(data, elements)
+        except ValueError as error:
+            raise ValueError(f"file '{tensor.filename}' does not hold {elements} BYTES elements: {error}") from error
+    elif len(data) != byte_size(tensor.datatype, tensor.dims):
+        size = byte_size(tensor.datatype, tensor.dims)
+        raise ValueError(
+            f"file '{tensor.filename}' has {len(data)} bytes, but {tensor.datatype.name} {list(tensor.dims)} takes "
+            f"{size}: one row, repeated for the whole batch"
+        )
+    return data
+
+
+def _made_up(tensor: WarmupInput, random: np.random.Generator) -> bytes:
+    """Zeros; or random numbers: of floating point from 0 to 1, integers 0 and 1. Text is always empty."""
+    datatype, elements = tensor.datatype, prod(tensor.dims)
+    if tensor.fill is Fill.ZERO or datatype is BYTES:
+        return _zero_bytes(datatype, tensor.dims)
+    if datatype is BF16:
+        return (random.random(elements, np.float32).view(np.uint32) >> 16).astype(datatype.dtype).tobytes()
+    if datatype in (FP16, FP32, FP64):
+        return random.random(elements).astype(datatype.dtype).tobytes()
+    return random.integers(0, 2, elements).astype(datatype.dtype).tobytes()
+
+
+def _zero_bytes(datatype: DataType, dims: tuple[int, ...]) -> bytes:
+    return bytes(_LENGTH_BYTES * prod(dims) if datatype is BYTES else byte_size(datatype, dims))
