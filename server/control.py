@@ -16,6 +16,7 @@ from server.models import repository
 from server.models.config import DeviceKind, LoadSettings, ModelConfig
 from server.models.lifecycle import State
 from server.models.model import LoadedVersion
+from server.models.pictures import PictureDecoder
 from server.models.registry import Registry
 from server.models.repository import ModelFolder
 from server.models.versions import Load, Unload, next_action, wanted_versions
@@ -49,6 +50,7 @@ class ControlPlane:
         self._backend = backend
         self._clock = clock
         self._budget = ByteBudget(settings.max_queued_bytes)
+        self._decoder: PictureDecoder | None = None
 
     async def load_all(self) -> None:
         """Bring every model that should serve to READY or UNAVAILABLE. Raises `LoadFailed` where a root is missing."""
@@ -71,6 +73,9 @@ class ControlPlane:
     async def unload_all(self) -> None:
         """Drain and unload everything that serves."""
         await asyncio.gather(*(self._unload(loaded) for loaded in self._registry.loaded()))
+        if self._decoder is not None:
+            await self._decoder.close()
+            self._decoder = None
 
     async def _load_model(self, folder: ModelFolder) -> None:
         try:
@@ -96,7 +101,15 @@ class ControlPlane:
         self._registry.set_state(folder.name, version, State.LOADING)
         try:
             config, session = await asyncio.to_thread(self._open, folder, version, settings)
-            loaded = LoadedVersion(config, version, session, self._clock, time.monotonic() - started, self._budget)
+            loaded = LoadedVersion(
+                config,
+                version,
+                session,
+                self._clock,
+                time.monotonic() - started,
+                self._budget,
+                decoder=self._picture_decoder() if config.preprocessing is not None else None,
+            )
         except LoadFailed as error:
             reason = str(error)
         except Exception as error:  # a bug, or a backend's surprise: this version fails, the others serve
@@ -128,7 +141,15 @@ class ControlPlane:
             default_max_batch_size=self._settings.default_max_batch_size,
             autocomplete=self._settings.autocomplete,
         )
+        if config.preprocessing is not None:
+            _import_pillow(_source(folder))
         return config, session
+
+    def _picture_decoder(self) -> PictureDecoder:
+        """One for all models, from when the first one takes pictures. It leaves a core to the event loop."""
+        if self._decoder is None:
+            self._decoder = PictureDecoder(max(1, available_cores() - 1), self._clock, self._budget)
+        return self._decoder
 
     async def _unload(self, loaded: LoadedVersion) -> None:
         name = loaded.config.name
@@ -143,6 +164,16 @@ class ControlPlane:
 
 def _source(folder: ModelFolder) -> str:
     return str(folder.path / repository.CONFIG_FILENAME)
+
+
+def _import_pillow(source: str) -> None:
+    """Load what decodes pictures: here, since it takes a while. Raises `ConfigInvalid` where it is missing."""
+    try:
+        import server.pictures.decode  # noqa: F401
+    except ImportError as error:
+        raise ConfigInvalid(
+            f"{source}: the image.* parameters need Pillow ({error}); install it: pip install 'convoy[pictures]'"
+        ) from error
 
 
 def _read_message(folder: ModelFolder) -> model_config.ConfigMessage:

@@ -20,6 +20,7 @@ from server.models import autocomplete
 from server.models.autocomplete import Disagreement
 from server.models.config_batching import read_batching, read_split_oversize
 from server.models.config_fields import FieldInvalid, check_parameters, refuse_unserved
+from server.models.config_pictures import read_preprocessing
 from server.models.config_types import DeviceKind, LoadSettings, ModelConfig, QueuePolicy, TensorConfig, WindowBatching
 from server.models.versions import All, Latest, Specific, VersionPolicy
 from server.tensors import BYTES, DATATYPES, DataType
@@ -182,6 +183,7 @@ def _freeze(
         split_oversize=read_split_oversize(message, load.parameters),
         metric_tags=_metric_tags(message),
         serialized=message.SerializeToString(deterministic=True),
+        preprocessing=read_preprocessing(message, input_configs, load.parameters),
     )
 
 

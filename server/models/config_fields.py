@@ -63,9 +63,22 @@ PARAMETERS: dict[str, range] = {
 }
 """Keys of `parameters`, with the integers that each may be."""
 
-SWITCHES = frozenset({"split_oversize"})
+SWITCHES = frozenset({"split_oversize", "image.jpeg_draft"})
 """Keys of `parameters` that are "true" or "false"."""
 
+IMAGE_TEXTS = frozenset(
+    {
+        "image.resize",
+        "image.center_crop",
+        "image.interpolation",
+        "image.scale",
+        "image.mean",
+        "image.std",
+        "image.color",
+        "image.max_pixels",
+    }
+)
+"""Keys of `parameters` whose values `config_pictures` checks."""
 
 _NUMBER = re.compile(r"[0-9]{1,10}")
 
@@ -107,8 +120,10 @@ def check_parameters(parameters: Mapping[str, str]) -> None:
             if value not in ("true", "false"):
                 raise FieldInvalid(field, f"must be true or false, not '{value}'")
             continue
+        if key in IMAGE_TEXTS:
+            continue
         if key not in PARAMETERS:
-            known = ", ".join(sorted(SWITCHES.union(PARAMETERS)))
+            known = ", ".join(sorted(SWITCHES.union(IMAGE_TEXTS, PARAMETERS)))
             raise FieldInvalid(field, f"is not supported by this server; it knows: {known}")
         allowed = PARAMETERS[key]
         if not _NUMBER.fullmatch(value) or int(value) not in allowed:

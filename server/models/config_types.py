@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from enum import Enum
 
 from server.models.versions import VersionPolicy
+from server.pictures.preprocessing import ImagePreprocessing
 from server.tensors import DataType
 
 
@@ -103,3 +104,5 @@ class ModelConfig:
     metric_tags: Mapping[str, str]
     serialized: bytes
     """The completed inference.ModelConfig message, as the ModelConfig RPC gives it."""
+    preprocessing: ImagePreprocessing | None = None
+    """How pictures become one of the inputs; None: the model takes none."""

@@ -26,6 +26,7 @@ from server.models import admission
 from server.models.admission import Plan
 from server.models.config import ModelConfig, QueuePolicy
 from server.models.execution import CALLER_GONE, BatchResult, Executor, as_failure
+from server.models.pictures import PictureDecoder, PictureIntake
 from server.models.work import Answer, Reply, Whole, Work
 from server.scheduling.assembly import BatchLayout, InputLayout
 from server.scheduling.batcher import Batcher
@@ -63,7 +64,9 @@ class LoadedVersion:
         load_seconds: float = 0.0,
         budget: ByteBudget | None = None,
         tiny_batch_seconds: float = TINY_BATCH_SECONDS,
+        decoder: PictureDecoder | None = None,
     ) -> None:
+        """`decoder` is needed where the configuration names a preprocessing."""
         self.config = config
         self.version = version
         self.statistics = VersionStatistics()
@@ -91,11 +94,23 @@ class LoadedVersion:
         self._batcher: Batcher[Work, BatchResult] = Batcher(
             BatchQueue(self._policy, budget), lanes, clock, finished=self._finished, expired=self._expired
         )
+        self._pictures: PictureIntake | None = None
+        if config.preprocessing is not None:
+            assert decoder is not None, "the control plane has one"
+            self._pictures = PictureIntake(
+                config,
+                config.preprocessing,
+                decoder,
+                clock,
+                ready=self._decoded,
+                late=self._expired,
+                failed=self._leave_at_once,
+            )
 
     @property
     def pending(self) -> int:
-        """Requests that wait for a batch."""
-        return self._batcher.pending
+        """Requests that wait for a batch, or for their pictures."""
+        return self._batcher.pending + (0 if self._pictures is None else len(self._pictures))
 
     @property
     def in_flight(self) -> int:
@@ -116,12 +131,14 @@ class LoadedVersion:
             size = admission.wire_bytes(plan, request)
             kind = Work if plan.rows <= self._policy.max_rows else Whole
             work = kind(self, request, plan, inputs, reply, arrived, deadline, level, delay_at, size)
-            if isinstance(work, Whole):
+            if self._pictures is not None and plan.pictures_at >= 0:
+                self._pictures.begin(work)
+            elif isinstance(work, Whole):
                 self._submit_parts(work, self._policy.most_rows(level))
             else:
                 self._batcher.submit(work)
         except ConvoyError as error:
-            refusal = QueueFull(f"{request.label()}{error}") if isinstance(error, QueueFull) else error
+            refusal = _labelled(request, error)
             self.statistics.record_failure(refusal.reason, round((self._clock.now() - arrived) * 1e9))
             reply(refusal)
             return None
@@ -135,7 +152,11 @@ class LoadedVersion:
         if work.reply is None:
             return
         work.reply = None
-        if self._give_up_parts(work) if isinstance(work, Whole) else self._batcher.cancel(work):
+        if self._pictures is not None and self._pictures.cancel(work):
+            waited = True
+        else:
+            waited = self._give_up_parts(work) if isinstance(work, Whole) else self._batcher.cancel(work)
+        if waited:
             self._leave_at_once(work, CALLER_GONE)
 
     def hurry(self) -> None:
@@ -144,6 +165,8 @@ class LoadedVersion:
 
     async def drain(self) -> None:
         """Run what is queued, then release the lanes. No request may be submitted after this began."""
+        if self._pictures is not None:
+            await self._pictures.drain()
         await self._batcher.drain()
         self._batcher.close()
 
@@ -171,6 +194,16 @@ class LoadedVersion:
             return request.deadline, inf
         end = arrived + timeout_us / 1e6
         return (request.deadline, end) if policy.delay else (min(request.deadline, end), inf)
+
+    def _decoded(self, work: Work) -> None:
+        """A request's pictures are ready: queue it."""
+        try:
+            if isinstance(work, Whole):
+                self._submit_parts(work, self._policy.most_rows(work.place >> 1))
+            else:
+                self._batcher.submit(work)
+        except ConvoyError as error:
+            self._leave_at_once(work, _labelled(work.request, error))
 
     def _submit_parts(self, whole: Whole, most_rows: int) -> None:
         """Queue all parts of a request, or none. Raises `QueueFull`, and `InvalidRequest` where they never fit."""
@@ -274,6 +307,11 @@ class LoadedVersion:
                 reply(answer)
             except Exception:  # the rest of the batch must hear theirs
                 log.exception("an answer of model '%s' version %d was not taken", self.config.name, self.version)
+
+
+def _labelled(request: InferenceRequest, error: ConvoyError) -> ConvoyError:
+    """A full queue does not know who is turned away; all other refusals do."""
+    return QueueFull(f"{request.label()}{error}") if isinstance(error, QueueFull) else error
 
 
 def window_policy(config: ModelConfig) -> WindowPolicy:

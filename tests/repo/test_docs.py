@@ -7,7 +7,7 @@ from pathlib import Path
 
 from server import __version__
 from server.metrics import metrics_registry
-from server.models.config_fields import PARAMETERS, SWITCHES
+from server.models.config_fields import IMAGE_TEXTS, PARAMETERS, SWITCHES
 from server.settings import _parser
 
 ROOT = Path(__file__).parents[2]
@@ -22,7 +22,7 @@ def test_every_metric_of_the_page_is_documented_and_nothing_else() -> None:
 
 def test_every_parameter_of_a_configuration_is_documented() -> None:
     text = (ROOT / "docs/serving.md").read_text()
-    assert [name for name in SWITCHES.union(PARAMETERS) if name not in text] == []
+    assert [name for name in SWITCHES.union(IMAGE_TEXTS, PARAMETERS) if name not in text] == []
 
 
 def test_links_lead_to_files() -> None:
