@@ -148,7 +148,9 @@ class ControlPlane:
     def _picture_decoder(self) -> PictureDecoder:
         """One for all models, from when the first one takes pictures. It leaves a core to the event loop."""
         if self._decoder is None:
-            self._decoder = PictureDecoder(max(1, available_cores() - 1), self._clock, self._budget)
+            from server.pictures.decode import decode  # needs Pillow: `_open` has seen to it
+
+            self._decoder = PictureDecoder(decode, max(1, available_cores() - 1), self._clock, self._budget)
         return self._decoder
 
     async def _unload(self, loaded: LoadedVersion) -> None:

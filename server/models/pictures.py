@@ -29,6 +29,8 @@ from server.tensors import Array, Buffer
 
 log = logging.getLogger(__name__)
 
+Decode = Callable[[Buffer | Array, ImagePreprocessing], Pixels]
+
 MAX_WAITING_PICTURES = 1024
 """Pictures that may wait to be decoded, of all models together."""
 
@@ -61,11 +63,9 @@ class _Request:
 
 
 class PictureDecoder:
-    """The threads that decode the pictures of all models. Needs Pillow."""
+    """The threads that decode the pictures of all models, with `pictures.decode.decode` or what is given instead."""
 
-    def __init__(self, threads: int, clock: Clock, budget: ByteBudget | None = None) -> None:
-        from server.pictures.decode import decode
-
+    def __init__(self, decode: Decode, threads: int, clock: Clock, budget: ByteBudget | None = None) -> None:
         def work(batch: Sequence[Picture]) -> Pixels:
             (picture,) = batch
             return decode(picture.data, picture.preprocessing)

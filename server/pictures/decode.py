@@ -2,8 +2,8 @@
 
 Callers run it on threads: Pillow releases the interpreter lock while it decodes and resizes.
 
-Memory is bounded before it is taken: a picture's size is known from its header, and what is decoded takes 4 bytes a
-pixel, beside it up to 6 for a progressive JPEG, and 4 more where its colours are converted.
+Memory is bounded before it is taken: a picture's size is known from its header. Decoded it has 4 bytes a pixel; a
+progressive JPEG takes 6 to 8 more until then, and turning or converting it 4 more after that.
 """
 
 from __future__ import annotations
@@ -131,7 +131,8 @@ def _in_color(image: Image.Image, color: Color) -> Image.Image:
         image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))  # Pillow would clip at 255
     elif image.mode == "P" and "transparency" in image.info:
         image = image.convert("RGBA")
-    return image.convert("L" if color is Color.GRAY else "RGB")
+    mode = "L" if color is Color.GRAY else "RGB"
+    return image if image.mode == mode else image.convert(mode)  # convert always copies
 
 
 def _resized(image: Image.Image, preprocessing: ImagePreprocessing) -> Image.Image:
