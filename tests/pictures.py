@@ -17,8 +17,11 @@ from server.pictures.preprocessing import Color, ImagePreprocessing, Interpolati
 MEAN = (0.485, 0.456, 0.406)
 STD = (0.229, 0.224, 0.225)
 
-JPEG_TOLERANCE = 1.5 / 255 / min(STD)
-"""One step of 8 bits, where resizing and cropping at once rounds otherwise than one after the other."""
+ONE_STEP = 1.01 / 255 / min(STD)
+"""Of 8 bits, normalized: resizing and cropping at once may round otherwise than one after the other."""
+
+PNG = b"\x89PNG\r\n\x1a\n"
+"""How every PNG begins."""
 
 
 def preprocessing(**changes: Any) -> ImagePreprocessing:
@@ -84,16 +87,14 @@ def reference(image: Image.Image, wanted: ImagePreprocessing) -> NDArray[np.floa
 
 def png_header(width: int, height: int) -> bytes:
     """A PNG that says how large it is and has no pixels."""
-    return (
-        b"\x89PNG\r\n\x1a\n" + _chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)) + _chunk(b"IDAT")
-    )
+    return PNG + _chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)) + _chunk(b"IDAT")
 
 
 def png_bomb(side: int) -> bytes:
     """A whole PNG of side × side black pixels: a thousandth of what it takes decoded."""
     rows = zlib.compress(bytes((1 + side // 8) * side), 9)
     header = struct.pack(">IIBBBBB", side, side, 1, 0, 0, 0, 0)
-    return b"\x89PNG\r\n\x1a\n" + _chunk(b"IHDR", header) + _chunk(b"IDAT", rows) + _chunk(b"IEND")
+    return PNG + _chunk(b"IHDR", header) + _chunk(b"IDAT", rows) + _chunk(b"IEND")
 
 
 def png_with_text(png: bytes, chunks: int, size: int) -> bytes:

@@ -9,6 +9,7 @@ progressive JPEG takes 6 to 8 more until then, and turning or converting it 4 mo
 from __future__ import annotations
 
 import io
+import warnings
 from math import ceil
 
 import numpy as np
@@ -49,9 +50,10 @@ UPRIGHT = {
 _RESAMPLING = {how: Image.Resampling[how.name] for how in Interpolation}
 
 # Process-wide, as Pillow has them. Its own bound on pixels warns where `max_pixels` refuses; compressed text in a PNG
-# may not take 64 MiB before a pixel is seen.
+# may not take 64 MiB before a pixel is seen; and what it warns of is in the pictures of strangers, not here.
 Image.MAX_IMAGE_PIXELS = None
 PngImagePlugin.MAX_TEXT_MEMORY = 4 << 20
+warnings.filterwarnings("ignore", module=r"PIL\.")
 
 
 def decode(data: Buffer | Array, preprocessing: ImagePreprocessing) -> Pixels:
