@@ -19,6 +19,7 @@ from server.frontends.calls import StatusCode
 from server.messages import InferenceResponse
 from server.models.config import DeviceKind, LoadSettings, ModelConfig, TensorConfig, WindowBatching
 from server.models.versions import Latest
+from server.pictures.preprocessing import ImagePreprocessing
 from server.scheduling.clock import Alarm, Clock
 from server.scheduling.queue import Ticket
 from server.tensors import Array
@@ -189,6 +190,7 @@ def model_config(
     batching: WindowBatching | None = None,
     instances: int = 1,
     split_oversize: bool = False,
+    preprocessing: ImagePreprocessing | None = None,
 ) -> ModelConfig:
     """A configuration as `models.config` would hand it out."""
     return ModelConfig(
@@ -202,6 +204,7 @@ def model_config(
         split_oversize=split_oversize,
         metric_tags={},
         serialized=b"",
+        preprocessing=preprocessing,
     )
 
 

@@ -150,7 +150,7 @@ def pictures(config: ModelConfig, plan: Plan, data: Buffer | Array, label: str) 
             raise ValueError(f"expected {plan.rows} elements, got {data.size}")
     except ValueError as error:
         raise _bad_elements(config, plan.layout.inputs[plan.pictures_at].name, label, error) from None
-    return list(data.tolist())
+    return list(data.ravel().tolist())
 
 
 def wire_bytes(plan: Plan, request: InferenceRequest) -> int:
