@@ -13,6 +13,7 @@ from pathlib import Path
 from loadtest.bench.analyzer import perf_analyzer_workload
 from loadtest.bench.idle import idle
 from loadtest.bench.large import large
+from loadtest.bench.pictures import pictures
 from loadtest.bench.servers import Plan
 from loadtest.bench.soak import soak
 from loadtest.bench.unary import single, small
@@ -21,6 +22,7 @@ WORKLOADS: Mapping[str, Callable[[Plan], dict[str, object]]] = {
     "small": small,
     "single": single,
     "large": large,
+    "pictures": pictures,
     "idle": idle,
     "soak": soak,
     "perf-analyzer": perf_analyzer_workload,
