@@ -89,11 +89,11 @@ $(BIN)/python:
 $(SERVING): pyproject.toml constraints.txt $(EXTENSION) | $(BIN)/python
 	@echo "== installing what serving needs into $(VENV) (once)"
 	@bash tools/system_packages.sh $(BUILD_PACKAGES) || true
-	$(BUILD_PATHS) $(PIP) --editable '.[cpu,pictures,client]'
+	$(BUILD_PATHS) $(PIP) --editable '.[cpu,client]'
 	@touch $@
 
 $(EVERYTHING): pyproject.toml constraints.txt $(EXTENSION) | $(BIN)/python
 	@echo "== installing everything into $(VENV), torch included (once, some minutes)"
 	@bash tools/system_packages.sh $(BUILD_PACKAGES) || true
-	$(BUILD_PATHS) $(PIP) --editable '.[cpu,pictures,client,train,load,dev]'
+	$(BUILD_PATHS) $(PIP) --editable '.[cpu,client,train,load,dev]'
 	@touch $(SERVING) $@

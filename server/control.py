@@ -174,7 +174,7 @@ def _import_pillow(source: str) -> None:
         import server.pictures.decode  # noqa: F401
     except ImportError as error:
         raise ConfigInvalid(
-            f"{source}: the image.* parameters need Pillow ({error}); install it: pip install 'convoy[pictures]'"
+            f"{source}: the image.* parameters need Pillow ({error}); install it: pip install pillow"
         ) from error
 
 
