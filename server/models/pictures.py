@@ -144,7 +144,11 @@ class PictureIntake:
             Picture(request, i, content, self._preprocessing, work)
             for i, content in enumerate(admission.pictures(config, plan, data, label))
         ]
-        self._decoder.submit(request.pictures)
+        try:
+            self._decoder.submit(request.pictures)
+        except QueueFull:
+            request.pictures = []  # they know the request: nothing should wait for a garbage collection
+            raise
         self._requests[work] = request
 
     def cancel(self, work: Work) -> bool:

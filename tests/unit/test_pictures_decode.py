@@ -7,6 +7,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from PIL import Image
 
 from server import tensors
@@ -251,3 +253,25 @@ def test_a_png_with_very_much_compressed_text_is_refused() -> None:
 
     assert decode(png_with_text(encoded(image), 1, 1000), preprocessing()).shape == (3, 28, 28)
     assert "cannot be decoded" in refusal(png_with_text(encoded(image), 10, 900_000))
+
+
+SEEDS = (
+    encoded(photo(40, 30), "JPEG"),
+    encoded(photo(40, 30), "JPEG", progressive=True),
+    encoded(photo(40, 30)),
+    encoded(photo(40, 30).quantize(16), transparency=bytes(16)),
+)
+
+
+@pytest.mark.filterwarnings("ignore")
+@settings(max_examples=300, deadline=None)
+@given(st.sampled_from(SEEDS), st.lists(st.tuples(st.floats(0, 1, exclude_max=True), st.integers(0, 255)), max_size=6))
+def test_a_damaged_file_is_a_picture_or_a_refusal(file: bytes, damage: list[tuple[float, int]]) -> None:
+    damaged = bytearray(file)
+    for where, value in damage:
+        damaged[int(where * len(file))] = value
+    try:
+        pixels = decode(bytes(damaged), preprocessing(max_pixels=100_000))
+    except ImageInvalid:
+        return
+    assert (pixels.shape, pixels.dtype) == ((3, 28, 28), np.uint8)
