@@ -78,8 +78,9 @@ def _from_pixels(pixels: Array) -> Image.Image:
 
 def _from_file(data: Buffer, preprocessing: ImagePreprocessing) -> Image.Image:
     """Decoded, and upright."""
+    file = bytes(data)  # a view is copied once; a BytesIO shares what is bytes
     try:
-        image = Image.open(io.BytesIO(data), formats=FORMATS)  # reads the header
+        image = Image.open(io.BytesIO(file), formats=FORMATS)  # reads the header
     except UnidentifiedImageError:
         raise ImageInvalid("is neither a JPEG nor a PNG file, or its header is broken") from None
     if image.width * image.height > preprocessing.max_pixels:
@@ -88,7 +89,7 @@ def _from_file(data: Buffer, preprocessing: ImagePreprocessing) -> Image.Image:
         )
     orientation = _orientation(image)
     if image.format != "PNG":
-        scans = bytes(data).count(b"\xff\xda")  # start of scan: within a scan no 0xff goes before anything but markers
+        scans = file.count(b"\xff\xda")  # start of scan: within a scan no 0xff goes before anything but markers
         if scans > MAX_JPEG_SCANS:
             raise ImageInvalid(f"has {scans} scans; more than {MAX_JPEG_SCANS} are not decoded")
         if preprocessing.jpeg_draft:
