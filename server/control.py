@@ -22,6 +22,7 @@ from server.models.config import DeviceKind, LoadSettings, ModelConfig
 from server.models.config_fields import FieldInvalid
 from server.models.lifecycle import State
 from server.models.model import TINY_BATCH_SECONDS, LoadedVersion
+from server.models.pictures import PictureDecoder
 from server.models.placement import place
 from server.models.probe import working_probe
 from server.models.recovery import Recovery
@@ -83,6 +84,7 @@ class ControlPlane:
         """Of all models on the CPU. Another device has turns of its own."""
         # One thread, which starts with the first scan, before anyone is served: the event loop waits while one starts.
         self._loader = ThreadPoolExecutor(1, thread_name_prefix="load")
+        self._decoder: PictureDecoder | None = None
 
     async def load_all(self) -> None:
         """Bring every model that should serve to READY or UNAVAILABLE. Raises `LoadFailed` where a root is missing."""
@@ -110,6 +112,9 @@ class ControlPlane:
         """Drain and unload everything that serves."""
         await self._recovery.stop()
         await asyncio.gather(*(self._unload(loaded) for loaded in self._registry.loaded()))
+        if self._decoder is not None:
+            await self._decoder.close()
+            self._decoder = None
 
     async def _off_the_loop(self, function: Callable[P, T], *arguments: P.args, **named: P.kwargs) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._loader, partial(function, *arguments, **named))
@@ -154,6 +159,7 @@ class ControlPlane:
                 # On a GPU the thread only waits, so nothing is won by running there, and the event loop would wait too.
                 tiny_batch_seconds=0.0 if opened.on_gpu else TINY_BATCH_SECONDS,
                 costs=opened.costs,
+                decoder=self._picture_decoder() if opened.config.preprocessing is not None else None,
             )
         except LoadFailed as error:
             reason = str(error)
@@ -191,6 +197,8 @@ class ControlPlane:
             autocomplete=self._settings.autocomplete,
             auto_kind=DeviceKind.GPU if on_gpu else DeviceKind.CPU,
         )
+        if config.preprocessing is not None:
+            _import_pillow(_source(folder))
         read_file = partial(repository.read_warmup_file, folder)
         # Instances may share a session: each that there is gets warm, and the first one is measured for all.
         tables = [warm_up(config, version, each, _source(folder), read_file) for each in dict.fromkeys(sessions)]
@@ -216,6 +224,14 @@ class ControlPlane:
             sessions += [opened[i % len(opened)].for_instance() for i in range(placement.count(device))]
         return sessions
 
+    def _picture_decoder(self) -> PictureDecoder:
+        """One for all models, from when the first one takes pictures. It leaves a core to the event loop."""
+        if self._decoder is None:
+            from server.pictures.decode import decode  # needs Pillow: `_open` has seen to it
+
+            self._decoder = PictureDecoder(decode, max(1, available_cores() - 1), self._clock, self._budget)
+        return self._decoder
+
     async def _unload(self, loaded: LoadedVersion) -> None:
         name = loaded.config.name
         self._registry.set_state(name, loaded.version, State.DRAINING)
@@ -229,6 +245,16 @@ class ControlPlane:
 
 def _source(folder: ModelFolder) -> str:
     return str(folder.path / repository.CONFIG_FILENAME)
+
+
+def _import_pillow(source: str) -> None:
+    """Load what decodes pictures: here, since it takes a while. Raises `ConfigInvalid` where it is missing."""
+    try:
+        import server.pictures.decode  # noqa: F401
+    except ImportError as error:
+        raise ConfigInvalid(
+            f"{source}: the image.* parameters need Pillow ({error}); install it: pip install pillow"
+        ) from error
 
 
 def _read_message(folder: ModelFolder) -> model_config.ConfigMessage:

@@ -63,13 +63,21 @@ _LENGTH = struct.Struct("<I")
 
 
 def decode_bytes_elements(raw: Buffer, count: int) -> Array:
-    """Split a raw BYTES tensor into a flat object array of `count` bytes objects.
+    """Split a raw BYTES tensor into a flat object array of `count` bytes objects. Raises as `split_bytes_elements`."""
+    elements = split_bytes_elements(raw, count)
+    array = np.empty(count, dtype=object)
+    array[:] = [bytes(element) for element in elements]
+    return array
+
+
+def split_bytes_elements(raw: Buffer, count: int) -> list[memoryview]:
+    """Views of the `count` elements of a raw BYTES tensor.
 
     Raises ValueError where the lengths do not add up to exactly `count` elements; nothing is allocated beyond the
     elements that are really there.
     """
     view = memoryview(raw)
-    elements: list[bytes] = []
+    elements: list[memoryview] = []
     offset, end = 0, len(view)
     while offset < end and len(elements) < count:
         if end - offset < 4:
@@ -78,15 +86,13 @@ def decode_bytes_elements(raw: Buffer, count: int) -> Array:
         offset += 4
         if length > end - offset:
             raise ValueError(f"element {len(elements)} claims {length} bytes, but {end - offset} are left")
-        elements.append(bytes(view[offset : offset + length]))
+        elements.append(view[offset : offset + length])
         offset += length
     if len(elements) < count:
         raise ValueError(f"expected {count} elements, got {len(elements)}")
     if offset < end:
         raise ValueError(f"{end - offset} bytes follow the last of {count} elements")
-    array = np.empty(count, dtype=object)
-    array[:] = elements
-    return array
+    return elements
 
 
 def encode_bytes_elements(array: Array) -> bytes:

@@ -20,6 +20,7 @@ from server.messages import InferenceResponse
 from server.models.config import DeviceKind, LoadSettings, ModelConfig, TensorConfig, WindowBatching
 from server.models.config_types import WarmupSample
 from server.models.versions import Latest
+from server.pictures.preprocessing import ImagePreprocessing
 from server.scheduling.clock import Alarm, Clock
 from server.scheduling.queue import Ticket
 from server.tensors import Array
@@ -194,6 +195,7 @@ def model_config(
     parameters: Mapping[str, str] | None = None,
     pad_to_bucket: bool | None = None,
     warmup: Sequence[WarmupSample] = (),
+    preprocessing: ImagePreprocessing | None = None,
 ) -> ModelConfig:
     """A configuration as `models.config` would hand it out."""
     return ModelConfig(
@@ -210,6 +212,7 @@ def model_config(
         serialized=b"",
         pad_to_bucket=pad_to_bucket,
         warmup=tuple(warmup),
+        preprocessing=preprocessing,
     )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -37,6 +37,8 @@ class DataSet:
     licence: str
     split: str
     preprocessing: str
+    pictures: Mapping[str, str]
+    """The server's `image.*` parameters that make an input of a picture file."""
 
 
 def load_digits() -> Data:
@@ -63,7 +65,10 @@ DATA_SETS = {
         "`training/digits.py`. A writer may be on both sides, so the figure speaks of new digits, not of new hands.",
         preprocessing="One channel, 32×32, float32: paper -0.1, ink 1.175, the digit 24 pixels high in the middle. "
         "From 8×8 counts of 0 to 16: `upscale @ image @ upscale.T * scale + offset`, with the arrays of "
-        "`examples/digits_held_out.npz` (`upscale` enlarges to 24×24, bilinearly, inside 32×32).",
+        "`examples/digits_held_out.npz` (`upscale` enlarges to 24×24, bilinearly, inside 32×32).\n\n"
+        "Or a PNG or JPEG file of any size, as one BYTES element a row: a dark digit on light paper, in the middle "
+        "three quarters of the picture.",
+        pictures={"image.resize": "32x32", "image.scale": "-0.005", "image.mean": "-1.175"},
     )
 }
 

@@ -17,7 +17,7 @@ import logging
 import os
 import tempfile
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -97,7 +97,7 @@ def export_run(folder: Path, repository: Path, name: str | None, version: int | 
         parity=f"{parity}; {TOLERANCE:.0e} is allowed",
         today=datetime.now(UTC).date(),
     )
-    settings = config(name, shape, len(data_set.labels), recipe.threads)
+    settings = config(name, shape, len(data_set.labels), recipe.threads, data_set.pictures)
     target = write_version(repository, name, version, graph, settings, data_set.labels, text)
     print(f"{target / 'model.onnx'}: {len(graph) / 1000:.0f} kB")
     return target
@@ -164,11 +164,16 @@ def run_onnx(graph: bytes, images: NDArray[np.float32]) -> NDArray[np.float32]:
     return np.asarray(session.run([OUTPUT], {INPUT: images})[0], dtype=np.float32)
 
 
-def config(name: str, shape: Sequence[int], classes: int, threads: int) -> str:
+def config(name: str, shape: Sequence[int], classes: int, threads: int, pictures: Mapping[str, str]) -> str:
     """config.pbtxt. Empty `dynamic_batching` is natural batching: a batch goes when an instance is idle.
 
-    `threads` is how many the network is worth: what trains best on one is served best on one.
+    `threads` is how many the network is worth: what trains best on one is served best on one. `pictures` are the
+    parameters by which the server makes an input (C, H, W) of a picture.
     """
+    parameters = "".join(
+        f'parameters {{\n  key: "{key}"\n  value {{ string_value: "{value}" }}\n}}\n'
+        for key, value in {"intra_op_thread_count": str(threads), **pictures}.items()
+    )
     return f"""\
 name: "{name}"
 platform: "onnxruntime_onnx"
@@ -177,6 +182,7 @@ input [
   {{
     name: "{INPUT}"
     data_type: TYPE_FP32
+    format: FORMAT_NCHW
     dims: [ {", ".join(map(str, shape))} ]
   }}
 ]
@@ -189,11 +195,7 @@ output [
   }}
 ]
 dynamic_batching {{ }}
-parameters {{
-  key: "intra_op_thread_count"
-  value {{ string_value: "{threads}" }}
-}}
-"""
+{parameters}"""
 
 
 def write_version(

@@ -22,7 +22,8 @@ from loadtest.processes import Running, running
 
 SINK = "bare socket"
 LARGE_FRAMES = "nghttp2, large frames"
-_MODEL = "picture_corner"
+MODEL = "picture_corner"
+INPUT = "picture"
 _PICTURE = (3, 224, 224)
 _MAX_BATCH = 8
 _SOURCE_SECONDS = 300.0
@@ -37,7 +38,7 @@ parameters {{ key: "intra_op_thread_count" value {{ string_value: "1" }} }}
 def large(plan: Plan) -> dict[str, object]:
     """Both engines, and the bare socket with as many connections and messages in flight."""
     load = plan.load(requests=2_000, connections=4, streams=2)
-    plan = replace(plan, model=_MODEL, model_repository=plan.out / "large_repository")
+    plan = replace(plan, model=MODEL, model_repository=plan.out / "large_repository")
     write_repository(plan.model_repository)
     with ExitStack() as stack:
         nghttp2, grpcio = start_ours(stack, plan, NGHTTP2), start_ours(stack, plan, GRPCIO)
@@ -58,7 +59,7 @@ def large(plan: Plan) -> dict[str, object]:
     return {"load": asdict(load), "message_bytes": message_bytes, **comparison.as_json()}
 
 
-def write_repository(folder: Path) -> None:
+def write_repository(folder: Path, more_config: str = "") -> None:
     """A repository of one model: a picture in, the first ten values of its first line out."""
     try:
         import onnx
@@ -69,20 +70,20 @@ def write_repository(folder: Path) -> None:
     bounds = {"starts": [0, 0, 0], "ends": [1, 1, 10], "axes": [1, 2, 3]}
     graph = helper.make_graph(
         [
-            helper.make_node("Slice", ["picture", *bounds], ["corner"]),
+            helper.make_node("Slice", [INPUT, *bounds], ["corner"]),
             helper.make_node("Flatten", ["corner"], ["values"], axis=1),
         ],
-        _MODEL,
-        [helper.make_tensor_value_info("picture", real, ["batch", *_PICTURE])],
+        MODEL,
+        [helper.make_tensor_value_info(INPUT, real, ["batch", *_PICTURE])],
         [helper.make_tensor_value_info("values", real, ["batch", 10])],
         [helper.make_tensor(name, onnx.TensorProto.INT64, [3], values) for name, values in bounds.items()],
     )
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
     onnx.checker.check_model(model)
-    version = folder / _MODEL / "1"
+    version = folder / MODEL / "1"
     version.mkdir(parents=True, exist_ok=True)
     onnx.save(model, version / "model.onnx")
-    (folder / _MODEL / "config.pbtxt").write_text(_CONFIG)
+    (folder / MODEL / "config.pbtxt").write_text(_CONFIG + more_config)
 
 
 def _fire(shot: Shot, ours: Ours, message_bytes: int) -> Figures:

@@ -14,6 +14,7 @@ from loadtest.bench.analyzer import perf_analyzer_workload
 from loadtest.bench.idle import idle
 from loadtest.bench.large import large
 from loadtest.bench.loading import loading
+from loadtest.bench.pictures import pictures
 from loadtest.bench.servers import Plan
 from loadtest.bench.soak import soak
 from loadtest.bench.unary import single, small
@@ -22,6 +23,7 @@ WORKLOADS: Mapping[str, Callable[[Plan], dict[str, object]]] = {
     "small": small,
     "single": single,
     "large": large,
+    "pictures": pictures,
     "idle": idle,
     "loading": loading,
     "soak": soak,

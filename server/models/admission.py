@@ -15,8 +15,20 @@ import numpy as np
 from server.errors import InvalidRequest
 from server.messages import InferenceRequest, RequestedOutput, TensorSpec
 from server.models.config import ModelConfig, TensorConfig
-from server.scheduling.assembly import BatchLayout, InputLayout
-from server.tensors import BF16, BOOL, BYTES, FP16, Array, Buffer, byte_size, decode_bytes_elements
+from server.pictures.preprocessing import CHANNEL_COUNTS, ImagePreprocessing
+from server.scheduling.assembly import BatchLayout, InputData, InputLayout
+from server.tensors import (
+    BF16,
+    BOOL,
+    BYTES,
+    FP16,
+    UINT8,
+    Array,
+    Buffer,
+    byte_size,
+    decode_bytes_elements,
+    split_bytes_elements,
+)
 
 MAX_ELEMENTS = 1 << 40
 """A tensor shape beyond this cannot be meant: refused before any arithmetic on memory."""
@@ -49,9 +61,13 @@ class Plan:
     fixed_bytes: int
     """Sum of `byte_sizes`."""
     texts: tuple[int, ...]
-    """Places in the request of the BYTES inputs."""
+    """Places in the request of what is sent as BYTES."""
     is_plain: bool
     """Whether the model's own tensors are the answer, without classes or another shape."""
+    pictures_at: int = -1
+    """Which input of the layout is sent as pictures, to be made into what the layout says; -1: none."""
+    pixels: tuple[int, ...] = ()
+    """Height, width and channels of those pictures; () for encoded files, which say it themselves."""
 
 
 def make_plan(config: ModelConfig, specs: Sequence[TensorSpec], outputs: Sequence[RequestedOutput], label: str) -> Plan:
@@ -63,14 +79,23 @@ def make_plan(config: ModelConfig, specs: Sequence[TensorSpec], outputs: Sequenc
     layouts: list[InputLayout] = []
     sizes: list[int] = []
     elements: list[int] = []
-    for tensor in config.inputs:
+    pictures_at = -1
+    pixels: tuple[int, ...] = ()
+    for index, tensor in enumerate(config.inputs):
         _, spec = by_name[tensor.name]
-        _check_datatype(config, tensor, spec, label)
-        dims = _row_dims(config, tensor, spec, label)
+        preprocessing = _preprocessing_of(config, tensor, spec)
+        if preprocessing is not None:
+            pictures_at, pixels = index, _pixels(config, preprocessing, spec, label)
+            dims: tuple[int, ...] = preprocessing.shape
+            size, count = rows * prod(pixels) if pixels else 0, rows
+        else:
+            _check_datatype(config, tensor, spec, label)
+            dims = _row_dims(config, tensor, spec, label)
+            size, count = byte_size(tensor.datatype, dims) * rows, rows * prod(dims)
         row_bytes = byte_size(tensor.datatype, dims)
         layouts.append(InputLayout(tensor.name, tensor.datatype, _reshaped(tensor, dims), row_bytes))
-        sizes.append(row_bytes * rows)
-        elements.append(rows * prod(dims))
+        sizes.append(size)
+        elements.append(count)
     order = tuple(by_name[tensor.name][0] for tensor in config.inputs)
     layout = BatchLayout(tuple(layouts), batched=config.max_batch_size > 0)
     return Plan(
@@ -82,14 +107,16 @@ def make_plan(config: ModelConfig, specs: Sequence[TensorSpec], outputs: Sequenc
         chosen,
         names=tuple(output.config.name for output in chosen),
         fixed_bytes=sum(sizes),
-        texts=tuple(by_name[tensor.name][0] for tensor in config.inputs if tensor.datatype is BYTES),
+        texts=tuple(place for place, spec in by_name.values() if spec.datatype == BYTES.name),
         is_plain=not any(output.classification or output.config.reshape is not None for output in chosen),
+        pictures_at=pictures_at,
+        pixels=pixels,
     )
 
 
-def inputs_in_order(config: ModelConfig, plan: Plan, request: InferenceRequest) -> list[Buffer | Array]:
-    """The request's data in the layout's order, BYTES decoded to text. Raises `InvalidRequest`."""
-    result: list[Buffer | Array] = []
+def inputs_in_order(config: ModelConfig, plan: Plan, request: InferenceRequest) -> list[InputData]:
+    """The data in the layout's order: BYTES decoded to text, pictures as they came. Raises `InvalidRequest`."""
+    result: list[InputData] = []
     for i, tensor in enumerate(plan.layout.inputs):
         data = request.buffers[plan.order[i]]
         if data is None:
@@ -98,6 +125,9 @@ def inputs_in_order(config: ModelConfig, plan: Plan, request: InferenceRequest) 
                     f"unable to find data for input tensor '{tensor.name}' for model '{config.name}' in request."
                 )
             data = b""
+        if i == plan.pictures_at and not plan.pixels:
+            result.append(data)
+            continue
         if tensor.datatype is BYTES:
             result.append(_text(config, tensor, plan.elements[i], data, request.label()))
             continue
@@ -109,6 +139,21 @@ def inputs_in_order(config: ModelConfig, plan: Plan, request: InferenceRequest) 
             )
         result.append(data)
     return result
+
+
+def pictures(config: ModelConfig, plan: Plan, data: Buffer | Array, label: str) -> list[Buffer | Array]:
+    """The pictures that one input holds, a row each: files, or pixels of the plan's shape. Raises `InvalidRequest`."""
+    if plan.pixels:
+        assert not isinstance(data, np.ndarray), "only BYTES come as arrays"
+        return list(np.frombuffer(data, np.uint8).reshape(plan.rows, *plan.pixels))
+    try:
+        if not isinstance(data, np.ndarray):
+            return list(split_bytes_elements(data, plan.rows))
+        if data.size != plan.rows:
+            raise ValueError(f"expected {plan.rows} elements, got {data.size}")
+    except ValueError as error:
+        raise _bad_elements(config, plan.layout.inputs[plan.pictures_at].name, label, error) from None
+    return list(data.ravel().tolist())
 
 
 def wire_bytes(plan: Plan, request: InferenceRequest) -> int:
@@ -193,6 +238,40 @@ def _rows(config: ModelConfig, by_name: dict[str, tuple[int, TensorSpec]], label
     return rows
 
 
+def _preprocessing_of(config: ModelConfig, tensor: TensorConfig, spec: TensorSpec) -> ImagePreprocessing | None:
+    """How pictures become this input, where the request sends pictures for it."""
+    preprocessing = config.preprocessing
+    if preprocessing is None or tensor.name != preprocessing.input:
+        return None
+    if spec.datatype == tensor.datatype.name:  # UINT8: the model's own shape is no picture to be resized
+        own = spec.datatype != UINT8.name or _fits(tensor, _without_batch(config, spec))
+        return None if own else preprocessing
+    return preprocessing if spec.datatype in (BYTES.name, UINT8.name) else None
+
+
+def _pixels(config: ModelConfig, preprocessing: ImagePreprocessing, spec: TensorSpec, label: str) -> tuple[int, ...]:
+    """The shape of each picture; () where they are files."""
+    dims = _without_batch(config, spec)
+    if spec.datatype == BYTES.name:
+        if dims not in ((), (1,)):
+            raise InvalidRequest(
+                f"{label}unexpected shape for input '{spec.name}' for model '{config.name}'. "
+                f"Encoded images are one element a row, got {_shape(spec.shape)}."
+            )
+        return ()
+    if len(dims) != 3 or not (dims[0] and dims[1]) or dims[2] not in CHANNEL_COUNTS:
+        raise InvalidRequest(
+            f"{label}unexpected shape for input '{spec.name}' for model '{config.name}'. "
+            f"UINT8 images are height, width and 1, 3 or 4 channels, got {_shape(spec.shape)}."
+        )
+    if dims[0] * dims[1] > preprocessing.max_pixels:
+        raise InvalidRequest(
+            f"{label}images of input '{spec.name}' have {dims[1]}×{dims[0]} pixels; model '{config.name}' takes "
+            f"{preprocessing.max_pixels} (image.max_pixels)"
+        )
+    return dims
+
+
 def _check_datatype(config: ModelConfig, tensor: TensorConfig, spec: TensorSpec, label: str) -> None:
     if spec.datatype != tensor.datatype.name:
         raise InvalidRequest(
@@ -203,9 +282,8 @@ def _check_datatype(config: ModelConfig, tensor: TensorConfig, spec: TensorSpec,
 
 def _row_dims(config: ModelConfig, tensor: TensorConfig, spec: TensorSpec, label: str) -> tuple[int, ...]:
     """The request's dims without the batch axis, checked against the configuration."""
-    dims = spec.shape[1:] if config.max_batch_size else spec.shape
-    fits = len(dims) == len(tensor.dims) and all(want in (-1, got) for want, got in zip(tensor.dims, dims, strict=True))
-    if not fits:
+    dims = _without_batch(config, spec)
+    if not _fits(tensor, dims):
         expected = (-1, *tensor.dims) if config.max_batch_size else tensor.dims
         note = (
             " NOTE: Setting a non-zero max_batch_size in the model config requires a batch dimension in front of every "
@@ -222,6 +300,14 @@ def _row_dims(config: ModelConfig, tensor: TensorConfig, spec: TensorSpec, label
             f"{label}input '{tensor.name}' for model '{config.name}' has too many elements: {_shape(spec.shape)}"
         )
     return dims
+
+
+def _without_batch(config: ModelConfig, spec: TensorSpec) -> tuple[int, ...]:
+    return spec.shape[1:] if config.max_batch_size else spec.shape
+
+
+def _fits(tensor: TensorConfig, dims: tuple[int, ...]) -> bool:
+    return len(dims) == len(tensor.dims) and all(want in (-1, got) for want, got in zip(tensor.dims, dims, strict=True))
 
 
 def _reshaped(tensor: TensorConfig, dims: tuple[int, ...]) -> tuple[int, ...]:
@@ -244,10 +330,12 @@ def _text(config: ModelConfig, tensor: InputLayout, count: int, data: Buffer | A
             f"{label}input '{tensor.name}' for model '{config.name}' holds bytes that are not UTF-8 text: {error}"
         ) from None
     except ValueError as error:
-        raise InvalidRequest(
-            f"{label}incorrect contents of BYTES input '{tensor.name}' for model '{config.name}': {error}"
-        ) from None
+        raise _bad_elements(config, tensor.name, label, error) from None
     return texts
+
+
+def _bad_elements(config: ModelConfig, name: str, label: str, error: ValueError) -> InvalidRequest:
+    return InvalidRequest(f"{label}incorrect contents of BYTES input '{name}' for model '{config.name}': {error}")
 
 
 def _quoted(names: Sequence[str] | dict[str, tuple[int, TensorSpec]]) -> str:

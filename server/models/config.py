@@ -21,6 +21,7 @@ from server.models.autocomplete import Disagreement
 from server.models.config_accelerators import check_graphs, read_accelerators
 from server.models.config_batching import read_batching, read_objective, read_pad_to_bucket, read_split_oversize
 from server.models.config_fields import FieldInvalid, check_parameters, refuse_unserved
+from server.models.config_pictures import read_preprocessing
 from server.models.config_types import DeviceKind, LoadSettings, ModelConfig, QueuePolicy, TensorConfig, WindowBatching
 from server.models.config_warmup import read_warmup
 from server.models.versions import All, Latest, Specific, VersionPolicy
@@ -189,6 +190,7 @@ def _freeze(
         serialized=message.SerializeToString(deterministic=True),
         pad_to_bucket=read_pad_to_bucket(message, load.parameters),
         warmup=read_warmup(message, DATATYPE_OF),
+        preprocessing=read_preprocessing(message, input_configs, load.parameters),
     )
 
 

@@ -77,9 +77,24 @@ PARAMETERS: dict[str, range] = {
 DECIMALS = frozenset({"slo_ms"})
 """Keys of `parameters` that are positive numbers, fractions among them."""
 
-SWITCHES = frozenset({"fail_on_nan", "optimized_model_cache", "pad_to_bucket", "share_session", "split_oversize"})
+SWITCHES = frozenset(
+    {"fail_on_nan", "image.jpeg_draft", "optimized_model_cache", "pad_to_bucket", "share_session", "split_oversize"}
+)
 """Keys of `parameters` that are "true" or "false"."""
 
+IMAGE_TEXTS = frozenset(
+    {
+        "image.resize",
+        "image.center_crop",
+        "image.interpolation",
+        "image.scale",
+        "image.mean",
+        "image.std",
+        "image.color",
+        "image.max_pixels",
+    }
+)
+"""Keys of `parameters` whose values `config_pictures` checks."""
 
 INSTEAD = {
     "instance_group.rate_limiter": "models take turns without it, and the flag --max-running-batches bounds what runs",
@@ -137,8 +152,10 @@ def check_parameters(parameters: Mapping[str, str]) -> None:
             if not _DECIMAL.fullmatch(value) or not float(value):
                 raise FieldInvalid(field, f"must be a number above 0, like 30 or 2.5, not '{value}'")
             continue
+        if key in IMAGE_TEXTS:
+            continue
         if key not in PARAMETERS:
-            known = ", ".join(sorted(SWITCHES.union(PARAMETERS, DECIMALS, RUNTIME_PARAMETERS)))
+            known = ", ".join(sorted(SWITCHES.union(IMAGE_TEXTS, PARAMETERS, DECIMALS, RUNTIME_PARAMETERS)))
             raise FieldInvalid(field, f"is not supported by this server; it knows: {known}")
         allowed = PARAMETERS[key]
         if not _NUMBER.fullmatch(value) or int(value) not in allowed:

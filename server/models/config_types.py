@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from enum import Enum
 
 from server.models.versions import VersionPolicy
+from server.pictures.preprocessing import ImagePreprocessing
 from server.tensors import DataType
 
 
@@ -173,6 +174,8 @@ class ModelConfig:
     pad_to_bucket: bool | None = None
     """Whether batches are filled up to the sizes that were measured; None: where the session wants fixed shapes."""
     warmup: tuple[WarmupSample, ...] = ()
+    preprocessing: ImagePreprocessing | None = None
+    """How pictures become one of the inputs; None: the model takes none."""
 
     @property
     def fail_on_nan(self) -> bool:

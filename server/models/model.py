@@ -30,6 +30,7 @@ from server.models import admission
 from server.models.admission import Plan
 from server.models.config import ModelConfig, QueuePolicy
 from server.models.execution import CALLER_GONE, BatchResult, Executor, all_failed, empty_costs
+from server.models.pictures import PictureDecoder, PictureIntake
 from server.models.queueing import make_queue, queue_policy
 from server.models.streak import FailureStreak
 from server.models.work import Answer, Reply, Whole, Work
@@ -66,8 +67,10 @@ class LoadedVersion:
         turns: Turns | None = None,
         tiny_batch_seconds: float = TINY_BATCH_SECONDS,
         costs: CostTable | None = None,
+        decoder: PictureDecoder | None = None,
     ) -> None:
-        """`costs` is what was measured before; without it the table fills as batches run."""
+        """`costs` is what was measured before; without it the table fills as batches run. `decoder` is needed where the
+        configuration names a preprocessing."""
         self.config = config
         self.version = version
         self.statistics = VersionStatistics()
@@ -103,11 +106,23 @@ class LoadedVersion:
             turns=turns,
             waited=self.statistics.record_turn_wait,
         )
+        self._pictures: PictureIntake | None = None
+        if config.preprocessing is not None:
+            assert decoder is not None, "the control plane has one"
+            self._pictures = PictureIntake(
+                config,
+                config.preprocessing,
+                decoder,
+                clock,
+                ready=self._decoded,
+                late=self._expired,
+                failed=self._leave_at_once,
+            )
 
     @property
     def pending(self) -> int:
-        """Requests that wait for a batch."""
-        return self._batcher.pending
+        """Requests that wait for a batch, or for their pictures."""
+        return self._batcher.pending + (0 if self._pictures is None else len(self._pictures))
 
     @property
     def in_flight(self) -> int:
@@ -133,7 +148,9 @@ class LoadedVersion:
             size = admission.wire_bytes(plan, request)
             kind = Whole if plan.rows > self._policy.max_rows and self.config.split_oversize else Work
             work = kind(self, request, plan, inputs, reply, arrived, deadline, level, delay_at, size)
-            if isinstance(work, Whole):
+            if self._pictures is not None and plan.pictures_at >= 0:
+                self._pictures.begin(work)
+            elif isinstance(work, Whole):
                 self._submit_parts(work, self._policy.most_rows(level))
             else:
                 self._batcher.submit(work)
@@ -164,7 +181,11 @@ class LoadedVersion:
         if work.reply is None:
             return
         work.reply = None
-        if self._give_up_parts(work) if isinstance(work, Whole) else self._batcher.cancel(work):
+        if self._pictures is not None and self._pictures.cancel(work):
+            waited = True
+        else:
+            waited = self._give_up_parts(work) if isinstance(work, Whole) else self._batcher.cancel(work)
+        if waited:
             self._leave_at_once(work, CALLER_GONE)
 
     def hurry(self) -> None:
@@ -179,6 +200,8 @@ class LoadedVersion:
 
     async def drain(self) -> None:
         """Run what is queued, then release the lanes. No request may be submitted after this began."""
+        if self._pictures is not None:
+            await self._pictures.drain()
         await self._batcher.drain()
         self._batcher.close()
 
@@ -206,6 +229,16 @@ class LoadedVersion:
             return request.deadline, inf
         end = arrived + timeout_us / 1e6
         return (request.deadline, end) if policy.delay else (min(request.deadline, end), inf)
+
+    def _decoded(self, work: Work) -> None:
+        """A request's pictures are ready: queue it."""
+        try:
+            if isinstance(work, Whole):
+                self._submit_parts(work, self._policy.most_rows(work.place >> 1))
+            else:
+                self._batcher.submit(work)
+        except ConvoyError as error:
+            self._leave_at_once(work, self._explained(error, work.request))
 
     def _submit_parts(self, whole: Whole, most_rows: int) -> None:
         """Queue all parts of a request, or none. Raises `Unavailable`, and `InvalidRequest` where they never fit."""

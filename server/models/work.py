@@ -12,8 +12,8 @@ import numpy as np
 from server.errors import ConvoyError, ExecutionFailed
 from server.messages import InferenceRequest, InferenceResponse, OutputTensor
 from server.models.admission import Plan
+from server.scheduling.assembly import InputData
 from server.scheduling.queue import Ticket
-from server.tensors import Array, Buffer
 
 Answer = InferenceResponse | ConvoyError
 
@@ -39,7 +39,7 @@ class Work(Ticket):
         version: Owner,
         request: InferenceRequest,
         plan: Plan,
-        inputs: list[Buffer | Array],
+        inputs: list[InputData],
         reply: Reply | None,
         arrived: float,
         deadline: float,
@@ -66,7 +66,7 @@ class Work(Ticket):
         """Whether somebody still waits for what comes of it."""
         return (self.whole or self).reply is not None
 
-    def part(self, whole: Whole, plan: Plan, inputs: list[Buffer | Array]) -> Work:
+    def part(self, whole: Whole, plan: Plan, inputs: list[InputData]) -> Work:
         """Some of its rows, to wait and run in its place."""
         size = self.size * plan.rows // self.rows
         level = self.place >> 1
@@ -110,7 +110,7 @@ class Whole(Work):
             return ExecutionFailed(f"the parts of a request for model '{answer.model_name}' do not join: {error}")
 
 
-def _cuts(plan: Plan, inputs: list[Buffer | Array], max_rows: int) -> Iterator[tuple[Plan, list[Buffer | Array]]]:
+def _cuts(plan: Plan, inputs: list[InputData], max_rows: int) -> Iterator[tuple[Plan, list[InputData]]]:
     plans: dict[int, Plan] = {}
     for start in range(0, plan.rows, max_rows):
         rows = min(max_rows, plan.rows - start)
@@ -124,7 +124,9 @@ def _cuts(plan: Plan, inputs: list[Buffer | Array], max_rows: int) -> Iterator[t
         yield plans[rows], [_slice(data, start, rows, plan.rows) for data in inputs]
 
 
-def _slice(data: Buffer | Array, start: int, rows: int, of_rows: int) -> Buffer | Array:
+def _slice(data: InputData, start: int, rows: int, of_rows: int) -> InputData:
+    if not isinstance(data, (np.ndarray, memoryview, bytes)):
+        return data.part(start, rows)
     flat = data.reshape(-1) if isinstance(data, np.ndarray) else memoryview(data)
     row = len(flat) // of_rows
     return flat[start * row : (start + rows) * row]

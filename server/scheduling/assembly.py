@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 from math import prod
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -22,6 +22,22 @@ LARGE_PART_BYTES = 64 << 10
 
 KEPT_LAYOUTS = 4
 """Signatures whose staging memory one lane keeps; a model with free dimensions may see any number of them."""
+
+
+class Rows(Protocol):
+    """Data that is not in the model's form yet, and takes it where it is staged."""
+
+    def write_into(self, rows: Array) -> None:
+        """Fill `rows`, shaped (as many as these are, *row_shape)."""
+        ...
+
+    def part(self, start: int, count: int) -> Rows:
+        """Some of them."""
+        ...
+
+
+InputData = Buffer | Array | Rows
+"""A request's data for one input."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,12 +69,12 @@ class Staging:
         self._arrays: dict[BatchLayout, dict[str, Array]] = {}
 
     def gather(
-        self, layout: BatchLayout, rows: Sequence[int], inputs: Sequence[Sequence[Buffer | Array]], size: int = 0
+        self, layout: BatchLayout, rows: Sequence[int], inputs: Sequence[Sequence[InputData]], size: int = 0
     ) -> Mapping[str, Array]:
         """Arrays of `sum(rows)` rows, filled request by request; or of `size` rows, the last one repeated.
 
-        `inputs[r][i]` is request r's data for `layout.inputs[i]`: `rows[r] * row_bytes` bytes, or an object array for
-        BYTES. A request alone in its batch is not copied where its bytes lie as the processor wants them.
+        `inputs[r][i]` is request r's data for `layout.inputs[i]`: `rows[r] * row_bytes` bytes, an object array for
+        BYTES, or `Rows`. A request alone in its batch is not copied where its bytes lie as the processor wants them.
         """
         total = sum(rows)
         size = size or total
@@ -77,10 +93,14 @@ class Staging:
                 array[total:size] = array[total - 1]
         return {name: array[:size] for name, array in staged.items()}
 
-    def _alone(self, layout: BatchLayout, tensor: InputLayout, rows: int, data: Buffer | Array) -> Array:
+    def _alone(self, layout: BatchLayout, tensor: InputLayout, rows: int, data: InputData) -> Array:
         shape = (rows, *tensor.row_shape) if layout.batched else tensor.row_shape
         if isinstance(data, np.ndarray):
             return data.reshape(shape)
+        if not isinstance(data, (memoryview, bytes)):
+            staged = self._staged(layout, rows)[tensor.name][:rows]
+            data.write_into(staged)
+            return staged.reshape(shape)
         array: Array = np.frombuffer(data, dtype=tensor.datatype.dtype).reshape(shape)
         return array if array.flags.aligned else array.copy()
 
@@ -115,7 +135,7 @@ def scatter(
     return list(zip(*views, strict=True)) if views else [()] * len(rows)
 
 
-def _fill(array: Array, tensor: InputLayout, rows: Sequence[int], parts: Sequence[Buffer | Array]) -> None:
+def _fill(array: Array, tensor: InputLayout, rows: Sequence[int], parts: Sequence[InputData]) -> None:
     start = 0
     if tensor.datatype is BYTES:
         for count, part in zip(rows, parts, strict=True):
@@ -127,8 +147,16 @@ def _fill(array: Array, tensor: InputLayout, rows: Sequence[int], parts: Sequenc
         return
     staging = array.data.cast("B")
     flat = np.frombuffer(staging, np.uint8)
-    for part in parts:
-        view = np.ascontiguousarray(part).reshape(-1).view(np.uint8).data if isinstance(part, np.ndarray) else part
+    for count, part in zip(rows, parts, strict=True):
+        if isinstance(part, (memoryview, bytes)):
+            view = part
+        elif isinstance(part, np.ndarray):
+            view = np.ascontiguousarray(part).reshape(-1).view(np.uint8).data
+        else:
+            first = start // tensor.row_bytes
+            part.write_into(array[first : first + count])
+            start += count * tensor.row_bytes
+            continue
         end = start + len(view)
         if len(view) < LARGE_PART_BYTES:
             staging[start:end] = view

@@ -8,8 +8,10 @@ import grpc
 import numpy as np
 import onnxruntime
 import pytest
+from PIL import Image
 
 from proto import grpc_service_pb2 as pb
+from tests.pictures import encoded
 from tests.real.clients import Client, answer_of, arrays, infer_request
 from tests.real.conftest import MODEL_REPOSITORY, ROOT
 
@@ -77,3 +79,16 @@ def test_at_least_98_of_100_held_out_digits_are_right_by_their_labels(
         named += [entry.decode().split(":")[2] for entry in arrays(response)["probabilities"].ravel()]
 
     assert np.mean(np.array(named) == labels.astype(str)) >= 0.98
+
+
+def test_digits_in_files_are_read_as_well(client: Client, alone: Array) -> None:
+    with np.load(ROOT / "examples" / "digits_held_out.npz") as file:
+        ink = file["upscale"] @ file["images"].astype(np.float32) @ file["upscale"].T / 16
+    pictures = [Image.fromarray(pixels) for pixels in np.rint(255 * (1 - ink)).astype(np.uint8)]
+    files = np.array([encoded(picture) for picture in pictures], object)
+
+    calls = [client.start_infer("lenet5", {"input": files[start : start + 64]}) for start in range(0, len(files), 64)]
+    answers = np.concatenate([answer_of(call)["probabilities"] for call in calls])
+
+    assert (answers.argmax(axis=1) == alone.argmax(axis=1)).all()
+    np.testing.assert_allclose(answers, alone, rtol=0, atol=0.05)

@@ -8,7 +8,7 @@ from pathlib import Path
 from server import __version__
 from server.metrics import metrics_registry
 from server.models.config_accelerators import CUDA_OPTIONS, TENSORRT_OPTIONS
-from server.models.config_fields import DECIMALS, PARAMETERS, SWITCHES
+from server.models.config_fields import DECIMALS, IMAGE_TEXTS, PARAMETERS, SWITCHES
 from server.models.config_runtime import RUNTIME_PARAMETERS
 from server.settings import _parser
 
@@ -25,7 +25,9 @@ def test_every_metric_of_the_page_is_documented_and_nothing_else() -> None:
 
 def test_every_parameter_of_a_configuration_is_documented() -> None:
     text = (ROOT / "docs/serving.md").read_text()
-    assert [name for name in SWITCHES.union(PARAMETERS, DECIMALS, RUNTIME_PARAMETERS) if name not in text] == []
+    assert [
+        name for name in SWITCHES.union(IMAGE_TEXTS, PARAMETERS, DECIMALS, RUNTIME_PARAMETERS) if name not in text
+    ] == []
 
 
 def test_every_option_of_an_accelerator_is_documented() -> None:

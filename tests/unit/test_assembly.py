@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from server import tensors
 from server.errors import ExecutionFailed
-from server.scheduling.assembly import KEPT_LAYOUTS, BatchLayout, InputLayout, Staging, scatter
+from server.scheduling.assembly import KEPT_LAYOUTS, LARGE_PART_BYTES, BatchLayout, InputLayout, Staging, scatter
 from server.tensors import Array, DataType, byte_size
 
 FIXED = [datatype for datatype in tensors.DATATYPES.values() if datatype is not tensors.BYTES]
@@ -236,3 +236,39 @@ def test_rows_in_are_rows_out_for_any_split(rows: list[int]) -> None:
     answers = scatter(["y"], [batch["x"] * 2], rows)
     for request, (answer,) in zip(requests, answers, strict=True):
         np.testing.assert_array_equal(answer, request * 2)
+
+
+class Counting:
+    """Rows that are made where they lie: each holds its own number."""
+
+    def __init__(self, first: int) -> None:
+        self.first = first
+
+    def write_into(self, rows: Array) -> None:
+        for i, row in enumerate(rows):
+            row[...] = self.first + i
+
+    def part(self, start: int, count: int) -> Counting:
+        raise AssertionError("nothing is split here")
+
+
+@pytest.mark.parametrize("row", [3, LARGE_PART_BYTES // 4])
+def test_rows_that_write_themselves_stand_between_those_that_are_copied(row: int) -> None:
+    ready = rows_of(tensors.FP32, 2, row)
+    parts = [[ready[:1].tobytes()], [Counting(500)], [memoryview(ready[1:].tobytes())], [Counting(700)]]
+
+    batch = Staging().gather(layout(("x", tensors.FP32, (row,))), [1, 2, 1, 1], parts)
+
+    expected = [ready[0], [500] * row, [501] * row, ready[1], [700] * row]
+    np.testing.assert_array_equal(batch["x"], np.array(expected, np.float32))
+
+
+@pytest.mark.parametrize("batched", [True, False])
+def test_rows_that_write_themselves_may_be_alone_beside_another_input(batched: bool) -> None:
+    two = layout(("x", tensors.FP32, (2,)), ("y", tensors.FP32, (1,)), batched=batched)
+    data = rows_of(tensors.FP32, 1, 1, start=7)
+
+    batch = Staging().gather(two, [1], [[Counting(500), data.tobytes()]])
+
+    assert batch["x"].tolist() == ([[500, 500]] if batched else [500, 500])
+    assert batch["y"].tolist() == ([[7]] if batched else [7])
