@@ -83,7 +83,11 @@ class Engine:
         i, total, rings = 0, len(times), 0
         while True:
             end = running[0][0] if running else inf
-            event = max(now, min(end, alarm, until))
+            event = end if end < alarm else alarm
+            if event > until:
+                event = until
+            if event < now:  # an alarm for a time past rings at once
+                event = now
             now = event
             if i < total and times[i] < event:
                 first = i
@@ -137,8 +141,8 @@ class Engine:
             alarm = inf
             if waiting:
                 alarm = next_deadline()
-                if idle:
-                    alarm = min(alarm, next_due())
+                if idle and (due := next_due()) < alarm:
+                    alarm = due
             if done is not None:
                 _, _, batch, size, seconds = done
                 ends.append(now)

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import gc
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from contextlib import contextmanager
 from dataclasses import dataclass
 from multiprocessing import get_context
 
@@ -129,13 +127,12 @@ def _simulate(job: _Job) -> tuple[Tally, float]:
         timeout=setup.timeout,
         observe=setup.observe,
     )
-    with _collector_off():
-        if start:
-            _run(engine, arrivals, max(0.0, start - scenario.overlap), start)
-        tally = engine.tally = Tally(scenario.objective, scenario.costs.max_rows)
-        tally.seconds, tally.present_at_start = end - start, engine.present
-        _run(engine, arrivals, start, end)
-        tally.present_at_end = engine.present
+    if start:
+        _run(engine, arrivals, max(0.0, start - scenario.overlap), start)
+    tally = engine.tally = Tally(scenario.objective, scenario.costs.max_rows)
+    tally.seconds, tally.present_at_start = end - start, engine.present
+    _run(engine, arrivals, start, end)
+    tally.present_at_end = engine.present
     return tally, time.process_time() - began
 
 
@@ -154,16 +151,3 @@ def _between(blocks: Iterator[Block], start: float, end: float) -> Iterator[Bloc
             yield times[first:last], None if rows is None else rows[first:last]
         if last < len(times):
             return
-
-
-@contextmanager
-def _collector_off() -> Iterator[None]:
-    """Tickets are in no cycles, and looking for some in millions of them takes longer than simulating."""
-    gc.collect()
-    gc.freeze()
-    gc.disable()
-    try:
-        yield
-    finally:
-        gc.enable()
-        gc.unfreeze()

@@ -39,7 +39,7 @@ def notes(points: Sequence[Point], wall_seconds: float, processes: int, scenario
     cpu = sum(point.cpu_seconds for point in points)
     pace = f"{cpu:.1f} s of processor time, {1e6 * cpu / max(1, requests):.2f} µs per request"
     lines = [
-        f"{requests:,} requests in {virtual:,.0f} s of virtual time: {wall_seconds:.1f} s, {processes} process(es), {pace}"
+        f"{requests:,} requests in {virtual:,.0f} virtual s: {wall_seconds:.1f} s, {processes} process(es), {pace}"
     ]
     if scenario.stretches > 1:
         gap = sum(point.gap for point in points)
@@ -142,6 +142,7 @@ def _figures(point: Point, scenario: Scenario) -> dict[str, Any]:
 
 def _draw(points: Sequence[Point], scenario: Scenario, path: Path) -> None:
     try:
+        from matplotlib import colormaps
         from matplotlib.figure import Figure
     except ImportError as error:
         raise LoadTestError("the plot needs matplotlib: pip install -e '.[load]'") from error
@@ -157,14 +158,14 @@ def _draw(points: Sequence[Point], scenario: Scenario, path: Path) -> None:
         if len(policies) == len(points):  # one load only
             ax.barh(policies[::-1], [value(point) for point in reversed(points)])
         else:
+            ax.set_prop_cycle(color=colormaps["tab20"](range(20)))
             for policy in policies:
                 mine = [point for point in points if point.policy == policy]
-                ours = policy.startswith("slo")
                 ax.plot(
                     [_load(point, scenario) for point in mine],
                     [value(point) for point in mine],
                     marker="o",
-                    linewidth=3 if ours else 1,
+                    linewidth=3 if policy.startswith("slo") else 1,
                     label=policy,
                 )
             ax.set_xlabel("load, arrivals ÷ capacity")
@@ -173,7 +174,7 @@ def _draw(points: Sequence[Point], scenario: Scenario, path: Path) -> None:
     if len(policies) < len(points):
         axes[1].set_yscale("log")
         axes[1].axhline(scenario.objective * 1e3, color="black", linestyle=":")
-        axes[0].legend(fontsize="small")
+        figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=5, fontsize="small")
     else:
         for ax in axes[1:]:
             ax.set_yticklabels([])
