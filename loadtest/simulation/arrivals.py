@@ -41,8 +41,8 @@ class Arrivals(Protocol):
         ...
 
     @property
-    def max_rows(self) -> int:
-        """The largest request, where rows differ; else 0."""
+    def rows(self) -> Integers | None:
+        """Of every request, where they differ."""
         ...
 
     def blocks(self) -> Iterator[Block]:
@@ -58,8 +58,7 @@ class RandomArrivals:
     """From 0 to the end."""
     expected: Floats
     seed: int
-
-    max_rows = 0
+    rows: Integers | None = None
 
     @property
     def seconds(self) -> float:
@@ -82,10 +81,6 @@ class RecordedArrivals:
     times: Floats
     rows: Integers | None
     seconds: float
-
-    @property
-    def max_rows(self) -> int:
-        return 0 if self.rows is None else int(self.rows.max())
 
     def blocks(self) -> Iterator[Block]:
         for start in range(0, len(self.times), BLOCK):

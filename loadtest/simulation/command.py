@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import time
+from dataclasses import replace
 from math import isfinite
 from pathlib import Path
 
@@ -76,22 +77,23 @@ def add_command(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
 def simulate(arguments: argparse.Namespace) -> None:
     """Carry it out: a table on the terminal, a report in a folder. Raises `LoadTestError`."""
     costs = read_costs(arguments.costs)
-    trace = arguments.arrivals.startswith("trace:")
     scenario = Scenario(
         costs,
         arguments.arrivals,
         objective=_objective(costs, arguments.objective_ms),
-        seconds=arguments.seconds or (None if trace else DEFAULT_SECONDS),
+        seconds=arguments.seconds,
         lanes=arguments.lanes or costs.instances,
         rows=arguments.rows,
         seed=arguments.seed,
         stretches=arguments.stretches,
         overlap=arguments.overlap,
     )
+    if scenario.seconds is None and not scenario.recorded:
+        scenario = replace(scenario, seconds=DEFAULT_SECONDS)
     rates: list[float | None] = [*(arguments.rate or ())]
     rates += [load * scenario.capacity for load in arguments.load or ()]
     if not rates:
-        rates = [None] if trace else [load * scenario.capacity for load in DEFAULT_LOADS]
+        rates = [None] if scenario.recorded else [load * scenario.capacity for load in DEFAULT_LOADS]
     policies = [*arguments.policy, *(swept_policies(scenario.objective) if arguments.sweep else ())]
     print(headline(scenario), flush=True)
     began = time.monotonic()

@@ -6,6 +6,7 @@ import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
+from functools import cached_property
 from multiprocessing import get_context
 
 import numpy as np
@@ -38,15 +39,21 @@ class Scenario:
     stretches: int = 1
     overlap: float = OVERLAP_SECONDS
 
-    @property
+    @cached_property
     def capacity(self) -> float:
-        """Requests per second; rows per second where they differ from request to request."""
-        return self.costs.capacity(self.lanes) / self.rows
+        """Requests per second of lanes that run nothing but the batches with the most rows per second."""
+        rows = self.arrive(None).rows if self.recorded else None
+        return self.costs.capacity(self.lanes) / (self.rows if rows is None else float(rows.mean()))
+
+    @property
+    def recorded(self) -> bool:
+        """Whether the arrivals are a trace, with a rate and a length of its own."""
+        return self.arrivals.startswith("trace:")
 
     def arrive(self, rate: float | None) -> Arrivals:
         """Raises `LoadTestError`, also for requests that no batch can hold."""
         arrivals = make_arrivals(self.arrivals, rate, self.seconds, self.seed)
-        largest = arrivals.max_rows or self.rows
+        largest = self.rows if arrivals.rows is None else int(arrivals.rows.max())
         if largest > self.costs.max_rows:
             raise LoadTestError(f"requests of {largest} rows do not fit into batches of {self.costs.max_rows}")
         return arrivals

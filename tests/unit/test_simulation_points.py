@@ -98,6 +98,7 @@ def test_a_trace_says_the_rows(tmp_path: Path) -> None:
     trace.write_text("".join(f"{n / 100},{1 + n % 4}\n" for n in range(100)))
     scenario = replace(SCENARIO, arrivals=f"trace:{trace}", seconds=None)
     [result] = run_points(scenario, ["window:0"], [None])
+    assert scenario.capacity == COSTS.capacity(1) / 2.5
     assert result.tally.arrived == 100
     assert result.tally.batches.tolist()[:6] == pytest.approx([0, 25, 25, 25, 25, 0], abs=1)
     trace.write_text("0\n1,17\n")
