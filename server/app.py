@@ -31,6 +31,7 @@ from server.frontends.inference_service import InferenceService
 from server.frontends.reflection_service import reflection_methods
 from server.frontends.rest.health import health_app
 from server.frontends.rest.http_server import HttpServer
+from server.frontends.statuses import AS_TRITON, DISTINCT
 from server.frontends.tls import TlsFiles
 from server.metrics import VersionSnapshot, metrics_registry
 from server.models.registry import Registry
@@ -63,7 +64,11 @@ class App:
             _control_settings(settings), self._registry, OnnxBackend(), clock_for(asyncio.get_running_loop())
         )
         inference = InferenceService(
-            self._engine, self._registry, server_id=settings.server_id, strict_readiness=settings.strict_readiness
+            self._engine,
+            self._registry,
+            server_id=settings.server_id,
+            strict_readiness=settings.strict_readiness,
+            failures=DISTINCT if settings.distinct_overload_statuses else AS_TRITON,
         )
         names = (inference_service.SERVICE, health_service.SERVICE)
         health = HealthService(inference.is_ready, self._registry, (inference_service.SERVICE,))

@@ -10,6 +10,8 @@ Messages follow Triton's wording wherever Triton has the case, because clients m
     ├── Unavailable             the same request may succeed later, or elsewhere
     │   ├── NotReady            the version, or the server, is not serving yet or any more
     │   ├── QueueFull           the model's queue has no room now
+    │   ├── Overloaded          the latency objective cannot be kept behind the work that is already accepted
+    │   ├── ObjectiveMissed     the latency objective can no longer be kept
     │   └── QueueTimeout        the request's own time in the queue ran out
     ├── DeadlineExceeded        the caller's deadline passed before the batch ran
     ├── Cancelled               the caller went away
@@ -37,6 +39,8 @@ class ConvoyError(Exception):
     """Base of all errors that a caller may be told about. `str(error)` is the sentence to tell."""
 
     reason: ClassVar[FailureReason] = FailureReason.OTHER
+    code: ClassVar[str] = ""
+    """For programs: why the server turned the request away, although there is nothing wrong with it."""
 
 
 class InvalidRequest(ConvoyError):
@@ -60,13 +64,36 @@ class Unavailable(ConvoyError):
 class NotReady(Unavailable):
     """The version, or the whole server, is not serving yet or any more."""
 
+    code = "not_ready"
+
 
 class QueueFull(Unavailable):
     """The model's queue has no room now."""
 
+    code = "queue_full"
+
+
+class Overloaded(Unavailable):
+    """The latency objective cannot be kept behind the work that is already accepted."""
+
+    code = "overloaded"
+
+    def __init__(self, message: str, retry_after: float = 0.0) -> None:
+        super().__init__(message)
+        self.retry_after = retry_after
+        """Seconds after which the request would be accepted, if nothing else came."""
+
+
+class ObjectiveMissed(Unavailable):
+    """The request was accepted, and can no longer be answered within the latency objective."""
+
+    code = "objective_missed"
+
 
 class QueueTimeout(Unavailable):
     """The time that the request may spend in the queue ran out."""
+
+    code = "queue_timeout"
 
 
 class DeadlineExceeded(ConvoyError):

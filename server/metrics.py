@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import psutil
 from prometheus_client import CollectorRegistry, ProcessCollector
-from prometheus_client.core import GaugeMetricFamily, HistogramMetricFamily
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
@@ -42,6 +42,12 @@ COUNTERS: dict[str, tuple[str, Callable[[VersionStatistics], float]]] = {
     "nv_inference_compute_infer_duration_us": ("Time in the model", lambda s: s.compute_infer.ns // 1000),
     "nv_inference_compute_output_duration_us": ("Time to split batches", lambda s: s.compute_output.ns // 1000),
 }
+
+OWN_COUNTERS: dict[str, tuple[str, Callable[[VersionStatistics], float]]] = {
+    "convoy_objective_met": ("Answers within the latency objective", lambda s: s.objective_met),
+    "convoy_objective_missed": ("Answers later than the latency objective", lambda s: s.objective_missed),
+}
+"""Counters that Triton does not have; these names get the suffix `_total`."""
 
 HISTOGRAMS: dict[str, tuple[str, Callable[[VersionStatistics], Histogram]]] = {
     "nv_inference_request_duration_histogram_us": ("Time from arrival to answer", lambda s: s.request_us),
@@ -75,6 +81,12 @@ class ModelCollector(Collector):
                 family.add_sample(name, values, count(version.statistics))
             yield family
         yield _failures(versions, labels)
+        yield _refusals(versions, labels, names)
+        for name, (text, count) in OWN_COUNTERS.items():
+            counter = CounterMetricFamily(name, text, labels=("model", "version", *names))
+            for version, values in zip(versions, labels, strict=True):
+                counter.add_metric(list(values.values()), count(version.statistics))
+            yield counter
         for name, (text, level) in GAUGES.items():
             gauge = GaugeMetricFamily(name, text, labels=("model", "version", *names))
             for version, values in zip(versions, labels, strict=True):
@@ -116,6 +128,20 @@ def _failures(versions: Sequence[VersionSnapshot], labels: Sequence[dict[str, st
     for version, values in zip(versions, labels, strict=True):
         for reason, count in version.statistics.failures.items():
             family.add_sample(name, values | {"reason": reason.value}, count)
+    return family
+
+
+def _refusals(
+    versions: Sequence[VersionSnapshot], labels: Sequence[dict[str, str]], tag_names: Sequence[str]
+) -> Metric:
+    family = CounterMetricFamily(
+        "convoy_request_refused",
+        "Requests turned away although nothing was wrong with them, by reason",
+        labels=("model", "version", *tag_names, "reason"),
+    )
+    for version, values in zip(versions, labels, strict=True):
+        for reason, count in version.statistics.refusals.items():
+            family.add_metric([*values.values(), reason], count)
     return family
 
 

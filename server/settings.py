@@ -46,6 +46,7 @@ class Settings:
     disable_auto_complete_config: bool
     default_max_batch_size: int
     max_queued_bytes: int
+    distinct_overload_statuses: bool
     exit_timeout_secs: float
     allow_grpc: bool
     grpc_address: str
@@ -98,6 +99,7 @@ def parse(argv: Sequence[str]) -> Settings:
         disable_auto_complete_config=flags.disable_auto_complete_config,
         default_max_batch_size=_default_max_batch_size(parser, flags.backend_config),
         max_queued_bytes=flags.max_queued_bytes,
+        distinct_overload_statuses=flags.distinct_overload_statuses,
         exit_timeout_secs=flags.exit_timeout_secs,
         allow_grpc=flags.allow_grpc,
         grpc_address=flags.grpc_address,
@@ -202,6 +204,12 @@ def _add_grpc_flags(group: argparse._ArgumentGroup) -> None:
         "--grpc-max-message-bytes", type=_positive_int, default=128 << 20, metavar="BYTES",
         help="the largest request to read (default 128 MiB)",
     )  # fmt: skip
+    _add_boolean(
+        group,
+        "--distinct-overload-statuses",
+        False,
+        "answer overload with RESOURCE_EXHAUSTED and lateness with DEADLINE_EXCEEDED, not both with UNAVAILABLE",
+    )
     _add_boolean(group, "--reuse-grpc-port", False, "share the port with other processes")
     _add_boolean(group, "--grpc-use-ssl", False, "TLS, with the two files that follow")
     _add_boolean(group, "--grpc-use-ssl-mutual", False, "TLS that asks clients for a certificate too")

@@ -10,7 +10,7 @@ from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from server.errors import FailureReason
+from server.errors import ConvoyError, FailureReason
 
 LATENCY_BOUNDS_US = (
     50, 100, 200, 500,
@@ -90,6 +90,12 @@ class VersionStatistics:
     batches: dict[int, BatchStatistics] = field(default_factory=dict)
     """By rows in the batch."""
     failures: dict[FailureReason, int] = field(default_factory=lambda: dict.fromkeys(FailureReason, 0))
+    refusals: dict[str, int] = field(default_factory=dict)
+    """Requests that were turned away although nothing was wrong with them, by the error's `code`."""
+    objective_met: int = 0
+    """Answers within the latency objective, of a model that has one."""
+    objective_missed: int = 0
+    """Answers that came later."""
 
     request_us: Histogram = field(default_factory=_latency_histogram)
     queue_us: Histogram = field(default_factory=_latency_histogram)
@@ -134,7 +140,16 @@ class VersionStatistics:
         request_us.counts[bisect_left(request_us.bounds, value)] += 1
         request_us.total += value
 
-    def record_failure(self, reason: FailureReason, request_ns: int) -> None:
+    def record_objective(self, met: bool) -> None:
+        """Count one answer of a model with a latency objective."""
+        if met:
+            self.objective_met += 1
+        else:
+            self.objective_missed += 1
+
+    def record_failure(self, error: ConvoyError, request_ns: int) -> None:
         """Count one request that was accepted or refused for this version and got no result."""
-        self.failures[reason] += 1
+        self.failures[error.reason] += 1
+        if error.code:
+            self.refusals[error.code] = self.refusals.get(error.code, 0) + 1
         self.fail.add(request_ns)

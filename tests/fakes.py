@@ -189,6 +189,7 @@ def model_config(
     batching: WindowBatching | None = None,
     instances: int = 1,
     split_oversize: bool = False,
+    objective_ms: float = 0.0,
 ) -> ModelConfig:
     """A configuration as `models.config` would hand it out."""
     return ModelConfig(
@@ -200,6 +201,7 @@ def model_config(
         load=load_settings(instances=instances),
         batching=batching,
         split_oversize=split_oversize,
+        objective_ms=objective_ms,
         metric_tags={},
         serialized=b"",
     )

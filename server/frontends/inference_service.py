@@ -20,7 +20,7 @@ from server.engine import Engine
 from server.errors import ConvoyError, InvalidRequest, NotReady, Unsupported
 from server.frontends.calls import Call, Method, StatusCode, StreamMethod, UnaryMethod
 from server.frontends.codec import decode_infer_request, encode_infer_response
-from server.frontends.statuses import status_of
+from server.frontends.statuses import AS_TRITON, Failures
 from server.frontends.stream_infer import StreamInfer
 from server.messages import InferenceResponse
 from server.models.config import TensorConfig
@@ -67,8 +67,17 @@ NOT_OFFERED = {
 class InferenceService:
     """Handlers of the inference protocol."""
 
-    def __init__(self, engine: Engine, registry: Registry, *, server_id: str, strict_readiness: bool) -> None:
+    def __init__(
+        self,
+        engine: Engine,
+        registry: Registry,
+        *,
+        server_id: str,
+        strict_readiness: bool,
+        failures: Failures = AS_TRITON,
+    ) -> None:
         self._engine = engine
+        self._failures = failures
         self._registry = registry
         self._server_id = server_id
         self._strict_readiness = strict_readiness
@@ -77,7 +86,7 @@ class InferenceService:
         """The method table, by full path."""
         table: dict[str, Method] = {
             "ModelInfer": UnaryMethod(self.model_infer),
-            "ModelStreamInfer": StreamMethod(partial(StreamInfer, self._engine)),
+            "ModelStreamInfer": StreamMethod(partial(StreamInfer, self._engine, self._failures)),
             "ServerLive": _answering(pb.ServerLiveRequest, self.server_live),
             "ServerReady": _answering(pb.ServerReadyRequest, self.server_ready),
             "ModelReady": _answering(pb.ModelReadyRequest, self.model_ready),
@@ -99,11 +108,23 @@ class InferenceService:
         try:
             request = decode_infer_request(message, call.deadline)
         except ConvoyError as error:
-            call.fail(status_of(error), str(error))
+            self._failures.fail(call, error)
             return
-        work = self._engine.infer(request, partial(_answer, call))
+        work = self._engine.infer(request, partial(self._answer, call))
         if work is not None:
             call.on_cancel = work.cancel
+
+    def _answer(self, call: Call, answer: InferenceResponse | ConvoyError) -> None:
+        if isinstance(answer, ConvoyError):
+            self._failures.fail(call, answer)
+            return
+        try:
+            message = encode_infer_response(answer)
+        except Exception:  # whatever a model has put into its outputs, its caller must hear of it
+            log.exception("an answer of model '%s' cannot be encoded", answer.model_name)
+            call.fail(StatusCode.INTERNAL, f"the answer of model '{answer.model_name}' cannot be encoded")
+            return
+        call.reply(message)
 
     def server_live(self, _: pb.ServerLiveRequest) -> pb.ServerLiveResponse:
         return pb.ServerLiveResponse(live=True)
@@ -156,19 +177,6 @@ class InferenceService:
         )
 
 
-def _answer(call: Call, answer: InferenceResponse | ConvoyError) -> None:
-    if isinstance(answer, ConvoyError):
-        call.fail(status_of(answer), str(answer))
-        return
-    try:
-        message = encode_infer_response(answer)
-    except Exception:  # whatever a model has put into its outputs, its caller must hear of it
-        log.exception("an answer of model '%s' cannot be encoded", answer.model_name)
-        call.fail(StatusCode.INTERNAL, f"the answer of model '{answer.model_name}' cannot be encoded")
-        return
-    call.reply(message)
-
-
 def _answering(request_type: type[Q], handler: Callable[[Q], Message]) -> UnaryMethod:
     """A method whose answer is ready at once."""
 
@@ -180,7 +188,7 @@ def _answering(request_type: type[Q], handler: Callable[[Q], Message]) -> UnaryM
                 raise InvalidRequest(f"the message is not a {request_type.DESCRIPTOR.name}: {error}") from None
             call.reply(handler(request).SerializeToString())
         except ConvoyError as error:
-            call.fail(status_of(error), str(error))
+            AS_TRITON.fail(call, error)
 
     return UnaryMethod(handle)
 

@@ -1,10 +1,19 @@
-"""The one table from domain errors to gRPC statuses. A test proves that it covers every error there is."""
+"""From domain errors to gRPC statuses, in one table. A test proves that it covers every error there is."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import dataclass
+from math import ceil
+
 from server import errors
 from server.errors import ConvoyError
-from server.frontends.calls import StatusCode
+from server.frontends.calls import Call, StatusCode
+
+REASON_KEY = "convoy-reason"
+"""Trailing metadata: the error's `code`."""
+PUSHBACK_KEY = "grpc-retry-pushback-ms"
+"""Trailing metadata: when to come again. gRPC's own retries obey it (gRPC proposal A6)."""
 
 STATUSES: dict[type[ConvoyError], StatusCode] = {
     errors.InvalidRequest: StatusCode.INVALID_ARGUMENT,
@@ -13,6 +22,8 @@ STATUSES: dict[type[ConvoyError], StatusCode] = {
     errors.Unavailable: StatusCode.UNAVAILABLE,
     errors.NotReady: StatusCode.UNAVAILABLE,
     errors.QueueFull: StatusCode.UNAVAILABLE,
+    errors.Overloaded: StatusCode.UNAVAILABLE,
+    errors.ObjectiveMissed: StatusCode.UNAVAILABLE,
     errors.QueueTimeout: StatusCode.UNAVAILABLE,
     errors.DeadlineExceeded: StatusCode.DEADLINE_EXCEEDED,
     errors.Cancelled: StatusCode.CANCELLED,
@@ -20,8 +31,32 @@ STATUSES: dict[type[ConvoyError], StatusCode] = {
     errors.LoadFailed: StatusCode.INVALID_ARGUMENT,
     errors.ConfigInvalid: StatusCode.INVALID_ARGUMENT,
 }
+"""As Triton has them. Triton says UNAVAILABLE for overload and for lateness, and many clients retry that at once."""
+
+DISTINCT_STATUSES = STATUSES | {
+    errors.QueueFull: StatusCode.RESOURCE_EXHAUSTED,
+    errors.Overloaded: StatusCode.RESOURCE_EXHAUSTED,
+    errors.ObjectiveMissed: StatusCode.DEADLINE_EXCEEDED,
+    errors.QueueTimeout: StatusCode.DEADLINE_EXCEEDED,
+}
+"""As gRPC's own guide has them: overload, lateness and a server that is not there are three things."""
 
 
-def status_of(error: ConvoyError) -> StatusCode:
-    """The status that a caller is told for this error."""
-    return STATUSES[type(error)]
+@dataclass(frozen=True, slots=True)
+class Failures:
+    """How calls fail."""
+
+    statuses: Mapping[type[ConvoyError], StatusCode]
+
+    def fail(self, call: Call, error: ConvoyError) -> None:
+        """End a call with an error; where the server turned it away, with why and when to come again."""
+        if error.code:
+            metadata: dict[str, str | bytes] = {REASON_KEY: error.code}
+            if isinstance(error, errors.Overloaded):
+                metadata[PUSHBACK_KEY] = str(max(1, ceil(error.retry_after * 1000)))
+            call.set_trailing_metadata(metadata)
+        call.fail(self.statuses[type(error)], str(error))
+
+
+AS_TRITON = Failures(STATUSES)
+DISTINCT = Failures(DISTINCT_STATUSES)

@@ -14,7 +14,7 @@ from server.engine import Engine
 from server.errors import ConvoyError
 from server.frontends.calls import Call, StatusCode
 from server.frontends.codec import decode_infer_request, delimited, encode_infer_response
-from server.frontends.statuses import status_of
+from server.frontends.statuses import Failures
 from server.messages import InferenceResponse
 from server.models.work import Work
 from server.tensors import Buffer
@@ -42,8 +42,9 @@ class _Slot:
 class StreamInfer:
     """One stream."""
 
-    def __init__(self, engine: Engine, call: Call) -> None:
+    def __init__(self, engine: Engine, failures: Failures, call: Call) -> None:
         self._engine = engine
+        self._failures = failures
         self._call = call
         self._slots: deque[_Slot] = deque()
         self._half_closed = False
@@ -89,7 +90,7 @@ class StreamInfer:
             slot = slots.popleft()
             if slot.error and self._errors_end_the_stream:
                 self._cancel_all()
-                self._call.fail(status_of(slot.error), str(slot.error))
+                self._failures.fail(self._call, slot.error)
                 return
             self._call.send(slot.message or b"")
         if self._half_closed and not slots:

@@ -18,7 +18,7 @@ from server.backends.base import GraphTensor
 from server.errors import ConfigInvalid
 from server.models import autocomplete
 from server.models.autocomplete import Disagreement
-from server.models.config_batching import read_batching, read_split_oversize
+from server.models.config_batching import read_batching, read_objective, read_split_oversize
 from server.models.config_fields import FieldInvalid, check_parameters, refuse_unserved
 from server.models.config_types import DeviceKind, LoadSettings, ModelConfig, QueuePolicy, TensorConfig, WindowBatching
 from server.models.versions import All, Latest, Specific, VersionPolicy
@@ -180,6 +180,7 @@ def _freeze(
         load=load,
         batching=read_batching(message, load.parameters),
         split_oversize=read_split_oversize(message, load.parameters),
+        objective_ms=read_objective(message, load.parameters),
         metric_tags=_metric_tags(message),
         serialized=message.SerializeToString(deterministic=True),
     )

@@ -22,7 +22,8 @@ def read_batching(message: pb.ModelConfig, parameters: Mapping[str, str]) -> Win
             "parameters['priority_aging_ms']", "needs dynamic_batching.priority_levels of at least 2; set it, or remove"
         )
     if not message.HasField("dynamic_batching"):
-        return None
+        # An objective can only be kept where requests may share batches: it says so for whoever leaves the field out.
+        return WindowBatching() if "slo_ms" in parameters and message.max_batch_size else None
     if message.max_batch_size == 0:
         raise FieldInvalid("dynamic_batching", "needs max_batch_size of at least 1; set it or remove dynamic_batching")
     batching = message.dynamic_batching
@@ -43,6 +44,27 @@ def read_batching(message: pb.ModelConfig, parameters: Mapping[str, str]) -> Win
         preserve_ordering=batching.preserve_ordering,
         aging_us=aging_us,
     )
+
+
+def read_objective(message: pb.ModelConfig, parameters: Mapping[str, str]) -> float:
+    """The latency objective in milliseconds; 0 where there is none. Raises FieldInvalid."""
+    objective_ms = float(parameters.get("slo_ms", "0"))
+    if not objective_ms:
+        return 0.0
+    batching = message.dynamic_batching
+    rivals = {
+        "dynamic_batching.preferred_batch_size": bool(batching.preferred_batch_size),
+        "dynamic_batching.max_queue_delay_microseconds": bool(batching.max_queue_delay_microseconds),
+        "dynamic_batching.preserve_ordering": batching.preserve_ordering,
+        "parameters['priority_aging_ms']": parameters.get("priority_aging_ms", "0") != "0",
+    } | {
+        f"{field}.timeout_action": policy.timeout_action == pb.ModelQueuePolicy.DELAY
+        for field, policy in _policies(batching)
+    }
+    for field, given in rivals.items():
+        if given:
+            raise FieldInvalid(field, "cannot go with parameters['slo_ms'], which decides it; remove one of the two")
+    return objective_ms
 
 
 def read_split_oversize(message: pb.ModelConfig, parameters: Mapping[str, str]) -> bool:

@@ -63,11 +63,15 @@ PARAMETERS: dict[str, range] = {
 }
 """Keys of `parameters`, with the integers that each may be."""
 
+DECIMALS = frozenset({"slo_ms"})
+"""Keys of `parameters` that are positive numbers, fractions among them."""
+
 SWITCHES = frozenset({"split_oversize"})
 """Keys of `parameters` that are "true" or "false"."""
 
 
 _NUMBER = re.compile(r"[0-9]{1,10}")
+_DECIMAL = re.compile(r"[0-9]{1,10}(\.[0-9]{1,6})?")
 
 
 class FieldInvalid(ValueError):
@@ -107,8 +111,12 @@ def check_parameters(parameters: Mapping[str, str]) -> None:
             if value not in ("true", "false"):
                 raise FieldInvalid(field, f"must be true or false, not '{value}'")
             continue
+        if key in DECIMALS:
+            if not _DECIMAL.fullmatch(value) or not float(value):
+                raise FieldInvalid(field, f"must be a number above 0, like 30 or 2.5, not '{value}'")
+            continue
         if key not in PARAMETERS:
-            known = ", ".join(sorted(SWITCHES.union(PARAMETERS)))
+            known = ", ".join(sorted(SWITCHES.union(PARAMETERS, DECIMALS)))
             raise FieldInvalid(field, f"is not supported by this server; it knows: {known}")
         allowed = PARAMETERS[key]
         if not _NUMBER.fullmatch(value) or int(value) not in allowed:

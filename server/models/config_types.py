@@ -100,6 +100,8 @@ class ModelConfig:
     """None: requests run one by one."""
     split_oversize: bool
     """Whether a request of more rows than a batch may hold is cut into several, and not refused."""
+    objective_ms: float
+    """Milliseconds from arrival to answer that the server keeps to; 0: it promises nothing."""
     metric_tags: Mapping[str, str]
     serialized: bytes
     """The completed inference.ModelConfig message, as the ModelConfig RPC gives it."""

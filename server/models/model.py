@@ -18,14 +18,18 @@ from server.errors import (
     ConvoyError,
     DeadlineExceeded,
     InvalidRequest,
+    ObjectiveMissed,
+    Overloaded,
     QueueFull,
     QueueTimeout,
+    Unavailable,
 )
 from server.messages import InferenceRequest
 from server.models import admission
 from server.models.admission import Plan
 from server.models.config import ModelConfig, QueuePolicy
 from server.models.execution import CALLER_GONE, BatchResult, Executor, as_failure
+from server.models.queueing import make_queue, queue_policy
 from server.models.work import Answer, Reply, Whole, Work
 from server.scheduling.assembly import BatchLayout, InputLayout
 from server.scheduling.batcher import Batcher
@@ -34,8 +38,6 @@ from server.scheduling.clock import Clock
 from server.scheduling.costs import CostTable, bucket_sizes
 from server.scheduling.lanes import ThreadLane
 from server.scheduling.ordering import AnswerOrder
-from server.scheduling.policy import LevelPolicy, WindowPolicy
-from server.scheduling.queue import BatchQueue
 from server.statistics import VersionStatistics
 
 log = logging.getLogger(__name__)
@@ -45,10 +47,6 @@ REMEMBERED_PLANS = 256
 TINY_BATCH_SECONDS = 300e-6
 """A batch that is expected to take less than this runs on the event loop's thread: handing it over and back costs a
 fifth to a third more CPU, and no answer comes sooner (docs/performance.md). It holds up the event loop for as long."""
-
-QUEUED_BATCHES = 64
-MIN_QUEUED_REQUESTS = 1024
-"""The default bound of a queue: 64 full batches, and never less than 1,024 requests' worth of rows."""
 
 
 class LoadedVersion:
@@ -63,6 +61,7 @@ class LoadedVersion:
         load_seconds: float = 0.0,
         budget: ByteBudget | None = None,
         tiny_batch_seconds: float = TINY_BATCH_SECONDS,
+        costs: CostTable | None = None,
     ) -> None:
         self.config = config
         self.version = version
@@ -73,7 +72,9 @@ class LoadedVersion:
         self._plans: dict[tuple[object, object], Plan] = {}
         self._layouts: WeakValueDictionary[tuple[InputLayout, ...], BatchLayout] = WeakValueDictionary()
         self._leases = 0
-        self._costs = CostTable(bucket_sizes(max(1, config.max_batch_size)))
+        self.costs = costs or CostTable(bucket_sizes(max(1, config.max_batch_size)))
+        """Shared with whoever measured the version before it could serve."""
+        self._objective_ns = round(config.objective_ms * 1e6)
         self._tiny_batch_seconds = tiny_batch_seconds
         self._version_text = str(version)
         batching = config.batching
@@ -86,10 +87,14 @@ class LoadedVersion:
         self._complete = (
             self._complete_in_order_or_parts if self._order is not None or config.split_oversize else self._settle
         )
-        self._policy = window_policy(config)
+        self._policy = queue_policy(config)
         lanes = [self._lane(f"{config.name}/{version}#{i}") for i in range(config.load.instance_count)]
         self._batcher: Batcher[Work, BatchResult] = Batcher(
-            BatchQueue(self._policy, budget), lanes, clock, finished=self._finished, expired=self._expired
+            make_queue(self._policy, self.costs, len(lanes), budget),
+            lanes,
+            clock,
+            finished=self._finished,
+            expired=self._expired,
         )
 
     @property
@@ -121,14 +126,26 @@ class LoadedVersion:
             else:
                 self._batcher.submit(work)
         except ConvoyError as error:
-            refusal = QueueFull(f"{request.label()}{error}") if isinstance(error, QueueFull) else error
-            self.statistics.record_failure(refusal.reason, round((self._clock.now() - arrived) * 1e9))
+            refusal = self._explained(error, request)
+            self.statistics.record_failure(refusal, round((self._clock.now() - arrived) * 1e9))
             reply(refusal)
             return None
         self._leases += 1
         if self._order is not None:
             self._order.arrive(work)
         return work
+
+    def _explained(self, error: ConvoyError, request: InferenceRequest) -> ConvoyError:
+        """A refusal by the queue, which knows neither models nor requests, in words for its caller."""
+        if isinstance(error, QueueFull):
+            return QueueFull(f"{request.label()}{error}")
+        if isinstance(error, Overloaded):
+            return Overloaded(
+                f"{request.label()}model '{self.config.name}' cannot answer within its objective of "
+                f"{self.config.objective_ms:g} ms: {error}",
+                error.retry_after,
+            )
+        return error
 
     def cancel(self, work: Work) -> None:
         """See `Work.cancel`."""
@@ -173,7 +190,7 @@ class LoadedVersion:
         return (request.deadline, end) if policy.delay else (min(request.deadline, end), inf)
 
     def _submit_parts(self, whole: Whole, most_rows: int) -> None:
-        """Queue all parts of a request, or none. Raises `QueueFull`, and `InvalidRequest` where they never fit."""
+        """Queue all parts of a request, or none. Raises `Unavailable`, and `InvalidRequest` where they never fit."""
         if whole.rows > most_rows:
             raise InvalidRequest(
                 f"{whole.request.label()}inference request batch-size must be <= {most_rows} for '{self.config.name}': "
@@ -184,7 +201,7 @@ class LoadedVersion:
             for part in whole.split(self._policy.max_rows):
                 self._batcher.submit(part)
                 queued.append(part)
-        except QueueFull:
+        except Unavailable:
             for part in queued:
                 self._batcher.cancel(part)
             raise
@@ -207,7 +224,7 @@ class LoadedVersion:
         return ThreadLane(name, executor.execute, asyncio.get_running_loop(), self._is_tiny, executor.rescue)
 
     def _is_tiny(self, batch: Sequence[Work]) -> bool:
-        return self._costs.typical(sum([work.rows for work in batch])) < self._tiny_batch_seconds
+        return self.costs.typical(sum([work.rows for work in batch])) < self._tiny_batch_seconds
 
     def _finished(self, batch: Sequence[Work], outcome: BatchResult | Exception) -> None:
         if isinstance(outcome, Exception):
@@ -217,7 +234,7 @@ class LoadedVersion:
             return
         for run in outcome.runs:
             times = run.times
-            self._costs.observe(run.rows, (times.output_end - times.start) / 1e9)
+            self.costs.observe(run.rows, (times.output_end - times.start) / 1e9)
             self.statistics.record_batch(times, run.rows, run.requests)
         for work, answer in zip(batch, outcome.answers, strict=True):
             self._complete(work, answer, outcome.start_ns)
@@ -225,12 +242,22 @@ class LoadedVersion:
             self.statistics.last_inference_ms = time.time_ns() // 1_000_000
 
     def _expired(self, work: Work) -> None:
-        theirs = work.deadline == work.request.deadline
-        error = DeadlineExceeded("Deadline Exceeded") if theirs else QueueTimeout("Request timeout expired")
+        error = self._lateness(work)
         if work.whole is None:
             self._leave_at_once(work, error)
         elif self._give_up_parts(work.whole):
             self._leave_at_once(work.whole, error)
+
+    def _lateness(self, work: Work) -> ConvoyError:
+        """Why a request that waited was not worth running any more."""
+        if self._clock.now() < work.deadline:
+            return ObjectiveMissed(
+                f"{work.request.label()}model '{self.config.name}' can no longer answer within its objective of "
+                f"{self.config.objective_ms:g} ms"
+            )
+        if work.deadline == work.request.deadline:
+            return DeadlineExceeded("Deadline Exceeded")
+        return QueueTimeout("Request timeout expired")
 
     def _leave_at_once(self, work: Work, error: ConvoyError) -> None:
         """Settle a request that never ran: it holds nobody up, whatever the order of answers."""
@@ -266,28 +293,13 @@ class LoadedVersion:
         if reply is None:
             answer = CALLER_GONE
         if isinstance(answer, ConvoyError):
-            self.statistics.record_failure(answer.reason, request_ns)
+            self.statistics.record_failure(answer, request_ns)
         else:
             self.statistics.record_success(max(0, started_ns - arrived_ns), request_ns)
+            if self._objective_ns:
+                self.statistics.record_objective(request_ns <= self._objective_ns)
         if reply is not None:
             try:
                 reply(answer)
             except Exception:  # the rest of the batch must hear theirs
                 log.exception("an answer of model '%s' version %d was not taken", self.config.name, self.version)
-
-
-def window_policy(config: ModelConfig) -> WindowPolicy:
-    """How a model's requests wait. Each priority level has bounds of its own."""
-    batching = config.batching
-    max_rows = max(1, config.max_batch_size)
-    default = LevelPolicy(max_queued_rows=max(QUEUED_BATCHES * max_rows, MIN_QUEUED_REQUESTS))
-    if batching is None:
-        return WindowPolicy(max_rows, max_requests=1, levels=(default,))
-    sizes = [level.max_queue_size for level in batching.levels]
-    return WindowPolicy(
-        max_rows,
-        preferred_rows=batching.preferred_batch_sizes,
-        max_delay=batching.max_queue_delay_us / 1e6,
-        levels=tuple(LevelPolicy(max_queued_requests=size) if size else default for size in sizes),
-        aging=batching.aging_us / 1e6,
-    )

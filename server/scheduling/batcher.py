@@ -44,7 +44,11 @@ class Queue(Protocol[T]):
         ...
 
     def ended(self, batch: Sequence[T]) -> None:
-        """A batch that was taken has ended, well or not."""
+        """A batch that was taken has ended, well or not: its lane is free."""
+        ...
+
+    def answered(self, batch: Sequence[T], now: float) -> None:
+        """The requests of a batch that ended have been answered."""
         ...
 
     def next_due(self) -> float:
@@ -159,3 +163,4 @@ class Batcher(Generic[T, R]):
         self._queue.ended(batch)
         self._pump()  # before answering, so that the lane works while the answers are written
         self._finished(batch, outcome)
+        self._queue.answered(batch, self._clock.now())

@@ -20,33 +20,49 @@ class LevelPolicy:
 
 
 @dataclass(frozen=True, slots=True)
-class WindowPolicy:
-    """A size-or-time window over one queue."""
+class QueueBounds:
+    """What any policy says about a queue."""
 
     max_rows: int
     """The most rows that one batch may carry."""
+    levels: tuple[LevelPolicy, ...] = (LevelPolicy(),)
+    """Priority levels, the most urgent first."""
+
+    def __post_init__(self) -> None:
+        if self.max_rows < 1:
+            raise ValueError(f"a batch must hold at least one row, not {self.max_rows}")
+        if not self.levels:
+            raise ValueError("there must be at least one priority level")
+        if any(level.max_queued_rows < self.max_rows or level.max_queued_requests < 1 for level in self.levels):
+            raise ValueError("the queue must hold at least one full batch")
+
+    def most_rows(self, level: int) -> int:
+        """The largest request that this level's queue could ever hold, were it cut into batches."""
+        bounds = self.levels[level - 1]
+        return min(bounds.max_queued_rows, bounds.max_queued_requests * self.max_rows)
+
+
+@dataclass(frozen=True, slots=True)
+class WindowPolicy(QueueBounds):
+    """A size-or-time window over one queue."""
+
     max_requests: int = sys.maxsize
     """The most requests that one batch may carry; 1 turns batching off."""
     preferred_rows: tuple[int, ...] = ()
     """Sizes worth running before the window ends."""
     max_delay: float = 0.0
     """Seconds that the oldest request may wait for company; 0 runs whatever is there when a lane is idle."""
-    levels: tuple[LevelPolicy, ...] = (LevelPolicy(),)
-    """Priority levels, the most urgent first."""
     aging: float = 0.0
     """Seconds of waiting that move a request up by one level; 0: levels are strict."""
 
     def __post_init__(self) -> None:
-        if self.max_rows < 1 or self.max_requests < 1:
-            raise ValueError(f"a batch must hold at least one row, not {self.max_rows} in {self.max_requests} requests")
+        QueueBounds.__post_init__(self)  # no super(): a dataclass with slots is a second class of this name
+        if self.max_requests < 1:
+            raise ValueError(f"a batch must hold at least one request, not {self.max_requests}")
         if self.max_delay < 0 or self.aging < 0:
             raise ValueError(f"max_delay and aging must not be negative, not {self.max_delay} and {self.aging}")
         if any(not 0 < size <= self.max_rows for size in self.preferred_rows):
             raise ValueError(f"preferred sizes must lie in 1..{self.max_rows}, not {self.preferred_rows}")
-        if not self.levels:
-            raise ValueError("there must be at least one priority level")
-        if any(level.max_queued_rows < self.max_rows or level.max_queued_requests < 1 for level in self.levels):
-            raise ValueError("the queue must hold at least one full batch")
 
     def due(self, oldest_arrived: float) -> float:
         """When a batch whose oldest request arrived then is worth running whatever its size."""
@@ -81,8 +97,3 @@ class WindowPolicy:
             if prefix_rows[count - 1] in self.preferred_rows:
                 return count
         return 0
-
-    def most_rows(self, level: int) -> int:
-        """The largest request that this level's queue could ever hold, were it cut into batches."""
-        bounds = self.levels[level - 1]
-        return min(bounds.max_queued_rows, bounds.max_queued_requests * self.max_rows)

@@ -13,13 +13,14 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections import OrderedDict
 from collections.abc import Hashable, Iterable, Sequence
-from heapq import heapify, heappop, heappush, merge
-from itertools import accumulate, chain, count, islice, takewhile
+from heapq import merge
+from itertools import accumulate, chain, islice, takewhile
 from math import inf
 from typing import Generic, TypeVar
 
 from server.errors import QueueFull
 from server.scheduling.budget import ByteBudget
+from server.scheduling.deadlines import Deadlines
 from server.scheduling.policy import LevelPolicy, WindowPolicy
 
 
@@ -73,7 +74,7 @@ class _Line(Generic[T]):
         return min([next(iter(tickets)).arrived for tickets in self.places.values()])
 
 
-class _Load:
+class Load:
     """What waits at one priority level, and what may."""
 
     __slots__ = ("max_requests", "max_rows", "requests", "rows")
@@ -84,6 +85,11 @@ class _Load:
         self.rows = 0
         self.requests = 0
 
+    def check(self, rows: int) -> None:
+        """Raise `QueueFull` where a request of so many rows has no room."""
+        if self.requests >= self.max_requests or self.rows + rows > self.max_rows:
+            raise QueueFull("Exceeds maximum queue size")
+
 
 class BatchQueue(Generic[T]):
     """Within a signature, by place and arrival; the signature whose first request is the first by these goes first."""
@@ -93,10 +99,9 @@ class BatchQueue(Generic[T]):
         self._max_rows = policy.max_rows
         self._budget = budget
         self._lines: dict[Hashable, _Line[T]] = {}  # never an empty line
-        self._loads = [_Load(level) for level in policy.levels]
+        self._loads = [Load(level) for level in policy.levels]
         self._load_at = {2 * i + delayed: load for i, load in enumerate(self._loads, 1) for delayed in (0, 1)}
-        self._deadlines: list[tuple[float, int, T]] = []  # a heap; may name tickets that have left
-        self._serial = count()
+        self._deadlines: Deadlines[T] = Deadlines()
 
     @property
     def rows(self) -> int:
@@ -111,8 +116,7 @@ class BatchQueue(Generic[T]):
         if rows > self._max_rows:
             raise ValueError(f"{rows} rows never fit into a batch of {self._max_rows}")
         load = self._load_at[place]
-        if load.requests >= load.max_requests or load.rows + rows > load.max_rows:
-            raise QueueFull("Exceeds maximum queue size")
+        load.check(rows)
         if self._budget is not None:
             self._budget.take(ticket.size)
         line = self._lines.get(ticket.signature)
@@ -128,7 +132,7 @@ class BatchQueue(Generic[T]):
         ticket.waiting = True
         when = ticket.deadline if ticket.deadline < ticket.delay_at else ticket.delay_at
         if when < inf:
-            self._remember_deadline(when, ticket)
+            self._deadlines.add(when, ticket, len(self))
 
     def discard(self, ticket: T) -> bool:
         """Forget a request whose caller went away. False where it is not waiting here any more."""
@@ -140,8 +144,8 @@ class BatchQueue(Generic[T]):
     def expire(self, now: float) -> list[T]:
         """Remove and return every request whose deadline has come, soonest first; delay those whose time for it has."""
         late: list[T] = []
-        while self.next_deadline() <= now and self._deadlines:  # an infinite now is no reason to pop from nothing
-            when, _, ticket = heappop(self._deadlines)
+        while due := self._deadlines.pop(now):
+            when, ticket = due
             if when < ticket.deadline:
                 self._delay(ticket)
             else:
@@ -166,16 +170,16 @@ class BatchQueue(Generic[T]):
     def ended(self, batch: Sequence[T]) -> None:
         """A batch that was taken has ended. This queue does not mind: its policy knows no costs."""
 
+    def answered(self, batch: Sequence[T], now: float) -> None:
+        """The requests of a batch have been answered. This queue does not mind either."""
+
     def next_due(self) -> float:
         """When the next batch will be worth running even if nothing joins it; inf where nothing waits."""
         return min((self._policy.due(line.oldest_arrival()) for line in self._lines.values()), default=inf)
 
     def next_deadline(self) -> float:
         """When `expire` has something to do next; inf where it never has."""
-        heap = self._deadlines
-        while heap and not heap[0][2].waiting:
-            heappop(heap)
-        return heap[0][0] if heap else inf
+        return self._deadlines.next()
 
     def _rank(self, ticket: T, now: float) -> tuple[int, int, float]:
         """Who is served first: the smallest."""
@@ -239,13 +243,4 @@ class BatchQueue(Generic[T]):
         for other in reversed(younger[1:]):
             tickets.move_to_end(other)
         if ticket.deadline < inf:
-            self._remember_deadline(ticket.deadline, ticket)
-
-    def _remember_deadline(self, when: float, ticket: T) -> None:
-        heap = self._deadlines
-        serial = next(self._serial)
-        heappush(heap, (when, serial, ticket))
-        # Far deadlines outlive their requests: without this, a busy queue would keep every request of the last minute.
-        if serial % 32 == 0 and len(heap) > 32 + 2 * len(self):
-            heap[:] = [entry for entry in heap if entry[2].waiting]
-            heapify(heap)
+            self._deadlines.add(ticket.deadline, ticket, len(self))

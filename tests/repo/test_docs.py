@@ -7,22 +7,23 @@ from pathlib import Path
 
 from server import __version__
 from server.metrics import metrics_registry
-from server.models.config_fields import PARAMETERS, SWITCHES
+from server.models.config_fields import DECIMALS, PARAMETERS, SWITCHES
 from server.settings import _parser
 
 ROOT = Path(__file__).parents[2]
 
 
 def test_every_metric_of_the_page_is_documented_and_nothing_else() -> None:
-    families = {family.name for family in metrics_registry(list, cpu=True).collect()}
-    page = {name for name in families if name.startswith("nv_")}
-    documented = set(re.findall(r"^\| (nv_\w+) \|", (ROOT / "docs/serving.md").read_text(), re.MULTILINE))
+    families = metrics_registry(list, cpu=True).collect()
+    names = {family.name + ("_total" if family.type == "counter" else "") for family in families}
+    page = {name for name in names if name.startswith(("nv_", "convoy_"))}
+    documented = set(re.findall(r"^\| ((?:nv|convoy)_\w+) \|", (ROOT / "docs/serving.md").read_text(), re.MULTILINE))
     assert documented == page
 
 
 def test_every_parameter_of_a_configuration_is_documented() -> None:
     text = (ROOT / "docs/serving.md").read_text()
-    assert [name for name in SWITCHES.union(PARAMETERS) if name not in text] == []
+    assert [name for name in SWITCHES.union(PARAMETERS, DECIMALS) if name not in text] == []
 
 
 def test_links_lead_to_files() -> None:

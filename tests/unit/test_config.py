@@ -95,6 +95,7 @@ def test_everything_that_is_served_is_read() -> None:
         ),
         batching=WindowBatching((4, 8), 500, (QueuePolicy(64, 9, True),)),
         split_oversize=False,
+        objective_ms=0.0,
         metric_tags={"team": "vision"},
         serialized=config.serialized,
     )
@@ -119,6 +120,7 @@ def test_what_is_absent_takes_its_default() -> None:
         ),
         batching=None,
         split_oversize=False,
+        objective_ms=0.0,
         metric_tags={},
         serialized=config.serialized,
     )

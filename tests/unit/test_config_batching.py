@@ -55,6 +55,15 @@ def test_split_oversize_is_read(value: str, expected: bool, batching: str) -> No
     assert config.split_oversize is expected
 
 
+@pytest.mark.parametrize(("value", "expected"), [("30", 30.0), ("2.5", 2.5)])
+def test_an_objective_is_read(value: str, expected: float) -> None:
+    assert configure(f"{TENSORS} max_batch_size: 4 {parameter('slo_ms', value)}").objective_ms == expected
+
+
+def test_an_objective_means_that_requests_are_batched() -> None:
+    assert configure(f"{TENSORS} max_batch_size: 4 {parameter('slo_ms', '30')}").batching == WindowBatching()
+
+
 REFUSALS: dict[str, tuple[str, str]] = {
     "levels without a default": (
         "dynamic_batching { priority_levels: 2 }",
@@ -108,6 +117,34 @@ REFUSALS: dict[str, tuple[str, str]] = {
         "'parameters['priority_aging_ms']' needs dynamic_batching.priority_levels of at least 2",
     ),
     "aging backwards": (parameter("priority_aging_ms", "-5"), "must be an integer of at least 0, not '-5'"),
+    "an objective of nothing": (parameter("slo_ms", "0"), "must be a number above 0, like 30 or 2.5, not '0'"),
+    "an objective that is no number": (
+        parameter("slo_ms", "1e3"),
+        "must be a number above 0, like 30 or 2.5, not '1e3'",
+    ),
+    "an objective and a delay": (
+        f"dynamic_batching {{ max_queue_delay_microseconds: 5 }} {parameter('slo_ms', '5')}",
+        "'dynamic_batching.max_queue_delay_microseconds' cannot go with parameters['slo_ms']",
+    ),
+    "an objective and preferred sizes": (
+        f"dynamic_batching {{ preferred_batch_size: 2 }} {parameter('slo_ms', '5')}",
+        "'dynamic_batching.preferred_batch_size' cannot go with parameters['slo_ms']",
+    ),
+    "an objective and order": (
+        f"dynamic_batching {{ preserve_ordering: true }} {parameter('slo_ms', '5')}",
+        "'dynamic_batching.preserve_ordering' cannot go with parameters['slo_ms']",
+    ),
+    "an objective and DELAY": (
+        f"dynamic_batching {{ default_queue_policy {{ timeout_action: DELAY }} }} {parameter('slo_ms', '5')}",
+        "'dynamic_batching.default_queue_policy.timeout_action' cannot go with parameters['slo_ms']",
+    ),
+    "an objective and aging": (
+        (
+            "dynamic_batching { priority_levels: 2 default_priority_level: 1 } "
+            f"{parameter('slo_ms', '5')} {parameter('priority_aging_ms', '5')}"
+        ),
+        "'parameters['priority_aging_ms']' cannot go with parameters['slo_ms']",
+    ),
     "a split of neither": (parameter("split_oversize", "1"), "must be true or false, not '1'"),
 }
 

@@ -8,8 +8,8 @@ import pytest
 from prometheus_client import generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
-from server.errors import FailureReason
-from server.metrics import COUNTERS, GAUGES, HISTOGRAMS, VersionSnapshot, metrics_registry
+from server.errors import Cancelled, QueueFull
+from server.metrics import COUNTERS, GAUGES, HISTOGRAMS, OWN_COUNTERS, VersionSnapshot, metrics_registry
 from server.statistics import BATCH_ROWS_BOUNDS, BatchTimes, VersionStatistics
 
 
@@ -19,7 +19,10 @@ def snapshot(model: str = "m", version: int = 1, tags: Mapping[str, str] | None 
     statistics.record_batch(BatchTimes(0, 2_000, 9_000, 10_000), rows=1, requests=1)
     for _ in range(3):
         statistics.record_success(queue_ns=60_000, request_ns=150_999)
-    statistics.record_failure(FailureReason.CANCELED, request_ns=1)
+    statistics.record_failure(Cancelled("gone"), request_ns=1)
+    statistics.record_failure(QueueFull("full"), request_ns=1)
+    for met in (True, True, False):
+        statistics.record_objective(met)
     return VersionSnapshot(model, version, tags or {}, statistics, pending=4, in_flight=6, load_seconds=1.5)
 
 
@@ -52,6 +55,8 @@ EXPECTED = {
     "nv_inference_pending_request_count": 4,
     "nv_inference_in_flight_request_count": 6,
     "nv_model_load_duration_secs": 1.5,
+    "convoy_objective_met_total": 2,
+    "convoy_objective_missed_total": 1,
 }
 
 
@@ -61,7 +66,7 @@ def test_counters_and_levels_have_tritons_names_and_labels(name: str, expected: 
 
 
 def test_every_counter_and_level_is_tried_here() -> None:
-    assert set(EXPECTED) == set(COUNTERS) | set(GAUGES)
+    assert set(EXPECTED) == set(COUNTERS) | set(GAUGES) | {f"{name}_total" for name in OWN_COUNTERS}
 
 
 @pytest.mark.parametrize("name", [*COUNTERS, "nv_inference_request_failure"])
@@ -77,13 +82,17 @@ def test_levels_are_gauges(name: str) -> None:
     assert f"# TYPE {name} gauge\n" in page(snapshot())
 
 
+def test_requests_turned_away_are_counted_by_reason() -> None:
+    assert value(page(snapshot()), "convoy_request_refused_total", model="m", version="1", reason="queue_full") == 1
+
+
 def test_every_reason_to_fail_is_there_from_the_start() -> None:
     text = page(snapshot())
     counts = {
         reason: value(text, "nv_inference_request_failure", model="m", version="1", reason=reason)
         for reason in ("REJECTED", "CANCELED", "BACKEND", "OTHER")
     }
-    assert counts == {"REJECTED": 0, "CANCELED": 1, "BACKEND": 0, "OTHER": 0}
+    assert counts == {"REJECTED": 1, "CANCELED": 1, "BACKEND": 0, "OTHER": 0}
 
 
 def test_the_buckets_of_a_histogram_are_cumulative() -> None:

@@ -11,7 +11,7 @@ import pytest
 
 from server.errors import DeadlineExceeded, FailureReason, QueueFull, QueueTimeout
 from server.messages import InferenceRequest, TensorSpec
-from server.models.model import MIN_QUEUED_REQUESTS, QUEUED_BATCHES
+from server.models.queueing import MIN_QUEUED_REQUESTS, QUEUED_BATCHES
 from server.tensors import Array
 from tests.fakes import OneReply
 from tests.unit.loaded import Bench, batching_config, doubled_and_negated, run, turn, values

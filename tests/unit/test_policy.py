@@ -64,7 +64,7 @@ def test_might_run(more: dict[str, Any], rows: int, requests: int, now: float, e
 
 IMPOSSIBLE = {
     "no rows": ({"max_rows": 0}, "at least one row, not 0"),
-    "no requests": ({"max_rows": 1, "max_requests": 0}, "not 1 in 0 requests"),
+    "no requests": ({"max_rows": 1, "max_requests": 0}, "at least one request, not 0"),
     "negative delay": ({"max_rows": 1, "max_delay": -0.1}, "max_delay and aging must not be negative, not -0.1 and 0"),
     "negative aging": ({"max_rows": 1, "aging": -1}, "not 0.0 and -1"),
     "no level": ({"max_rows": 1, "levels": ()}, "at least one priority level"),

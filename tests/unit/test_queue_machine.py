@@ -18,6 +18,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 
 from server.errors import QueueFull
 from server.scheduling import budget as budget_module
+from server.scheduling import deadlines as deadlines_module
 from server.scheduling import policy as policy_module
 from server.scheduling import queue as queue_module
 from tests.unit.waiting_list import WaitingList, level_of, oldest, rows_of
@@ -213,9 +214,9 @@ MUTATIONS = {
         "if best or 0 >=",
     ),
     "a blocked batch waits": ("more_wait = len(prefix_rows) < line.requests()", "more_wait = False"),
-    "one request above the bound": ("load.requests >= load.max_requests", "load.requests > load.max_requests"),
-    "the last row is refused": ("load.rows + rows > load.max_rows", "load.rows + rows >= load.max_rows"),
-    "the row bound is forgotten": ("or load.rows + rows > load.max_rows", ""),
+    "one request above the bound": ("self.requests >= self.max_requests", "self.requests > self.max_requests"),
+    "the last row is refused": ("self.rows + rows > self.max_rows", "self.rows + rows >= self.max_rows"),
+    "the row bound is forgotten": ("or self.rows + rows > self.max_rows", ""),
     "a full-sized request is refused": ("if rows > self._max_rows:", "if rows >= self._max_rows:"),
     "requests of a line are counted as rows": ("line.rows += rows", "line.rows += 1"),
     "rows are not given back": ("            load.rows -= ticket.rows\n", ""),
@@ -225,21 +226,17 @@ MUTATIONS = {
     "an empty line stays": ("if not line.places:", "if False:"),
     "an empty place stays": ("            if not in_place:", "            if False:"),
     "a batch of two places is removed from one": ("if ticket.place != place:", "if not place:"),
-    "a deadline one moment late": ("self.next_deadline() <= now and", "self.next_deadline() < now and"),
     "an expired request stays": (
         "                self._remove((ticket,))\n                late",
         "                late",
     ),
-    "departed requests expire": ("while heap and not heap[0][2].waiting:", "while False:"),
-    "tidying forgets those that wait": ("for entry in heap if entry[2].waiting]", "for entry in heap if False]"),
-    "deadlines in order of arrival": ("(when, serial, ticket)", "(serial, when, ticket)"),
     "nobody is delayed": ("if when < ticket.deadline:", "if False:"),
     "delay_at is not looked at": ("if ticket.deadline < ticket.delay_at else ticket.delay_at", ""),
     "the deadline is forgotten where there is a delay_at": (
         "when = ticket.deadline if ticket.deadline",
         "when = inf if inf",
     ),
-    "whoever is delayed has no deadline any more": ("self._remember_deadline(ticket.deadline, ticket)", "pass"),
+    "whoever is delayed has no deadline any more": ("self._deadlines.add(ticket.deadline, ticket, len(self))", "pass"),
     "the delayed go before the others": ("ticket.place += 1", "ticket.place -= 1"),
     "the delayed stay where they are": ("        ticket.place += 1\n", ""),
     "the delayed in order of delay": ("            tickets.move_to_end(other)", "            pass"),
@@ -265,6 +262,11 @@ MUTATIONS = {
     "all levels share the first one's room": ("load = self._load_at[place]", "load = self._load_at[2]"),
     "bytes are not given back": ("self._budget.give_back(", "int("),
     "bytes are not counted": ("self._budget.take(ticket.size)", "pass"),
+    # in deadlines.py
+    "a deadline one moment late": ("if self.next() > now or", "if self.next() >= now or"),
+    "departed requests expire": ("while heap and not heap[0][2].waiting:", "while False:"),
+    "tidying forgets those that wait": ("for entry in heap if entry[2].waiting]", "for entry in heap if False]"),
+    "deadlines in order of arrival": ("(when, serial, ticket)", "(serial, when, ticket)"),
     # in budget.py
     "a byte above the bound": ("if used > self.limit and", "if used > self.limit + 1 and"),
     "the last byte is refused": ("if used > self.limit and", "if used >= self.limit and"),
@@ -289,15 +291,15 @@ MUTATIONS = {
 
 @pytest.mark.parametrize(("right", "wrong"), MUTATIONS.values(), ids=MUTATIONS)
 def test_a_planted_bug_is_caught(right: str, wrong: str) -> None:
-    sources = {
-        module: Path(str(module.__file__)).read_text() for module in (queue_module, policy_module, budget_module)
-    }
+    modules = (queue_module, policy_module, budget_module, deadlines_module)
+    sources = {module: Path(str(module.__file__)).read_text() for module in modules}
     assert sum(right in source for source in sources.values()) == 1, "the mutation names no expression, or several"
 
     class MutatedMachine(QueueMachine):
         queue = _module(queue_module.__name__, sources[queue_module].replace(right, wrong))
         policy = _module(policy_module.__name__, sources[policy_module].replace(right, wrong))
         budget = _module(budget_module.__name__, sources[budget_module].replace(right, wrong))
+        vars(queue)["Deadlines"] = _module("deadlines", sources[deadlines_module].replace(right, wrong)).Deadlines
 
     with pytest.raises(CAUGHT):
         run_state_machine_as_test(

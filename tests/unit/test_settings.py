@@ -40,6 +40,7 @@ FLAGS: dict[str, tuple[str, str, object]] = {
     "--grpc-engine": ("grpcio", "grpc_engine", GrpcEngine.GRPCIO),
     "--grpc-max-message-bytes": ("1000", "grpc_max_message_bytes", 1000),
     "--reuse-grpc-port": ("true", "reuse_grpc_port", True),
+    "--distinct-overload-statuses": ("true", "distinct_overload_statuses", True),
     "--grpc-use-ssl": ("true", "grpc_use_ssl", True),
     "--grpc-use-ssl-mutual": ("true", "grpc_use_ssl_mutual", True),
     "--grpc-server-cert": ("x.pem", "grpc_server_cert", Path("x.pem")),

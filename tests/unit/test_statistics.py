@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from server.errors import FailureReason
+from server.errors import ExecutionFailed, FailureReason, InvalidRequest, QueueFull
 from server.statistics import BATCH_ROWS_BOUNDS, LATENCY_BOUNDS_US, BatchTimes, Duration, Histogram, VersionStatistics
 
 
@@ -46,7 +46,7 @@ def test_two_versions_share_no_counter() -> None:
     first, second = VersionStatistics(), VersionStatistics()
     first.record_batch(BatchTimes(0, 1, 2, 3), rows=4, requests=2)
     first.record_success(queue_ns=5, request_ns=6)
-    first.record_failure(FailureReason.OTHER, request_ns=7)
+    first.record_failure(InvalidRequest("why"), request_ns=7)
     assert second == VersionStatistics(
         request_us=second.request_us,
         queue_us=second.queue_us,
@@ -99,9 +99,9 @@ def test_an_answer_counts_its_time_in_the_queue_and_in_all() -> None:
 
 def test_a_failure_counts_by_its_reason_and_not_as_an_answer() -> None:
     statistics = VersionStatistics()
-    statistics.record_failure(FailureReason.REJECTED, request_ns=5)
-    statistics.record_failure(FailureReason.REJECTED, request_ns=6)
-    statistics.record_failure(FailureReason.BACKEND, request_ns=7)
+    statistics.record_failure(QueueFull("why"), request_ns=5)
+    statistics.record_failure(QueueFull("why"), request_ns=6)
+    statistics.record_failure(ExecutionFailed("why"), request_ns=7)
     assert statistics.failures == {
         FailureReason.REJECTED: 2,
         FailureReason.CANCELED: 0,
