@@ -70,7 +70,7 @@ class Engine:
         One long function, since in Python a call costs more than most of what is done here for a request.
         """
         queue, running, tally = self._queue, self._running, self.tally
-        put, expire, take, ended = queue.put, queue.expire, queue.take, queue.ended
+        put, expire, take, ended, answered = queue.put, queue.expire, queue.take, queue.ended, queue.answered
         next_due, next_deadline = queue.next_due, queue.next_deadline
         typical, spread, normals, observe = self._typical, self._spread, self._normals, self._observe
         own_rows, timeout, serial, refused = self._rows, self._timeout, self._serial, tally.refused
@@ -126,7 +126,7 @@ class Engine:
                     rings += 1
                     if rings > MAX_RINGS:
                         raise LoadTestError(f"the policy sets its alarm again and again, at {now} s, and does nothing")
-            # From here on as `Batcher._pump` and what follows it.
+            # From here on as `Batcher._pump`, and for a batch that ended as what follows it.
             late = expire(now) if waiting else ()
             if late:
                 waiting -= len(late)
@@ -152,6 +152,7 @@ class Engine:
                 arrivals += [ticket.arrived for ticket in batch]
                 if observe is not None:
                     observe(size, seconds)
+                answered(batch, now)
         self._idle, self._waiting, self._alarm, self._now = idle, waiting, alarm, now
         tally.arrived += total
         tally.record(arrivals, ends, batch_requests, batch_rows, batch_seconds)

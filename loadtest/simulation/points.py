@@ -15,7 +15,7 @@ from loadtest.errors import LoadTestError
 from loadtest.simulation.arrivals import Arrivals, Block, make_arrivals
 from loadtest.simulation.costs import MeasuredCosts, normals
 from loadtest.simulation.engine import Engine
-from loadtest.simulation.policies import make_policy
+from loadtest.simulation.policies import Setup, make_policy
 from loadtest.simulation.tally import Tally, joined
 
 OVERLAP_SECONDS = 5.0
@@ -94,7 +94,7 @@ def run_points(
 ) -> Iterator[Point]:
     """Each policy at each rate (None: a trace's own), in this order. Raises `LoadTestError`."""
     for policy in policies:
-        make_policy(policy, scenario.costs)  # a slip of the pen is heard of now, and not after half an hour
+        _setup(scenario, policy, 0)  # a slip of the pen is heard of now, and not after half an hour
     for rate in rates:
         scenario.arrive(rate)
     points = [(policy, rate) for rate in rates for policy in policies]
@@ -120,8 +120,7 @@ def _simulate(job: _Job) -> tuple[Tally, float]:
     arrivals = scenario.arrive(job.rate)
     edges = np.linspace(0, arrivals.seconds, scenario.stretches + 1)
     start, end = float(edges[job.stretch]), float(edges[job.stretch + 1])
-    rng = np.random.default_rng([scenario.seed, 3, job.stretch])
-    setup = make_policy(job.policy, scenario.costs)
+    setup = _setup(scenario, job.policy, job.stretch)
     typical, spread = scenario.costs.truth()
     engine = Engine(
         setup.queue,
@@ -129,7 +128,7 @@ def _simulate(job: _Job) -> tuple[Tally, float]:
         Tally(scenario.objective, scenario.costs.max_rows),
         typical=typical,
         spread=spread,
-        normals=normals(rng),
+        normals=normals(np.random.default_rng([scenario.seed, 3, job.stretch])),
         rows=scenario.rows,
         timeout=setup.timeout,
         observe=setup.observe,
@@ -141,6 +140,11 @@ def _simulate(job: _Job) -> tuple[Tally, float]:
     _run(engine, arrivals, start, end)
     tally.present_at_end = engine.present
     return tally, time.process_time() - began
+
+
+def _setup(scenario: Scenario, policy: str, stretch: int) -> Setup:
+    rng = np.random.default_rng([scenario.seed, 4, stretch])
+    return make_policy(policy, scenario.costs, scenario.lanes, scenario.objective, rng)
 
 
 def _run(engine: Engine, arrivals: Arrivals, start: float, end: float) -> None:

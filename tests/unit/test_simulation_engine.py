@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import groupby, repeat
@@ -20,8 +20,11 @@ from loadtest.simulation.tally import Tally
 from server.errors import Unavailable
 from server.scheduling.batcher import Batcher, Queue
 from server.scheduling.clock import LoopClock
+from server.scheduling.costs import CostTable
 from server.scheduling.policy import LevelPolicy, WindowPolicy
 from server.scheduling.queue import BatchQueue, Ticket
+from server.scheduling.slo import SloPolicy
+from server.scheduling.slo_queue import SloQueue
 from tests import autojump
 from tests.fakes import NamedTicket, PuppetLane
 
@@ -42,7 +45,7 @@ class RecordedQueue:
     refused: list[float] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        self.discard, self.ended = self.queue.discard, self.queue.ended
+        self.discard, self.ended, self.answered = self.queue.discard, self.queue.ended, self.queue.answered
         self.next_due, self.next_deadline = self.queue.next_due, self.queue.next_deadline
 
     def __len__(self) -> int:
@@ -109,18 +112,26 @@ def in_the_simulator(
     engine.run(list(times[half:]), list(rows[half:]), until)
 
 
-POLICIES = {
-    "natural": WindowPolicy(MAX_ROWS),
-    "window": WindowPolicy(MAX_ROWS, max_delay=2.0**-9),
-    "preferred": WindowPolicy(MAX_ROWS, max_delay=2.0**-8, preferred_rows=(3, 6)),
-    "bounded": WindowPolicy(MAX_ROWS, max_delay=2.0**-10, levels=(LevelPolicy(max_queued_rows=12),)),
+def slo_queue(lanes: int) -> Queue[Ticket]:
+    costs = CostTable((1, 2, 4, 8))
+    for size in costs.sizes:
+        costs.observe(size, SECONDS[size])
+    return SloQueue(SloPolicy(MAX_ROWS, objective=2.0**-8 + 2.0**-14), costs, lanes)
+
+
+QUEUES: dict[str, Callable[[int], Queue[Ticket]]] = {
+    "natural": lambda _: BatchQueue(WindowPolicy(MAX_ROWS)),
+    "window": lambda _: BatchQueue(WindowPolicy(MAX_ROWS, max_delay=2.0**-9)),
+    "preferred": lambda _: BatchQueue(WindowPolicy(MAX_ROWS, max_delay=2.0**-8, preferred_rows=(3, 6))),
+    "bounded": lambda _: BatchQueue(WindowPolicy(MAX_ROWS, (LevelPolicy(max_queued_rows=12),), max_delay=2.0**-10)),
+    "slo": slo_queue,
 }
 
 
 @pytest.mark.parametrize("timeout", [inf, 2.0**-8 + 2.0**-13])
 @pytest.mark.parametrize("load", [0.3, 0.9, 2.0])
 @pytest.mark.parametrize("lanes", [1, 2])
-@pytest.mark.parametrize("policy", POLICIES)
+@pytest.mark.parametrize("policy", QUEUES)
 def test_the_simulator_and_the_batcher_take_the_same_batches(
     policy: str, lanes: int, load: float, timeout: float
 ) -> None:
@@ -131,7 +142,7 @@ def test_the_simulator_and_the_batcher_take_the_same_batches(
     times = ((1 + np.cumsum(gaps)) * TICK).tolist()
     times[count // 2 :] = [when + 1000 * TICK for when in times[count // 2 :]]  # none together across two blocks
     rows = rng.integers(1, 3, count).tolist()
-    queues = [RecordedQueue(BatchQueue(POLICIES[policy])) for _ in range(2)]
+    queues = [RecordedQueue(QUEUES[policy](lanes)) for _ in range(2)]
     for run, queue in zip((in_the_batcher, in_the_simulator), queues, strict=True):
         run(queue, lanes, times, rows, timeout, times[-1] + 1.0)
     real, simulated = queues

@@ -17,7 +17,7 @@ from loadtest.simulation.points import Point, Scenario, run_points
 from loadtest.simulation.policies import MIN_QUEUED_ROWS, QUEUED_BATCHES, make_policy, swept_policies
 from loadtest.simulation.report import notes
 from loadtest.simulation.tally import Tally
-from server.models import model
+from server.models import queueing
 
 PAGE = {
     "model_name": "m",
@@ -26,7 +26,7 @@ PAGE = {
 }
 COSTS = parse_costs(PAGE, "page")
 SCENARIO = Scenario(COSTS, "poisson", objective=5e-3, seconds=3.0)
-POLICIES = ("window:0", "window:2", "window:1,timeout_ms=4", "window:0,max_queued_rows=16,preferred_rows=4")
+POLICIES = ("window:0", "window:2", "window:1,timeout_ms=4", "window:0,max_queued_rows=16,preferred_rows=4", "slo")
 
 
 def point(scenario: Scenario, policy: str, load: float) -> Point:
@@ -89,8 +89,8 @@ def test_percentiles_are_within_a_thousandth() -> None:
 
 
 def test_the_default_bound_of_a_queue_is_the_servers() -> None:
-    assert QUEUED_BATCHES == model.QUEUED_BATCHES
-    assert MIN_QUEUED_ROWS == model.MIN_QUEUED_REQUESTS
+    assert QUEUED_BATCHES == queueing.QUEUED_BATCHES
+    assert MIN_QUEUED_ROWS == queueing.MIN_QUEUED_REQUESTS
 
 
 def test_a_trace_says_the_rows(tmp_path: Path) -> None:
@@ -114,19 +114,21 @@ def test_a_trace_says_the_rows(tmp_path: Path) -> None:
         ("window:2ms", "delay_ms must be a number, not '2ms'"),
         ("window:max_queued_rows=3", "must hold at least one full batch"),
         ("window:preferred_rows=17", "preferred sizes must lie in 1..16"),
+        ("slo:0", "the objective must be a positive number"),
+        ("slo:delay_ms=2", "unknown setting 'delay_ms'; the settings are: objective_ms, max_queued_rows"),
     ],
 )
 def test_a_policy_that_cannot_be_is_refused_by_name(spec: str, message: str) -> None:
     with pytest.raises(LoadTestError, match=message):
-        make_policy(spec, COSTS)
+        make_policy(spec, COSTS, 1, 5e-3, np.random.default_rng(1))
 
 
 def test_a_sweep_goes_from_no_delay_to_nearly_the_objective() -> None:
     swept = swept_policies(0.030)
     assert swept[0] == "window:0"
-    assert "window:27" in swept and "window:0,timeout_ms=15" in swept
+    assert "window:27" in swept and "window:0,timeout_ms=15" in swept and swept[-1] == "slo"
     for spec in swept:
-        make_policy(spec, COSTS)
+        make_policy(spec, COSTS, 1, 5e-3, np.random.default_rng(1))
 
 
 def test_the_command_writes_a_table_figures_and_a_picture(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
