@@ -27,7 +27,7 @@ from server.scheduling.policy import LevelPolicy, WindowPolicy
 class Ticket:
     """One request's place in the queue. Subclasses add what the request is."""
 
-    __slots__ = ("arrived", "deadline", "delay_at", "place", "rows", "signature", "size", "waiting")
+    __slots__ = ("arrived", "deadline", "delay_at", "expires", "place", "rows", "signature", "size", "waiting")
 
     def __init__(
         self,
@@ -45,6 +45,8 @@ class Ticket:
         self.arrived = arrived
         self.deadline = deadline
         """When it must have left the queue, on the same clock as `arrived`."""
+        self.expires = deadline
+        """When `expire` will remove it, if it still waits; a queue may say that this is sooner."""
         self.delay_at = delay_at
         """When it goes behind all others of its level."""
         self.place = 2 * level

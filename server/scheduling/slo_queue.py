@@ -99,6 +99,7 @@ class SloQueue(Generic[T]):
         due = min(ticket.deadline, now + self._policy.objective)
         if self._plan is not None:
             self._admit(self._plan, ticket, due, line)
+            ticket.expires = due - self._costs.typical(rows)
         if self._budget is not None:
             self._budget.take(ticket.size)
         if line is None:
@@ -191,15 +192,13 @@ class SloQueue(Generic[T]):
     def _next_hopeless(self) -> float:
         if self._plan is None or self._is_alone():
             return inf
-        return min(
-            [self._last_start(rank.entries[0]) for line in self._lines.values() for rank in line.values()], default=inf
-        )
+        return min([rank.entries[0][2].expires for line in self._lines.values() for rank in line.values()], default=inf)
 
     def _drop_hopeless(self, now: float) -> list[T]:
         dropped: list[T] = []
         for signature, line in tuple(self._lines.items()):
             for place, rank in sorted(line.items()):
-                hopeless = len(list(takewhile(lambda entry: self._last_start(entry) <= now, rank.entries)))
+                hopeless = len(list(takewhile(lambda entry: entry[2].expires <= now, rank.entries)))
                 if hopeless:
                     dropped += self._remove(signature, place, 0, hopeless)
         self.guard.observe(len(dropped), len(dropped))
@@ -294,11 +293,6 @@ class SloQueue(Generic[T]):
         idle = self._lanes - len(free)
         rounds, lane = divmod(batches, self._lanes)
         return (now if lane < idle else free[lane - idle]) + rounds * seconds
-
-    def _last_start(self, entry: _Entry[T]) -> float:
-        """When a request must have begun to run to be answered in time, if all goes as it usually does."""
-        due, _, ticket = entry
-        return due - self._costs.typical(ticket.rows)
 
     def _start_by(self, plan: BatchPlan, line: _Line[T]) -> float:
         """Until when this line's next batch may wait for company."""
