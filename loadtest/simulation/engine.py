@@ -95,7 +95,7 @@ class Engine:
                     now = times[i]
                     last = bisect_right(times, now, i)
                     soonest = -inf
-                else:  # only a deadline can come before the event
+                else:  # only an expiry can come before the event
                     last = bisect_left(times, event, i)
                     soonest = alarm
                 turned_away = 0
@@ -108,7 +108,7 @@ class Engine:
                         refused[type(error).__name__] += 1
                         turned_away += 1
                         continue
-                    if ticket.deadline < soonest:
+                    if ticket.expires < soonest:
                         now = when
                         break
                 i += 1
