@@ -135,6 +135,7 @@ class App:
                 pending=loaded.pending,
                 in_flight=loaded.in_flight,
                 load_seconds=loaded.load_seconds,
+                max_batch_rows=loaded.max_batch_rows,
             )
             for loaded in self._registry.loaded()
         ]

@@ -6,6 +6,7 @@ import asyncio
 import logging
 import time
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from server.backends.base import Backend, Session, SessionOptions
@@ -16,6 +17,8 @@ from server.models import repository
 from server.models.config import DeviceKind, LoadSettings, ModelConfig
 from server.models.lifecycle import State
 from server.models.model import LoadedVersion
+from server.models.probe import working_probe
+from server.models.recovery import Recovery
 from server.models.registry import Registry
 from server.models.repository import ModelFolder
 from server.models.versions import Load, Unload, next_action, wanted_versions
@@ -49,6 +52,7 @@ class ControlPlane:
         self._backend = backend
         self._clock = clock
         self._budget = ByteBudget(settings.max_queued_bytes)
+        self._recovery = Recovery(registry, clock)
 
     async def load_all(self) -> None:
         """Bring every model that should serve to READY or UNAVAILABLE. Raises `LoadFailed` where a root is missing."""
@@ -70,6 +74,7 @@ class ControlPlane:
 
     async def unload_all(self) -> None:
         """Drain and unload everything that serves."""
+        await self._recovery.stop()
         await asyncio.gather(*(self._unload(loaded) for loaded in self._registry.loaded()))
 
     async def _load_model(self, folder: ModelFolder) -> None:
@@ -91,11 +96,13 @@ class ControlPlane:
                 case Unload(version):
                     await self._unload(entry.loaded[version])
 
-    async def _load(self, folder: ModelFolder, version: int, settings: LoadSettings) -> None:
+    async def _load(self, folder: ModelFolder, version: int, settings: LoadSettings, trying_again: str = "") -> bool:
+        """Load a version, or load it again; the reason of a failure ends with `trying_again`. Returns success."""
         started = time.monotonic()
         self._registry.set_state(folder.name, version, State.LOADING)
         try:
             config, session = await asyncio.to_thread(self._open, folder, version, settings)
+            probe = await asyncio.to_thread(working_probe, config, version, session, must_work=bool(trying_again))
             loaded = LoadedVersion(config, version, session, self._clock, time.monotonic() - started, self._budget)
         except LoadFailed as error:
             reason = str(error)
@@ -103,11 +110,15 @@ class ControlPlane:
             log.exception("loading model '%s' version %d raised", folder.name, version)
             reason = f"unexpected {type(error).__name__}: {error}"
         else:
+            if probe is not None:
+                self._recovery.watch(loaded, probe, partial(self._load, folder, version, settings))
             self._registry.set_ready(folder.name, loaded)
             log.info("model '%s' version %d is READY after %.2f s", folder.name, version, loaded.load_seconds)
-            return
+            return True
+        reason = f"{reason}; {trying_again}" if trying_again else reason
         self._registry.set_state(folder.name, version, State.UNAVAILABLE, reason)
         log.error("model '%s' version %d is UNAVAILABLE: %s", folder.name, version, reason)
+        return False
 
     def _open(self, folder: ModelFolder, version: int, settings: LoadSettings) -> tuple[ModelConfig, Session]:
         """Read and check everything about a version. Runs on a thread of its own."""

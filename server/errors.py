@@ -12,7 +12,8 @@ Messages follow Triton's wording wherever Triton has the case, because clients m
     │   ├── QueueFull           the model's queue has no room now
     │   ├── Overloaded          the latency objective cannot be kept behind the work that is already accepted
     │   ├── ObjectiveMissed     the latency objective can no longer be kept
-    │   └── QueueTimeout        the request's own time in the queue ran out
+    │   ├── QueueTimeout        the request's own time in the queue ran out
+    │   └── OutOfMemory         the run found no memory
     ├── DeadlineExceeded        the caller's deadline passed before the batch ran
     ├── Cancelled               the caller went away
     ├── ExecutionFailed         the backend raised, or returned something impossible
@@ -94,6 +95,12 @@ class QueueTimeout(Unavailable):
     """The time that the request may spend in the queue ran out."""
 
     code = "queue_timeout"
+
+
+class OutOfMemory(Unavailable):
+    """The run found no memory. What is free changes with what else runs, here and elsewhere."""
+
+    reason = FailureReason.BACKEND
 
 
 class DeadlineExceeded(ConvoyError):

@@ -1,4 +1,4 @@
-"""The metrics page: Triton's `nv_*` families by their own names, and histograms beside them.
+"""The metrics page: Triton's `nv_*` families by their own names, histograms beside them, and `convoy_*` for the rest.
 
 Nothing is counted here. A scrape pulls snapshots, on the event loop's thread, from whoever counts.
 `prometheus_client` appends `_total` to counters, and Triton's names have no such suffix: those families are untyped.
@@ -30,6 +30,7 @@ class VersionSnapshot:
     pending: int
     in_flight: int
     load_seconds: float
+    max_batch_rows: int
 
 
 COUNTERS: dict[str, tuple[str, Callable[[VersionStatistics], float]]] = {
@@ -46,6 +47,8 @@ COUNTERS: dict[str, tuple[str, Callable[[VersionStatistics], float]]] = {
 OWN_COUNTERS: dict[str, tuple[str, Callable[[VersionStatistics], float]]] = {
     "convoy_objective_met": ("Answers within the latency objective", lambda s: s.objective_met),
     "convoy_objective_missed": ("Answers later than the latency objective", lambda s: s.objective_missed),
+    "convoy_failed_runs": ("Runs that failed", lambda s: s.failed_runs),
+    "convoy_model_reloads": ("Times that the version was loaded anew because its runs failed", lambda s: s.reloads),
 }
 """Counters that Triton does not have; these names get the suffix `_total`."""
 
@@ -62,6 +65,7 @@ GAUGES: dict[str, tuple[str, Callable[[VersionSnapshot], float]]] = {
     "nv_inference_pending_request_count": ("Requests that wait for a batch", lambda v: v.pending),
     "nv_inference_in_flight_request_count": ("Requests admitted and not answered yet", lambda v: v.in_flight),
     "nv_model_load_duration_secs": ("Time that loading took", lambda v: v.load_seconds),
+    "convoy_max_batch_rows": ("Rows that a batch may hold now", lambda v: v.max_batch_rows),
 }
 
 

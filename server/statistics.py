@@ -81,6 +81,10 @@ class VersionStatistics:
     """Rows inferred."""
     execution_count: int = 0
     """Batches run."""
+    failed_runs: int = 0
+    """Runs that failed, those of batches and of single requests; `execution_count` has none of them."""
+    reloads: int = 0
+    """How often the version has been loaded anew since the server started, because its runs failed."""
     success: Duration = field(default_factory=Duration)
     fail: Duration = field(default_factory=Duration)
     queue: Duration = field(default_factory=Duration)

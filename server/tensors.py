@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import struct
 from dataclasses import dataclass
-from math import prod
+from math import isnan, prod
 
 import numpy as np
 from numpy.typing import NDArray
@@ -53,6 +53,12 @@ DATATYPES: dict[str, DataType] = {
     t.name: t for t in (BOOL, UINT8, UINT16, UINT32, UINT64, INT8, INT16, INT32, INT64, FP16, FP32, FP64, BF16, BYTES)
 }
 
+FLOATS = (FP16, FP32, FP64, BF16)
+"""Those that have NaN."""
+
+_NAN_ABOVE = {"FP16": 0x7C00, "BF16": 0x7F80}
+"""Of the 16-bit floats: the bits of infinity. What is above them, sign aside, is no number."""
+
 _LENGTH = struct.Struct("<I")
 
 
@@ -96,3 +102,21 @@ def encode_bytes_elements(array: Array) -> bytes:
 def byte_size(datatype: DataType, shape: tuple[int, ...]) -> int:
     """Bytes of a raw tensor of this shape. Python integers: a giant shape cannot overflow. Not for BYTES."""
     return datatype.itemsize * prod(shape)
+
+
+def nan_row(datatype: DataType, array: Array) -> int | None:
+    """Where along the first axis the first NaN is; None where there is none, or the datatype has none.
+
+    A scalar counts as its own only row.
+    """
+    if not array.size or datatype not in FLOATS:
+        return None
+    if datatype.name in _NAN_ABOVE:  # numpy compares half floats one by one, and knows no bfloat16
+        magnitudes = array.view(np.uint16) & np.uint16(0x7FFF)
+        infinity = _NAN_ABOVE[datatype.name]
+        found = magnitudes > infinity if magnitudes.max() > infinity else None
+    else:  # the minimum is NaN where anything is: one pass, and nothing to allocate
+        found = np.isnan(array) if isnan(float(np.minimum.reduce(array, axis=None))) else None
+    if found is None:
+        return None
+    return int(np.argmax(found.reshape(len(found), -1).any(axis=1))) if found.ndim else 0

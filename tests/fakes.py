@@ -176,8 +176,8 @@ class OneReply:
         return answer
 
 
-def load_settings(*, instances: int = 1) -> LoadSettings:
-    return LoadSettings(Latest(), "model.onnx", instances, DeviceKind.CPU, (), None, {})
+def load_settings(*, instances: int = 1, parameters: Mapping[str, str] | None = None) -> LoadSettings:
+    return LoadSettings(Latest(), "model.onnx", instances, DeviceKind.CPU, (), None, parameters or {})
 
 
 def model_config(
@@ -190,6 +190,7 @@ def model_config(
     instances: int = 1,
     split_oversize: bool = False,
     objective_ms: float = 0.0,
+    parameters: Mapping[str, str] | None = None,
 ) -> ModelConfig:
     """A configuration as `models.config` would hand it out."""
     return ModelConfig(
@@ -198,7 +199,7 @@ def model_config(
         max_batch_size=max_batch_size,
         inputs=tuple(inputs),
         outputs=tuple(outputs),
-        load=load_settings(instances=instances),
+        load=load_settings(instances=instances, parameters=parameters),
         batching=batching,
         split_oversize=split_oversize,
         objective_ms=objective_ms,

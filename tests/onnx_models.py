@@ -72,6 +72,28 @@ def lookup(size: int = 4) -> ModelProto:
     return _model([node], [_value("x", "INT64", ("N", 1))], [_value("y", "INT64", ("N", 1))], [table])
 
 
+def root() -> ModelProto:
+    """y = the square root of x, FP32: NaN where x is negative."""
+    x, y = (_value(name, "FP32", ("N", 2)) for name in ("x", "y"))
+    return _model([helper.make_node("Sqrt", ["x"], ["y"])], [x], [y])
+
+
+def hungry(max_rows: int) -> ModelProto:
+    """y = x, FP32; a batch of more than `max_rows` rows asks for more memory than any address can name."""
+    nodes = [
+        helper.make_node("Shape", ["x"], ["rows"], start=0, end=1),
+        helper.make_node("Greater", ["rows", "max_rows"], ["too_many"]),
+        helper.make_node("Where", ["too_many", "huge", "one"], ["size"]),
+        helper.make_node("ConstantOfShape", ["size"], ["filler"]),
+        helper.make_node("ReduceMax", ["filler"], ["zero"], keepdims=0),
+        helper.make_node("Add", ["x", "zero"], ["y"]),
+    ]
+    numbers = {"max_rows": max_rows, "huge": 1 << 50, "one": 1}
+    constants = [numpy_helper.from_array(np.array([number], np.int64), name) for name, number in numbers.items()]
+    x, y = (_value(name, "FP32", ("N", 1)) for name in ("x", "y"))
+    return _model(nodes, [x], [y], constants)
+
+
 def doubled_rows() -> ModelProto:
     """Claims a batch axis and breaks its promise: twice as many rows come out as went in."""
     node = helper.make_node("Concat", ["x", "x"], ["y"], axis=0)

@@ -47,7 +47,8 @@ class Session(Protocol):
         """Run one batch and return one array for each name in `outputs`, in that order.
 
         BYTES tensors are object arrays of `str`; BF16 tensors are their bits as uint16. Inputs are read before the
-        call returns, outputs are the caller's to keep. Raises any exception where the run fails.
+        call returns, outputs are the caller's to keep. Raises `OutOfMemory` where the run finds no memory, and any
+        other exception where it fails.
         """
         ...
 

@@ -16,7 +16,8 @@ import onnxruntime as ort
 
 from server import tensors
 from server.backends.base import GraphTensor, SessionOptions
-from server.errors import LoadFailed
+from server.backends.memory import is_out_of_memory
+from server.errors import LoadFailed, OutOfMemory
 from server.tensors import Array, DataType
 
 ORT_TYPES: dict[str, DataType] = {
@@ -60,9 +61,14 @@ class OnnxSession:
 
     def run(self, inputs: Mapping[str, Array], outputs: Sequence[str]) -> list[Array]:
         """See `base.Session.run`."""
-        if self._has_bf16:
-            return self._run_ort_values(inputs, outputs)
-        results: list[Array] = self._session.run(outputs, inputs)
+        try:
+            if self._has_bf16:
+                return self._run_ort_values(inputs, outputs)
+            results: list[Array] = self._session.run(outputs, inputs)
+        except Exception as error:  # ONNX Runtime's exceptions share no base class of their own
+            if is_out_of_memory(error):
+                raise OutOfMemory(f"it found no memory: {error}") from error
+            raise
         return results
 
     def _run_ort_values(self, inputs: Mapping[str, Array], outputs: Sequence[str]) -> list[Array]:

@@ -25,6 +25,7 @@ STATUSES: dict[type[ConvoyError], StatusCode] = {
     errors.Overloaded: StatusCode.UNAVAILABLE,
     errors.ObjectiveMissed: StatusCode.UNAVAILABLE,
     errors.QueueTimeout: StatusCode.UNAVAILABLE,
+    errors.OutOfMemory: StatusCode.UNAVAILABLE,  # not RESOURCE_EXHAUSTED: that is said of too large messages, for good
     errors.DeadlineExceeded: StatusCode.DEADLINE_EXCEEDED,
     errors.Cancelled: StatusCode.CANCELLED,
     errors.ExecutionFailed: StatusCode.INTERNAL,

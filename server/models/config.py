@@ -22,7 +22,7 @@ from server.models.config_batching import read_batching, read_objective, read_sp
 from server.models.config_fields import FieldInvalid, check_parameters, refuse_unserved
 from server.models.config_types import DeviceKind, LoadSettings, ModelConfig, QueuePolicy, TensorConfig, WindowBatching
 from server.models.versions import All, Latest, Specific, VersionPolicy
-from server.tensors import BYTES, DATATYPES, DataType
+from server.tensors import BYTES, DATATYPES, FLOATS, DataType
 
 __all__ = [
     "ConfigMessage",
@@ -171,6 +171,8 @@ def _freeze(
         autocomplete.check(message.name, "input", input_configs, inputs, batching)
         autocomplete.check(message.name, "output", output_configs, outputs, batching)
     load = _load_settings(message, auto_kind)
+    if load.parameters.get("fail_on_nan") == "true" and not any(t.datatype in FLOATS for t in output_configs):
+        raise FieldInvalid("parameters['fail_on_nan']", "needs an output of FP16, FP32, FP64 or BF16; remove it")
     return ModelConfig(
         name=message.name,
         platform=message.platform,

@@ -66,7 +66,7 @@ PARAMETERS: dict[str, range] = {
 DECIMALS = frozenset({"slo_ms"})
 """Keys of `parameters` that are positive numbers, fractions among them."""
 
-SWITCHES = frozenset({"split_oversize"})
+SWITCHES = frozenset({"fail_on_nan", "split_oversize"})
 """Keys of `parameters` that are "true" or "false"."""
 
 

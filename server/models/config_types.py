@@ -105,3 +105,8 @@ class ModelConfig:
     metric_tags: Mapping[str, str]
     serialized: bytes
     """The completed inference.ModelConfig message, as the ModelConfig RPC gives it."""
+
+    @property
+    def fail_on_nan(self) -> bool:
+        """Whether a request whose outputs hold NaN fails."""
+        return self.load.parameters.get("fail_on_nan") == "true"

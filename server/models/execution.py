@@ -5,9 +5,10 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from math import inf
 
 from server.backends.base import Session
-from server.errors import Cancelled, ConvoyError, ExecutionFailed
+from server.errors import Cancelled, ConvoyError, ExecutionFailed, OutOfMemory
 from server.messages import InferenceResponse, OutputTensor
 from server.models.admission import OutputPlan, Plan
 from server.models.classification import classify
@@ -15,7 +16,7 @@ from server.models.config import ModelConfig
 from server.models.work import Answer, Work
 from server.scheduling.assembly import Staging, scatter
 from server.statistics import BatchTimes
-from server.tensors import BYTES, Array
+from server.tensors import BYTES, Array, nan_row
 
 CALLER_GONE = Cancelled("the caller went away")
 
@@ -38,6 +39,9 @@ class BatchResult:
     """One; or, where the batch failed and its requests were run one by one, those that went well."""
     start_ns: int
     """When the requests left the queue, or the first of `runs` could begin."""
+    failed_runs: int = 0
+    exhausted_rows: int = 0
+    """The rows of the smallest run of several requests that found no memory where each of them found it later; or 0."""
 
 
 class Executor:
@@ -49,9 +53,10 @@ class Executor:
         self._version_text = str(version)
         self._session = session
         self._staging = Staging()
+        self._fail_on_nan = config.fail_on_nan
 
     def execute(self, batch: Sequence[Work]) -> BatchResult:
-        """Run one batch. Raises whatever the session raises, and `ExecutionFailed`."""
+        """Run one batch. Raises whatever the session raises, and `ExecutionFailed`, also for NaN where it counts."""
         start = time.monotonic_ns()
         layout = batch[0].plan.layout
         rows = [work.rows for work in batch]
@@ -60,26 +65,45 @@ class Executor:
         input_end = time.monotonic_ns()
         outputs = self._session.run(arrays, names)
         infer_end = time.monotonic_ns()
+        if self._fail_on_nan:
+            refuse_nan(self._config, self._version, names, outputs)
         parts = scatter(names, outputs, rows) if layout.batched else [dict(zip(names, outputs, strict=True))]
         answers = [self._answer(work, part) for work, part in zip(batch, parts, strict=True)]
         times = BatchTimes(start, input_end, infer_end, time.monotonic_ns())
         return BatchResult(answers, [Run(times, sum(rows), len(rows))], start)
 
-    def rescue(self, batch: Sequence[Work], _: Exception) -> BatchResult:
-        """Run the requests of a batch that failed one by one, once, so that only the guilty ones fail."""
-        result = BatchResult([], [], time.monotonic_ns())
-        for work in batch:
-            if not work.is_wanted:
-                result.answers.append(CALLER_GONE)
+    def rescue(self, batch: Sequence[Work], error: Exception) -> BatchResult:
+        """Run the requests of a batch that failed once more, so that only the guilty ones fail.
+
+        One by one; or, where memory was short, in halves, and in halves of those that fail in turn.
+        """
+        start = time.monotonic_ns()
+        answers: list[Answer] = []
+        runs: list[Run] = []
+        failed_runs, too_large_alone = 1, False
+        exhausted_rows = _exhausted_rows(batch, error)
+        todo = _smaller(batch, error)  # the next one last
+        while todo:
+            part = todo.pop()
+            if not any(work.is_wanted for work in part):
+                answers += [CALLER_GONE] * len(part)
                 continue
             try:
-                alone = self.execute((work,))
-            except Exception as error:  # noqa: BLE001 -- whatever it is, this caller must hear of it
-                result.answers.append(as_failure(self._config, self._version, error))
+                result = self.execute(part)
+            except Exception as failure:  # noqa: BLE001 -- whatever it is, these callers must hear of it
+                failed_runs += 1
+                if len(part) > 1:
+                    exhausted_rows = min(exhausted_rows, _exhausted_rows(part, failure))
+                    todo += _smaller(part, failure)
+                else:
+                    too_large_alone |= isinstance(failure, OutOfMemory)
+                    answers.append(as_failure(self._config, self._version, failure))
             else:
-                result.answers.extend(alone.answers)
-                result.runs.extend(alone.runs)
-        return result
+                answers += result.answers
+                runs += result.runs
+        # Without a smaller run that succeeded, or with a request that finds no memory alone, the size is not to blame.
+        size_is_to_blame = exhausted_rows < inf and runs and not too_large_alone
+        return BatchResult(answers, runs, start, failed_runs, int(exhausted_rows) if size_is_to_blame else 0)
 
     def _answer(self, work: Work, outputs: Mapping[str, Array]) -> Answer:
         try:
@@ -99,9 +123,38 @@ class Executor:
         return OutputTensor(tensor.name, tensor.datatype, array.shape, array)
 
 
+def refuse_nan(config: ModelConfig, version: int, names: Sequence[str], outputs: Sequence[Array]) -> None:
+    """Raise `ExecutionFailed` for the first output that holds NaN. Rows count from 0."""
+    datatypes = {tensor.name: tensor.datatype for tensor in config.outputs}
+    for name, array in zip(names, outputs, strict=True):
+        row = nan_row(datatypes[name], array)
+        if row is not None:
+            where = f", row {row} of the request" if config.max_batch_size else ""
+            raise ExecutionFailed(f"model '{config.name}' version {version} gave NaN for output '{name}'{where}")
+
+
+def all_failed(config: ModelConfig, version: int, batch: Sequence[Work], error: Exception) -> BatchResult:
+    """The result of a run that raised this, and that nothing came of."""
+    return BatchResult([as_failure(config, version, error)] * len(batch), [], time.monotonic_ns(), failed_runs=1)
+
+
+def _smaller(batch: Sequence[Work], error: Exception) -> list[Sequence[Work]]:
+    """What to run instead of a batch that failed, the first one last."""
+    if isinstance(error, OutOfMemory):
+        middle = len(batch) // 2
+        return [batch[middle:], batch[:middle]]
+    return [(work,) for work in reversed(batch)]
+
+
+def _exhausted_rows(batch: Sequence[Work], error: Exception) -> float:
+    return sum([work.rows for work in batch]) if isinstance(error, OutOfMemory) else inf
+
+
 def as_failure(config: ModelConfig, version: int, error: Exception) -> ConvoyError:
     """What the caller of a run that raised this is told."""
     message = f"model '{config.name}' version {version} failed to run: {error}"
+    if isinstance(error, OutOfMemory):
+        return OutOfMemory(message)
     return error if isinstance(error, ConvoyError) else ExecutionFailed(message)
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import replace
 from math import inf
 from weakref import WeakValueDictionary
@@ -18,6 +18,7 @@ from server.errors import (
     ConvoyError,
     DeadlineExceeded,
     InvalidRequest,
+    NotReady,
     ObjectiveMissed,
     Overloaded,
     QueueFull,
@@ -28,14 +29,15 @@ from server.messages import InferenceRequest
 from server.models import admission
 from server.models.admission import Plan
 from server.models.config import ModelConfig, QueuePolicy
-from server.models.execution import CALLER_GONE, BatchResult, Executor, as_failure
+from server.models.execution import CALLER_GONE, BatchResult, Executor, all_failed
 from server.models.queueing import make_queue, queue_policy
+from server.models.streak import FailureStreak
 from server.models.work import Answer, Reply, Whole, Work
 from server.scheduling.assembly import BatchLayout, InputLayout
 from server.scheduling.batcher import Batcher
 from server.scheduling.budget import ByteBudget
 from server.scheduling.clock import Clock
-from server.scheduling.costs import CostTable, bucket_sizes
+from server.scheduling.costs import CostTable, bucket_below, bucket_sizes
 from server.scheduling.lanes import ThreadLane
 from server.scheduling.ordering import AnswerOrder
 from server.statistics import VersionStatistics
@@ -67,7 +69,7 @@ class LoadedVersion:
         self.version = version
         self.statistics = VersionStatistics()
         self.load_seconds = load_seconds
-        self._session = session
+        self.streak = FailureStreak()
         self._clock = clock
         self._plans: dict[tuple[object, object], Plan] = {}
         self._layouts: WeakValueDictionary[tuple[InputLayout, ...], BatchLayout] = WeakValueDictionary()
@@ -88,7 +90,7 @@ class LoadedVersion:
             self._complete_in_order_or_parts if self._order is not None or config.split_oversize else self._settle
         )
         self._policy = queue_policy(config)
-        lanes = [self._lane(f"{config.name}/{version}#{i}") for i in range(config.load.instance_count)]
+        lanes = [self._lane(f"{config.name}/{version}#{i}", session) for i in range(config.load.instance_count)]
         self._batcher: Batcher[Work, BatchResult] = Batcher(
             make_queue(self._policy, self.costs, len(lanes), budget),
             lanes,
@@ -107,6 +109,11 @@ class LoadedVersion:
         """Leases held: requests admitted and not settled yet."""
         return self._leases
 
+    @property
+    def max_batch_rows(self) -> int:
+        """Rows that a batch may hold now, of the signature with the smallest batches."""
+        return self._policy.max_rows
+
     def submit(self, request: InferenceRequest, reply: Reply) -> Work | None:
         """Admit a request. `reply` is called once, also for a refusal, unless the `Work` is cancelled first.
 
@@ -119,7 +126,7 @@ class LoadedVersion:
             level = request.priority if 0 < request.priority <= len(self._levels) else self._default_level
             deadline, delay_at = self._limits(request, arrived, level)
             size = admission.wire_bytes(plan, request)
-            kind = Work if plan.rows <= self._policy.max_rows else Whole
+            kind = Whole if plan.rows > self._policy.max_rows and self.config.split_oversize else Work
             work = kind(self, request, plan, inputs, reply, arrived, deadline, level, delay_at, size)
             if isinstance(work, Whole):
                 self._submit_parts(work, self._policy.most_rows(level))
@@ -158,6 +165,12 @@ class LoadedVersion:
     def hurry(self) -> None:
         """Run what is queued, and whatever comes, without waiting for company: the server is going down."""
         self._batcher.hurry()
+
+    async def abandon(self, why: str) -> None:
+        """Refuse what is queued, wait for what runs, then release the lanes. Nothing may be submitted any more."""
+        for work in self._batcher.clear():
+            self._turn_away(work, NotReady(why))
+        await self.drain()
 
     async def drain(self) -> None:
         """Run what is queued, then release the lanes. No request may be submitted after this began."""
@@ -219,8 +232,8 @@ class LoadedVersion:
             self._batcher.cancel(part)
         whole.parts = []  # they know the whole: nothing should wait for a garbage collection
 
-    def _lane(self, name: str) -> ThreadLane[Work, BatchResult]:
-        executor = Executor(self.config, self.version, self._session)
+    def _lane(self, name: str, session: Session) -> ThreadLane[Work, BatchResult]:
+        executor = Executor(self.config, self.version, session)
         return ThreadLane(name, executor.execute, asyncio.get_running_loop(), self._is_tiny, executor.rescue)
 
     def _is_tiny(self, batch: Sequence[Work]) -> bool:
@@ -228,10 +241,7 @@ class LoadedVersion:
 
     def _finished(self, batch: Sequence[Work], outcome: BatchResult | Exception) -> None:
         if isinstance(outcome, Exception):
-            error = as_failure(self.config, self.version, outcome)
-            for work in batch:
-                self._complete(work, error)
-            return
+            outcome = all_failed(self.config, self.version, batch, outcome)
         for run in outcome.runs:
             times = run.times
             self.costs.observe(run.rows, (times.output_end - times.start) / 1e9)
@@ -240,9 +250,34 @@ class LoadedVersion:
             self._complete(work, answer, outcome.start_ns)
         if outcome.runs:
             self.statistics.last_inference_ms = time.time_ns() // 1_000_000
+            self.streak.end()
+        if outcome.failed_runs:
+            self._count_failures(batch[0].signature, outcome)
+
+    def _count_failures(self, signature: Hashable, outcome: BatchResult) -> None:
+        self.statistics.failed_runs += outcome.failed_runs
+        if outcome.exhausted_rows > 1:
+            self._shrink_batches(signature, outcome.exhausted_rows)
+        if not outcome.runs:
+            self.streak.add(outcome.failed_runs)
+
+    def _shrink_batches(self, signature: Hashable, exhausted_rows: int) -> None:
+        """A batch of so many rows found no memory where smaller ones did."""
+        rows = bucket_below(self.costs.sizes, exhausted_rows)
+        self._batcher.limit_rows(rows, signature)
+        if rows < self._policy.max_rows:
+            log.warning(
+                "model '%s' version %d ran out of memory with a batch of %d rows: such batches hold at most %d rows "
+                "from now on, not %d, until it is loaded again",
+                self.config.name, self.version, exhausted_rows, rows, self._policy.max_rows,
+            )  # fmt: skip
+            self._policy = self._policy.limited(rows)
 
     def _expired(self, work: Work) -> None:
-        error = self._lateness(work)
+        self._turn_away(work, self._lateness(work))
+
+    def _turn_away(self, work: Work, error: ConvoyError) -> None:
+        """Settle what has left the queue and will not run: a request, or the whole that it is a part of."""
         if work.whole is None:
             self._leave_at_once(work, error)
         elif self._give_up_parts(work.whole):

@@ -27,6 +27,8 @@ class ModelEntry:
     """Why the model as a whole cannot be served; "" where it is a matter of its versions."""
     latest: LoadedVersion | None = None
     """The highest of `loaded`."""
+    recovering: set[int] = field(default_factory=set)
+    """Versions that failed while they served, and are about to be loaded again."""
 
     def add(self, loaded: LoadedVersion) -> None:
         """This version serves from now on."""
@@ -66,6 +68,10 @@ class Registry:
         if not version:
             if entry is None:
                 raise NotFound(f"Request for unknown model: '{name}' is not found")
+            if entry.latest is None and entry.recovering:
+                raise NotReady(
+                    f"Request for unknown model: '{name}' has no version at ready state; one is being reloaded"
+                )
             if entry.latest is None:
                 raise NotFound(f"Request for unknown model: '{name}' has no available versions")
             return entry.latest

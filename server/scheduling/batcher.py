@@ -7,7 +7,7 @@ constructor, never from inside `submit`.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from functools import partial
 from math import inf
 from typing import Generic, Protocol, TypeVar
@@ -49,6 +49,14 @@ class Queue(Protocol[T]):
 
     def answered(self, batch: Sequence[T], now: float) -> None:
         """The requests of a batch that ended have been answered."""
+        ...
+
+    def clear(self) -> list[T]:
+        """Remove and return everything that waits, oldest first."""
+        ...
+
+    def limit_rows(self, max_rows: int, signature: Hashable) -> None:
+        """Let batches of this signature hold at most so many rows from now on. A larger request runs alone."""
         ...
 
     def next_due(self) -> float:
@@ -112,6 +120,16 @@ class Batcher(Generic[T, R]):
         if left and (self._idle or self._draining):
             self._pump_soon()  # those behind it may be a preferred size now, or it may have been the last one
         return left
+
+    def limit_rows(self, max_rows: int, signature: Hashable) -> None:
+        """Let batches of this signature hold at most so many rows from now on. A larger request runs alone."""
+        self._queue.limit_rows(max_rows, signature)
+        if self._queue:
+            self._pump_soon()  # what waits may be a full batch now
+
+    def clear(self) -> list[T]:
+        """Take everything out of the queue and return it, oldest first. It is reported to neither callback."""
+        return self._queue.clear()
 
     def hurry(self) -> None:
         """From now on, nothing waits for company."""

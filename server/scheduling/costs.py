@@ -107,3 +107,8 @@ def bucket_sizes(max_rows: int) -> tuple[int, ...]:
     """1, 2, 4, … and `max_rows`."""
     powers = [1 << exponent for exponent in range(max_rows.bit_length())]
     return tuple(dict.fromkeys([*powers, max_rows]))
+
+
+def bucket_below(sizes: Sequence[int], rows: int) -> int:
+    """The largest bucket that is smaller than `rows`; the smallest one where none is."""
+    return sizes[max(0, bisect_left(sizes, rows) - 1)]

@@ -87,6 +87,7 @@ class ThreadLane(Generic[T, R]):
             outcome = self._outcome(batch, failure)
             self._loop.call_soon_threadsafe(done, outcome)
             del job, batch, done, failure, outcome  # an idle lane must not keep the last batch alive
+        del self._work, self._rescue  # nor a closed lane the model: whoever holds on to the lane, its memory is free
 
     def _outcome(self, batch: Sequence[T], failure: Exception | None) -> R | Exception:
         try:

@@ -8,7 +8,8 @@ the most urgent, unless `aging` lets those who wait climb.
 from __future__ import annotations
 
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Self
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +42,10 @@ class QueueBounds:
         bounds = self.levels[level - 1]
         return min(bounds.max_queued_rows, bounds.max_queued_requests * self.max_rows)
 
+    def limited(self, max_rows: int) -> Self:
+        """The same with smaller batches."""
+        return replace(self, max_rows=min(max_rows, self.max_rows))
+
 
 @dataclass(frozen=True, slots=True)
 class WindowPolicy(QueueBounds):
@@ -63,6 +68,11 @@ class WindowPolicy(QueueBounds):
             raise ValueError(f"max_delay and aging must not be negative, not {self.max_delay} and {self.aging}")
         if any(not 0 < size <= self.max_rows for size in self.preferred_rows):
             raise ValueError(f"preferred sizes must lie in 1..{self.max_rows}, not {self.preferred_rows}")
+
+    def limited(self, max_rows: int) -> Self:
+        """The same with smaller batches, and the preferred sizes that they can have."""
+        preferred = tuple(size for size in self.preferred_rows if size <= max_rows)
+        return replace(self, max_rows=min(max_rows, self.max_rows), preferred_rows=preferred)
 
     def due(self, oldest_arrived: float) -> float:
         """When a batch whose oldest request arrived then is worth running whatever its size."""
@@ -87,10 +97,10 @@ class WindowPolicy(QueueBounds):
     def choose(self, prefix_rows: list[int], more_wait: bool, oldest_arrived: float, now: float) -> int:
         """How many requests to take now, 0 to wait.
 
-        `prefix_rows[i]` is the rows of the first i+1 requests, never above `max_rows`; `more_wait` tells that another
-        request waits which does not fit.
+        `prefix_rows[i]` is the rows of the first i+1 requests, never above `max_rows` unless the first alone is;
+        `more_wait` tells that another request waits which does not fit.
         """
-        full = more_wait or prefix_rows[-1] == self.max_rows or len(prefix_rows) == self.max_requests
+        full = more_wait or prefix_rows[-1] >= self.max_rows or len(prefix_rows) == self.max_requests
         if full or now >= self.due(oldest_arrived):
             return len(prefix_rows)
         for count in range(len(prefix_rows), 0, -1):

@@ -4,7 +4,8 @@ Rules of this file:
 - A batch holds requests of one signature only, and is a prefix of that signature's own line: one odd shape neither
   closes nor delays anyone else's batch.
 - A line is ordered by priority level (as it is after aging), then not delayed before delayed, then oldest first.
-- A request leaves the queue exactly once: by `take`, `discard` or `expire`. Its room and its bytes are free then.
+- A request leaves the queue exactly once: by `take`, `discard`, `expire` or `clear`. Its room and its bytes are free
+  then.
 - Nothing here knows a clock, an event loop, a thread or a tensor.
 """
 
@@ -59,13 +60,17 @@ class Ticket:
 
 T = TypeVar("T", bound=Ticket)
 
+REMEMBERED_LIMITS = 64
+"""Signatures that may have smaller batches; a model with free dimensions may see any number of them."""
+
 
 class _Line(Generic[T]):
     """The waiting requests of one signature, by place; those of one place oldest first."""
 
-    __slots__ = ("places", "rows")
+    __slots__ = ("places", "policy", "rows")
 
-    def __init__(self) -> None:
+    def __init__(self, policy: WindowPolicy) -> None:
+        self.policy = policy
         self.places: dict[int, OrderedDict[T, None]] = {}  # never an empty one
         self.rows = 0
 
@@ -101,6 +106,7 @@ class BatchQueue(Generic[T]):
         self._max_rows = policy.max_rows
         self._budget = budget
         self._lines: dict[Hashable, _Line[T]] = {}  # never an empty line
+        self._limited: dict[Hashable, WindowPolicy] = {}  # by signature, the last to be limited last
         self._loads = [Load(level) for level in policy.levels]
         self._load_at = {2 * i + delayed: load for i, load in enumerate(self._loads, 1) for delayed in (0, 1)}
         self._deadlines: Deadlines[T] = Deadlines()
@@ -123,7 +129,7 @@ class BatchQueue(Generic[T]):
             self._budget.take(ticket.size)
         line = self._lines.get(ticket.signature)
         if line is None:
-            line = self._lines[ticket.signature] = _Line()
+            line = self._lines[ticket.signature] = _Line(self._limited.get(ticket.signature, self._policy))
         tickets = line.places.get(place)
         if tickets is None:
             tickets = line.places[place] = OrderedDict()
@@ -175,6 +181,24 @@ class BatchQueue(Generic[T]):
     def answered(self, batch: Sequence[T], now: float) -> None:
         """The requests of a batch have been answered. This queue does not mind either."""
 
+    def clear(self) -> list[T]:
+        """Remove and return everything that waits, oldest first."""
+        lines = tuple(self._lines.values())
+        tickets = [ticket for line in lines for in_place in line.places.values() for ticket in in_place]
+        for ticket in tickets:
+            self._remove((ticket,))
+        return sorted(tickets, key=lambda ticket: ticket.arrived)
+
+    def limit_rows(self, max_rows: int, signature: Hashable) -> None:
+        """Let batches of this signature hold at most so many rows from now on. A larger request runs alone."""
+        policy = self._limited.pop(signature, self._policy).limited(max_rows)
+        self._limited[signature] = policy
+        if len(self._limited) > REMEMBERED_LIMITS:
+            del self._limited[next(iter(self._limited))]
+        line = self._lines.get(signature)
+        if line is not None:
+            line.policy = policy
+
     def next_due(self) -> float:
         """When the next batch will be worth running even if nothing joins it; inf where nothing waits."""
         return min((self._policy.due(line.oldest_arrival()) for line in self._lines.values()), default=inf)
@@ -198,7 +222,7 @@ class BatchQueue(Generic[T]):
         return chain.from_iterable(in_turn)
 
     def _runnable(self, line: _Line[T], now: float) -> list[T]:
-        policy = self._policy
+        policy = line.policy
         arrived = line.oldest_arrival()  # it is in the batch, or the batch is full without it
         if not policy.might_run(line.rows, line.requests(), arrived, now):
             return []
@@ -206,7 +230,7 @@ class BatchQueue(Generic[T]):
         batch = list(islice(self._in_order(line, now), min(policy.max_requests, policy.max_rows)))
         prefix_rows = list(accumulate([ticket.rows for ticket in batch]))
         if prefix_rows[-1] > policy.max_rows:
-            del prefix_rows[bisect_right(prefix_rows, policy.max_rows) :]
+            del prefix_rows[max(1, bisect_right(prefix_rows, policy.max_rows)) :]  # larger than a limit: alone
         more_wait = len(prefix_rows) < line.requests()
         return batch[: policy.choose(prefix_rows, more_wait, arrived, now)]
 

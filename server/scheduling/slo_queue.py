@@ -65,6 +65,7 @@ class SloQueue(Generic[T]):
 
     def __init__(self, policy: SloPolicy, costs: CostTable, lanes: int, budget: ByteBudget | None = None) -> None:
         self._policy = policy
+        self._max_rows = policy.max_rows  # of a batch; less once it was limited
         self._costs = costs
         self._lanes = lanes
         self._budget = budget
@@ -149,7 +150,7 @@ class SloQueue(Generic[T]):
             return []
         signature, line = self._most_urgent()
         plan = self._plan
-        batch, rows = _prefix(line, plan.rows if plan else self._policy.max_rows)
+        batch, rows = _prefix(line, plan.rows if plan else self._max_rows)
         if plan is not None and not hurry:
             if now < self._start_by(plan, line):
                 return []
@@ -178,6 +179,19 @@ class SloQueue(Generic[T]):
         self._batches_of_plan += 1
         if self._plan is None or self._batches_of_plan >= BATCHES_PER_PLAN:
             self._replan()
+
+    def clear(self) -> list[T]:
+        """Remove and return everything that waits, oldest first."""
+        tickets: list[T] = []
+        for signature, line in tuple(self._lines.items()):
+            for place, rank in tuple(line.items()):
+                tickets += self._remove(signature, place, 0, len(rank.entries))
+        return sorted(tickets, key=lambda ticket: ticket.arrived)
+
+    def limit_rows(self, max_rows: int, _: Hashable) -> None:
+        """Let batches hold at most so many rows from now on, of any signature: there is one plan for all of them."""
+        self._max_rows = min(max_rows, self._max_rows)
+        self._replan()
 
     def next_due(self) -> float:
         """When `take` will have a batch even if nothing joins it; inf where nothing waits."""
@@ -234,7 +248,7 @@ class SloQueue(Generic[T]):
 
     def _replan(self) -> None:
         if self._costs.calibrated:
-            self._plan = make_plan(self._costs, self._policy.max_rows, self._policy.objective)
+            self._plan = make_plan(self._costs, self._max_rows, self._policy.objective)
             self._batches_of_plan = 0
 
     def _is_alone(self) -> bool:

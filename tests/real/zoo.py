@@ -32,6 +32,7 @@ def write_zoo(root: Path) -> Path:
     _versions(root)
     _queues(root)
     _levels(root)
+    _failures(root)
     add_model(root, "lookup", onnx_models.lookup())
     add_model(root, "doubled_rows", onnx_models.doubled_rows())
     add_model(root, "bytes_only", onnx_models.identity("BYTES", ("N", 2)))
@@ -115,3 +116,14 @@ def _levels(root: Path) -> None:
     split = 'parameters { key: "split_oversize" value { string_value: "true" } }'
     add_model(root, "split", onnx_models.affine(), f"max_batch_size: 4 dynamic_batching {{ }} {split}")
     add_model(root, "held_lookup", onnx_models.lookup(), held())
+
+
+def _failures(root: Path) -> None:
+    """Models whose runs fail for some inputs."""
+    fail_on_nan = 'parameters { key: "fail_on_nan" value { string_value: "true" } }'
+    add_model(root, "held_root", onnx_models.root(), f"{held()} {fail_on_nan}")
+    add_model(root, "honest_root", onnx_models.root())
+    for datatype in ("FP16", "FP64", "BF16"):
+        add_model(root, f"no_nan_{datatype.lower()}", onnx_models.identity(datatype), fail_on_nan)
+    add_model(root, "held_hungry", onnx_models.hungry(max_rows=2), held())
+    add_model(root, "crowd_lookup", onnx_models.lookup(), "max_batch_size: 8 dynamic_batching { }")

@@ -33,7 +33,12 @@ POLICY = frozenset(field.name for field in fields(QueuePolicy))
 
 
 def batching_config(
-    *, instances: int = 1, max_batch_size: int = 8, split_oversize: bool = False, **batching: Any
+    *,
+    instances: int = 1,
+    max_batch_size: int = 8,
+    split_oversize: bool = False,
+    parameters: Mapping[str, str] | None = None,
+    **batching: Any,
 ) -> ModelConfig:
     """A model of one input and two outputs that takes what is there whenever a lane is idle.
 
@@ -48,6 +53,7 @@ def batching_config(
         instances=instances,
         max_batch_size=max_batch_size,
         split_oversize=split_oversize,
+        parameters=parameters,
     )
 
 

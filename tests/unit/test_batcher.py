@@ -290,3 +290,16 @@ def test_an_hour_of_traffic_takes_no_time() -> None:
     started = perf_counter()
     run(main())
     assert perf_counter() - started < 5
+
+
+def test_what_waits_may_be_a_full_batch_once_batches_are_smaller() -> None:
+    async def main() -> None:
+        bench = BatcherBench(max_rows=8, max_delay=100)
+        for name in "abc":
+            bench.submit(name)
+        await bench.at(1)
+        bench.batcher.limit_rows(2, None)
+        await bench.at(5)
+        assert bench.batches == [(1, ["a", "b"])]
+
+    run(main())

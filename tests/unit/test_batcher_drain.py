@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 
 from tests.autojump import run
-from tests.fakes import PuppetLane
+from tests.fakes import PuppetLane, names
 from tests.unit.batching import BatcherBench
 
 
@@ -104,5 +104,20 @@ def test_closing_closes_the_lanes_and_the_alarm() -> None:
         await bench.batcher.drain()
         bench.batcher.close()
         assert [lane.closed for lane in bench.lanes] == [True, True]
+
+    run(main())
+
+
+def test_what_is_cleared_does_not_run_and_keeps_no_drain_waiting() -> None:
+    async def main() -> None:
+        bench = BatcherBench(PuppetLane(10), max_rows=1)
+        for name in "abc":
+            bench.submit(name)
+        drain = asyncio.create_task(bench.batcher.drain())
+        await bench.at(5)
+        assert names(bench.batcher.clear()) == ["b", "c"]
+        await drain
+        assert bench.loop.time() == 10
+        assert ([batch for _, batch, _ in bench.finished], bench.expired) == ([["a"]], [])
 
     run(main())

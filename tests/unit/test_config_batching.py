@@ -159,3 +159,15 @@ def test_the_impossible_is_refused_with_file_and_field(text: str, problem: str) 
 def test_a_model_without_a_batch_axis_cannot_split() -> None:
     message = refusal(f"{TENSORS} {parameter('split_oversize', 'true')}")
     assert "field 'parameters['split_oversize']' needs max_batch_size of at least 1" in message
+
+
+@pytest.mark.parametrize(("text", "expected"), [("", False), ("false", False), ("true", True)])
+def test_fail_on_nan_is_read(text: str, expected: bool) -> None:
+    assert configure(f"{TENSORS} {parameter('fail_on_nan', text) if text else ''}").fail_on_nan is expected
+
+
+def test_fail_on_nan_needs_an_output_that_can_be_nan() -> None:
+    message = refusal(f"{TENSORS.replace('FP32 dims: [ 2 ]', 'INT32 dims: [ 2 ]')} {parameter('fail_on_nan', 'true')}")
+    assert message == (
+        "m/config.pbtxt: field 'parameters['fail_on_nan']' needs an output of FP16, FP32, FP64 or BF16; remove it"
+    )

@@ -49,8 +49,9 @@ class Bench:
         return entry.problem or next(status.reason for status in entry.statuses.values())
 
     def _doubled(self, inputs: object) -> dict[str, np.ndarray]:
-        self.gate.wait()
         assert isinstance(inputs, dict)
+        if inputs["x"].any():  # the zeros that a version is tried with when it is loaded are not held back
+            self.gate.wait()
         return {"y": inputs["x"] * 2}
 
 

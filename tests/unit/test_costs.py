@@ -6,7 +6,7 @@ from math import inf
 
 import pytest
 
-from server.scheduling.costs import WINDOW, Cost, CostTable, bucket_sizes
+from server.scheduling.costs import WINDOW, Cost, CostTable, bucket_below, bucket_sizes
 
 
 def table(**seconds: float) -> CostTable:
@@ -88,3 +88,8 @@ def test_what_is_larger_than_the_largest_bucket_is_not_counted() -> None:
     costs = table(b8=1.0)
     costs.observe(9, 5.0)
     assert list(costs.lines()) == [Cost(8, 1.0, 1.0, 1)]
+
+
+@pytest.mark.parametrize(("rows", "below"), [(9, 8), (8, 4), (7, 4), (5, 4), (4, 2), (2, 1), (1, 1)])
+def test_the_bucket_below_is_smaller_where_there_is_a_smaller_one(rows: int, below: int) -> None:
+    assert bucket_below((1, 2, 4, 8), rows) == below

@@ -172,3 +172,29 @@ def test_a_rescue_that_fails_is_the_outcome() -> None:
         lane.close()
 
     run(main)
+
+
+class Worker:
+    """Does a lane's work, and holds what that takes."""
+
+    def work(self, _: Sequence[NamedTicket]) -> None:
+        return None
+
+    def rescue(self, _: Sequence[NamedTicket], error: Exception) -> None:
+        raise error
+
+
+def test_a_closed_lane_lets_go_of_whoever_did_its_work() -> None:
+    async def main() -> None:
+        worker, gone = Worker(), threading.Event()
+        weakref.finalize(worker, gone.set)
+        lane = ThreadLane("lane", worker.work, asyncio.get_running_loop(), rescue=worker.rescue)
+        done = Outcome()
+        lane.submit([NamedTicket("a")], done)
+        await done.future
+        lane.close()
+        del worker
+        assert gone.wait(timeout=10)
+        assert lane
+
+    run(main)

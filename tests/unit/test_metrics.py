@@ -23,7 +23,10 @@ def snapshot(model: str = "m", version: int = 1, tags: Mapping[str, str] | None 
     statistics.record_failure(QueueFull("full"), request_ns=1)
     for met in (True, True, False):
         statistics.record_objective(met)
-    return VersionSnapshot(model, version, tags or {}, statistics, pending=4, in_flight=6, load_seconds=1.5)
+    statistics.failed_runs, statistics.reloads = 7, 2
+    return VersionSnapshot(
+        model, version, tags or {}, statistics, pending=4, in_flight=6, load_seconds=1.5, max_batch_rows=8
+    )
 
 
 def page(*snapshots: VersionSnapshot, cpu: bool = False) -> str:
@@ -52,6 +55,9 @@ EXPECTED = {
     "nv_inference_compute_input_duration_us": 6,
     "nv_inference_compute_infer_duration_us": 21,
     "nv_inference_compute_output_duration_us": 3,
+    "convoy_failed_runs_total": 7,
+    "convoy_model_reloads_total": 2,
+    "convoy_max_batch_rows": 8,
     "nv_inference_pending_request_count": 4,
     "nv_inference_in_flight_request_count": 6,
     "nv_model_load_duration_secs": 1.5,

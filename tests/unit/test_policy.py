@@ -108,3 +108,9 @@ def test_the_largest_request_that_could_ever_be_queued() -> None:
     levels = (LevelPolicy(max_queued_rows=10), LevelPolicy(max_queued_requests=3))
     policy = WindowPolicy(max_rows=4, levels=levels)
     assert [policy.most_rows(1), policy.most_rows(2)] == [10, 12]
+
+
+def test_a_limited_policy_has_smaller_batches_and_is_otherwise_the_same() -> None:
+    policy = WindowPolicy(max_rows=8, preferred_rows=(2, 6), max_delay=3, aging=1)
+    assert policy.limited(4) == WindowPolicy(max_rows=4, preferred_rows=(2,), max_delay=3, aging=1)
+    assert policy.limited(9) == policy

@@ -11,7 +11,7 @@ import pytest
 
 from server.errors import QueueFull
 from server.scheduling.policy import WindowPolicy
-from server.scheduling.queue import BatchQueue, Ticket
+from server.scheduling.queue import REMEMBERED_LIMITS, BatchQueue, Ticket
 from tests.fakes import NamedTicket, names
 from tests.unit.batching import window_policy
 
@@ -262,3 +262,50 @@ def test_forgetting_departed_requests_keeps_the_deadlines_of_those_that_wait() -
         q.put(ticket)
         q.discard(ticket)
     assert names(q.expire(now=3000)) == list(range(10))
+
+
+def test_a_limit_holds_for_its_own_signature_whether_it_waits_already_or_not() -> None:
+    q = queue(max_rows=8)
+    put(q, *[NamedTicket(name, signature="x") for name in "abc"])
+    q.limit_rows(2, "x")
+    q.limit_rows(1, "y")
+    put(q, *[NamedTicket(name, signature="y") for name in "de"], NamedTicket("f", signature="z"))
+    assert [names(q.take(inf)) for _ in range(5)] == [["a", "b"], ["c"], ["d"], ["e"], ["f"]]
+
+
+def test_a_request_larger_than_the_limit_runs_alone_at_once() -> None:
+    q = queue(max_rows=8)
+    q.limit_rows(4, None)
+    put(q, NamedTicket("a", rows=6), NamedTicket("b"))
+    assert names(q.take(now=0)) == ["a"]
+    assert q.take(now=0) == []
+
+
+def test_a_limit_is_never_raised() -> None:
+    q = queue(max_rows=8)
+    q.limit_rows(2, None)
+    q.limit_rows(4, None)
+    put(q, *[NamedTicket(name) for name in "abc"])
+    assert names(q.take(now=0)) == ["a", "b"]
+
+
+def test_the_latest_limits_are_remembered() -> None:
+    q = queue(max_rows=2)
+    for signature in range(REMEMBERED_LIMITS + 1):
+        q.limit_rows(1, signature)
+    for signature, together in ((0, 2), (1, 1)):
+        put(q, *[NamedTicket(name, signature=signature) for name in "ab"])
+        assert len(q.take(now=0)) == together
+        q.clear()
+
+
+def test_clearing_leaves_nothing_oldest_first() -> None:
+    q = queue()
+    put(
+        q,
+        NamedTicket("b", arrived=1),
+        NamedTicket("c", signature="x", arrived=2),
+        NamedTicket("a", arrived=0, deadline=9),
+    )
+    assert names(q.clear()) == ["a", "b", "c"]
+    assert (q.clear(), len(q), q.rows, q.next_due(), q.next_deadline()) == ([], 0, 0, inf, inf)

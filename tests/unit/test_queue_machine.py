@@ -146,6 +146,16 @@ class QueueMachine(RuleBasedStateMachine):
     def take(self) -> None:
         self.check_batch(self.q.take(self.now), self.now)
 
+    @rule(max_rows=st.sampled_from([3, 6, 1, 2, 4, 20]), signature=st.sampled_from("yzx"), clear_first=st.booleans())
+    def limit_rows(self, max_rows: int, signature: str, clear_first: bool) -> None:
+        if clear_first:
+            cleared = self.q.clear()
+            assert set(cleared) == set(self.waiting.tickets)
+            assert [ticket.arrived for ticket in cleared] == sorted(ticket.arrived for ticket in cleared)
+            self.leaves(cleared)
+        self.q.limit_rows(max_rows, signature)
+        self.waiting.limits[signature] = min(max_rows, self.waiting.max_rows(signature))
+
     @rule()
     def take_everything(self) -> None:
         while batch := self.q.take(inf):
@@ -185,6 +195,7 @@ class QueueMachine(RuleBasedStateMachine):
         policy = self.waiting.policy
         assert len({ticket.signature for ticket in batch}) <= 1, "mixed signatures"
         assert rows_of(batch) <= policy["max_rows"], "too many rows"
+        assert len(batch) < 2 or rows_of(batch) <= self.waiting.max_rows(batch[0].signature), "more than the limit"
         assert len(batch) <= policy["max_requests"], "too many requests"
         allowed = self.waiting.batches(now)
         assert batch in allowed if batch else not allowed, f"took {batch}, not one of {allowed}"
@@ -260,6 +271,16 @@ MUTATIONS = {
         "return max([next(iter(tickets)).arrived for",
     ),
     "all levels share the first one's room": ("load = self._load_at[place]", "load = self._load_at[2]"),
+    "a limit is forgotten where none waits": ("self._limited.get(ticket.signature, self._policy)", "self._policy"),
+    "a limit does not hold for those that wait": ("            line.policy = policy\n", "            pass\n"),
+    "a limit for everybody": ("policy = line.policy\n", "policy = next(iter(self._limited.values()), line.policy)\n"),
+    "a limit holds up whoever is larger": ("[max(1, bisect_right(", "[max(0, bisect_right("),
+    "a limit is lifted by a larger one": ("self._limited.pop(signature, self._policy).limited", "self._policy.limited"),
+    "clearing in no order": ("return sorted(tickets, key=lambda ticket: ticket.arrived)", "return tickets[::-1]"),
+    "clearing forgets what is delayed": (
+        "for in_place in line.places.values() for ticket in in_place]",
+        "for place, in_place in line.places.items() if place % 2 == 0 for ticket in in_place]",
+    ),
     "bytes are not given back": ("self._budget.give_back(", "int("),
     "bytes are not counted": ("self._budget.take(ticket.size)", "pass"),
     # in deadlines.py
@@ -272,11 +293,17 @@ MUTATIONS = {
     "the last byte is refused": ("if used > self.limit and", "if used >= self.limit and"),
     "the largest request is never let in": ("if used > self.limit and self.used:", "if used > self.limit:"),
     # in policy.py
+    "larger batches by a limit": ("max_rows=min(max_rows, self.max_rows)", "max_rows=max_rows"),
+    "a limit forgets preferred sizes": ("preferred_rows=preferred)", "preferred_rows=())"),
+    "whoever is larger than a limit waits": (
+        "prefix_rows[-1] >= self.max_rows or",
+        "prefix_rows[-1] == self.max_rows or",
+    ),
     "twice the delay": ("return oldest_arrived + self.max_delay", "return oldest_arrived + 2 * self.max_delay"),
     "no delay": ("return oldest_arrived + self.max_delay", "return oldest_arrived"),
     "due one moment late": ("if full or now >= self.due", "if full or now > self.due"),
     "a full batch is not looked at": ("rows >= self.max_rows\n", "rows > self.max_rows\n"),
-    "a full batch waits": ("more_wait or prefix_rows[-1] == self.max_rows or", "more_wait or"),
+    "a full batch waits": ("more_wait or prefix_rows[-1] >= self.max_rows or", "more_wait or"),
     "enough requests are not looked at": ("or requests >= self.max_requests", "or requests > self.max_requests"),
     "enough requests wait": (" or len(prefix_rows) == self.max_requests", ""),
     "the smallest preferred size": ("range(len(prefix_rows), 0, -1)", "range(1, len(prefix_rows) + 1)"),

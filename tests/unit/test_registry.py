@@ -265,3 +265,26 @@ def test_a_listener_may_leave_while_it_is_told() -> None:
     registry.changed()
     registry.changed()
     assert told == ["once", "always", "always"]
+
+
+def test_a_model_whose_only_version_is_reloaded_is_not_ready_rather_than_unknown() -> None:
+    async def main() -> None:
+        registry = with_versions(1)
+        registry.set_state("m", 1, State.DRAINING)
+        registry.entry("m").recovering.add(1)
+        with pytest.raises(NotReady, match="'m' has no version at ready state; one is being reloaded"):
+            registry.find("m", "")
+        with pytest.raises(NotReady, match="'m' version 1 is not at ready state"):
+            registry.find("m", "1")
+
+    run(main)
+
+
+def test_another_version_answers_while_the_latest_is_reloaded() -> None:
+    async def main() -> None:
+        registry = with_versions(1, 2)
+        registry.set_state("m", 2, State.DRAINING)
+        registry.entry("m").recovering.add(2)
+        assert registry.find("m", "").version == 1
+
+    run(main)

@@ -33,11 +33,12 @@ EXPECTED = {
     "QueueTimeout": StatusCode.UNAVAILABLE,
     "Overloaded": StatusCode.UNAVAILABLE,
     "ObjectiveMissed": StatusCode.UNAVAILABLE,
+    "OutOfMemory": StatusCode.UNAVAILABLE,
     "DeadlineExceeded": StatusCode.DEADLINE_EXCEEDED,
     "Cancelled": StatusCode.CANCELLED,
     "ExecutionFailed": StatusCode.INTERNAL,
 }
-"""As Triton has them."""
+"""As Triton has them; OutOfMemory is INTERNAL there, which nobody tries again."""
 
 
 @pytest.mark.parametrize(("name", "status"), EXPECTED.items())

@@ -7,7 +7,21 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from server.tensors import BF16, BYTES, DATATYPES, FP16, FP32, UINT8, byte_size, decode_bytes_elements
+from server.tensors import (
+    BF16,
+    BOOL,
+    BYTES,
+    DATATYPES,
+    FP16,
+    FP32,
+    FP64,
+    UINT8,
+    UINT16,
+    DataType,
+    byte_size,
+    decode_bytes_elements,
+    nan_row,
+)
 from server.tensors import encode_bytes_elements as encode
 
 
@@ -99,3 +113,38 @@ def test_byte_sizes_are_exact(shape: tuple[int, ...], size: int) -> None:
 
 def test_an_element_of_one_byte_is_as_large_as_its_shape() -> None:
     assert byte_size(UINT8, (5, 7)) == 35
+
+
+FLOAT_ROWS = {
+    "none": ([[1, 2], [-3, 0]], None),
+    "infinities are numbers": ([[np.inf, -np.inf], [np.inf, 0]], None),
+    "in the first row": ([[np.nan, 2], [np.nan, 0]], 0),
+    "in the last row": ([[np.inf, 2], [3, -np.nan]], 1),
+    "in a vector": ([1, 2, np.nan], 2),
+    "in a cube": ([[[1], [2]], [[3], [np.nan]]], 1),
+    "a scalar": (np.nan, 0),
+    "a scalar number": (1, None),
+    "nothing at all": ([], None),
+    "rows of nothing": ([[], []], None),
+}
+
+
+@pytest.mark.parametrize("datatype", [FP16, FP32, FP64, BF16], ids=lambda datatype: datatype.name)
+@pytest.mark.parametrize(("rows", "expected"), FLOAT_ROWS.values(), ids=FLOAT_ROWS)
+def test_the_first_row_of_nan_is_found(datatype: DataType, rows: object, expected: int | None) -> None:
+    array = np.array(rows, dtype=np.float32)
+    if datatype is BF16:
+        array = (array.view(np.uint32) >> 16).astype(np.uint16)
+    assert nan_row(datatype, array if datatype is BF16 else array.astype(datatype.dtype)) == expected
+
+
+def test_nan_is_found_in_any_memory_order() -> None:
+    array = np.arange(6, dtype=np.float16).reshape(2, 3)
+    array[1, 0] = np.nan
+    assert [nan_row(FP16, view) for view in (array.T, array[::-1], array[:, ::2])] == [0, 0, 1]
+
+
+@pytest.mark.parametrize("datatype", [UINT16, UINT8, BOOL, BYTES], ids=lambda datatype: datatype.name)
+def test_other_datatypes_have_no_nan(datatype: DataType) -> None:
+    assert nan_row(datatype, np.full((2, 2), 255).astype(datatype.dtype)) is None
+    assert nan_row(UINT16, np.array([0xFFFF], np.uint16)) is None

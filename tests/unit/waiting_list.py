@@ -15,6 +15,8 @@ class WaitingList:
         self.tickets: list[Any] = []
         self.delayed: list[Any] = []
         """Those that are behind the others of their level, in the order in which that came to them."""
+        self.limits: dict[object, int] = {}
+        """By signature, where batches of it may hold fewer rows."""
 
     def rows(self) -> int:
         return rows_of(self.tickets)
@@ -27,6 +29,10 @@ class WaitingList:
         beside = [ticket for ticket in self.tickets if level_of(ticket) == level]
         fits = rows_of(beside) + rows <= bounds["max_queued_rows"] and len(beside) < bounds["max_queued_requests"]
         return bool(fits and (self.bytes() == 0 or self.bytes() + size <= self.max_bytes))
+
+    def max_rows(self, signature: object) -> int:
+        """Rows that a batch of this signature may hold, unless it is one request."""
+        return min(self.policy["max_rows"], self.limits.get(signature, self.policy["max_rows"]))
 
     def rank(self, ticket: Any, now: float) -> tuple[float, bool, float]:
         """Who is served first: the smallest."""
@@ -51,10 +57,11 @@ class WaitingList:
     def worth_running(self, line: list[Any], now: float) -> list[Any]:
         """The batch that this line should run now, or []."""
         policy = self.policy
+        max_rows = self.max_rows(line[0].signature)
         prefixes = [line[:n] for n in range(1, len(line) + 1)]
-        possible = [p for p in prefixes if rows_of(p) <= policy["max_rows"] and len(p) <= policy["max_requests"]]
-        longest = possible[-1]
-        full = rows_of(longest) == policy["max_rows"] or len(longest) == policy["max_requests"]
+        possible = [p for p in prefixes if rows_of(p) <= max_rows and len(p) <= policy["max_requests"]]
+        longest = possible[-1] if possible else line[:1]
+        full = rows_of(longest) >= max_rows or len(longest) == policy["max_requests"]
         blocked = len(longest) < len(line)
         due = now >= oldest(line) + policy["max_delay"]
         if full or blocked or due:

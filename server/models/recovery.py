@@ -1,0 +1,156 @@
+"""A version whose session has gone bad is found out, taken down, and loaded again until it works.
+
+Part of the control plane: on the event loop's thread, and its clock is given. Rules of this file:
+- Requests alone never take a version down: many of them must fail in a row, and then an input that worked when the
+  version was loaded. A version that has no such input is never taken down.
+- What waits is refused as retriable and what runs is waited for, before the session goes.
+- The old session is gone before the new one is loaded: no name here holds on to it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from functools import partial
+from math import inf
+
+from server.models.lifecycle import State
+from server.models.model import LoadedVersion
+from server.models.probe import Probe
+from server.models.registry import Registry
+from server.scheduling.clock import Clock
+
+log = logging.getLogger(__name__)
+
+FIRST_DELAY_SECONDS = 1.0
+LAST_DELAY_SECONDS = 60.0
+
+Reload = Callable[[str], Awaitable[bool]]
+"""Loads the version again. Returns whether it is READY; where not, the reason ends with the text given."""
+
+
+@dataclass(slots=True)
+class Backoff:
+    """1, 2, 4 … 60 s; from the start again where things went well for the longest of these. Pure."""
+
+    delay: float = FIRST_DELAY_SECONDS
+    well_since: float = -inf
+
+    def next(self, now: float) -> float:
+        """Seconds to wait before the next try. Things are not well from now on."""
+        if now - self.well_since >= LAST_DELAY_SECONDS:
+            self.delay = FIRST_DELAY_SECONDS
+        delay, self.delay = self.delay, min(2 * self.delay, LAST_DELAY_SECONDS)
+        self.well_since = inf
+        return delay
+
+
+@dataclass(slots=True)
+class _History:
+    """What became of one version so far, whatever session it had."""
+
+    backoff: Backoff = field(default_factory=Backoff)
+    reloads: int = 0
+
+
+class Recovery:
+    """Watches the versions that are handed to it."""
+
+    def __init__(self, registry: Registry, clock: Clock) -> None:
+        self._registry = registry
+        self._clock = clock
+        self._histories: dict[tuple[str, int], _History] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._sleepers: set[asyncio.Future[None]] = set()
+        self._stopping = False
+
+    def watch(self, loaded: LoadedVersion, probe: Probe, reload: Reload) -> None:
+        """Take the version down once its runs fail one after another and `probe` does, too. `reload` must hold no
+        reference to the version."""
+        name, version = loaded.config.name, loaded.version
+        history = self._histories.get((name, version))
+        if history is not None:
+            history.reloads += version in self._registry.entry(name).recovering
+            loaded.statistics.reloads = history.reloads
+        loaded.streak.when_suspicious = partial(self._suspect, loaded, probe, reload)
+
+    async def stop(self) -> None:
+        """Take nothing down any more, and give up what cannot be loaded. Returns when nothing is in progress here."""
+        self._stopping = True
+        for sleeper in self._sleepers:
+            _wake(sleeper)
+        await asyncio.gather(*self._tasks)
+
+    def _suspect(self, loaded: LoadedVersion, probe: Probe, reload: Reload) -> None:
+        if self._stopping:
+            return
+        task = asyncio.get_running_loop().create_task(self._examine(loaded, probe, reload))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _examine(self, loaded: LoadedVersion, probe: Probe, reload: Reload) -> None:
+        problem = await _problem(loaded, probe)
+        if self._stopping or self._registry.entry(loaded.config.name).loaded.get(loaded.version) is not loaded:
+            return
+        if not problem:
+            log.debug("model '%s' version %d fails, but not with zeros", loaded.config.name, loaded.version)
+            loaded.streak.forgive()
+            return
+        name, version = loaded.config.name, loaded.version
+        history = self._histories.setdefault((name, version), _History())
+        delay = await self._take_down(loaded, problem, history)
+        del loaded, probe
+        while await self._sleep(delay):
+            delay = history.backoff.next(self._clock.now())
+            if await reload(_trying_again(delay)):
+                history.backoff.delay, history.backoff.well_since = delay, self._clock.now()
+                break
+        self._registry.entry(name).recovering.discard(version)
+
+    async def _take_down(self, loaded: LoadedVersion, problem: str, history: _History) -> float:
+        """Let the version go, and return the seconds until the first try to load it again."""
+        name, version = loaded.config.name, loaded.version
+        log.error("model '%s' version %d is taken down: %s", name, version, problem)
+        loaded.streak.when_suspicious = None
+        self._registry.entry(name).recovering.add(version)
+        self._registry.set_state(name, version, State.DRAINING, problem)
+        await loaded.abandon(f"Request for unknown model: '{name}' version {version} is not at ready state")
+        delay = history.backoff.next(self._clock.now())
+        self._registry.set_state(name, version, State.UNAVAILABLE, f"{problem}; {_trying_again(delay)}")
+        return delay
+
+    async def _sleep(self, seconds: float) -> bool:
+        """Wait. Returns False, and sooner, where the server is going down."""
+        if self._stopping:
+            return False
+        awake: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        alarm = self._clock.alarm(partial(_wake, awake))
+        alarm.set(self._clock.now() + seconds)
+        self._sleepers.add(awake)
+        try:
+            await awake
+        finally:
+            self._sleepers.discard(awake)
+            alarm.close()
+        return not self._stopping
+
+
+def _wake(sleeper: asyncio.Future[None]) -> None:
+    if not sleeper.done():
+        sleeper.set_result(None)
+
+
+async def _problem(loaded: LoadedVersion, probe: Probe) -> str:
+    """Why the session is bad; "" where it is not."""
+    failed = loaded.streak.length
+    try:
+        await asyncio.to_thread(probe)
+    except Exception as error:  # noqa: BLE001 -- whatever it is, it did not happen when the version was loaded
+        return f"{failed} runs failed in a row, and a run with zeros, which it answered when it was loaded: {error}"
+    return ""
+
+
+def _trying_again(delay: float) -> str:
+    return f"loading it again in {delay:.0f} s"

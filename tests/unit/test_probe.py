@@ -1,0 +1,80 @@
+"""The run of zeros that tells a bad session from bad requests."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+import pytest
+
+from server import tensors
+from server.errors import LoadFailed
+from server.models.config import ModelConfig, TensorConfig
+from server.models.probe import working_probe, zeros
+from server.tensors import Array
+from tests.fakes import PuppetSession, fp32, model_config
+
+Y = TensorConfig("y", tensors.FP32, (2,))
+CONFIG = model_config([TensorConfig("x", tensors.FP32, (2,))], [Y])
+
+
+def session(y: float) -> PuppetSession:
+    def function(inputs: Mapping[str, Array]) -> Mapping[str, Array]:
+        if y < 0:
+            raise RuntimeError("boom")
+        return {"y": np.full(inputs["x"].shape, y, np.float32)}
+
+    return PuppetSession([fp32("x", -1, 2)], [fp32("y", -1, 2)], function)
+
+
+def test_every_input_is_one_row_of_zeros_in_the_models_own_shape() -> None:
+    inputs = [
+        TensorConfig("a", tensors.FP16, (6,), reshape=(2, 3)),
+        TensorConfig("b", tensors.BF16, (1,)),
+        TensorConfig("c", tensors.BYTES, (2,)),
+    ]
+    arrays = zeros(model_config(inputs, [Y]))
+    assert arrays
+    assert {name: (array.shape, array.dtype.str) for name, array in arrays.items()} == {
+        "a": ((1, 2, 3), "<f2"),
+        "b": ((1, 1), "<u2"),
+        "c": ((1, 2), "|O"),
+    }
+    assert arrays["c"].tolist() == [["", ""]]
+    assert not arrays["a"].any()
+
+
+def test_without_a_batch_axis_the_shape_is_the_whole() -> None:
+    arrays = zeros(model_config([TensorConfig("x", tensors.INT8, (3, 2))], [Y], max_batch_size=0))
+    assert arrays
+    assert arrays["x"].shape == (3, 2)
+
+
+def test_a_free_dimension_has_no_zeros() -> None:
+    config = model_config([TensorConfig("x", tensors.FP32, (2, -1))], [Y])
+    assert zeros(config) is None
+    assert working_probe(config, 1, session(0), must_work=True) is None
+
+
+def test_a_probe_is_a_run_that_has_just_succeeded() -> None:
+    works = session(1)
+    probe = working_probe(CONFIG, 1, works, must_work=False)
+    assert probe
+    probe()
+    assert works.shapes == 2 * [{"x": (1, 2)}]
+
+
+FAIL_ON_NAN = model_config([TensorConfig("x", tensors.FP32, (2,))], [Y], parameters={"fail_on_nan": "true"})
+
+
+@pytest.mark.parametrize(("config", "y", "problem"), [(CONFIG, -1, "boom"), (FAIL_ON_NAN, np.nan, "gave NaN")])
+def test_what_fails_for_zeros_has_no_probe_or_cannot_be_loaded_again(
+    config: ModelConfig, y: float, problem: str
+) -> None:
+    assert working_probe(config, 1, session(y), must_work=False) is None
+    with pytest.raises(LoadFailed, match=f"a run with zeros fails as before: .*{problem}"):
+        working_probe(config, 1, session(y), must_work=True)
+
+
+def test_nan_is_an_honest_answer_where_it_does_not_fail() -> None:
+    assert working_probe(CONFIG, 1, session(np.nan), must_work=False)
