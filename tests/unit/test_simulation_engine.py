@@ -46,6 +46,7 @@ class RecordedQueue:
 
     def __post_init__(self) -> None:
         self.discard, self.ended, self.answered = self.queue.discard, self.queue.ended, self.queue.answered
+        self.clear, self.limit_rows = self.queue.clear, self.queue.limit_rows
         self.next_due, self.next_deadline = self.queue.next_due, self.queue.next_deadline
 
     def __len__(self) -> int:
