@@ -12,6 +12,7 @@ from loadtest.bench.workloads import QUICK, WORKLOADS, bench
 from loadtest.errors import LoadTestError
 from loadtest.payload import parse_shape
 from loadtest.run import LoadTest, run
+from loadtest.simulation.command import add_command, simulate
 from loadtest.verdict import Limits
 
 
@@ -35,6 +36,9 @@ def main() -> int:
                 ),
                 arguments.workload or QUICK,
             )
+            return 0
+        if arguments.command == "simulate":
+            simulate(arguments)
             return 0
         passed = run(
             LoadTest(
@@ -107,6 +111,8 @@ def _parser() -> argparse.ArgumentParser:
     side_by_side.add_argument("--connections", type=_positive, help=f"of h2load {own}")
     side_by_side.add_argument("--streams", type=_positive, help=f"in flight per connection of h2load {own}")
     side_by_side.add_argument("--idle-connections", type=_positive, default=10_000, help="idle: how many (%(default)s)")
+
+    add_command(commands)
     return parser
 
 
