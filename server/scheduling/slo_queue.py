@@ -146,14 +146,13 @@ class SloQueue(Generic[T]):
         """Remove and return the batch to run now; [] where waiting is better. In a hurry, it never is."""
         if not self._lines:
             return []
+        if not hurry and now < self.next_due():
+            return []
         signature, line = self._most_urgent()
         plan = self._plan
         batch, rows = _prefix(line, plan.rows if plan else self._policy.max_rows)
-        if plan is not None and not hurry:
-            if now < self._start_by(plan, line):
-                return []
-            if rows <= plan.rows:
-                batch = batch[: _kept(plan, batch, now)]
+        if plan is not None and not hurry and rows <= plan.rows:
+            batch = batch[: _kept(plan, batch, now)]
         tickets = [ticket for _, _, ticket in batch]
         places: dict[int, int] = {}
         for ticket in tickets:
