@@ -118,7 +118,7 @@ class SloQueue(Generic[T]):
         if ticket.deadline < inf:
             self._deadlines.add(ticket.deadline, ticket, len(self))
         gap = now - self._last_arrival
-        self._gap = gap if self._gap == inf else self._gap + GAP_WEIGHT * (gap - self._gap) + LEAST_GAP
+        self._gap = LEAST_GAP + (gap if self._gap == inf else self._gap + GAP_WEIGHT * (gap - self._gap))
         self._last_arrival = now
 
     def discard(self, ticket: T) -> bool:
