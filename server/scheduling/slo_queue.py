@@ -254,20 +254,25 @@ class SloQueue(Generic[T]):
         if rank is not None and pushed_back is None and len(self._lines) == len(self._loads) == 1:
             rows_ahead = rank.rows
         else:
-            rows_ahead = sum(
-                [
-                    other.rows_before(due) if at == place else other.rows
-                    for any_line in self._lines.values()
-                    for at, other in any_line.items()
-                    if at <= place
-                ]
-            )
+            rows_ahead = self._rows_ahead(place, due)
         late = self._finish(plan, rows_ahead, rows, now) - now - self.guard.share * (due - now)
         if pushed_back is not None:
             last_due, _, last = pushed_back
-            late = max(late, self._finish(plan, self.rows + rows - last.rows, last.rows, now) - last_due)
+            ahead_of_last = self._rows_ahead(place, last_due) - last.rows + rows
+            late = max(late, self._finish(plan, ahead_of_last, last.rows, now) - last_due)
         if late > 0:
             raise Overloaded("too much work is ahead of it", late)
+
+    def _rows_ahead(self, place: int, due: float) -> int:
+        """Rows that go before a request of this place that is due then, itself included where it waits."""
+        return sum(
+            [
+                rank.rows_before(due) if at == place else rank.rows
+                for line in self._lines.values()
+                for at, rank in line.items()
+                if at <= place
+            ]
+        )
 
     def _finish(self, plan: BatchPlan, rows_ahead: int, rows: int, now: float) -> float:
         """When a request of these rows will be answered, behind so many others."""
