@@ -206,11 +206,13 @@ class SloQueue(Generic[T]):
 
     def _drop_for_the_others(self, plan: BatchPlan, now: float) -> list[T]:
         """Drop the first requests of the next batch where they have so little time left that most of it could not run
-        with them, and would then be late itself."""
+        with them, and would then be late itself. Only for others of their own level."""
         _, line = self._most_urgent()
         batch, rows = _prefix(line, plan.rows)
         if rows > plan.rows:
             return []
+        place = batch[0][2].place
+        batch = [entry for entry in batch if entry[2].place == place]
         kept = _kept(plan, batch, now)
         if kept == len(batch):
             return []
