@@ -27,8 +27,11 @@ class Queue(Protocol[T]):
         """Requests that wait."""
         ...
 
-    def put(self, ticket: T) -> None:
-        """Add a request that arrives now. Raises `Unavailable` where it is turned away."""
+    def put(self, ticket: T) -> float:
+        """Add a request that arrives now; returns when it will leave by `expire` if it is still here then.
+
+        Raises `Unavailable` where it is turned away.
+        """
         ...
 
     def discard(self, ticket: T) -> bool:
@@ -100,9 +103,9 @@ class Batcher(Generic[T, R]):
 
     def submit(self, ticket: T) -> None:
         """Queue a request. Raises `Unavailable` where it is turned away."""
-        self._queue.put(ticket)
-        # With every lane busy, only a deadline can come before the next batch ends.
-        if self._idle or ticket.deadline < self._alarm.when:
+        end = self._queue.put(ticket)
+        # With every lane busy, only the end of its wait can come before the end of a batch.
+        if self._idle or end < self._alarm.when:
             # Not at once: the rest of what the loop has just read from the sockets may share the batch.
             self._pump_soon()
 

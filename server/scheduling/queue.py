@@ -110,8 +110,8 @@ class BatchQueue(Generic[T]):
     def __len__(self) -> int:
         return sum([load.requests for load in self._loads])
 
-    def put(self, ticket: T) -> None:
-        """Add a request. Raises `QueueFull`, and `ValueError` for one that no batch can ever hold."""
+    def put(self, ticket: T) -> float:
+        """Add a request; returns its deadline. Raises `QueueFull`, and `ValueError` for one that no batch can ever hold."""
         rows, place = ticket.rows, ticket.place
         if rows > self._max_rows:
             raise ValueError(f"{rows} rows never fit into a batch of {self._max_rows}")
@@ -133,6 +133,7 @@ class BatchQueue(Generic[T]):
         when = ticket.deadline if ticket.deadline < ticket.delay_at else ticket.delay_at
         if when < inf:
             self._deadlines.add(when, ticket, len(self))
+        return ticket.deadline
 
     def discard(self, ticket: T) -> bool:
         """Forget a request whose caller went away. False where it is not waiting here any more."""

@@ -87,9 +87,12 @@ class SloQueue(Generic[T]):
     def rows(self) -> int:
         return sum([load.rows for load in self._loads.values()])
 
-    def put(self, ticket: T) -> None:
-        """Add a request that arrives now. Raises `QueueFull`, `Overloaded` where it cannot be answered in time, and
-        `ValueError` for one that no batch can ever hold."""
+    def put(self, ticket: T) -> float:
+        """Add a request that arrives now; returns when it will be too late to run it.
+
+        Raises `QueueFull`, `Overloaded` where it cannot be answered in time, and `ValueError` for one that no batch can
+        ever hold.
+        """
         rows, place, now = ticket.rows, ticket.place, ticket.arrived
         if rows > self._policy.max_rows:
             raise ValueError(f"{rows} rows never fit into a batch of {self._policy.max_rows}")
@@ -120,6 +123,7 @@ class SloQueue(Generic[T]):
         gap = now - self._last_arrival
         self._gap = LEAST_GAP + (gap if self._gap == inf else self._gap + GAP_WEIGHT * (gap - self._gap))
         self._last_arrival = now
+        return ticket.deadline if self._plan is None else self._last_start(self._plan, entry)
 
     def discard(self, ticket: T) -> bool:
         """Forget a request whose caller went away. False where it is not waiting here any more."""
@@ -131,13 +135,13 @@ class SloQueue(Generic[T]):
         return True
 
     def expire(self, now: float) -> list[T]:
-        """Remove and return the requests that cannot be answered in time any more, most urgent first."""
+        """Remove and return the requests that cannot be answered in time any more."""
         late: list[T] = []
         while due := self._deadlines.pop(now):
             self.discard(due[1])
             late.append(due[1])
-        if self._next_hopeless() <= now:
-            late += self._drop_hopeless(now)
+        if self._plan is not None and self._next_hopeless() <= now:
+            late += self._drop_hopeless(self._plan, now)
         if self._lines and self._plan is not None and len(self._running) < self._lanes:
             late += self._drop_for_the_others(self._plan, now)
         return late
@@ -188,17 +192,19 @@ class SloQueue(Generic[T]):
         return min(self._deadlines.next(), self._next_hopeless())
 
     def _next_hopeless(self) -> float:
-        if self._plan is None or self._is_alone():
+        plan = self._plan
+        if plan is None or self._is_alone():
             return inf
         return min(
-            [self._last_start(rank.entries[0]) for line in self._lines.values() for rank in line.values()], default=inf
+            [self._last_start(plan, rank.entries[0]) for line in self._lines.values() for rank in line.values()],
+            default=inf,
         )
 
-    def _drop_hopeless(self, now: float) -> list[T]:
+    def _drop_hopeless(self, plan: BatchPlan, now: float) -> list[T]:
         dropped: list[T] = []
         for signature, line in tuple(self._lines.items()):
             for place, rank in sorted(line.items()):
-                hopeless = len(list(takewhile(lambda entry: self._last_start(entry) <= now, rank.entries)))
+                hopeless = len(list(takewhile(lambda entry: self._last_start(plan, entry) <= now, rank.entries)))
                 if hopeless:
                     dropped += self._remove(signature, place, 0, hopeless)
         self.guard.observe(len(dropped), len(dropped))
@@ -301,10 +307,11 @@ class SloQueue(Generic[T]):
         rounds, lane = divmod(batches, self._lanes)
         return (now if lane < idle else free[lane - idle]) + rounds * seconds
 
-    def _last_start(self, entry: _Entry[T]) -> float:
+    def _last_start(self, plan: BatchPlan, entry: _Entry[T]) -> float:
         """When a request must have begun to run to be answered in time, if all goes as it usually does."""
         due, _, ticket = entry
-        return due - self._costs.typical(ticket.rows)
+        rows = ticket.rows
+        return due - (plan.typical[rows] if rows <= plan.rows else self._costs.typical(rows))
 
     def _start_by(self, plan: BatchPlan, line: _Line[T]) -> float:
         """Until when this line's next batch may wait for company."""
