@@ -154,6 +154,8 @@ class Batcher(Generic[T, R]):
         while self._idle and (batch := queue.take(now, self._draining)):
             lane = self._idle.pop()
             lane.submit(batch, partial(self._done, lane, batch))
+            if self._idle:
+                late += queue.expire(now)  # whom this batch leaves at the head of the queue
         # With every lane busy, a due batch waits for one of them and not for the clock.
         self._alarm.set(min(queue.next_deadline(), queue.next_due() if self._idle else inf))
         for ticket in late:
