@@ -111,7 +111,10 @@ class BatchQueue(Generic[T]):
         return sum([load.requests for load in self._loads])
 
     def put(self, ticket: T) -> float:
-        """Add a request; returns its deadline. Raises `QueueFull`, and `ValueError` for one that no batch can ever hold."""
+        """Add a request; returns its deadline.
+
+        Raises `QueueFull`, and `ValueError` for one that no batch can ever hold.
+        """
         rows, place = ticket.rows, ticket.place
         if rows > self._max_rows:
             raise ValueError(f"{rows} rows never fit into a batch of {self._max_rows}")
