@@ -154,8 +154,8 @@ class SloQueue(Generic[T]):
             return []
         signature, line = self._most_urgent()
         plan = self._plan
-        batch, rows = _prefix(line, plan.rows if plan else self._policy.max_rows)
-        if plan is not None and not hurry and rows <= plan.rows:
+        batch, _ = _prefix(line, plan.rows if plan else self._policy.max_rows)
+        if plan is not None and not hurry:
             batch = batch[: _kept(plan, batch, now)]
         tickets = [ticket for _, _, ticket in batch]
         places: dict[int, int] = {}
@@ -214,9 +214,7 @@ class SloQueue(Generic[T]):
         """Drop the first requests of the next batch where they have so little time left that most of it could not run
         with them, and would then be late itself. Only for others of their own level."""
         _, line = self._most_urgent()
-        batch, rows = _prefix(line, plan.rows)
-        if rows > plan.rows:
-            return []
+        batch, _ = _prefix(line, plan.rows)
         place = batch[0][2].place
         batch = [entry for entry in batch if entry[2].place == place]
         kept = _kept(plan, batch, now)
