@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from math import inf, nextafter
-from typing import Any
 
 import pytest
 
@@ -297,8 +296,9 @@ def test_less_urgent_levels_are_no_work_ahead() -> None:
 def test_other_signatures_are_work_ahead() -> None:
     q = queue(objective=2)
     put(q, NamedTicket("a", signature="x"), NamedTicket("b", signature="y"))
-    with pytest.raises(Overloaded):
-        put(q, NamedTicket("c", signature="z"))
+    for signature in "xz":
+        with pytest.raises(Overloaded):
+            put(q, NamedTicket("c", signature=signature))
 
 
 def test_a_newcomer_with_less_time_may_not_break_the_promise_to_whom_it_pushes_back() -> None:
@@ -350,8 +350,7 @@ def test_who_comes_again_when_told_to_is_let_in(seconds: Seconds) -> None:
     running = occupy(q)
     ends = seconds(1)
     with pytest.raises(Overloaded) as refusal:
-        for i in range(100):
-            put(q, NamedTicket(i, rows=1 + i % 2))
+        put(q, *(NamedTicket(i, rows=1 + i % 2) for i in range(100)))
     again = refusal.value.retry_after + 1e-9
     assert again > 1e-6
     while ends <= again:  # meanwhile, the lane works as expected
@@ -364,8 +363,7 @@ def test_who_comes_again_when_told_to_is_let_in(seconds: Seconds) -> None:
 
 def test_a_guard_that_has_seen_broken_promises_lets_in_less() -> None:
     q = queue(objective=4)
-    while q.guard.share > LEAST_SHARE:
-        q.guard.observe(1, 1)
+    q.guard.share = LEAST_SHARE
     put(q, NamedTicket("a"), NamedTicket("b"))
     with pytest.raises(Overloaded) as refusal:
         put(q, NamedTicket("c"))
@@ -539,9 +537,11 @@ def test_before_all_sizes_have_run_no_promise_is_broken() -> None:
 # Early drop: a batch takes 4 s, or 5 in the worst case, whatever its rows.
 
 
-def pressed(short: int, others: int, *, due: float = 11, level: int = 1) -> Q:
+def pressed(short: int, others: int, *, due: float = 11, level: int = 1, busy: bool = False) -> Q:
     """Some whom only a single row's batch would serve in time, and others who would wait for the next one."""
     q = lenient(queue(flat(4), objective=20, max_rows=8, worst=1.25, levels=2))
+    if busy:
+        occupy(q)
     put(q, *(NamedTicket(f"short{i}", deadline=7) for i in range(short)))
     put(q, *(NamedTicket(f"other{i}", deadline=due, level=level) for i in range(others)))
     return q
@@ -575,10 +575,9 @@ def test_nobody_is_given_up_where_the_others_can_wait_for_the_next_batch() -> No
 
 
 def test_nobody_is_given_up_while_no_lane_is_idle() -> None:
-    q = pressed(1, 8)
-    put(q, NamedTicket("busy", arrived=0, deadline=6))
-    assert len(q.take(0.5)) == 8
+    q = pressed(1, 8, busy=True)
     assert q.expire(2.5) == []
+    assert names(q.expire(3)) == ["short0"]
 
 
 def test_nobody_is_given_up_for_a_less_urgent_level() -> None:
@@ -692,6 +691,13 @@ def test_a_batch_is_cut_where_one_more_row_would_make_somebody_late() -> None:
     assert names(q.take(0)) == ["a", 0]  # 6 s with two rows
 
 
+def test_a_batch_is_cut_for_whoever_has_the_least_time_whatever_the_level() -> None:
+    q = lenient(queue(linear(fixed=4, per_row=1), levels=2))
+    put(q, NamedTicket("a"), NamedTicket("b", deadline=6.5, level=2), NamedTicket("c", level=2))
+    put(q, NamedTicket("d", level=2))
+    assert names(q.take(0)) == ["a", "b"]
+
+
 # Bounds, bytes, and departures.
 
 
@@ -784,3 +790,13 @@ def test_a_request_that_left_has_no_deadline_any_more() -> None:
     put(q, gone, NamedTicket("b", deadline=20), NamedTicket("c"))
     q.discard(gone)
     assert q.next_deadline() == 19
+
+
+def test_forgetting_departed_requests_keeps_the_deadlines_of_those_that_wait() -> None:
+    q, _ = uncalibrated()
+    put(q, *(NamedTicket(i, deadline=1000 + i) for i in range(10)))
+    for _ in range(500):
+        ticket = NamedTicket("gone", deadline=2000)
+        q.put(ticket)
+        q.discard(ticket)
+    assert names(q.expire(3000)) == list(range(10))
