@@ -15,6 +15,7 @@ from server.models.config import ModelConfig, QueuePolicy, TensorConfig, WindowB
 from server.models.model import LoadedVersion
 from server.models.work import Work
 from server.scheduling.budget import ByteBudget
+from server.scheduling.costs import CostTable
 from server.tensors import Array
 from tests.fakes import Gate, OneReply, PuppetClock, PuppetSession, fp32, model_config
 
@@ -33,7 +34,12 @@ POLICY = frozenset(field.name for field in fields(QueuePolicy))
 
 
 def batching_config(
-    *, instances: int = 1, max_batch_size: int = 8, split_oversize: bool = False, **batching: Any
+    *,
+    instances: int = 1,
+    max_batch_size: int = 8,
+    split_oversize: bool = False,
+    objective_ms: float = 0.0,
+    **batching: Any,
 ) -> ModelConfig:
     """A model of one input and two outputs that takes what is there whenever a lane is idle.
 
@@ -48,6 +54,7 @@ def batching_config(
         instances=instances,
         max_batch_size=max_batch_size,
         split_oversize=split_oversize,
+        objective_ms=objective_ms,
     )
 
 
@@ -59,6 +66,7 @@ class Bench:
         config: ModelConfig | None = None,
         function: Function = doubled_and_negated,
         budget: ByteBudget | None = None,
+        costs: CostTable | None = None,
     ) -> None:
         self.gate = Gate()
         self.clock = PuppetClock(now=1000)
@@ -69,7 +77,13 @@ class Bench:
 
         self.session = PuppetSession([fp32("x", -1, -1)], [fp32("y", -1, -1), fp32("z", -1, -1)], gated)
         self.version = LoadedVersion(
-            config or batching_config(), 3, self.session, self.clock, budget=budget, tiny_batch_seconds=0.0
+            config or batching_config(),
+            3,
+            self.session,
+            self.clock,
+            budget=budget,
+            tiny_batch_seconds=0.0,
+            costs=costs,
         )
 
     def submit(self, *rows: Sequence[float], **more: Any) -> tuple[Work | None, OneReply]:
