@@ -27,11 +27,8 @@ class Queue(Protocol[T]):
         """Requests that wait."""
         ...
 
-    def put(self, ticket: T) -> float:
-        """Add a request that arrives now; returns when it will leave by `expire` if it is still here then.
-
-        Raises `Unavailable` where it is turned away.
-        """
+    def put(self, ticket: T) -> None:
+        """Add a request that arrives now. Raises `Unavailable` where it is turned away."""
         ...
 
     def discard(self, ticket: T) -> bool:
@@ -103,9 +100,9 @@ class Batcher(Generic[T, R]):
 
     def submit(self, ticket: T) -> None:
         """Queue a request. Raises `Unavailable` where it is turned away."""
-        end = self._queue.put(ticket)
-        # With every lane busy, only the end of its wait can come before the end of a batch.
-        if self._idle or end < self._alarm.when:
+        self._queue.put(ticket)
+        # With every lane busy, only a deadline can come before the next batch ends.
+        if self._idle or ticket.expires < self._alarm.when:
             # Not at once: the rest of what the loop has just read from the sockets may share the batch.
             self._pump_soon()
 
@@ -154,8 +151,6 @@ class Batcher(Generic[T, R]):
         while self._idle and (batch := queue.take(now, self._draining)):
             lane = self._idle.pop()
             lane.submit(batch, partial(self._done, lane, batch))
-            if self._idle:
-                late += queue.expire(now)  # whom this batch leaves at the head of the queue
         # With every lane busy, a due batch waits for one of them and not for the clock.
         self._alarm.set(min(queue.next_deadline(), queue.next_due() if self._idle else inf))
         for ticket in late:

@@ -27,7 +27,7 @@ from server.scheduling.policy import LevelPolicy, WindowPolicy
 class Ticket:
     """One request's place in the queue. Subclasses add what the request is."""
 
-    __slots__ = ("arrived", "deadline", "delay_at", "place", "rows", "signature", "size", "waiting")
+    __slots__ = ("arrived", "deadline", "delay_at", "expires", "place", "rows", "signature", "size", "waiting")
 
     def __init__(
         self,
@@ -45,6 +45,8 @@ class Ticket:
         self.arrived = arrived
         self.deadline = deadline
         """When it must have left the queue, on the same clock as `arrived`."""
+        self.expires = deadline
+        """When `expire` will remove it, if it still waits; a queue may say that this is sooner."""
         self.delay_at = delay_at
         """When it goes behind all others of its level."""
         self.place = 2 * level
@@ -110,11 +112,8 @@ class BatchQueue(Generic[T]):
     def __len__(self) -> int:
         return sum([load.requests for load in self._loads])
 
-    def put(self, ticket: T) -> float:
-        """Add a request; returns its deadline.
-
-        Raises `QueueFull`, and `ValueError` for one that no batch can ever hold.
-        """
+    def put(self, ticket: T) -> None:
+        """Add a request. Raises `QueueFull`, and `ValueError` for one that no batch can ever hold."""
         rows, place = ticket.rows, ticket.place
         if rows > self._max_rows:
             raise ValueError(f"{rows} rows never fit into a batch of {self._max_rows}")
@@ -136,7 +135,6 @@ class BatchQueue(Generic[T]):
         when = ticket.deadline if ticket.deadline < ticket.delay_at else ticket.delay_at
         if when < inf:
             self._deadlines.add(when, ticket, len(self))
-        return ticket.deadline
 
     def discard(self, ticket: T) -> bool:
         """Forget a request whose caller went away. False where it is not waiting here any more."""

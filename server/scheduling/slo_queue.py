@@ -87,12 +87,9 @@ class SloQueue(Generic[T]):
     def rows(self) -> int:
         return sum([load.rows for load in self._loads.values()])
 
-    def put(self, ticket: T) -> float:
-        """Add a request that arrives now; returns when it will be too late to run it.
-
-        Raises `QueueFull`, `Overloaded` where it cannot be answered in time, and `ValueError` for one that no batch can
-        ever hold.
-        """
+    def put(self, ticket: T) -> None:
+        """Add a request that arrives now. Raises `QueueFull`, `Overloaded` where it cannot be answered in time, and
+        `ValueError` for one that no batch can ever hold."""
         rows, place, now = ticket.rows, ticket.place, ticket.arrived
         if rows > self._policy.max_rows:
             raise ValueError(f"{rows} rows never fit into a batch of {self._policy.max_rows}")
@@ -102,6 +99,7 @@ class SloQueue(Generic[T]):
         due = min(ticket.deadline, now + self._policy.objective)
         if self._plan is not None:
             self._admit(self._plan, ticket, due, line)
+            ticket.expires = due - self._costs.typical(rows)
         if self._budget is not None:
             self._budget.take(ticket.size)
         if line is None:
@@ -123,7 +121,6 @@ class SloQueue(Generic[T]):
         gap = now - self._last_arrival
         self._gap = LEAST_GAP + (gap if self._gap == inf else self._gap + GAP_WEIGHT * (gap - self._gap))
         self._last_arrival = now
-        return ticket.deadline if self._plan is None else self._last_start(self._plan, entry)
 
     def discard(self, ticket: T) -> bool:
         """Forget a request whose caller went away. False where it is not waiting here any more."""
@@ -140,8 +137,8 @@ class SloQueue(Generic[T]):
         while due := self._deadlines.pop(now):
             self.discard(due[1])
             late.append(due[1])
-        if self._plan is not None and self._next_hopeless() <= now:
-            late += self._drop_hopeless(self._plan, now)
+        if self._next_hopeless() <= now:
+            late += self._drop_hopeless(now)
         if self._lines and self._plan is not None and len(self._running) < self._lanes:
             late += self._drop_for_the_others(self._plan, now)
         return late
@@ -150,7 +147,8 @@ class SloQueue(Generic[T]):
         """Remove and return the batch to run now; [] where waiting is better. In a hurry, it never is."""
         if not self._lines:
             return []
-        if not hurry and now < self.next_due():
+        # Where a batch that has just been taken leaves a hopeless one at the head, `expire` has its turn first.
+        if not hurry and (now < self.next_due() or self._next_hopeless() <= now):
             return []
         signature, line = self._most_urgent()
         plan = self._plan
@@ -192,19 +190,15 @@ class SloQueue(Generic[T]):
         return min(self._deadlines.next(), self._next_hopeless())
 
     def _next_hopeless(self) -> float:
-        plan = self._plan
-        if plan is None or self._is_alone():
+        if self._plan is None or self._is_alone():
             return inf
-        return min(
-            [self._last_start(plan, rank.entries[0]) for line in self._lines.values() for rank in line.values()],
-            default=inf,
-        )
+        return min([rank.entries[0][2].expires for line in self._lines.values() for rank in line.values()], default=inf)
 
-    def _drop_hopeless(self, plan: BatchPlan, now: float) -> list[T]:
+    def _drop_hopeless(self, now: float) -> list[T]:
         dropped: list[T] = []
         for signature, line in tuple(self._lines.items()):
             for place, rank in sorted(line.items()):
-                hopeless = len(list(takewhile(lambda entry: self._last_start(plan, entry) <= now, rank.entries)))
+                hopeless = len(list(takewhile(lambda entry: entry[2].expires <= now, rank.entries)))
                 if hopeless:
                     dropped += self._remove(signature, place, 0, hopeless)
         self.guard.observe(len(dropped), len(dropped))
@@ -304,12 +298,6 @@ class SloQueue(Generic[T]):
         idle = self._lanes - len(free)
         rounds, lane = divmod(batches, self._lanes)
         return (now if lane < idle else free[lane - idle]) + rounds * seconds
-
-    def _last_start(self, plan: BatchPlan, entry: _Entry[T]) -> float:
-        """When a request must have begun to run to be answered in time, if all goes as it usually does."""
-        due, _, ticket = entry
-        rows = ticket.rows
-        return due - (plan.typical[rows] if rows <= plan.rows else self._costs.typical(rows))
 
     def _start_by(self, plan: BatchPlan, line: _Line[T]) -> float:
         """Until when this line's next batch may wait for company."""

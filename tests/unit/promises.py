@@ -22,6 +22,7 @@ class Promises:
         self.plan = 0
         """Rows of the planned batch; 0 while costs are not known."""
         self.tickets: list[Any] = []
+        self.unpromised: list[Any] = []
         self.running: dict[Any, float] = {}
         """By a batch's first request, when it is expected to end."""
         self.last_arrival = -inf
@@ -39,7 +40,10 @@ class Promises:
         return min(ticket.deadline, ticket.arrived + self.policy["objective"])
 
     def last_start(self, ticket: Any) -> float:
-        return self.due(ticket) - self.costs.typical(ticket.rows)
+        """When it must have begun to be in time; who came before costs were known has only a deadline."""
+        return float(
+            ticket.deadline if ticket in self.unpromised else self.due(ticket) - self.costs.typical(ticket.rows)
+        )
 
     def rank(self, ticket: Any) -> tuple[int, float, int]:
         """Who is served first: the smallest."""
@@ -66,6 +70,8 @@ class Promises:
 
     def accept(self, ticket: Any) -> None:
         self.tickets.append(ticket)
+        if not self.plan:
+            self.unpromised.append(ticket)
         gap = ticket.arrived - self.last_arrival
         self.gap = LEAST_GAP + (gap if self.gap == inf else self.gap + (gap - self.gap) / 32)
         self.last_arrival = ticket.arrived

@@ -35,12 +35,21 @@ def test_a_hopeless_request_leaves_when_a_run_begun_then_would_just_be_in_time()
     assert (len(q), q.rows, q.next_deadline()) == (0, 0, inf)
 
 
-def test_put_says_when_it_will_be_too_late() -> None:
-    q = queue(objective=10)
-    assert q.put(NamedTicket("a", rows=2)) == 8
-    assert q.put(NamedTicket("b", deadline=4)) == 3
-    knows_nothing, _ = uncalibrated()
-    assert knows_nothing.put(NamedTicket("c", deadline=60)) == 60
+def test_a_ticket_says_when_it_will_be_too_late() -> None:
+    q, (knows_nothing, _) = queue(objective=10), uncalibrated()
+    a, b, c = NamedTicket("a", rows=2), NamedTicket("b", deadline=4), NamedTicket("c", deadline=60)
+    put(q, a, b)
+    put(knows_nothing, c)
+    assert (a.expires, b.expires, c.expires) == (8, 3, 60)
+    assert NamedTicket("nowhere", deadline=5).expires == 5
+
+
+def test_a_batch_that_leaves_a_hopeless_request_at_the_head_is_not_followed_by_it() -> None:
+    q = queue(objective=10, lanes=2)
+    put(q, NamedTicket("first", deadline=9), NamedTicket("large", rows=4, deadline=9.5))
+    assert names(q.take(6)) == ["first"]
+    assert q.take(6) == []
+    assert names(q.expire(6)) == ["large"]
 
 
 def test_what_is_larger_than_the_planned_batch_has_its_own_time_to_begin() -> None:

@@ -203,7 +203,7 @@ class SloMachine(RuleBasedStateMachine):
         if waiting.plan and (waiting.tickets or waiting.running):
             late = waiting.lateness(ticket, self.q.guard.share, self.now)
         try:
-            last_start = self.q.put(ticket)
+            self.q.put(ticket)
         except ValueError:
             assert ticket.rows > waiting.policy["max_rows"]
         except QueueFull:
@@ -217,8 +217,8 @@ class SloMachine(RuleBasedStateMachine):
             assert ticket.rows <= waiting.policy["max_rows"]
             assert has_room and waiting.has_bytes_for(ticket.size)
             assert late is None or late < 1e-9
-            assert last_start == (waiting.last_start(ticket) if waiting.plan else ticket.deadline)
             waiting.accept(ticket)
+            assert ticket.expires == waiting.last_start(ticket)
 
     def expire(self, now: float) -> None:
         waiting, gone = self.waiting, self.q.expire(now)
@@ -236,7 +236,7 @@ class SloMachine(RuleBasedStateMachine):
         assert len({ticket.signature for ticket in batch}) <= 1, "mixed signatures"
         assert rows_of(batch) <= waiting.policy["max_rows"], "too many rows"
         assert len(batch) <= 1 or not waiting.plan or rows_of(batch) <= waiting.plan, "more rows than planned"
-        time_to_run = hurry or waiting.next_due() <= self.now
+        time_to_run = hurry or (waiting.next_due() <= self.now and not waiting.hopeless(self.now))
         assert batch == (waiting.batch(self.now, hurry) if time_to_run else [])
         self.leaves(batch)
         if batch:
