@@ -52,9 +52,12 @@ def names(tickets: Sequence[NamedTicket]) -> list[object]:
 
 
 class PuppetLane:
-    """A lane in virtual time: records its batches and finishes each after `seconds`, with `outcome(batch)`."""
+    """A lane in virtual time: records its batches and finishes each with `outcome(batch)`, after `seconds`: a number,
+    or a function of its rows."""
 
-    def __init__(self, seconds: float = 1.0, outcome: Callable[[Sequence[NamedTicket]], object] = list) -> None:
+    def __init__(
+        self, seconds: float | Callable[[int], float] = 1.0, outcome: Callable[[Sequence[NamedTicket]], object] = list
+    ) -> None:
         self.seconds = seconds
         self.outcome = outcome
         self.batches: list[tuple[float, list[object]]] = []
@@ -66,7 +69,8 @@ class PuppetLane:
         self.busy = True
         loop = asyncio.get_running_loop()
         self.batches.append((loop.time(), names(batch)))
-        loop.call_later(self.seconds, self._finish, batch, done)
+        seconds = self.seconds(sum(ticket.rows for ticket in batch)) if callable(self.seconds) else self.seconds
+        loop.call_later(seconds, self._finish, batch, done)
 
     def close(self) -> None:
         self.closed = True

@@ -74,6 +74,8 @@ class SloQueue(Generic[T]):
         self._serial = count()
         self._deadlines: Deadlines[T] = Deadlines()
         self._running: dict[T, float] = {}  # a batch's first request → when the batch is expected to end
+        self._latest = -inf
+        """The latest time that anybody has spoken of."""
         self._last_arrival = -inf
         self._gap = inf
         self._plan: BatchPlan | None = None
@@ -91,15 +93,16 @@ class SloQueue(Generic[T]):
     def put(self, ticket: T) -> None:
         """Add a request that arrives now. Raises `QueueFull`, `Overloaded` where it cannot be answered in time, and
         `ValueError` for one that no batch can ever hold."""
-        rows, place, now = ticket.rows, ticket.place, ticket.arrived
+        rows, place = ticket.rows, ticket.place
+        now = max(ticket.arrived, self._latest)  # its pictures may have been decoded first
         if rows > self._policy.max_rows:
             raise ValueError(f"{rows} rows never fit into a batch of {self._policy.max_rows}")
         load = self._loads[place]
         load.check(rows)
         line = self._lines.get(ticket.signature)
-        due = min(ticket.deadline, now + self._policy.objective)
+        due = min(ticket.deadline, ticket.arrived + self._policy.objective)
         if self._plan is not None:
-            self._admit(self._plan, ticket, due, line)
+            self._admit(self._plan, ticket, due, line, now)
             ticket.expires = due - self._costs.typical(rows)
         if self._budget is not None:
             self._budget.take(ticket.size)
@@ -120,7 +123,7 @@ class SloQueue(Generic[T]):
         if ticket.deadline < inf:
             self._deadlines.add(ticket.deadline, ticket, len(self))
         gap = now - self._last_arrival
-        self._gap = gap if self._gap == inf else self._gap + GAP_WEIGHT * (gap - self._gap) + LEAST_GAP
+        self._gap = LEAST_GAP + (gap if self._gap == inf else self._gap + GAP_WEIGHT * (gap - self._gap))
         self._last_arrival = now
 
     def discard(self, ticket: T) -> bool:
@@ -133,7 +136,8 @@ class SloQueue(Generic[T]):
         return True
 
     def expire(self, now: float) -> list[T]:
-        """Remove and return the requests that cannot be answered in time any more, most urgent first."""
+        """Remove and return the requests that cannot be answered in time any more."""
+        self._latest = now
         late: list[T] = []
         while due := self._deadlines.pop(now):
             self.discard(due[1])
@@ -148,14 +152,14 @@ class SloQueue(Generic[T]):
         """Remove and return the batch to run now; [] where waiting is better. In a hurry, it never is."""
         if not self._lines:
             return []
+        # Where a batch that has just been taken leaves a hopeless one at the head, `expire` has its turn first.
+        if not hurry and (now < self.next_due() or self._next_hopeless() <= now):
+            return []
         signature, line = self._most_urgent()
         plan = self._plan
-        batch, rows = _prefix(line, plan.rows if plan else self._max_rows)
+        batch, _ = _prefix(line, plan.rows if plan else self._max_rows)
         if plan is not None and not hurry:
-            if now < self._start_by(plan, line):
-                return []
-            if rows <= plan.rows:
-                batch = batch[: _kept(plan, batch, now)]
+            batch = batch[: _kept(plan, batch, now)]
         tickets = [ticket for _, _, ticket in batch]
         places: dict[int, int] = {}
         for ticket in tickets:
@@ -220,11 +224,11 @@ class SloQueue(Generic[T]):
 
     def _drop_for_the_others(self, plan: BatchPlan, now: float) -> list[T]:
         """Drop the first requests of the next batch where they have so little time left that most of it could not run
-        with them, and would then be late itself."""
+        with them, and would then be late itself. Only for others of their own level."""
         _, line = self._most_urgent()
-        batch, rows = _prefix(line, plan.rows)
-        if rows > plan.rows:
-            return []
+        batch, _ = _prefix(line, plan.rows)
+        place = batch[0][2].place
+        batch = [entry for entry in batch if entry[2].place == place]
         kept = _kept(plan, batch, now)
         if kept == len(batch):
             return []
@@ -258,30 +262,35 @@ class SloQueue(Generic[T]):
         """
         return not self._running and len(self) <= 1
 
-    def _admit(self, plan: BatchPlan, ticket: T, due: float, line: _Line[T] | None) -> None:
+    def _admit(self, plan: BatchPlan, ticket: T, due: float, line: _Line[T] | None, now: float) -> None:
         """Raise `Overloaded` where the request, or one that it would push back, could not be answered in time."""
         if not self._running and not self._lines:
             return
-        now, place, rows = ticket.arrived, ticket.place, ticket.rows
+        place, rows = ticket.place, ticket.rows
         rank = line.get(place) if line else None
         pushed_back = rank.entries[-1] if rank is not None and rank.entries[-1][0] > due else None
         if rank is not None and pushed_back is None and len(self._lines) == len(self._loads) == 1:
             rows_ahead = rank.rows
         else:
-            rows_ahead = sum(
-                [
-                    other.rows_before(due) if at == place else other.rows
-                    for any_line in self._lines.values()
-                    for at, other in any_line.items()
-                    if at <= place
-                ]
-            )
+            rows_ahead = self._rows_ahead(place, due)
         late = self._finish(plan, rows_ahead, rows, now) - now - self.guard.share * (due - now)
         if pushed_back is not None:
             last_due, _, last = pushed_back
-            late = max(late, self._finish(plan, self.rows + rows - last.rows, last.rows, now) - last_due)
+            ahead_of_last = self._rows_ahead(place, last_due) - last.rows + rows
+            late = max(late, self._finish(plan, ahead_of_last, last.rows, now) - last_due)
         if late > 0:
             raise Overloaded("too much work is ahead of it", late)
+
+    def _rows_ahead(self, place: int, due: float) -> int:
+        """Rows that go before a request of this place that is due then, itself included where it waits."""
+        return sum(
+            [
+                rank.rows_before(due) if at == place else rank.rows
+                for line in self._lines.values()
+                for at, rank in line.items()
+                if at <= place
+            ]
+        )
 
     def _finish(self, plan: BatchPlan, rows_ahead: int, rows: int, now: float) -> float:
         """When a request of these rows will be answered, behind so many others."""

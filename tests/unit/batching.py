@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from math import inf
 from typing import Any
 
-from server.scheduling.batcher import Batcher
+from server.scheduling.batcher import Batcher, Queue
 from server.scheduling.clock import LoopClock
 from server.scheduling.policy import LevelPolicy, WindowPolicy
 from server.scheduling.queue import BatchQueue
@@ -24,7 +24,13 @@ def window_policy(**policy: Any) -> WindowPolicy:
 class BatcherBench:
     """A batcher over puppet lanes, and all that it reported."""
 
-    def __init__(self, *lanes: PuppetLane, turns: Turns | None = None, **policy: Any) -> None:
+    def __init__(
+        self,
+        *lanes: PuppetLane,
+        queue: Queue[NamedTicket] | None = None,
+        turns: Turns | None = None,
+        **policy: Any,
+    ) -> None:
         self.lanes = lanes or (PuppetLane(),)
         self.loop = asyncio.get_running_loop()
         self.clock = CountingClock(LoopClock(self.loop))
@@ -33,7 +39,7 @@ class BatcherBench:
         self.waited: list[float] = []
         """Seconds, each time that a turn was waited for."""
         self.batcher: Batcher[NamedTicket, object] = Batcher(
-            BatchQueue(window_policy(**policy)),
+            BatchQueue(window_policy(**policy)) if queue is None else queue,
             self.lanes,
             self.clock,
             finished=self._finished,

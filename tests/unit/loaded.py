@@ -40,6 +40,7 @@ def batching_config(
     split_oversize: bool = False,
     parameters: Mapping[str, str] | None = None,
     pad_to_bucket: bool | None = None,
+    objective_ms: float = 0.0,
     **batching: Any,
 ) -> ModelConfig:
     """A model of one input and two outputs that takes what is there whenever a lane is idle.
@@ -57,6 +58,7 @@ def batching_config(
         split_oversize=split_oversize,
         parameters=parameters,
         pad_to_bucket=pad_to_bucket,
+        objective_ms=objective_ms,
     )
 
 

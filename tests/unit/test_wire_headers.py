@@ -349,6 +349,7 @@ def test_bad_metadata(header: Header) -> None:
         {"é": "x"},
         {"\ud800": "x"},
         {"grpc-status": "0"},
+        {"grpc-retry-pushback": "1"},
         {"te": "x"},
         {":path": "x"},
         {"a-bin": "text"},
@@ -366,6 +367,10 @@ def test_metadata_that_cannot_be_sent(metadata: dict[str, str | bytes]) -> None:
 
 def test_metadata_is_written_without_padding() -> None:
     assert encode_metadata({"a-bin": b"\1\2", "b": " x "}) == [(b"a-bin", b"AQI"), (b"b", b"x")]
+
+
+def test_when_to_come_again_is_the_one_reserved_name_that_a_server_may_send() -> None:
+    assert encode_metadata({"grpc-retry-pushback-ms": "13"}) == [(b"grpc-retry-pushback-ms", b"13")]
 
 
 NAMES = st.text("09az_-.", min_size=1, max_size=8).map("x{}y".format)

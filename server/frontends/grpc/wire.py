@@ -284,6 +284,7 @@ _is_metadata_name = re.compile(rb"[0-9a-z_.-]+").fullmatch
 _is_ascii_value = re.compile(rb"[\x20-\x7e]*").fullmatch
 _is_field_value = re.compile(rb"[\t\x20-\x7e\x80-\xff]*").fullmatch  # RFC 9110, 5.5
 _NOT_METADATA = frozenset((b"te", b"content-type"))  # and pseudo-headers, and all that begin with "grpc-"
+_PUSHBACK = b"grpc-retry-pushback-ms"  # but this one is for applications to send (gRPC proposal A6)
 
 
 def decode_metadata(headers: Iterable[Header]) -> dict[str, str | bytes]:
@@ -314,7 +315,8 @@ def encode_metadata(metadata: Mapping[str, str | bytes]) -> list[Header]:
     headers: list[Header] = []
     for key, value in metadata.items():
         name = key.encode("utf-8", "surrogatepass")
-        if not _is_metadata_name(name) or name.startswith(b"grpc-") or name in _NOT_METADATA:
+        reserved = name in _NOT_METADATA or (name.startswith(b"grpc-") and name != _PUSHBACK)
+        if reserved or not _is_metadata_name(name):
             raise _bad_metadata(name, "illegal or reserved name")
         if isinstance(value, bytes) is not name.endswith(b"-bin"):
             raise _bad_metadata(name, 'bytes need a name that ends in "-bin", and text must not have one')
