@@ -101,6 +101,7 @@ class OutOfMemory(Unavailable):
     """The run found no memory. What is free changes with what else runs, here and elsewhere."""
 
     reason = FailureReason.BACKEND
+    code = "out_of_memory"
 
 
 class DeadlineExceeded(ConvoyError):
