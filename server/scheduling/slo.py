@@ -77,10 +77,11 @@ def make_plan(costs: CostTable, max_rows: int, objective: float) -> BatchPlan:
         return EXPECTED_WAIT * costs.typical(rows) + costs.worst(rows)
 
     # One bucket that remembers a stall must not hide the larger ones: nobody would measure it again.
-    fitting = [size for size in costs.sizes if longest(size) <= objective]
+    sizes = [size for size in costs.sizes if size <= max_rows]
+    fitting = [size for size in sizes if longest(size) <= objective]
     largest = max(fitting, default=1)
     # Between two buckets costs are a straight line, so that no size there is the best but the last that fits.
-    above = range(largest + 1, min([*(size for size in costs.sizes if size > largest), max_rows]) + 1)
+    above = range(largest + 1, min([*(size for size in sizes if size > largest), max_rows]) + 1)
     candidates = [*fitting, largest + bisect_right(above, objective, key=longest)]
     rows = max(candidates, key=lambda size: size / costs.typical(size))
     return BatchPlan(

@@ -65,6 +65,7 @@ class SloQueue(Generic[T]):
 
     def __init__(self, policy: SloPolicy, costs: CostTable, lanes: int, budget: ByteBudget | None = None) -> None:
         self._policy = policy
+        self._objective = policy.objective
         self._max_rows = policy.max_rows  # of a batch; less once it was limited
         self._costs = costs
         self._lanes = lanes
@@ -97,13 +98,14 @@ class SloQueue(Generic[T]):
         now = max(ticket.arrived, self._latest)  # its pictures may have been decoded first
         if rows > self._policy.max_rows:
             raise ValueError(f"{rows} rows never fit into a batch of {self._policy.max_rows}")
+        plan = self._plan
         load = self._loads[place]
         load.check(rows)
         line = self._lines.get(ticket.signature)
-        due = min(ticket.deadline, ticket.arrived + self._policy.objective)
-        if self._plan is not None:
-            self._admit(self._plan, ticket, due, line, now)
-            ticket.expires = due - self._costs.typical(rows)
+        due = min(ticket.deadline, ticket.arrived + self._objective)
+        if plan is not None:
+            self._admit(plan, ticket, due, line, now)
+            ticket.expires = due - (plan.typical[rows] if rows <= plan.rows else self._costs.typical(rows))
         if self._budget is not None:
             self._budget.take(ticket.size)
         if line is None:
@@ -177,8 +179,7 @@ class SloQueue(Generic[T]):
     def answered(self, batch: Sequence[T], now: float) -> None:
         """The requests of a batch have been answered."""
         if self._plan is not None:
-            objective = self._policy.objective
-            late = sum([now > min(ticket.deadline, ticket.arrived + objective) for ticket in batch])
+            late = sum([now > min(ticket.deadline, ticket.arrived + self._objective) for ticket in batch])
             self.guard.observe(len(batch), late)
         self._batches_of_plan += 1
         if self._plan is None or self._batches_of_plan >= BATCHES_PER_PLAN:
@@ -252,7 +253,7 @@ class SloQueue(Generic[T]):
 
     def _replan(self) -> None:
         if self._costs.calibrated:
-            self._plan = make_plan(self._costs, self._max_rows, self._policy.objective)
+            self._plan = make_plan(self._costs, self._max_rows, self._objective)
             self._batches_of_plan = 0
 
     def _is_alone(self) -> bool:

@@ -6,10 +6,13 @@ from math import inf
 
 import pytest
 
+from server.errors import Overloaded
+from server.scheduling.budget import ByteBudget
 from server.scheduling.slo import MOST_SHARE
 from tests.fakes import NamedTicket, names
 from tests.unit.costing import flat
 from tests.unit.slo_queues import (
+    PAYING,
     Q,
     before,
     end,
@@ -177,3 +180,32 @@ def test_a_request_larger_than_the_planned_batch_is_given_up_for_nobody() -> Non
 def test_in_a_hurry_a_batch_is_not_cut_short() -> None:
     q = pressed(1, 7)
     assert len(q.take(2.5, hurry=True)) == 8
+
+
+# Batches that were limited, and a queue that is emptied.
+
+
+def test_emptied_it_gives_back_everything_that_waited_oldest_first() -> None:
+    budget = ByteBudget(100)
+    q = queue(levels=2, budget=budget)
+    put(q, NamedTicket("a", arrived=0, level=2, size=7), NamedTicket("b", arrived=1, signature="y", size=5))
+    assert names(q.clear()) == ["a", "b"]
+    assert (len(q), q.rows, budget.used, q.take(1, hurry=True)) == (0, 0, 0, [])
+
+
+def test_limited_batches_are_smaller_and_a_larger_request_runs_alone() -> None:
+    q = queue(PAYING, max_rows=4)
+    q.limit_rows(2, None)
+    put(q, NamedTicket("large", 3), *(NamedTicket(i) for i in range(3)))
+    assert [names(q.take(0, hurry=True)), names(q.take(0, hurry=True))] == [["large"], [0, 1]]
+
+
+def test_who_comes_later_than_it_arrived_is_judged_by_the_time_that_is_left() -> None:
+    q = queue(objective=5)
+    batch = occupy(q)
+    q.expire(3)
+    end(q, batch, 3)
+    occupy(q, 3)
+    put(q, NamedTicket("in time", arrived=0))  # done at 5, and due then
+    with pytest.raises(Overloaded):
+        put(q, NamedTicket("too late", arrived=0))

@@ -44,8 +44,8 @@ MUTATIONS = {
     "the lanes count as idle": ("if not self._running and not self._lines", "if not self._lines"),
     "the guard is not asked": ("self.guard.share * (due - now)", "(due - now)"),
     "the caller's deadline is not looked at": (
-        "due = min(ticket.deadline, now + self._policy.objective)",
-        "due = now + self._policy.objective",
+        "due = min(ticket.deadline, ticket.arrived + self._objective)",
+        "due = ticket.arrived + self._objective",
     ),
     "whoever is pushed back is forgotten": ("if rank is not None and rank.entries[-1][0] > due", "if False"),
     "the newcomer is no work ahead of whom it pushes back": (" - last.rows + rows", " - last.rows"),
@@ -86,7 +86,7 @@ MUTATIONS = {
     "levels do not rank signatures": ("return place, due, serial", "return 1, due, serial"),
     "levels in order of arrival": ("for place in sorted(line):", "for place in line:"),
     "mixed signatures": ("line = self._lines[ticket.signature] = {}", "line = self._lines[None] = {}"),
-    "a batch as large as it may be": ("plan.rows if plan else self._policy.max_rows)", "self._policy.max_rows)"),
+    "a batch as large as it may be": ("plan.rows if plan else self._max_rows)", "self._policy.max_rows)"),
     "a row above the plan": ("if batch and rows + more > limit:", "if batch and rows + more > limit + 1:"),
     "the large are never run": ("if batch and rows + more > limit:", "if rows + more > limit:"),
     "a full-sized request is refused": ("if rows > self._policy.max_rows:", "if rows >= self._policy.max_rows:"),
@@ -126,8 +126,8 @@ MUTATIONS = {
         "        if self._next_hopeless() <= now:\n",
         "        if self._next_hopeless() < now:\n",
     ),
-    "hopeless in the worst case": ("due - self._costs.typical(rows)", "due - self._costs.worst(rows)"),
-    "hopeless once it is due": ("due - self._costs.typical(rows)", "due"),
+    "hopeless in the worst case": ("due - (plan.typical[rows]", "due - (plan.worst[rows]"),
+    "hopeless once it is due": ("due - (plan.typical[rows]", "due - (0"),
     "the hopeless are run": ("or self._next_hopeless() <= now):", "):"),
     "the lonely are hopeless": ("return not self._running and len(self) <= 1", "return False"),
     "all are lonely beside an idle lane": ("return not self._running and len(self) <= 1", "return not self._running"),
@@ -168,8 +168,9 @@ def _scenarios(module: ModuleType) -> list[Callable[[], None]]:
 
 @pytest.mark.parametrize(("right", "wrong"), MUTATIONS.values(), ids=MUTATIONS)
 def test_a_planted_bug_is_caught(right: str, wrong: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    modules = mutated(right, wrong)
     with pytest.raises(CAUGHT):
-        try_everything(mutated(right, wrong), monkeypatch)
+        try_everything(modules, monkeypatch)
 
 
 def test_nothing_is_caught_where_no_bug_is_planted(monkeypatch: pytest.MonkeyPatch) -> None:
