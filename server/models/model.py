@@ -48,6 +48,10 @@ log = logging.getLogger(__name__)
 
 REMEMBERED_PLANS = 256
 
+STALLED = 10
+"""A tiny batch that the kernel held up may have taken so many times as long. Where one took longer, what a run takes
+depends on what it is given, and the event loop is no place for it."""
+
 TINY_BATCH_SECONDS = 300e-6
 """A batch that is expected to take less than this runs on the event loop's thread: handing it over and back costs a
 fifth to a third more CPU, and no answer comes sooner (docs/performance.md). It holds up the event loop for as long."""
@@ -277,7 +281,8 @@ class LoadedVersion:
 
     def _is_tiny(self, batch: Sequence[Work]) -> bool:
         # By batches of requests alone: on made-up inputs, a model that loops may be quick for no reason.
-        return self.costs.typical_served(sum([work.rows for work in batch])) < self._tiny_batch_seconds
+        costs, rows, tiny = self.costs, sum([work.rows for work in batch]), self._tiny_batch_seconds
+        return costs.typical_served(rows) < tiny and costs.worst_served(rows) < STALLED * tiny
 
     def _finished(self, batch: Sequence[Work], outcome: BatchResult | Exception) -> None:
         if isinstance(outcome, Exception):

@@ -108,6 +108,10 @@ class CostTable:
         """As `typical`, by what batches of requests took alone; inf before one of this size's bucket has run."""
         return self._predict(rows, 0.5, profiled=False)
 
+    def worst_served(self, rows: int) -> float:
+        """As `worst`, by what batches of requests took alone; inf before one of this size's bucket has run."""
+        return self._predict(rows, 0.99, profiled=False)
+
     def lines(self) -> Iterable[Cost]:
         """Every bucket that has been measured."""
         for size, bucket in zip(self.sizes, self._buckets, strict=True):

@@ -8,7 +8,7 @@ import pytest
 
 from server.errors import Overloaded
 from server.scheduling.slo import LEAST_SHARE
-from server.scheduling.slo_queue import BATCHES_PER_PLAN
+from server.scheduling.slo_queue import PLAN_SECONDS
 from tests.fakes import NamedTicket, names
 from tests.unit.costing import Seconds, flat, linear, measure
 from tests.unit.slo_queues import (
@@ -302,11 +302,11 @@ def test_a_plan_is_made_anew_from_time_to_time() -> None:
     end(q, occupy(q))
     for _ in range(200):
         measure(costs, flat(1))
-    for i in range(BATCHES_PER_PLAN):
-        put(q, NamedTicket(i, arrived=i), NamedTicket(-i, arrived=i))
-        running = q.take(i)
-        assert len(running) == 1
+    for now in (PLAN_SECONDS / 2, PLAN_SECONDS):
+        put(q, NamedTicket("a", arrived=now), NamedTicket("b", arrived=now))
+        running = q.take(now)
+        assert names(running) == ["a"]
         assert q.discard(last(q))
-        end(q, running, i)
+        end(q, running, now)
     put(q, NamedTicket("a"), NamedTicket("b"))
-    assert names(q.take(0, hurry=True)) == ["a", "b"]
+    assert names(q.take(PLAN_SECONDS, hurry=True)) == ["a", "b"]

@@ -148,7 +148,7 @@ MUTATIONS = {
     "early drop of too many": ("range(1, len(batch) - kept)", "range(len(batch) - kept - 1, 0, -1)"),
     "early drop for nothing": ("if _kept(plan, rest, now) == len(rest):", "if True:"),
     # in slo_queue.py: costs
-    "a plan for good": ("or self._batches_of_plan >= BATCHES_PER_PLAN", ""),
+    "a plan for good": ("or now >= self._planned_at + PLAN_SECONDS", ""),
     "a plan before all sizes have run": ("if self._costs.calibrated:", "if True:"),
     "lanes are busy for good": ("        del self._running[batch[0]]\n", ""),
     "when a batch ends is not known": ("now + typical if typical < inf else now", "now"),
