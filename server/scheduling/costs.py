@@ -56,7 +56,12 @@ class _Bucket:
             self.profile = []
 
     def quantile(self, share: float, profiled: bool = True) -> float:
-        """The smallest value that at least this share of the runs do not exceed; inf where there is none."""
+        """The smallest value that at least this share of the runs do not exceed; inf where there is none.
+
+        Without the profile, also inf where there are not enough others.
+        """
+        if not profiled and len(self.sorted) < ENOUGH:
+            return inf
         runs = sorted(self.sorted + self.profile) if profiled and self.profile else self.sorted
         return runs[ceil(share * len(runs)) - 1] if runs else inf
 
@@ -105,11 +110,11 @@ class CostTable:
         return self._predict(rows, 0.99)
 
     def typical_served(self, rows: int) -> float:
-        """As `typical`, by what batches of requests took alone; inf before one of this size's bucket has run."""
+        """As `typical`, by what batches of requests took alone; inf before enough of them have run."""
         return self._predict(rows, 0.5, profiled=False)
 
     def worst_served(self, rows: int) -> float:
-        """As `worst`, by what batches of requests took alone; inf before one of this size's bucket has run."""
+        """As `worst`, by what batches of requests took alone; inf before enough of them have run."""
         return self._predict(rows, 0.99, profiled=False)
 
     def lines(self) -> Iterable[Cost]:

@@ -8,6 +8,7 @@ from tests import onnx_models
 from tests.real.clients import Client, answer_of, metric, wait_for_pending
 from tests.real.conftest import connect
 from tests.real.test_queueing import LONG_ROUNDS, rows, slow_rows
+from tests.real.waiting import wait_until
 from tests.repositories import add_model
 
 if TYPE_CHECKING:
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
 
     from tests.real.conftest import StartServer
 
+WAIT_SECONDS = 10.0
 SLOW = "max_batch_size: 1 dynamic_batching { } instance_group { count: 3 kind: KIND_CPU }"
 
 
@@ -31,16 +33,21 @@ def test_a_slow_model_does_not_hold_up_a_fast_one_nor_its_like(start_server: Sta
         for model in ("slow", "like"):
             client.infer(model, slow_rows(0, LONG_ROUNDS // 4))
 
+        order: list[str] = []
         slow = [client.start_infer("slow", slow_rows(value, LONG_ROUNDS)) for value in (1, 2, 3)]
+        for call in slow:
+            call.add_done_callback(lambda _: order.append("slow"))
         wait_for_pending(server.metrics_url, "slow", 2)
         assert metric(server.metrics_url, "convoy_running_batch_count") == 1
         like = client.start_infer("like", slow_rows(4, 1))
+        like.add_done_callback(lambda _: order.append("like"))
         wait_for_pending(server.metrics_url, "like", 1)
-        assert client.infer("fast", rows(5))["y"].item() == 16
-        assert not slow[0].done(), "the fast one waited for a turn"
-        assert answer_of(like)["y"].item() == 4
-        assert not slow[1].done(), "the other slow one was not next"
-        assert [answer_of(call)["y"].item() for call in slow] == [1, 2, 3]
+        fast = client.start_infer("fast", rows(5))
+        fast.add_done_callback(lambda _: order.append("fast"))
+        assert [answer_of(call)["y"].item() for call in (fast, like, *slow)] == [16, 4, 1, 2, 3]
+        wait_until(lambda: len(order) == 5, WAIT_SECONDS)
+        assert order[0] == "fast"
+        assert order[-1] == "slow", "the other slow one waited for more than a round"
 
         assert metric(server.metrics_url, "convoy_turn_wait_duration_us_total", model="slow") > 0
         assert metric(server.metrics_url, "convoy_turn_wait_duration_us_total", model="like") > 0

@@ -129,6 +129,9 @@ def test_what_batches_of_requests_took_is_known_apart_from_the_profile() -> None
     costs = profiled()
     assert (costs.typical_served(1), costs.typical_served(2)) == (inf, inf)
     costs.observe(1, 9.0)
+    for _ in range(ENOUGH - 2):
+        costs.observe(1, 8.0)
+    assert costs.typical_served(1) == inf
     costs.observe(1, 8.0)
     assert (costs.typical_served(1), costs.typical_served(2)) == (8.0, inf)
     assert (costs.worst_served(1), costs.worst_served(2)) == (9.0, inf)
