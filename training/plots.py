@@ -1,17 +1,24 @@
-"""A run's two pictures. Figures without pyplot: no window, no global state."""
+"""A run's pictures. Figures without pyplot: no window, no global state."""
 
 from __future__ import annotations
 
 import io
+import math
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from training.files import write_atomically
 from training.runs import Epoch
+
+LEGIBLE_CLASSES = 60  # of more the confusion matrix shows colours only
+MOST_TILES = 64
+MOST_LAYERS = 8
+MOST_MAPS = 16
 
 
 def learning_curve(path: Path, title: str, history: list[Epoch]) -> None:
@@ -20,27 +27,72 @@ def learning_curve(path: Path, title: str, history: list[Epoch]) -> None:
     figure = Figure(figsize=(7, 4), layout="constrained")
     axes = figure.add_subplot(title=f"{title}: learning curve", xlabel="epoch", ylabel="training loss", yscale="log")
     axes.plot(epochs, [epoch.loss for epoch in history], color="tab:blue", label="training loss")
+    if any(epoch.validation_loss is not None for epoch in history):
+        validation = [math.nan if epoch.validation_loss is None else epoch.validation_loss for epoch in history]
+        axes.plot(epochs, validation, color="tab:blue", linestyle="dashed", label="validation loss")
+        axes.set_ylabel("training and validation loss")
     right = axes.twinx()
     errors = [100 * (1 - epoch.held_out_accuracy) for epoch in history]
     right.plot(epochs, errors, color="tab:orange", label="held-out error")
-    right.set(ylabel="held-out error (%)", ylim=(0, 20))
-    figure.legend(loc="outside lower center", ncols=2)
+    right.set(ylabel="held-out error (%)", ylim=(0, min(100, max(20, 2 * errors[-1]))))
+    figure.legend(loc="outside lower center", ncols=3)
     _write(path, figure)
 
 
 def confusion_matrix(path: Path, confusion: NDArray[np.int64], labels: Sequence[str]) -> None:
     """Counts; the colour is a row's share, so that a small class is as visible as a large one."""
     share = confusion / np.maximum(confusion.sum(axis=1, keepdims=True), 1)
-    figure = Figure(figsize=(6, 6), layout="constrained")
+    side = min(max(6, 0.4 * len(labels)), 24)
+    figure = Figure(figsize=(side, side), layout="constrained")
     axes = figure.add_subplot(title=f"{confusion.trace()} of {confusion.sum()} right", xlabel="answer", ylabel="truth")
     axes.imshow(share, cmap="Blues", vmin=0, vmax=1)
-    axes.set_xticks(range(len(labels)), labels)
-    axes.set_yticks(range(len(labels)), labels)
+    if len(labels) <= LEGIBLE_CLASSES:
+        axes.set_xticks(range(len(labels)), labels, rotation="vertical" if max(map(len, labels)) > 3 else "horizontal")
+        axes.set_yticks(range(len(labels)), labels)
+        _write_counts(axes, confusion, share)
+    _write(path, figure)
+
+
+def filters(path: Path, weights: NDArray[np.float32]) -> None:
+    """The first layer's weights (K, C, H, W): filters of colour as they are, others channel by channel. Grey is 0."""
+    bound = max(float(np.abs(weights).max()), 1e-12)
+    pictures = 0.5 + weights / (2 * bound)
+    tiles = pictures.transpose(0, 2, 3, 1) if weights.shape[1] == 3 else pictures.reshape(-1, *weights.shape[2:])
+    shown = tiles[:MOST_TILES]
+    columns = math.ceil(math.sqrt(len(shown)))
+    figure = Figure(figsize=(6, 6.4), layout="constrained")
+    figure.suptitle(f"first layer: {len(shown)} of {len(tiles)} filters, {weights.shape[2]}×{weights.shape[3]}")
+    for axes, tile in zip(figure.subplots(columns, columns, squeeze=False).flat, shown, strict=False):
+        axes.imshow(tile, cmap="gray", vmin=0, vmax=1)
+    for axes in figure.axes:
+        axes.set_axis_off()
+    _write(path, figure)
+
+
+def feature_maps(path: Path, image: NDArray[np.float32], maps: dict[str, NDArray[np.float32]]) -> None:
+    """An image (C, H, W), and a row of maps (maps, height, width) for each layer. Each map has its own grey scale."""
+    layers = list(maps.items())[:MOST_LAYERS]
+    columns = min(MOST_MAPS, max(len(stack) for _, stack in layers))
+    figure = Figure(figsize=(1.2 * columns, 1.35 * (1 + len(layers))), layout="constrained")
+    grid = figure.subplots(1 + len(layers), columns, squeeze=False)
+    low, high = float(image.min()), float(image.max())
+    shown = (image - low) / max(high - low, 1e-12)
+    grid[0, 0].imshow(shown.transpose(1, 2, 0) if len(image) == 3 else shown[0], cmap="gray")
+    grid[0, 0].set_title("input", loc="left", fontsize=8)
+    for row, (name, stack) in zip(grid[1:], layers, strict=True):
+        for axes, one in zip(row, stack, strict=False):
+            axes.imshow(one, cmap="gray")
+        row[0].set_title(f"{name}: {len(stack)}@{stack.shape[1]}×{stack.shape[2]}", loc="left", fontsize=8)
+    for axes in figure.axes:
+        axes.set_axis_off()
+    _write(path, figure)
+
+
+def _write_counts(axes: Axes, confusion: NDArray[np.int64], share: NDArray[np.float64]) -> None:
     for (row, column), count in np.ndenumerate(confusion):
         if count:
             colour = "white" if share[row, column] > 0.5 else "black"
             axes.text(column, row, str(count), ha="center", va="center", color=colour)
-    _write(path, figure)
 
 
 def _write(path: Path, figure: Figure) -> None:

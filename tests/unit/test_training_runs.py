@@ -15,8 +15,10 @@ from training import recipes, runs
 from training.__main__ import main
 from training.data import DATA_SETS, distort
 from training.files import TrainingError, write_atomically
+from training.losses import LOSSES
+from training.optim import learning_rate
 from training.recipes import RECIPES, Affine
-from training.train import LOSSES, choose_device, confusion_matrix, learning_rate
+from training.train import choose_device, confusion_matrix
 
 PLAN = runs.Plan(RECIPES["lenet5"], seed=0, epochs=2, device="cpu")
 
