@@ -59,33 +59,47 @@ def filters(path: Path, weights: NDArray[np.float32]) -> None:
     pictures = 0.5 + weights / (2 * bound)
     tiles = pictures.transpose(0, 2, 3, 1) if weights.shape[1] == 3 else pictures.reshape(-1, *weights.shape[2:])
     shown = tiles[:MOST_TILES]
-    columns = math.ceil(math.sqrt(len(shown)))
-    figure = Figure(figsize=(6, 6.4), layout="constrained")
-    figure.suptitle(f"first layer: {len(shown)} of {len(tiles)} filters, {weights.shape[2]}×{weights.shape[3]}")
-    for axes, tile in zip(figure.subplots(columns, columns, squeeze=False).flat, shown, strict=False):
-        axes.imshow(tile, cmap="gray", vmin=0, vmax=1)
-    for axes in figure.axes:
-        axes.set_axis_off()
+    sheet = tiled(shown, math.ceil(math.sqrt(len(shown))))
+    figure = Figure(figsize=(6, 6 * sheet.shape[0] / sheet.shape[1] + 0.4), layout="constrained")
+    axes = figure.add_subplot()
+    axes.set_title(f"first layer: {len(shown)} of {len(tiles)} filters, {weights.shape[2]}×{weights.shape[3]}")
+    axes.imshow(sheet, cmap="gray", vmin=0, vmax=1)
+    axes.set_axis_off()
     _write(path, figure)
 
 
 def feature_maps(path: Path, image: NDArray[np.float32], maps: dict[str, NDArray[np.float32]]) -> None:
     """An image (C, H, W), and a row of maps (maps, height, width) for each layer. Each map has its own grey scale."""
-    layers = list(maps.items())[:MOST_LAYERS]
-    columns = min(MOST_MAPS, max(len(stack) for _, stack in layers))
-    figure = Figure(figsize=(1.2 * columns, 1.35 * (1 + len(layers))), layout="constrained")
-    grid = figure.subplots(1 + len(layers), columns, squeeze=False)
-    low, high = float(image.min()), float(image.max())
-    shown = (image - low) / max(high - low, 1e-12)
-    grid[0, 0].imshow(shown.transpose(1, 2, 0) if len(image) == 3 else shown[0], cmap="gray")
-    grid[0, 0].set_title("input", loc="left", fontsize=8)
-    for row, (name, stack) in zip(grid[1:], layers, strict=True):
-        for axes, one in zip(row, stack, strict=False):
-            axes.imshow(one, cmap="gray")
-        row[0].set_title(f"{name}: {len(stack)}@{stack.shape[1]}×{stack.shape[2]}", loc="left", fontsize=8)
-    for axes in figure.axes:
+    picture = image.transpose(1, 2, 0) if len(image) == 3 else image[0]
+    sheets = [("input", tiled(_to_grey(picture[np.newaxis]), MOST_MAPS))]
+    for name, stack in list(maps.items())[:MOST_LAYERS]:
+        title = f"{name}: {len(stack)}@{stack.shape[1]}×{stack.shape[2]}"
+        sheets.append((title, tiled(_to_grey(stack[:MOST_MAPS]), MOST_MAPS)))
+    figure = Figure(figsize=(14, 1.15 * len(sheets)), layout="constrained")
+    for axes, (title, sheet) in zip(figure.subplots(len(sheets), squeeze=False).flat, sheets, strict=True):
+        axes.imshow(sheet, cmap="gray", vmin=0, vmax=1)
+        axes.set_title(title, loc="left", fontsize=8)
         axes.set_axis_off()
     _write(path, figure)
+
+
+def tiled(pictures: NDArray[np.float32], columns: int) -> NDArray[np.float32]:
+    """Pictures (N, H, W[, 3]) of 0 to 1 side by side, `columns` in a row, on white, with a gap between them."""
+    count, height, width, *colour = pictures.shape
+    gap = max(1, height // 16)
+    rows = math.ceil(count / columns)
+    sheet = np.ones((rows * (height + gap) - gap, columns * (width + gap) - gap, *colour), dtype=np.float32)
+    for index, picture in enumerate(pictures):
+        top, left = index // columns * (height + gap), index % columns * (width + gap)
+        sheet[top : top + height, left : left + width] = picture
+    return sheet
+
+
+def _to_grey(pictures: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Each picture (N, ...) from its least value, 0, to its greatest, 1."""
+    within = tuple(range(1, pictures.ndim))
+    low, high = pictures.min(axis=within, keepdims=True), pictures.max(axis=within, keepdims=True)
+    return np.asarray((pictures - low) / np.maximum(high - low, 1e-12), dtype=np.float32)
 
 
 def _write_counts(axes: Axes, confusion: NDArray[np.int64], share: NDArray[np.float64]) -> None:
