@@ -33,9 +33,20 @@ class Processes:
         """The one that writes files, prints, and looks at validation and held-out data."""
         return self.rank == 0
 
-    def together(self, network: nn.Module) -> nn.Module:
-        """The network as it is to be called in training: its backward pass averages gradients over the processes."""
-        return network if self.count == 1 else DistributedDataParallel(network)
+    def together(self, network: nn.Module, example: torch.Tensor) -> nn.Module:
+        """The network as it is to be called in training: its backward pass averages gradients over the processes.
+
+        `example` is a batch of one. After its first backward pass DistributedDataParallel lays gradients out anew, by
+        the order in which they came, and more than two of them then add up in another order. That pass is made here,
+        and leaves nothing, so that a run that resumes adds as one that nobody disturbed.
+        """
+        if self.count == 1:
+            return network
+        model = DistributedDataParallel(network)
+        model.eval()
+        model(example).sum().backward()
+        model.zero_grad()
+        return model
 
     def part(self, size: int) -> tuple[slice, float]:
         """This process's part of a batch of `size`, and the weight of its mean loss.

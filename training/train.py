@@ -66,7 +66,7 @@ def train(plan: Plan, folder: Path, *, resume: bool, processes: Processes = ALON
         states = network.state_dict(), optimizer.state_dict(), torch.get_rng_state(), scaler.state_dict()
         runs.save(folder, Checkpoint(plan, history, *states, best))
 
-    model: Callable[[Tensor], Tensor] = processes.together(network)
+    model: Callable[[Tensor], Tensor] = processes.together(network, images[:1])
     if plan.compile:
         model = torch.compile(model)
     steps_per_epoch = math.ceil(len(to_learn) / recipe.batch_size)
