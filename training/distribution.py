@@ -72,9 +72,14 @@ class Processes:
         The CPU's generator, which the processes draw order and distortions from alike, is afterwards as before.
         """
         digest = hashlib.blake2b(f"{seed}/{step}/{self.rank}".encode(), digest_size=7).digest()
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(int.from_bytes(digest))
+        before = torch.get_rng_state()
+        torch.default_generator.manual_seed(int.from_bytes(digest))  # torch.manual_seed takes 0.2 ms
+        if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
+            torch.cuda.manual_seed(int.from_bytes(digest))
+        try:
             yield
+        finally:
+            torch.set_rng_state(before)
 
 
 ALONE = Processes()

@@ -33,6 +33,7 @@ from training.scalars import Scalars
 
 PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 SET_ASIDE_EVERY = 10
+"""Of each class, for early stopping to look at."""
 
 
 def train(plan: Plan, folder: Path, *, resume: bool, processes: Processes = ALONE, tensorboard: bool = False) -> None:
