@@ -118,6 +118,8 @@ def train(plan: Plan, folder: Path, *, resume: bool, processes: Processes = ALON
                 save()
                 results.tell(bar, plan, history[-1], len(to_learn) / seconds)
 
+    if scalars is not None:
+        scalars.close()
     if processes.first:
         if best is not None:
             network.load_state_dict(best)
