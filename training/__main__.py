@@ -33,21 +33,38 @@ def parser() -> argparse.ArgumentParser:
 
     train = commands.add_parser("train", help="train a recipe into a run folder")
     train.add_argument("recipe", nargs="?", default="lenet5", help=f"{' | '.join(recipes.RECIPES)} (default: lenet5)")
-    train.add_argument("--seed", type=int, default=0, help="of weights, order and distortions (default: 0)")
+    train.add_argument("--seed", type=int, help="of weights, order and distortions (default: the recipe's)")
     train.add_argument("--epochs", type=int, help="default: the recipe's")
     train.add_argument("--run-dir", type=Path, help="default: runs/RECIPE-seedSEED")
     train.add_argument("--resume", action="store_true", help="go on from the run folder's checkpoint")
     train.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto", help="default: auto")
+    train.add_argument("--data-dir", type=Path, help="folder with the data, for a data set that is not embedded")
+    train.add_argument(
+        "--early-stop",
+        type=int,
+        metavar="EPOCHS",
+        help="stop after so many without a better loss on a tenth of the training data, which is set aside; 0: never",
+    )
+    train.add_argument(
+        "--precision",
+        choices=("float32", "bfloat16", "float16"),
+        default="float32",
+        help="of the network's arithmetic; weights stay in float32 (default: float32)",
+    )
+    train.add_argument("--compile", action="store_true", help="make kernels for the network with torch.compile")
+    train.add_argument("--tensorboard", action="store_true", help="write the run folder's tensorboard/ as well")
     train.set_defaults(command=run_train)
 
     evaluate = commands.add_parser("evaluate", help="a run's accuracy and mistakes on the held-out data")
-    evaluate.add_argument("run", help="a run folder, or a recipe's name for its run with seed 0")
+    evaluate.add_argument("run", help="a run folder, or a recipe's name for its run with the recipe's seed")
+    evaluate.add_argument("--data-dir", type=Path, help="default: where the run found it")
     evaluate.set_defaults(command=run_evaluate)
 
     export = commands.add_parser(
         "export", help="write a run as the next version of a served model, if ONNX Runtime agrees"
     )
-    export.add_argument("run", help="a run folder, or a recipe's name for its run with seed 0")
+    export.add_argument("run", help="a run folder, or a recipe's name for its run with the recipe's seed")
+    export.add_argument("--data-dir", type=Path, help="default: where the run found it")
     export.add_argument("--repository", type=Path, default=Path("model_repository"), help="default: model_repository")
     export.add_argument("--name", help="of the model (default: the recipe's)")
     export.add_argument("--version", type=int, help="default: one more than the highest there")
@@ -69,11 +86,24 @@ def run_train(options: argparse.Namespace) -> None:
     if epochs < 1:
         raise TrainingError(f"--epochs {epochs}: at least 1 is needed.")
 
-    from training.runs import Plan, default_folder
-    from training.train import choose_device, train
+    seed = recipe.seed if options.seed is None else options.seed
+    patience = recipe.patience if options.early_stop is None else options.early_stop or None
+    if patience is not None and patience < 0:
+        raise TrainingError(f"--early-stop {patience}: a number of epochs is needed, or 0 for never.")
 
-    plan = Plan(recipe, options.seed, epochs, choose_device(options.device))
-    train(plan, options.run_dir or default_folder(recipe.name, options.seed), resume=options.resume)
+    from training import distribution
+    from training.runs import Plan, default_folder
+    from training.train import choose_device, require_compiler, train
+
+    device = choose_device(options.device)
+    if options.compile:
+        require_compiler(device)
+    data_dir = None if options.data_dir is None else str(options.data_dir.resolve())
+    folder = options.run_dir or default_folder(recipe.name, seed)
+    with distribution.join(device) as processes:
+        shared = processes.count
+        plan = Plan(recipe, seed, epochs, device, patience, options.precision, options.compile, shared, data_dir)
+        train(plan, folder, resume=options.resume, processes=processes, tensorboard=options.tensorboard)
 
 
 def run_evaluate(options: argparse.Namespace) -> None:
@@ -81,7 +111,7 @@ def run_evaluate(options: argparse.Namespace) -> None:
     from training.evaluate import evaluate
     from training.runs import find_folder
 
-    evaluate(find_folder(options.run))
+    evaluate(find_folder(options.run), options.data_dir)
 
 
 def run_export(options: argparse.Namespace) -> None:
@@ -89,7 +119,7 @@ def run_export(options: argparse.Namespace) -> None:
     from training.export import export_run
     from training.runs import find_folder
 
-    export_run(find_folder(options.run), options.repository, options.name, options.version)
+    export_run(find_folder(options.run), options.repository, options.name, options.version, options.data_dir)
 
 
 def run_list(_: argparse.Namespace) -> None:

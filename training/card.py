@@ -9,7 +9,7 @@ import onnx
 import onnxruntime
 
 from training.data import DataSet
-from training.runs import Checkpoint, default_folder, versions
+from training.runs import Checkpoint, command, default_folder, versions
 
 
 def render(
@@ -59,6 +59,6 @@ Licence of the data: {data_set.licence}
 
 ## Again
 
-    python -m training train {recipe.name} --seed {plan.seed} --epochs {epochs}
+    {command(plan)}
     python -m training export {default_folder(recipe.name, plan.seed)} --name {name}
 """

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -11,6 +12,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from training import digits
+from training.files import TrainingError
 from training.recipes import Affine
 
 
@@ -28,7 +30,8 @@ class Data:
 class DataSet:
     """One row: how to load it, and what its users must know."""
 
-    load: Callable[[], Data]
+    load: Callable[[Path | None], Data]
+    """From the folder of `--data-dir`; None: what is embedded."""
     labels: tuple[str, ...]
     background: float
     """The value of an empty pixel: what a distortion moves in from outside."""
@@ -41,8 +44,10 @@ class DataSet:
     """The server's `image.*` parameters that make an input of a picture file."""
 
 
-def load_digits() -> Data:
+def load_digits(folder: Path | None) -> Data:
     """Scikit-learn's digits: 1,437 to learn from, 360 held out, (N, 1, 32, 32)."""
+    if folder is not None:
+        raise TrainingError(f"--data-dir {folder}: the digits come with scikit-learn, not from a folder. Leave it out.")
     seen, unseen = digits.training_digits(), digits.held_out_digits()
     return Data(
         torch.from_numpy(digits.to_input(seen.images)),

@@ -9,17 +9,20 @@ from training.data import DATA_SETS
 from training.train import confusion_matrix, predict
 
 
-def evaluate(folder: Path) -> None:
-    """Print the accuracy of the run's checkpoint and each kind of mistake, most frequent first."""
+def evaluate(folder: Path, data_dir: Path | None = None) -> None:
+    """Print the accuracy of the run's checkpoint and each kind of mistake, most frequent first.
+
+    `data_dir` is where the data is now; None: where the run found it.
+    """
     checkpoint = runs.load(folder)
     data_set = DATA_SETS[checkpoint.plan.recipe.data]
-    data = data_set.load()
+    data = data_set.load(data_dir or checkpoint.plan.data_folder)
     network = nets.build(checkpoint.plan.recipe.network)
     network.load_state_dict(checkpoint.network)
     confusion = confusion_matrix(predict(network, data.held_out_images), data.held_out_labels, len(data_set.labels))
     right, count = int(confusion.trace()), int(confusion.sum())
     print(f"{folder}: epoch {len(checkpoint.history)} of {checkpoint.plan.epochs}")
-    print(f"{right} of {count} held-out digits right, {right / count:.2%}")
+    print(f"{right} of {count} held-out {checkpoint.plan.recipe.data} right, {right / count:.2%}")
     mistakes = [
         (int(confusion[truth, answer]), name, other)
         for truth, name in enumerate(data_set.labels)

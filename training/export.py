@@ -66,13 +66,18 @@ class Probabilities(nn.Module):
         return scores.softmax(dim=1)
 
 
-def export_run(folder: Path, repository: Path, name: str | None, version: int | None) -> Path:
-    """Export the run's network into the repository, and return the new version's folder."""
+def export_run(
+    folder: Path, repository: Path, name: str | None, version: int | None, data_dir: Path | None = None
+) -> Path:
+    """Export the run's network into the repository, and return the new version's folder.
+
+    `data_dir` is where the data is now; None: where the run found it.
+    """
     checkpoint = runs.load(folder)
     recipe = checkpoint.plan.recipe
     name = name or recipe.name
     data_set = DATA_SETS[recipe.data]
-    data = data_set.load()
+    data = data_set.load(data_dir or checkpoint.plan.data_folder)
     network = nets.build(recipe.network)
     network.load_state_dict(checkpoint.network)
     model = Probabilities(network).eval()

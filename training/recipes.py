@@ -32,20 +32,49 @@ class Recipe:
     data: str
     """A row of `training.data`."""
     loss: str
-    """A row of `training.train.LOSSES`."""
+    """A row of `training.losses`."""
     augmentation: Affine
     batch_size: int
     epochs: int
     learning_rate: float
-    """The highest: reached after `warm_up`, then a cosine down to nothing."""
+    """The highest: reached after `warm_up`, then as the schedule says."""
     warm_up: float
     """Part of all steps."""
     weight_decay: float
-    """AdamW's: decoupled from the gradient."""
+    """AdamW's is decoupled from the gradient; for the other optimisers it is the L2 penalty."""
     threads: int
     """Of torch on the CPU. Fixed, because sums depend on how they are shared out; LeNet gains nothing from a second."""
     target: float
     """Held-out accuracy that the recipe promises."""
+    seed: int = 0
+    """Unless the run has another. The one of the model that is served."""
+    optimizer: str = "AdamW"
+    """A row of `training.optim`."""
+    schedule: str = "cosine"
+    """A row of `training.optim`."""
+    milestones: tuple[float, ...] = ()
+    """Where the schedule "step" takes a step down, in parts of all steps."""
+    label_smoothing: float = 0.0
+    """Part of a target's certainty that is spread over all classes evenly."""
+    clip_norm: float | None = None
+    """Greatest Euclidean norm of the gradient of all parameters together; a longer one is shortened to it."""
+    patience: int | None = None
+    """Epochs without a better loss on a tenth of the training data, set aside, after which to stop. None: never."""
+
+    def __post_init__(self) -> None:
+        """Raise TrainingError for a row that contradicts itself."""
+        if bool(self.milestones) != (self.schedule == "step"):
+            raise TrainingError(f'Recipe {self.name}: milestones belong to the schedule "step", and it needs some.')
+        if list(self.milestones) != sorted(set(self.milestones)) or not all(0 < at < 1 for at in self.milestones):
+            raise TrainingError(f"Recipe {self.name}: milestones {self.milestones} must rise between 0 and 1.")
+        if not 0 <= self.label_smoothing < 1:
+            raise TrainingError(f"Recipe {self.name}: label_smoothing {self.label_smoothing} must be in [0, 1).")
+        if self.label_smoothing and self.loss == "competitive":
+            raise TrainingError(f"Recipe {self.name}: the competitive loss has no targets that could be smoothed.")
+        if self.clip_norm is not None and self.clip_norm <= 0:
+            raise TrainingError(f"Recipe {self.name}: clip_norm {self.clip_norm} must be above 0.")
+        if self.patience is not None and self.patience < 1:
+            raise TrainingError(f"Recipe {self.name}: patience {self.patience} must be at least 1 epoch.")
 
 
 # Each chosen by cross-validation inside the training digits: see LOG.md.
