@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from training.files import TrainingError
@@ -46,11 +46,30 @@ class Recipe:
     """Of torch on the CPU. Fixed, because sums depend on how they are shared out; LeNet gains nothing from a second."""
     target: float
     """Held-out accuracy that the recipe promises."""
+    pretraining: str | None = None
+    """A row of `training.pretraining`: learning without labels, before the first epoch."""
 
 
 # Each chosen by cross-validation inside the training digits: see LOG.md.
 GENTLE = Affine(rotation=12, scale=0.12, shift=1.5, shear=0.15)
 STRONG = Affine(rotation=15, scale=0.2, shift=2, shear=0.25)
+
+# The same fine-tuning for each kind of pre-training.
+DEEP_SIGMOID = Recipe(
+    name="dbn_digits",
+    network="deep_sigmoid",
+    data="digits",
+    loss="cross entropy",
+    augmentation=GENTLE,
+    batch_size=32,
+    epochs=60,
+    learning_rate=3e-3,
+    warm_up=0.1,
+    weight_decay=1e-2,
+    threads=1,
+    target=0.97,
+    pretraining="dbn",
+)
 
 RECIPES = {
     recipe.name: recipe
@@ -83,6 +102,9 @@ RECIPES = {
             threads=1,
             target=0.985,
         ),
+        DEEP_SIGMOID,
+        replace(DEEP_SIGMOID, name="sdae_digits", pretraining="sdae"),
+        replace(DEEP_SIGMOID, name="sparse_digits", pretraining="sparse"),
     )
 }
 

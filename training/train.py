@@ -25,6 +25,7 @@ from training import nets, plots, runs
 from training.data import DATA_SETS, distort
 from training.files import TrainingError, write_atomically
 from training.nets.lenet5 import competitive_loss
+from training.pretraining import pretrain_by_name
 from training.recipes import Recipe
 from training.runs import Checkpoint, Epoch, Plan
 
@@ -55,6 +56,10 @@ def train(plan: Plan, folder: Path, *, resume: bool) -> None:
         history = checkpoint.history
     else:
         runs.start(folder, plan)
+        if recipe.pretraining is not None:
+            pretrain_by_name(
+                recipe.pretraining, network, lambda: distort(images, recipe.augmentation, data_set.background)
+            )
 
     steps_per_epoch = math.ceil(len(labels) / recipe.batch_size)
     with tqdm(total=plan.epochs, initial=len(history), unit="epoch", disable=None) as bar:
