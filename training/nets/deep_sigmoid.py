@@ -34,7 +34,7 @@ class Intensities(nn.Module):
 
 
 class DeepSigmoid(nn.Module):
-    """`units` makes (N, U) of an input; `hidden` are linear layers, each followed by a sigmoid; `output` gives scores."""
+    """`units` makes (N, inputs) of a picture; `hidden` are linear, each followed by a sigmoid; `output` gives scores."""
 
     def __init__(self, units: nn.Module, inputs: int, widths: Sequence[int], classes: int) -> None:
         super().__init__()

@@ -1,5 +1,6 @@
-"""One layer after the other: G. Hinton, S. Osindero, Y.-W. Teh, "A Fast Learning Algorithm for Deep Belief Nets", 2006,
-and for autoencoders Y. Bengio, P. Lamblin, D. Popovici, H. Larochelle, "Greedy Layer-Wise Training of Deep Networks", 2006.
+"""Greedy, one layer after the other: G. Hinton, S. Osindero, Y.-W. Teh, "A Fast Learning Algorithm for Deep Belief
+Nets", 2006; for autoencoders Y. Bengio, P. Lamblin, D. Popovici, H. Larochelle, "Greedy Layer-Wise Training of Deep
+Networks", 2006.
 
 Each layer learns, without labels, to model what the layers below it make of the input; then it is frozen. A stack of
 RBMs made this way is a deep belief net. Its upward weights become the weights of the feed-forward network.
@@ -9,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -66,18 +68,18 @@ def upward(stack: Sequence[Layer], visible: Tensor) -> Tensor:
 
 def fit(layer: Layer, draw: Draw, schedule: Schedule) -> list[float]:
     """Teach one layer; return the reconstruction error before learning and after each epoch. `draw` gives (N, V)."""
-    biases = [layer.hidden_bias, layer.visible_bias]
-    optimizer = torch.optim.SGD(
-        [{"params": [layer.weight], "weight_decay": schedule.weight_decay}, {"params": biases}],
-        lr=schedule.learning_rate,
-        momentum=schedule.momentum,
-    )
+    groups: list[dict[str, Any]] = [
+        {"params": [layer.weight], "weight_decay": schedule.weight_decay},
+        {"params": [layer.hidden_bias, layer.visible_bias]},
+    ]
+    optimizer = torch.optim.SGD(groups, lr=schedule.learning_rate, momentum=schedule.momentum)
     inputs = draw()
     errors = [layer.reconstruction_error(inputs)]
     for _ in range(schedule.epochs):
         inputs = draw()
-        for chosen in torch.randperm(len(inputs)).split(schedule.batch_size):
-            loss = layer.loss(inputs[chosen])
+        order = torch.randperm(len(inputs))
+        for start in range(0, len(order), schedule.batch_size):
+            loss = layer.loss(inputs[order[start : start + schedule.batch_size]])
             optimizer.zero_grad()
             loss.backward()  # type: ignore[no-untyped-call]
             optimizer.step()

@@ -1,4 +1,4 @@
-"""What all models of one layer share: two layers of units, and one matrix of weights that is used in both directions."""
+"""What all models of one layer share: visible and hidden units, and one matrix of weights for both directions."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
-"""Restricted Boltzmann machine, learnt by contrastive divergence: G. Hinton, "Training Products of Experts by Minimizing
-Contrastive Divergence", 2002.
+"""Restricted Boltzmann machine, learnt by contrastive divergence: G. Hinton, "Training Products of Experts by
+Minimizing Contrastive Divergence", 2002.
 
     E(v, h) = -c·v - b·h - h·Wv        p(v, h) ∝ e^-E(v, h), v and h of zeros and ones
     F(v)    = -c·v - Σ log(1 + e^(b + Wv))        e^-F(v) = Σ e^-E(v, h) over all h
