@@ -44,7 +44,7 @@ class Design:
     width: int = 100
     labelled: tuple[int, ...] = (100, 300, 1000)
     seeds: int = 5
-    learning_rates: tuple[float, ...] = (0.03, 0.1, 0.3)
+    learning_rates: tuple[float, ...] = (0.1, 0.3, 1.0)
     """Constant for the first half of the steps, then linear down to 0."""
     steps: int = 600
     batch_size: int = 32

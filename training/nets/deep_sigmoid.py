@@ -34,7 +34,7 @@ class Intensities(nn.Module):
 
 
 class DeepSigmoid(nn.Module):
-    """`units` makes (N, inputs) of a picture; `hidden` are linear, each followed by a sigmoid; `output` gives scores."""
+    """`units` makes (N, inputs) of pictures; a sigmoid follows each of the linear `hidden`; `output` gives scores."""
 
     def __init__(self, units: nn.Module, inputs: int, widths: Sequence[int], classes: int) -> None:
         super().__init__()
