@@ -38,9 +38,9 @@ def network(shape: Shape) -> DeepSigmoid:
     return DeepSigmoid(nn.Identity(), UNITS, [shape.width] * shape.depth, CLASSES)
 
 
-def invented_digits(count: int = 40) -> depth.Digits:
+def invented_digits(count: int = 40) -> depth.Samples:
     labels = torch.randint(CLASSES, (count,))
-    return depth.Digits(torch.rand(count, UNITS), labels, torch.rand(20, UNITS), labels[:20])
+    return depth.Samples(torch.rand(count, UNITS), labels, torch.rand(20, UNITS), labels[:20])
 
 
 def result(start: str, layers: int, seed: int, accuracy: float, twin_of: int | None = None) -> Result:

@@ -185,7 +185,7 @@ def test_the_unrolled_network_computes_the_stacks_mean_field_pass(name: str) -> 
     stack = learn(PRETRAINING[name], network, images, epochs=1)
     with torch.no_grad():
         units = network.units(images)
-        assert units.shape == (128, 256) and units.min() > -1e-5 and units.max() < 1 + 1e-5
+        assert units.shape == (128, deep_sigmoid.UNITS) and units.min() > -1e-5 and units.max() < 1 + 1e-5
         assert torch.allclose(network(images), network.output(upward(stack, units)), atol=1e-5)
     assert all(torch.equal(tensor, output[key]) for key, tensor in network.output.state_dict().items())
 

@@ -25,7 +25,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from training.data import DATA_SETS
+from training import digits
 from training.nets.deep_sigmoid import CLASSES, UNITS, DeepSigmoid, Intensities
 from training.pretraining import PRETRAINING
 from training.pretraining.greedy import pretrain
@@ -67,7 +67,7 @@ QUICK = Design(
 
 
 @dataclass(frozen=True, slots=True)
-class Digits:
+class Samples:
     """As `Intensities` has them, (N, 256). The validation digits are the last of the training digits, shuffled once."""
 
     units: Tensor
@@ -110,32 +110,36 @@ class Result:
 def run(design: Design, say: Callable[[str], None]) -> list[Result]:
     """Train all of them, those that differ only by seed and learning rate side by side."""
     torch.set_num_threads(1)
-    digits = load()
+    samples = load()
     deepest = Shape(max(design.depths), design.width)
     results = []
     for start in design.starts:
         # Layers are learnt from the bottom up, so that a shallower network is the lower part of the deepest.
-        towers = [begin(start, deepest, seed, digits, design.pretraining_epochs) for seed in range(design.seeds)]
+        towers = [begin(start, deepest, seed, samples, design.pretraining_epochs) for seed in range(design.seeds)]
         jobs = [(Shape(depth, design.width), towers) for depth in design.depths]
         for depth in design.twins:
             shape = twin(Shape(depth, design.width))
-            wide = [begin(start, shape, seed, digits, design.pretraining_epochs) for seed in range(design.seeds)]
+            wide = [begin(start, shape, seed, samples, design.pretraining_epochs) for seed in range(design.seeds)]
             jobs.append((shape, wide))
         for shape, networks in jobs:
             for labelled in design.labelled:
-                trained = fine_tune(design, digits, start, shape, networks, labelled)
+                trained = fine_tune(design, samples, start, shape, networks, labelled)
                 results += trained
                 mean = sum(result.held_out_accuracy for result in trained) / len(trained)
                 say(f"{start:6} {shape.depth} × {shape.width:3}, {labelled:4} labels: {mean:.1%} held-out accuracy")
     return results
 
 
-def load() -> Digits:
+def load() -> Samples:
     """Undistorted, in an order that is the same for all seeds."""
-    data = DATA_SETS["digits"].load()
-    order = torch.randperm(len(data.labels), generator=torch.Generator().manual_seed(0))
-    units = Intensities()
-    return Digits(units(data.images)[order], data.labels[order], units(data.held_out_images), data.held_out_labels)
+    units, labels = _side(digits.training_digits())
+    order = torch.randperm(len(labels), generator=torch.Generator().manual_seed(0))
+    return Samples(units[order], labels[order], *_side(digits.held_out_digits()))
+
+
+def _side(pictures: digits.Digits) -> tuple[Tensor, Tensor]:
+    images = torch.from_numpy(digits.to_input(pictures.images))
+    return Intensities()(images), torch.from_numpy(pictures.labels).long()
 
 
 def twin(deep: Shape) -> Shape:
@@ -143,7 +147,7 @@ def twin(deep: Shape) -> Shape:
     return Shape(1, round((deep.parameters - CLASSES) / (UNITS + 1 + CLASSES)), deep.depth)
 
 
-def begin(start: str, shape: Shape, seed: int, digits: Digits, epochs: int) -> DeepSigmoid:
+def begin(start: str, shape: Shape, seed: int, samples: Samples, epochs: int) -> DeepSigmoid:
     """The network before it sees a label."""
     torch.manual_seed(seed)
     network = DeepSigmoid(nn.Identity(), UNITS, [shape.width] * shape.depth, CLASSES)
@@ -153,12 +157,12 @@ def begin(start: str, shape: Shape, seed: int, digits: Digits, epochs: int) -> D
             nn.init.xavier_uniform_(layer.weight, gain=4)
     elif start != "plain":
         row = PRETRAINING[start]
-        pretrain(network, lambda: digits.units, row.make, dataclasses.replace(row.schedule, epochs=epochs))
+        pretrain(network, lambda: samples.units, row.make, dataclasses.replace(row.schedule, epochs=epochs))
     return network
 
 
 def fine_tune(
-    design: Design, digits: Digits, start: str, shape: Shape, networks: Sequence[DeepSigmoid], labelled: int
+    design: Design, samples: Samples, start: str, shape: Shape, networks: Sequence[DeepSigmoid], labelled: int
 ) -> list[Result]:
     """Train with labels, M = seeds × learning rates networks at once; one result for each seed, of the best rate."""
     rates = torch.tensor(design.learning_rates).repeat(design.seeds)  # (M,): all rates of seed 0, then of seed 1...
@@ -166,13 +170,13 @@ def fine_tune(
     weights, biases = side_by_side(networks, shape.depth, len(design.learning_rates))
     parameters = [*weights, *biases]
     velocities = [torch.zeros_like(parameter) for parameter in parameters]
-    batches = choose_batches(design, len(digits.labels), labelled)  # (seeds, steps, batch)
+    batches = choose_batches(design, len(samples.labels), labelled)  # (seeds, steps, batch)
 
     for step in range(design.steps):
         chosen = batches[seeds, step]  # (M, batch)
-        scores = forward(weights, biases, digits.units[chosen])
+        scores = forward(weights, biases, samples.units[chosen])
         # A sum over the networks: each one's gradient is of its own mean over its batch.
-        loss = functional.cross_entropy(scores.flatten(0, 1), digits.labels[chosen].flatten(), reduction="sum")
+        loss = functional.cross_entropy(scores.flatten(0, 1), samples.labels[chosen].flatten(), reduction="sum")
         gradients = torch.autograd.grad(loss / design.batch_size, parameters)
         rate = (rates * min(1.0, 2 * (1 - step / design.steps)))[:, None, None]
         with torch.no_grad():
@@ -180,9 +184,9 @@ def fine_tune(
                 velocity.mul_(MOMENTUM).add_(gradient)
                 parameter.sub_(rate * velocity)
 
-    known = slice(len(digits.labels) - design.validation, None)
-    validation = accuracy(weights, biases, digits.units[known], digits.labels[known]).view(design.seeds, -1)
-    held_out = accuracy(weights, biases, digits.held_out_units, digits.held_out_labels).view(design.seeds, -1)
+    known = slice(len(samples.labels) - design.validation, None)
+    validation = accuracy(weights, biases, samples.units[known], samples.labels[known]).view(design.seeds, -1)
+    held_out = accuracy(weights, biases, samples.held_out_units, samples.held_out_labels).view(design.seeds, -1)
     best = int(validation.mean(dim=0).argmax())
     return [
         Result(

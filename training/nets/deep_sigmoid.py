@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 CLASSES = 10
+INPUT_SHAPE = (1, 32, 32)
 UNITS = 256
 PAPER, INK = -0.1, 1.175
 
@@ -53,9 +54,9 @@ class DeepSigmoid(nn.Module):
         return scores
 
 
-def build(name: str) -> DeepSigmoid:
-    """A freshly initialised network of the table, for 32×32 pictures."""
-    return DeepSigmoid(Intensities(), UNITS, NETWORKS[name], CLASSES)
+def build(name: str, classes: int = CLASSES) -> DeepSigmoid:
+    """A freshly initialised network of the table, for pictures of `INPUT_SHAPE`."""
+    return DeepSigmoid(Intensities(), UNITS, NETWORKS[name], classes)
 
 
 def initialise(network: DeepSigmoid) -> None:
