@@ -43,7 +43,7 @@ class Design:
     """Depths that are also compared with one layer of as many parameters."""
     width: int = 100
     labelled: tuple[int, ...] = (100, 300, 1000)
-    seeds: int = 5
+    seeds: int = 3
     learning_rates: tuple[float, ...] = (0.1, 0.3, 1.0)
     """Constant for the first half of the steps, then linear down to 0."""
     steps: int = 600
