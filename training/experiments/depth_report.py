@@ -9,6 +9,7 @@ import statistics
 from collections.abc import Sequence
 from pathlib import Path
 
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from training.experiments.depth import Design, Result
@@ -86,23 +87,34 @@ def to_markdown(design: Design, results: Sequence[Result], seconds: float) -> st
 
 
 def to_png(design: Design, results: Sequence[Result]) -> bytes:
-    """One panel for each number of labels: lines by depth, open squares for shallow twins, bars of one deviation."""
-    figure = Figure(figsize=(4 * len(design.labelled) + 1, 4), layout="constrained")
-    panels = figure.subplots(1, len(design.labelled), sharey=True, squeeze=False)[0]
-    for axes, labelled in zip(panels, design.labelled, strict=True):
-        for start in design.starts:
-            chosen = [result for result in results if (result.start, result.labelled) == (start, labelled)]
-            for twins, style in ((False, {"marker": "o"}), (True, {"marker": "s", "mfc": "white", "ls": "none"})):
-                points = _points([result for result in chosen if (result.twin_of is not None) == twins])
-                label = None if twins else start
-                axes.errorbar(*points, capsize=3, color=COLOURS.get(start), label=label, **style)
-        axes.set(title=f"{labelled} labels", xlabel="hidden layers (□: one layer, as many parameters)")
-        axes.grid(alpha=0.3)
-    panels[0].set(ylabel="held-out accuracy (%)")
-    panels[0].legend()
+    """One column for each number of labels, below it the same from 80 % up. Bars are one deviation each way."""
+    columns = len(design.labelled)
+    figure = Figure(figsize=(4 * columns + 1, 7), layout="constrained")
+    panels = figure.subplots(2, columns, sharex=True, sharey="row", squeeze=False)
+    for column, labelled in enumerate(design.labelled):
+        for axes in panels[:, column]:
+            for place, start in enumerate(design.starts):
+                chosen = [result for result in results if (result.start, result.labelled) == (start, labelled)]
+                aside = 0.1 * (place - (len(design.starts) - 1) / 2)  # bars beside each other, not on top
+                _draw(axes, chosen, aside, start)
+            axes.grid(alpha=0.3)
+        panels[0, column].set(title=f"{labelled} labels")
+        panels[1, column].set(ylim=(80, 100), xlabel="hidden layers (□: one layer, as many parameters)")
+    panels[0, 0].set(ylabel="held-out accuracy (%)")
+    panels[1, 0].set(ylabel="the same, from 80 %")
+    panels[0, -1].legend()
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=80)
     return buffer.getvalue()
+
+
+def _draw(axes: Axes, results: Sequence[Result], aside: float, start: str) -> None:
+    """One start in one panel: a line by depth, and open squares for the shallow twins."""
+    colour = COLOURS[start]
+    for twins, marks, inside, label in ((False, "o-", colour, start), (True, "s", "white", None)):
+        depths, means, deviations = _points([result for result in results if (result.twin_of is not None) == twins])
+        where = [depth + aside for depth in depths]
+        axes.errorbar(where, means, deviations, fmt=marks, mfc=inside, color=colour, label=label, capsize=2, ms=4)
 
 
 def _points(results: Sequence[Result]) -> tuple[list[int], list[float], list[float]]:
