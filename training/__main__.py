@@ -1,4 +1,4 @@
-"""python -m training: train, evaluate, export, list, digits.
+"""python -m training: train, evaluate, export, list, digits, experiment.
 
 Heavy imports are inside the commands, so that --help answers at once.
 """
@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+import time
 from pathlib import Path
 
 from training import recipes
@@ -76,6 +77,12 @@ def parser() -> argparse.ArgumentParser:
     digits = commands.add_parser("digits", help="write the held-out digits to a file that numpy alone can read")
     digits.add_argument("--write", type=Path, required=True, metavar="FILE.npz")
     digits.set_defaults(command=run_digits)
+
+    experiment = commands.add_parser("experiment", help="a question of the lecture, answered by training many networks")
+    experiment.add_argument("question", choices=("depth",), help="depth: does it help, and does pre-training?")
+    experiment.add_argument("--quick", action="store_true", help="tiny, in seconds: to see that it runs")
+    experiment.add_argument("--run-dir", type=Path, help="default: runs/experiment-QUESTION")
+    experiment.set_defaults(command=run_experiment)
     return top
 
 
@@ -136,6 +143,19 @@ def run_digits(options: argparse.Namespace) -> None:
 
     digits = write_held_out(options.write)
     print(f"{options.write}: {len(digits.labels)} held-out digits, {options.write.stat().st_size / 1000:.0f} kB")
+
+
+def run_experiment(options: argparse.Namespace) -> None:
+    """Train, and leave a CSV, a report and a plot."""
+    from training.experiments import depth, depth_report
+    from training.runs import RUNS
+
+    design = depth.QUICK if options.quick else depth.FULL
+    folder = options.run_dir or RUNS / f"experiment-{options.question}"
+    began = time.perf_counter()
+    results = depth.run(design, lambda line: print(line, flush=True))
+    depth_report.write(folder, design, results, time.perf_counter() - began)
+    print(f"{folder / 'report.md'}: {len(results)} networks")
 
 
 if __name__ == "__main__":

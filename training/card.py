@@ -27,6 +27,7 @@ def render(
     """Markdown. `shape` is one input's (C, H, W); `right` of `count` held-out examples are the exported graph's own."""
     plan = checkpoint.plan
     recipe, epochs = plan.recipe, len(checkpoint.history)
+    before = f", after pre-training `{recipe.pretraining}` (`training/pretraining/`)" if recipe.pretraining else ""
     libraries = {**versions(), "onnx": onnx.__version__, "onnxruntime": onnxruntime.__version__}
     return f"""\
 # {name}
@@ -38,7 +39,7 @@ def render(
 | network | `{recipe.network}`, {parameters:,} trainable parameters (`training/nets/`) |
 | held-out accuracy | {right / count:.2%} ({right} of {count}), of this ONNX file in ONNX Runtime |
 | ONNX Runtime against torch | worst absolute difference {parity} |
-| training | recipe `{recipe.name}`, seed {plan.seed}, {epochs} epochs, on {plan.device} |
+| training | recipe `{recipe.name}`, seed {plan.seed}, {epochs} epochs, on {plan.device}{before} |
 | exported | {today.isoformat()}, with {", ".join(f"{library} {number}" for library, number in libraries.items())} |
 
 ## Input and output

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from training.files import TrainingError
@@ -60,6 +60,8 @@ class Recipe:
     """Greatest Euclidean norm of the gradient of all parameters together; a longer one is shortened to it."""
     patience: int | None = None
     """Epochs without a better loss on a tenth of the training data, set aside, after which to stop. None: never."""
+    pretraining: str | None = None
+    """A row of `training.pretraining`: learning without labels, before the first epoch."""
 
     def __post_init__(self) -> None:
         """Raise TrainingError for a row that contradicts itself."""
@@ -80,6 +82,23 @@ class Recipe:
 # Each chosen by cross-validation inside the training digits: see LOG.md.
 GENTLE = Affine(rotation=12, scale=0.12, shift=1.5, shear=0.15)
 STRONG = Affine(rotation=15, scale=0.2, shift=2, shear=0.25)
+
+# The same fine-tuning for each kind of pre-training.
+DEEP_SIGMOID = Recipe(
+    name="dbn_digits",
+    network="deep_sigmoid",
+    data="digits",
+    loss="cross entropy",
+    augmentation=GENTLE,
+    batch_size=32,
+    epochs=60,
+    learning_rate=3e-3,
+    warm_up=0.1,
+    weight_decay=1e-2,
+    threads=1,
+    target=0.97,
+    pretraining="dbn",
+)
 
 RECIPES = {
     recipe.name: recipe
@@ -112,6 +131,9 @@ RECIPES = {
             threads=1,
             target=0.985,
         ),
+        DEEP_SIGMOID,
+        replace(DEEP_SIGMOID, name="sdae_digits", pretraining="sdae"),
+        replace(DEEP_SIGMOID, name="sparse_digits", pretraining="sparse"),
     )
 }
 

@@ -28,6 +28,7 @@ from training.data import DATA_SETS, distort
 from training.distribution import ALONE, Processes
 from training.files import TrainingError
 from training.losses import Loss
+from training.pretraining import pretrain_by_name
 from training.runs import Checkpoint, Epoch, Plan
 from training.scalars import Scalars
 
@@ -62,6 +63,13 @@ def train(plan: Plan, folder: Path, *, resume: bool, processes: Processes = ALON
         history, best = checkpoint.history, checkpoint.best
     else:
         runs.start(folder, plan, write=processes.first)
+        if recipe.pretraining is not None:
+            pretrain_by_name(
+                recipe.pretraining,
+                network,
+                lambda: distort(images, recipe.augmentation, data_set.background),
+                say=print if processes.first else lambda _: None,
+            )
 
     def save() -> None:
         states = network.state_dict(), optimizer.state_dict(), torch.get_rng_state(), scaler.state_dict()

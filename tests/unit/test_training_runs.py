@@ -50,7 +50,10 @@ def test_list_names_each_recipe(capsys: pytest.CaptureFixture[str]) -> None:
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
-        (["train", "lenet6"], "There is no recipe named 'lenet6'. There are: lenet5, lenet5_modern."),
+        (
+            ["train", "lenet6"],
+            f"There is no recipe named 'lenet6'. There are: {', '.join(RECIPES)}.",
+        ),
         (["train", "lenet5", "--epochs", "0"], "--epochs 0: at least 1 is needed."),
         (["train", "lenet5", "--early-stop", "-1"], "--early-stop -1: a number of epochs is needed, or 0 for never."),
         (["train", "lenet5", "--data-dir", "here"], "the digits come with scikit-learn, not from a folder."),
