@@ -40,7 +40,7 @@ class Convolution:
     pooled: bool = False
     """3×3 maximum pooling in steps of 2 follows."""
     bias: float = 0.0
-    """Initially; 1 puts most of the units into ReLU's rising half. Used by `two_tower` only."""
+    """Initially, in `alexnet_two_tower`; 1 puts most of the units into ReLU's rising half."""
 
 
 NETWORKS: dict[str, tuple[Convolution, ...]] = {
@@ -103,10 +103,9 @@ def local_response_normalisation() -> nn.LocalResponseNorm:
 
 def initialise(network: nn.Sequential, rows: tuple[Convolution, ...]) -> None:
     """The paper's: weights from a normal distribution of 0.01; biases 1 in some convolutions and in hidden layers."""
-    convolutions = [layer for layer in network.modules() if isinstance(layer, nn.Conv2d)]
-    connected = [layer for layer in network.modules() if isinstance(layer, nn.Linear)]
+    layers = [layer for layer in network.modules() if isinstance(layer, nn.Conv2d | nn.Linear)]
     biases = [*(row.bias for row in rows), 1.0, 1.0, 0.0]
-    for layer, bias in zip([*convolutions, *connected], biases, strict=True):
+    for layer, bias in zip(layers, biases, strict=True):
         nn.init.normal_(layer.weight, std=0.01)
         assert layer.bias is not None
         nn.init.constant_(layer.bias, bias)

@@ -9,7 +9,6 @@ The cells have forget gates, open at first (F. Gers, J. Schmidhuber, F. Cummins,
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor, nn
 
 INPUT_SHAPE = (1, 32, 32)
@@ -31,10 +30,10 @@ class RowReader(nn.Module):
         super().__init__()
         self.lstm = nn.LSTM(width, cells, batch_first=True)
         self.output = nn.Linear(cells, classes)
-        with torch.no_grad():
-            # Torch orders the gates: input, forget, cell, output. Its two biases add up.
-            self.lstm.bias_ih_l0[cells : 2 * cells].fill_(1.0)
-            self.lstm.bias_hh_l0[cells : 2 * cells].zero_()
+        # Torch orders the gates: input, forget, cell, output. Its two biases add up.
+        for bias, forget in ((self.lstm.bias_ih_l0, 1.0), (self.lstm.bias_hh_l0, 0.0)):
+            assert isinstance(bias, Tensor)
+            nn.init.constant_(bias[cells : 2 * cells], forget)
 
     def forward(self, x: Tensor) -> Tensor:
         states, _ = self.lstm(x.squeeze(1))  # (N, H, cells)

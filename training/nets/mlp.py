@@ -1,10 +1,11 @@
-"""Multilayer perceptrons (D. Rumelhart, G. Hinton, R. Williams, 1986): the lecture's "short and fat" and "tall and thin".
+"""Multilayer perceptrons: D. Rumelhart, G. Hinton, R. Williams, "Learning Representations by Back-Propagating Errors".
 
+The lecture's comparison at equal size, "short and fat" against "tall and thin", with ReLU where the paper has sigmoids.
 Both read LeNet-5's input, and have 426,430 parameters each at ten classes: 412 units in one layer, or 206 in each of
 six. (One layer of h units has 1035·h + 10 of them, L layers of w have 1035·w + (L-1)·w·(w+1) + 10: equal here.)
 
     input    (N, 1, 32, 32)
-    hidden   (N, w)   once or six times, each with ReLU
+    hidden   (N, 412) once, or (N, 206) six times
     output   (N, 10)
 """
 

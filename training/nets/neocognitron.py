@@ -8,8 +8,8 @@ Three modules of S cells, which match features that they find by themselves, and
     s3 c3   (N, 24, 2, 2)    (N, 24, 1, 1)
     scores  (N, 24)          0 to 1: each plane of c3 stands for a pattern that the network has come across
 
-There is no teacher, so that the scores' order is the network's own, and no gradient: `learn` reinforces winners. Sizes of
-layers and fields, r, q and α are the paper's. The spread of a field (γ) and the first weights are chosen here: the
+There is no teacher, so that the scores' order is the network's own, and no gradient: `learn` reinforces winners. Sizes
+of layers and fields, r, q and α are the paper's. The spread of a field (γ) and the first weights are chosen here: the
 paper begins with faintly oriented planes, this network with faint random ones.
 """
 
@@ -84,7 +84,7 @@ class Neocognitron(nn.Module):
         return scores
 
     def learn(self, images: Tensor, rounds: int) -> None:
-        """Show the images (N, 1, 16, 16) one by one, `rounds` times to each module, from the first module to the last."""
+        """Show the images (N, 1, 16, 16) one by one, `rounds` times, to one module after the other."""
         seen = images
         for layer in self.layers:
             if isinstance(layer, SCells):
@@ -96,7 +96,7 @@ class Neocognitron(nn.Module):
 
 
 class SCells(nn.Module):
-    """Feature matching: r·max(0, (1+e)/(1+h) − 1), excitation e = a∗u, inhibition h = 2r/(1+r)·b·√(c∗u²), one b a plane.
+    """Feature matching: r·max(0, (1+e)/(1+h) − 1), excited by e = a∗u, inhibited by h = 2r/(1+r)·b·√(c∗u²).
 
     (N, D, H, W) → (N, planes, H', W'), 0 and above both.
     """

@@ -89,7 +89,7 @@ class BasicBlock(nn.Module):
 
 
 class Bottleneck(nn.Module):
-    """1×1 down to `width`, 3×3, 1×1 up to 4·width, beside a shortcut. (N, D, H, W) → (N, 4·width, H/stride, W/stride)."""
+    """1×1 to `width`, 3×3, 1×1 to 4·width, beside a shortcut. (N, D, H, W) → (N, 4·width, H/stride, W/stride)."""
 
     expansion = 4
 
