@@ -178,7 +178,7 @@ def initialise(network: nn.Sequential) -> None:
     for layer in network:
         if isinstance(layer, PartialConv2d):
             fan_in = torch.tensor([len(row) * layer.weight[0].numel() for row in layer.sees])
-            per_connection = fan_in.repeat_interleave(torch.tensor([len(row) for row in layer.sees]))
+            per_connection = torch.tensor([len(row) * layer.weight[0].numel() for row in layer.sees for _ in row])
             _uniform(layer.weight, 2.4 / per_connection[:, None, None])
             _uniform(layer.bias, 2.4 / fan_in)
         elif isinstance(layer, Subsampling):

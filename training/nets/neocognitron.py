@@ -128,9 +128,11 @@ class SCells(nn.Module):
         """
         seen = functional.unfold(u, S_KERNEL, padding=self.padding)[0]  # (D·F·F, places)
         inhibition = self.inhibition(u).flatten()  # (places,)
-        for plane, place in winners(self(u)[0]):
-            self.a[plane] += self.q * self.c[0] * seen[:, place].view(self.a.shape[1:])
-            self.b[plane] += self.q / 2 * inhibition[place]
+        found = winners(self(u)[0])
+        if found:
+            planes, places = map(list, zip(*found, strict=True))
+            self.a[planes] += self.q * self.c * seen[:, places].T.reshape(-1, *self.a.shape[1:])
+            self.b[planes] += self.q / 2 * inhibition[places]
 
 
 class CCells(nn.Module):
@@ -160,11 +162,10 @@ def winners(responses: Tensor) -> list[tuple[int, int]]:
     Each silences its own plane and, in all planes, the cells whose fields' centres lie in its own field. A cell that
     does not answer wins nothing.
     """
-    left, found = responses.clone(), []
+    left, found = responses.numpy(force=True).copy(), []
     reach = S_KERNEL // 2
-    for _ in range(len(responses)):
-        best = int(left.argmax())
-        plane, place = divmod(best, left[0].numel())
+    for _ in range(len(left)):
+        plane, place = divmod(int(left.argmax()), left[0].size)
         row, column = divmod(place, left.shape[2])
         if left[plane, row, column] <= 0:
             break
