@@ -111,8 +111,10 @@ def to_onnx(model: nn.Module, example: Tensor, output: str = OUTPUT) -> bytes:
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)
-        # An LSTM of torch's keeps its weights in a list too, and refreshes it when it is exported.
+        # An LSTM of torch's keeps its weights in a list too, and refreshes it when it is exported; its loop is traced
+        # with tensors whose gradients torch then asks for.
         warnings.filterwarnings("ignore", r"The tensor attributes? .*_flat_weights", UserWarning)
+        warnings.filterwarnings("ignore", r"The \.grad attribute of a Tensor", UserWarning)
         program = torch.onnx.export(
             model,
             (example,),

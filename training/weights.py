@@ -114,11 +114,11 @@ def read(path: Path) -> dict[str, Tensor]:
     except pickle.UnpicklingError as error:
         raise TrainingError(
             f"{path} is no file of torch.save, or holds more than weights, which is not executed here: "
-            f"{str(error).splitlines()[0]} Save network.state_dict() alone."
+            f"{first_line(error)} Save network.state_dict() alone."
         ) from error
     except (RuntimeError, EOFError, ValueError, KeyError) as error:
         raise TrainingError(
-            f"{path} cannot be read as a file of torch.save: {str(error).splitlines()[0]}. Is it whole?"
+            f"{path} cannot be read as a file of torch.save ({first_line(error)}). Is it whole?"
         ) from error
     for entry in ("state_dict", "model"):
         if isinstance(content, dict) and isinstance(content.get(entry), dict):
@@ -129,6 +129,11 @@ def read(path: Path) -> dict[str, Tensor]:
     if all(key.startswith("module.") for key in content):
         return {key.removeprefix("module."): value for key, value in content.items()}
     return dict(content)
+
+
+def first_line(error: Exception) -> str:
+    """What torch says before it goes on for a page."""
+    return (str(error) or "it is empty").splitlines()[0]
 
 
 def first_few(keys: Sequence[str]) -> str:
