@@ -15,7 +15,7 @@ from tests.real.conftest import start
 from training import nets
 from training.weights import export_weights
 
-NETWORKS = ("neocognitron", "mlp_deep", "lstm_rows", "lenet5", "letters26", "convnetjs_cifar10", "resnet20", "resnet18")
+NETWORKS = ("neocognitron", "lstm_rows", "letters26", "convnetjs_cifar10", "resnet20", "resnet18")
 """Big ones are for `python -m training check-zoo`: see training/LOG.md."""
 
 
