@@ -1,4 +1,4 @@
-"""python -m training: train, evaluate, export, list, digits, experiment.
+"""python -m training: train, evaluate, export, check-zoo, lecture, list, digits, experiment.
 
 Heavy imports are inside the commands, so that --help answers at once.
 """
@@ -64,12 +64,29 @@ def parser() -> argparse.ArgumentParser:
     export = commands.add_parser(
         "export", help="write a run as the next version of a served model, if ONNX Runtime agrees"
     )
-    export.add_argument("run", help="a run folder, or a recipe's name for its run with the recipe's seed")
+    export.add_argument(
+        "run",
+        help="a run folder, or a recipe's name for its run with the recipe's seed; a network's name with the next two",
+    )
+    elsewhere = export.add_mutually_exclusive_group()
+    elsewhere.add_argument("--weights", type=Path, metavar="FILE.pth", help="of the network, as torch.save wrote them")
+    elsewhere.add_argument("--random-weights", action="store_true", help="of the network, for benchmarks")
+    export.add_argument("--seed", type=int, help="of --random-weights (default: 0)")
+    export.add_argument("--labels", type=Path, metavar="FILE", help="with either: names of the classes, one a line")
     export.add_argument("--data-dir", type=Path, help="default: where the run found it")
     export.add_argument("--repository", type=Path, default=Path("model_repository"), help="default: model_repository")
     export.add_argument("--name", help="of the model (default: the recipe's)")
     export.add_argument("--version", type=int, help="default: one more than the highest there")
     export.set_defaults(command=run_export)
+
+    zoo = commands.add_parser("check-zoo", help="export networks at their papers' sizes and compare with torch")
+    zoo.add_argument("networks", nargs="*", metavar="NETWORK", help="default: all")
+    zoo.set_defaults(command=run_check_zoo)
+
+    lecture = commands.add_parser("lecture", help="write the lecture's convolution layer as a served model")
+    lecture.add_argument("--repository", type=Path, default=Path("model_repository"), help="default: model_repository")
+    lecture.add_argument("--version", type=int, help="default: one more than the highest there")
+    lecture.set_defaults(command=run_lecture)
 
     listing = commands.add_parser("list", help="the recipes")
     listing.set_defaults(command=run_list)
@@ -122,11 +139,45 @@ def run_evaluate(options: argparse.Namespace) -> None:
 
 
 def run_export(options: argparse.Namespace) -> None:
-    """Export, or say why not."""
+    """Export a run, or a network with weights from elsewhere, or say why not."""
+    if options.seed is not None and not options.random_weights:
+        raise TrainingError("--seed is of --random-weights.")
+    if options.weights or options.random_weights:
+        if options.data_dir is not None:
+            raise TrainingError("--data-dir is a run's: no data comes with --weights or --random-weights.")
+        from training.weights import export_weights
+
+        export_weights(
+            options.run,
+            options.weights,
+            seed=options.seed or 0,
+            labels=options.labels,
+            repository=options.repository,
+            name=options.name,
+            version=options.version,
+        )
+        return
+    if options.labels:
+        raise TrainingError("--labels goes with --weights or --random-weights: a run knows its classes.")
+
     from training.export import export_run
     from training.runs import find_folder
 
     export_run(find_folder(options.run), options.repository, options.name, options.version, options.data_dir)
+
+
+def run_check_zoo(options: argparse.Namespace) -> None:
+    """One line for each network."""
+    from training.zoo import check_zoo
+
+    check_zoo(options.networks)
+
+
+def run_lecture(options: argparse.Namespace) -> None:
+    """Write the model."""
+    from training.lecture import write_model
+
+    write_model(options.repository, options.version)
 
 
 def run_list(_: argparse.Namespace) -> None:
