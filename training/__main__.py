@@ -12,6 +12,8 @@ from pathlib import Path
 from training import recipes
 from training.files import TrainingError
 
+DATA_DIR = "folder of a data set that is not built in, in its published format"
+
 
 def main(arguments: list[str] | None = None) -> int:
     """Exit status: 0 done, 1 could not be done (one sentence on stderr), 2 misspelt."""
@@ -38,10 +40,12 @@ def parser() -> argparse.ArgumentParser:
     train.add_argument("--run-dir", type=Path, help="default: runs/RECIPE-seedSEED")
     train.add_argument("--resume", action="store_true", help="go on from the run folder's checkpoint")
     train.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto", help="default: auto")
+    train.add_argument("--data-dir", type=Path, metavar="DIR", help=DATA_DIR)
     train.set_defaults(command=run_train)
 
     evaluate = commands.add_parser("evaluate", help="a run's accuracy and mistakes on the held-out data")
     evaluate.add_argument("run", help="a run folder, or a recipe's name for its run with seed 0")
+    evaluate.add_argument("--data-dir", type=Path, metavar="DIR", help=DATA_DIR)
     evaluate.set_defaults(command=run_evaluate)
 
     export = commands.add_parser(
@@ -51,6 +55,7 @@ def parser() -> argparse.ArgumentParser:
     export.add_argument("--repository", type=Path, default=Path("model_repository"), help="default: model_repository")
     export.add_argument("--name", help="of the model (default: the recipe's)")
     export.add_argument("--version", type=int, help="default: one more than the highest there")
+    export.add_argument("--data-dir", type=Path, metavar="DIR", help=DATA_DIR)
     export.set_defaults(command=run_export)
 
     listing = commands.add_parser("list", help="the recipes")
@@ -73,7 +78,12 @@ def run_train(options: argparse.Namespace) -> None:
     from training.train import choose_device, train
 
     plan = Plan(recipe, options.seed, epochs, choose_device(options.device))
-    train(plan, options.run_dir or default_folder(recipe.name, options.seed), resume=options.resume)
+    train(
+        plan,
+        options.run_dir or default_folder(recipe.name, options.seed),
+        resume=options.resume,
+        data_dir=options.data_dir,
+    )
 
 
 def run_evaluate(options: argparse.Namespace) -> None:
@@ -81,7 +91,7 @@ def run_evaluate(options: argparse.Namespace) -> None:
     from training.evaluate import evaluate
     from training.runs import find_folder
 
-    evaluate(find_folder(options.run))
+    evaluate(find_folder(options.run), options.data_dir)
 
 
 def run_export(options: argparse.Namespace) -> None:
@@ -89,15 +99,15 @@ def run_export(options: argparse.Namespace) -> None:
     from training.export import export_run
     from training.runs import find_folder
 
-    export_run(find_folder(options.run), options.repository, options.name, options.version)
+    export_run(find_folder(options.run), options.repository, options.name, options.version, options.data_dir)
 
 
 def run_list(_: argparse.Namespace) -> None:
     """One line for each recipe."""
-    print(f"{'recipe':16} {'data':8} {'loss':14} {'epochs':>6}  promises")
+    print(f"{'recipe':16} {'data':10} {'loss':14} {'epochs':>6}  promises")
     for recipe in recipes.RECIPES.values():
         promise = f"{recipe.target:.1%} held-out accuracy"
-        print(f"{recipe.name:16} {recipe.data:8} {recipe.loss:14} {recipe.epochs:6}  {promise}")
+        print(f"{recipe.name:16} {recipe.data:10} {recipe.loss:14} {recipe.epochs:6}  {promise}")
 
 
 def run_digits(options: argparse.Namespace) -> None:

@@ -17,6 +17,7 @@ def render(
     name: str,
     checkpoint: Checkpoint,
     data_set: DataSet,
+    classes: int,
     shape: Sequence[int],
     parameters: int,
     right: int,
@@ -27,6 +28,7 @@ def render(
     """Markdown. `shape` is one input's (C, H, W); `right` of `count` held-out examples are the exported graph's own."""
     plan = checkpoint.plan
     recipe, epochs = plan.recipe, len(checkpoint.history)
+    read = " --data-dir DIR" if data_set.files else ""
     libraries = {**versions(), "onnx": onnx.__version__, "onnxruntime": onnxruntime.__version__}
     return f"""\
 # {name}
@@ -43,7 +45,7 @@ def render(
 
 ## Input and output
 
-`input` float32 (batch, {", ".join(map(str, shape))}) → `probabilities` float32 (batch, {len(data_set.labels)}), in the
+`input` float32 (batch, {", ".join(map(str, shape))}) → `probabilities` float32 (batch, {classes}), in the
 order of `labels.txt`.
 
 {data_set.preprocessing}
@@ -59,6 +61,6 @@ Licence of the data: {data_set.licence}
 
 ## Again
 
-    python -m training train {recipe.name} --seed {plan.seed} --epochs {epochs}
-    python -m training export {default_folder(recipe.name, plan.seed)} --name {name}
+    python -m training train {recipe.name} --seed {plan.seed} --epochs {epochs}{read}
+    python -m training export {default_folder(recipe.name, plan.seed)} --name {name}{read}
 """

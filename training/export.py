@@ -66,39 +66,42 @@ class Probabilities(nn.Module):
         return scores.softmax(dim=1)
 
 
-def export_run(folder: Path, repository: Path, name: str | None, version: int | None) -> Path:
+def export_run(
+    folder: Path, repository: Path, name: str | None, version: int | None, data_dir: Path | None = None
+) -> Path:
     """Export the run's network into the repository, and return the new version's folder."""
     checkpoint = runs.load(folder)
     recipe = checkpoint.plan.recipe
     name = name or recipe.name
     data_set = DATA_SETS[recipe.data]
-    data = data_set.load()
+    held_out_images, held_out_labels, labels = data_set.held_out(data_dir)
     network = nets.build(recipe.network)
     network.load_state_dict(checkpoint.network)
     model = Probabilities(network).eval()
-    graph = to_onnx(model, data.held_out_images[:2])
+    graph = to_onnx(model, held_out_images[:2])
 
-    differences = compare(graph, model, data.held_out_images)
+    differences = compare(graph, model, held_out_images)
     refuse_disagreement(name, differences)
     worst = max(differences, key=lambda difference: difference.worst)
     parity = f"{worst.worst:.1e} (batch {worst.batch}, {worst.inputs} inputs)"
     print(f"ONNX Runtime agrees with torch: worst difference {parity}")
 
-    answers = run_onnx(graph, data.held_out_images.numpy()).argmax(axis=1)
-    shape = tuple(data.held_out_images.shape[1:])
+    answers = run_onnx(graph, held_out_images.numpy()).argmax(axis=1)
+    shape = tuple(held_out_images.shape[1:])
     text = card.render(
         name=name,
         checkpoint=checkpoint,
         data_set=data_set,
+        classes=len(labels),
         shape=shape,
         parameters=sum(parameter.numel() for parameter in network.parameters()),
-        right=int((answers == data.held_out_labels.numpy()).sum()),
+        right=int((answers == held_out_labels.numpy()).sum()),
         count=len(answers),
         parity=f"{parity}; {TOLERANCE:.0e} is allowed",
         today=datetime.now(UTC).date(),
     )
-    settings = config(name, shape, len(data_set.labels), recipe.threads)
-    target = write_version(repository, name, version, graph, settings, data_set.labels, text)
+    settings = config(name, shape, len(labels), recipe.threads)
+    target = write_version(repository, name, version, graph, settings, labels, text)
     print(f"{target / 'model.onnx'}: {len(graph) / 1000:.0f} kB")
     return target
 

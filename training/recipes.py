@@ -5,21 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from training.augmentations import Affine, Augmentation
+from training.augmentations import from_dict as augmentation_from_dict
 from training.files import TrainingError
-
-
-@dataclass(frozen=True, slots=True)
-class Affine:
-    """Random distortion of a training image: each quantity uniform in ± its bound, drawn anew at each sight."""
-
-    rotation: float
-    """Degrees."""
-    scale: float
-    """Of each axis by itself; 0.1 is 10 % larger or smaller."""
-    shift: float
-    """Pixels along each axis."""
-    shear: float
-    """Horizontal pixels for each vertical pixel."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +21,7 @@ class Recipe:
     """A row of `training.data`."""
     loss: str
     """A row of `training.train.LOSSES`."""
-    augmentation: Affine
+    augmentation: Augmentation
     batch_size: int
     epochs: int
     learning_rate: float
@@ -83,6 +71,20 @@ RECIPES = {
             threads=1,
             target=0.985,
         ),
+        Recipe(
+            name="letters26",
+            network="lenet5_letters",
+            data="letters32",
+            loss="cross entropy",
+            augmentation=GENTLE,
+            batch_size=64,
+            epochs=40,
+            learning_rate=3e-3,
+            warm_up=0.1,
+            weight_decay=1e-2,
+            threads=1,
+            target=0.97,
+        ),
     )
 }
 
@@ -96,4 +98,4 @@ def find(name: str) -> Recipe:
 
 def from_dict(fields: dict[str, Any]) -> Recipe:
     """The inverse of `dataclasses.asdict`: a recipe as a run recorded it, even if its row has changed since."""
-    return Recipe(**{**fields, "augmentation": Affine(**fields["augmentation"])})
+    return Recipe(**{**fields, "augmentation": augmentation_from_dict(fields["augmentation"])})

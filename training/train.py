@@ -11,7 +11,7 @@ import dataclasses
 import math
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -22,7 +22,7 @@ from torch.nn import functional
 from tqdm import tqdm
 
 from training import nets, plots, runs
-from training.data import DATA_SETS, distort
+from training.data import DATA_SETS
 from training.files import TrainingError, write_atomically
 from training.nets.lenet5 import competitive_loss
 from training.recipes import Recipe
@@ -31,17 +31,17 @@ from training.runs import Checkpoint, Epoch, Plan
 Loss = Callable[[Tensor, Tensor], Tensor]
 """(N, classes) scores, (N,) labels → the mean over the batch."""
 
+PREDICTED_AT_ONCE = 256
+
 LOSSES: dict[str, Loss] = {"competitive": competitive_loss, "cross entropy": functional.cross_entropy}
 
 
-def train(plan: Plan, folder: Path, *, resume: bool) -> None:
+def train(plan: Plan, folder: Path, *, resume: bool, data_dir: Path | None = None) -> None:
     """Run the plan to its end, from its start or from the folder's checkpoint, and leave the results in the folder."""
     recipe = plan.recipe
     make_deterministic(plan)
     data_set = DATA_SETS[recipe.data]
-    data = data_set.load()
-    images, labels = data.images.to(plan.device), data.labels.to(plan.device)
-    held_out_images, held_out_labels = data.held_out_images.to(plan.device), data.held_out_labels.to(plan.device)
+    data = data_set.open(data_dir).to(plan.device)
 
     network = nets.build(recipe.network).to(plan.device)
     optimizer = torch.optim.AdamW(network.parameters(), lr=recipe.learning_rate, weight_decay=recipe.weight_decay)
@@ -56,27 +56,28 @@ def train(plan: Plan, folder: Path, *, resume: bool) -> None:
     else:
         runs.start(folder, plan)
 
-    steps_per_epoch = math.ceil(len(labels) / recipe.batch_size)
+    examples = len(data.labels)
+    steps_per_epoch = math.ceil(examples / recipe.batch_size)
     with tqdm(total=plan.epochs, initial=len(history), unit="epoch", disable=None) as bar:
         for epoch in range(len(history), plan.epochs):
             began, total_loss, rate = time.perf_counter(), 0.0, 0.0
             network.train()
-            order = torch.randperm(len(labels))
-            for step in range(steps_per_epoch):
-                chosen = order[step * recipe.batch_size : (step + 1) * recipe.batch_size]
+            batches = data.batches(
+                torch.randperm(examples), recipe.batch_size, recipe.augmentation, data_set.background
+            )
+            for step, (inputs, labels) in enumerate(batches):
                 rate = learning_rate(recipe, epoch * steps_per_epoch + step, plan.epochs * steps_per_epoch)
                 for group in optimizer.param_groups:
                     group["lr"] = rate
-                inputs = distort(images[chosen], recipe.augmentation, data_set.background)
-                loss = loss_function(network(inputs), labels[chosen])
+                loss = loss_function(network(inputs), labels)
                 optimizer.zero_grad()
                 loss.backward()  # type: ignore[no-untyped-call]
                 optimizer.step()
-                total_loss += loss.item() * len(chosen)
-            right = int((predict(network, held_out_images) == held_out_labels).sum())
-            accuracy = right / len(held_out_labels)
+                total_loss += loss.item() * len(labels)
+            predicted = predict(network, data.held_out_batches(PREDICTED_AT_ONCE))
+            accuracy = int((predicted == data.held_out_labels.cpu()).sum()) / len(predicted)
             seconds = time.perf_counter() - began
-            history.append(Epoch(epoch + 1, total_loss / len(labels), accuracy, rate, seconds))
+            history.append(Epoch(epoch + 1, total_loss / examples, accuracy, rate, seconds))
             generator = torch.get_rng_state()
             runs.save(folder, Checkpoint(plan, history, network.state_dict(), optimizer.state_dict(), generator))
             line = f"loss {history[-1].loss:.4f}  held-out {accuracy:.2%}"
@@ -85,9 +86,10 @@ def train(plan: Plan, folder: Path, *, resume: bool) -> None:
             if bar.disable:
                 print(f"epoch {epoch + 1}/{plan.epochs}  {line}", flush=True)
 
-    confusion = confusion_matrix(predict(network, held_out_images), held_out_labels, len(data_set.labels))
+    predicted = predict(network, data.held_out_batches(PREDICTED_AT_ONCE))
+    confusion = confusion_matrix(predicted, data.held_out_labels, len(data.names))
     parameters = sum(parameter.numel() for parameter in network.parameters())
-    write_results(folder, plan, history, confusion, parameters)
+    write_results(folder, plan, history, confusion, data.names, parameters)
 
 
 def learning_rate(recipe: Recipe, step: int, steps: int) -> float:
@@ -98,11 +100,11 @@ def learning_rate(recipe: Recipe, step: int, steps: int) -> float:
     return recipe.learning_rate * (1 + math.cos(math.pi * (step + 1 - warm_up) / (steps + 1 - warm_up))) / 2
 
 
-def predict(network: nn.Module, images: Tensor) -> Tensor:
-    """The class with the largest score, for each image, in evaluation mode. (N, C, H, W) → (N,) int64."""
+def predict(network: nn.Module, batches: Iterable[tuple[Tensor, Tensor]]) -> Tensor:
+    """The class with the largest score for each image of all batches, in evaluation mode: (N,) int64 on the CPU."""
     network.eval()
     with torch.no_grad():
-        return torch.cat([network(images[i : i + 256]).argmax(dim=1) for i in range(0, len(images), 256)])
+        return torch.cat([network(images).argmax(dim=1).cpu() for images, _ in batches])
 
 
 def confusion_matrix(predicted: Tensor, truth: Tensor, classes: int) -> NDArray[np.int64]:
@@ -131,7 +133,12 @@ def make_deterministic(plan: Plan) -> None:
 
 
 def write_results(
-    folder: Path, plan: Plan, history: list[Epoch], confusion: NDArray[np.int64], parameters: int
+    folder: Path,
+    plan: Plan,
+    history: list[Epoch],
+    confusion: NDArray[np.int64],
+    names: Sequence[str],
+    parameters: int,
 ) -> None:
     """`metrics.json` and the two plots, and a line for the terminal."""
     right, count = int(confusion.trace()), int(confusion.sum())
@@ -149,9 +156,9 @@ def write_results(
         "epochs": [dataclasses.asdict(epoch) for epoch in history],
     }
     plots.learning_curve(folder / "learning_curve.png", plan.recipe.name, history)
-    plots.confusion_matrix(folder / "confusion_matrix.png", confusion, DATA_SETS[plan.recipe.data].labels)
+    plots.confusion_matrix(folder / "confusion_matrix.png", confusion, names)
     write_atomically(folder / "metrics.json", runs.to_json(metrics))
     target = plan.recipe.target
     verdict = f"as promised: {target:.2%}" if right / count >= target else f"below the recipe's {target:.2%}"
-    result = f"{right} of {count} held-out digits right, {right / count:.2%} ({verdict})"
+    result = f"{right} of {count} held-out examples right, {right / count:.2%} ({verdict})"
     print(f"{folder}: {result}, {final['seconds']:.0f} s")

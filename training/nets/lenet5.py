@@ -1,7 +1,8 @@
 """LeNet-5: Y. LeCun, L. Bottou, Y. Bengio, P. Haffner, "Gradient-Based Learning Applied to Document Recognition", 1998.
 
-Two rows of one table. `lenet5` is the paper's network, section II.B, figure 2: 60,000 trainable parameters.
+Rows of one table. `lenet5` is the paper's network, section II.B, figure 2: 60,000 trainable parameters.
 `lenet5_modern` is what the name means today: all of C3 connected, plain mean pooling, a linear output: 61,706.
+`lenet5_letters` is the same with 26 outputs.
 
     input (N, 1, 32, 32) float32, paper -0.1 and ink 1.175
     C1    (N, 6, 28, 28)    5×5 convolution
@@ -66,11 +67,13 @@ class Variant:
     """A coefficient and a bias for each map, and squashing, after the 2×2 mean."""
     bitmap_output: bool
     """Euclidean radial basis units around `BITMAPS`; otherwise linear."""
+    classes: int = CLASSES
 
 
 NETWORKS = {
     "lenet5": Variant(c3_sees=TABLE_I, learned_subsampling=True, bitmap_output=True),
     "lenet5_modern": Variant(c3_sees=None, learned_subsampling=False, bitmap_output=False),
+    "lenet5_letters": Variant(c3_sees=None, learned_subsampling=False, bitmap_output=False, classes=26),
 }
 
 
@@ -89,7 +92,7 @@ def build(name: str) -> nn.Sequential:
     layers["flatten"] = nn.Flatten()
     layers["f6"] = nn.Linear(120, 84)
     layers["squash6"] = Squash()
-    layers["output"] = BitmapDistance(bitmaps()) if row.bitmap_output else nn.Linear(84, CLASSES)
+    layers["output"] = BitmapDistance(bitmaps()) if row.bitmap_output else nn.Linear(84, row.classes)
     network = nn.Sequential(layers)
     initialise(network)
     return network
