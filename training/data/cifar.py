@@ -103,7 +103,7 @@ def _from_pickle(where: str, content: bytes) -> Side:
         raise TrainingError(
             f"{where}: its pickle asks for {error}, which CIFAR-10 does not. Do not trust it."
         ) from error
-    except Exception as error:  # noqa: BLE001 - damaged pickles raise whatever the instruction at hand does
+    except Exception as error:  # damaged pickles raise whatever the instruction at hand does
         raise TrainingError(f"{where} cannot be read as a pickle: {error!r}; {expected}. Fetch it again.") from error
     try:
         data, labels = _field(batch, "data"), _field(batch, "labels")

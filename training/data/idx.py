@@ -71,7 +71,7 @@ def _read(folder: Path, train: str, test: str, names: tuple[str, ...], *, first_
             raise TrainingError(f"{images_path} has {len(images)} pictures, and {labels_path} {len(labels)} labels.")
         refuse_wrong_labels(labels_path, labels, names, first_label)
         # EMNIST keeps Matlab's order: columns first.
-        images = np.ascontiguousarray(images.transpose(0, 2, 1)) if transposed else images.copy()
+        images = images.transpose(0, 2, 1) if transposed else images
         sides.append((images[:, np.newaxis], labels - np.uint8(first_label)))
     return to_data(sides[0], sides[1], names, INK)
 

@@ -37,6 +37,7 @@ SYMBOLS = ("cmex10", "cmsy10")
 
 OVERSAMPLING = 2  # glyphs are drawn and distorted at twice the size: each pixel is the mean of four
 CAPITAL_HEIGHT = 18  # of 28 pixels, before distortion
+WIDEST = 26  # a W of a bold font would be wider than its picture: it is drawn smaller
 DISTORTION = Affine(rotation=10, scale=0.15, shift=2 * OVERSAMPLING, shear=0.15)
 BLUR = 0.9  # the greatest standard deviation, pixels
 NOISE = 0.08  # the greatest standard deviation, of a scale where ink is 1
@@ -88,15 +89,19 @@ def render(fonts: list[Font], per_glyph: int, seed: int) -> tuple[NDArray[np.uin
 
 
 def draw(path: Path) -> NDArray[np.float32]:
-    """Each letter in the middle of its picture, capitals 36 of 56 pixels high: (26, 1, 56, 56), ink 1."""
+    """Each letter in the middle of its picture, 36 of 56 pixels high, less if it is very wide: (26, 1, 56, 56), ink 1."""
     side = SIDE * OVERSAMPLING
     em = 100
     _, top, _, bottom = ImageFont.truetype(path, em, layout_engine=ImageFont.Layout.BASIC).getbbox("H")
     size = em * CAPITAL_HEIGHT * OVERSAMPLING / max(1, bottom - top)
-    font = ImageFont.truetype(path, size, layout_engine=ImageFont.Layout.BASIC)
+    usual = ImageFont.truetype(path, size, layout_engine=ImageFont.Layout.BASIC)
     pictures = np.zeros((len(NAMES), 1, side, side), np.float32)
     for picture, letter in zip(pictures, NAMES, strict=True):
+        font = usual
         left, top, right, bottom = font.getbbox(letter)
+        if right - left > WIDEST * OVERSAMPLING:
+            font = font.font_variant(size=size * WIDEST * OVERSAMPLING / (right - left))
+            left, top, right, bottom = font.getbbox(letter)
         canvas = Image.new("L", (side, side))
         place = ((side - right - left) / 2, (side - bottom - top) / 2)
         ImageDraw.Draw(canvas).text(place, letter, fill=255, font=font)

@@ -111,7 +111,8 @@ LETTERS = DataSet(
     "Modern; randomly turned, scaled, sheared and moved, blurred and noisy.",
     licence="The pictures are free. The fonts have licences of their own (Bitstream Vera and DejaVu, STIX, BaKoMa).",
     split="By family of fonts: DejaVu Sans Mono, STIX General and Computer Modern Sans are held out in all their "
-    "weights and slants (9 fonts, 4,680 pictures); 13 fonts, 13,520 pictures to learn from. The figure speaks of new fonts.",
+    "weights and slants (9 fonts, 4,680 pictures); 13 fonts, 13,520 pictures to learn from. The figure speaks of new "
+    "fonts.",
     preprocessing="One channel, 28×28, float32: paper -0.1, ink 1.175, capitals about 18 pixels high. From bytes, "
     "paper 0 and ink 255: `byte / 255 * 1.275 - 0.1`.",
 )

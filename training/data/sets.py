@@ -93,9 +93,9 @@ def to_data(
     """Two pairs of images (N, C, H, W) and labels (N,), both bytes, as a network reads them."""
     (images, labels), (held_out_images, held_out_labels) = seen, held_out
     return Data(
-        normalisation.bytes(torch.from_numpy(images)),
+        normalisation.bytes(torch.tensor(images)),
         torch.from_numpy(labels.astype(np.int64)),
-        normalisation.bytes(torch.from_numpy(held_out_images)),
+        normalisation.bytes(torch.tensor(held_out_images)),
         torch.from_numpy(held_out_labels.astype(np.int64)),
         tuple(names),
     )
