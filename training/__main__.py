@@ -104,10 +104,10 @@ def run_export(options: argparse.Namespace) -> None:
 
 def run_list(_: argparse.Namespace) -> None:
     """One line for each recipe."""
-    print(f"{'recipe':16} {'data':10} {'loss':14} {'epochs':>6}  promises")
+    print(f"{'recipe':16} {'data':16} {'loss':14} {'epochs':>6}  promises")
     for recipe in recipes.RECIPES.values():
         promise = f"{recipe.target:.1%} held-out accuracy"
-        print(f"{recipe.name:16} {recipe.data:10} {recipe.loss:14} {recipe.epochs:6}  {promise}")
+        print(f"{recipe.name:16} {recipe.data:16} {recipe.loss:14} {recipe.epochs:6}  {promise}")
 
 
 def run_digits(options: argparse.Namespace) -> None:

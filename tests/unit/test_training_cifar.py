@@ -86,11 +86,8 @@ def test_a_pickle_of_python_2_is_read(tmp_path: Path) -> None:
         raw = np.asfortranarray(IMAGES[batch]).tobytes(order="F")
         array = (
             b"cnumpy.core.multiarray\n_reconstruct\n(cnumpy\nndarray\n(K\x00tU\x01btR(K\x01(K\x0aM\x00\x0ct"
-            + b"cnumpy\ndtype\n(U\x02u1K\x00K\x01tR(K\x03U\x01|NNN"
-            + b"J\xff\xff\xff\xffJ\xff\xff\xff\xffK\x00tb\x88T"
-            + len(raw).to_bytes(4, "little")
-            + raw
-            + b"tb"
+            b"cnumpy\ndtype\n(U\x02u1K\x00K\x01tR(K\x03U\x01|NNN"
+            b"J\xff\xff\xff\xffJ\xff\xff\xff\xffK\x00tb\x88T" + len(raw).to_bytes(4, "little") + raw + b"tb"
         )
         labels = b"(" + b"".join(b"K" + bytes([label]) for label in LABELS.tolist()) + b"l"
         (tmp_path / name).write_bytes(b"\x80\x02(U\x04data" + array + b"U\x06labels" + labels + b"d.")

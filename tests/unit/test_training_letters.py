@@ -1,4 +1,4 @@
-"""Letters: which fonts take part, who never sees which, and pictures that can be told apart and come out the same twice."""
+"""Letters: which fonts take part, who never sees which, and pictures that can be told apart, and again."""
 
 from __future__ import annotations
 

@@ -11,7 +11,6 @@ import string
 from dataclasses import dataclass
 from pathlib import Path
 
-import matplotlib as mpl
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -59,6 +58,8 @@ class Font:
 
 def load_letters() -> Data:
     """13 fonts to learn from and 9 held out, 40 and 20 pictures of each letter in each, (N, 1, 28, 28)."""
+    import matplotlib as mpl
+
     fonts = find_fonts(Path(mpl.get_data_path()) / "fonts" / "ttf")
     seen = render([font for font in fonts if not font.held_out], SEEN_PER_GLYPH, SEED)
     held_out = render([font for font in fonts if font.held_out], HELD_OUT_PER_GLYPH, SEED + 1)
@@ -89,7 +90,7 @@ def render(fonts: list[Font], per_glyph: int, seed: int) -> tuple[NDArray[np.uin
 
 
 def draw(path: Path) -> NDArray[np.float32]:
-    """Each letter in the middle of its picture, 36 of 56 pixels high, less if it is very wide: (26, 1, 56, 56), ink 1."""
+    """Each letter in the middle of its picture, 36 pixels high, less if it is very wide: (26, 1, 56, 56), ink 1."""
     side = SIDE * OVERSAMPLING
     em = 100
     _, top, _, bottom = ImageFont.truetype(path, em, layout_engine=ImageFont.Layout.BASIC).getbbox("H")

@@ -6,9 +6,11 @@ the same bits with any number of workers, and from any batch on.
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
+from multiprocessing.context import BaseContext
 from pathlib import Path
 
 import numpy as np
@@ -24,6 +26,7 @@ from training.files import TrainingError
 MEMORY_LIMIT = 4 * 10**9
 """Bytes of decoded pictures that a command may hold."""
 MOST_WORKERS = 8
+WORTH_A_WORKER = 500
 DECODED_AT_ONCE = 64
 
 Pick = tuple[int, int]
@@ -66,8 +69,7 @@ class Loader:
             batch_sampler=_Picks(self._picks),
             num_workers=workers,
             persistent_workers=workers > 0,
-            # A fork would copy the locks of torch's threads, and cannot use CUDA.
-            multiprocessing_context="forkserver" if workers else None,
+            multiprocessing_context=_processes() if workers else None,
             pin_memory=device == "cuda",
             collate_fn=_together,
             # Its own, so that an epoch leaves the global one as it was. Nothing is drawn from it that matters.
@@ -98,7 +100,8 @@ class Streamed:
     ) -> None:
         self._seen, self._held_out, self.names = find_pictures(folder)
         self._folder, self._side, self._normalisation = folder, side, normalisation
-        self._device, self._workers = device, default_workers() if workers is None else workers
+        self._device = device
+        self._workers = default_workers(len(self._seen.labels)) if workers is None else workers
         self._loaders: dict[tuple[bool, Augmentation | None, float], Loader] = {}
         self.labels = torch.tensor(self._seen.labels)
         """Of the training side, (N,) int64."""
@@ -161,9 +164,16 @@ def seed_of(seed: int, index: int) -> int:
     return int(np.random.SeedSequence([seed, index]).generate_state(1, np.uint64)[0] >> np.uint64(1))
 
 
-def default_workers() -> int:
-    """A core stays with the network."""
-    return max(0, min(MOST_WORKERS, (os.cpu_count() or 1) - 1))
+def default_workers(pictures: int) -> int:
+    """A core stays with the network. For few pictures none: processes take longer to start than these to decode."""
+    return 0 if pictures < WORTH_A_WORKER else min(MOST_WORKERS, (os.cpu_count() or 1) - 1)
+
+
+def _processes() -> BaseContext:
+    """A fork of this process would copy the locks of torch's threads: fork a clean one, which imports torch once."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload([__name__])
+    return context
 
 
 class _Picks:
