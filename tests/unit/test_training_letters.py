@@ -94,11 +94,6 @@ def test_letters_of_unseen_fonts_are_near_the_mean_of_their_class(data: Data) ->
     assert min(right[data.held_out_labels == label].mean() for label in range(26)) > 0.1
 
 
-def test_the_wide_row_is_the_same_letters_for_lenet(data: Data) -> None:
-    wide = DATA_SETS["letters32"].load()
-    assert torch.equal(wide.images[:, :, 2:-2, 2:-2], data.images) and wide.images.shape[2:] == (32, 32)
-
-
 def test_fonts_that_are_not_there_are_missed_by_name(tmp_path: Path) -> None:
     with pytest.raises(TrainingError, match="there are none"):
         find_fonts(tmp_path)

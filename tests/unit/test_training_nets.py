@@ -41,7 +41,7 @@ def test_shape_after_each_layer(name: str) -> None:
         "s4": (3, 16, s4, s4),
         "c5": (3, 120, c5, c5),
         "f6": (3, 84),
-        "output": (3, 10),
+        "output": (3, lenet5.NETWORKS[name].classes),
     }
     assert (c1, s2, c3, s4, c5) == (28, 14, 10, 5, 1)
     shapes, x = {}, torch.zeros(3, 1, 32, 32)

@@ -46,7 +46,10 @@ def test_list_names_each_recipe(capsys: pytest.CaptureFixture[str]) -> None:
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
-        (["train", "lenet6"], "There is no recipe named 'lenet6'. There are: lenet5, lenet5_modern, mnist, letters26, emnist_letters."),
+        (
+            ["train", "lenet6"],
+            "There is no recipe named 'lenet6'. There are: lenet5, lenet5_modern, mnist, letters26, emnist_letters.",
+        ),
         (["train", "lenet5", "--epochs", "0"], "--epochs 0: at least 1 is needed."),
         (["train", "lenet5", "--resume", "--run-dir", "nowhere"], "Nothing to resume: no checkpoint.pt in nowhere."),
         (["evaluate", "nowhere"], "nowhere is neither a run folder with a checkpoint.pt nor a recipe."),
