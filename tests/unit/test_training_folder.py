@@ -240,3 +240,14 @@ def test_workers_change_nothing_over_epochs_and_report_what_they_cannot_read(
 def test_a_folder_that_is_missing_or_not_wanted_is_said(name: str, data_dir: Path | None, sentence: str) -> None:
     with pytest.raises(TrainingError, match=sentence):
         DATA_SETS[name].load(data_dir)
+
+
+@pytest.mark.parametrize("name", ["cifar10", "folder32", "folder224"])
+def test_what_the_server_is_told_about_pictures_is_what_training_does(name: str) -> None:
+    row = DATA_SETS[name]
+    assert row.normalisation is not None
+    told = [np.array(row.pictures[f"image.{key}"].split(","), float) for key in ("mean", "std")]
+    pixels = torch.randint(0, 256, (3, 4, 4), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    served = (pixels.numpy() / 255 - told[0][:, None, None]) / told[1][:, None, None]
+    assert np.allclose(row.normalisation.bytes(pixels), served, atol=1e-6)
+    assert row.pictures.get("image.center_crop", name.removeprefix("cifar10")) in name

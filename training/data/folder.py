@@ -74,7 +74,12 @@ def decode(path: Path) -> Image.Image:
 
 def central_view(picture: Image.Image, side: int) -> Image.Image:
     """What evaluation sees: the short side scaled to 256/224 of `side`, and the square of `side` in the middle."""
-    return _central_square(_scaled(picture, round(side * 256 / 224)), side)
+    return _central_square(_scaled(picture, short_side_of(side)), side)
+
+
+def short_side_of(side: int) -> int:
+    """What a picture is scaled to before its middle is cut out: 256 for 224."""
+    return round(side * 256 / 224)
 
 
 def training_view(

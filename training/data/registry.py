@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,6 +13,7 @@ from torch import Tensor
 
 from training import digits
 from training.data import cifar, folder, idx, letters
+from training.data.folder import short_side_of
 from training.data.sets import CIFAR10, IMAGENET, INK, Data, Normalisation
 from training.data.streams import Streamed
 from training.files import TrainingError
@@ -39,6 +40,8 @@ class DataSet:
     licence: str
     split: str
     preprocessing: str
+    pictures: Mapping[str, str]
+    """The server's `image.*` parameters that make an input of a picture file."""
 
     def open(self, data_dir: Path | None = None) -> Data | Streamed:
         """What training reads: in memory, or batch by batch."""
@@ -77,6 +80,16 @@ def load_digits() -> Data:
     )
 
 
+def _dark_on_light(side: int) -> dict[str, str]:
+    """One dark sign on light paper: 255 becomes -0.1, and 0 becomes 1.175."""
+    return {"image.resize": f"{side}x{side}", "image.scale": "-0.005", "image.mean": "-1.175"}
+
+
+def _coloured(normalisation: Normalisation) -> dict[str, str]:
+    mean, std = (",".join(map(str, numbers)) for numbers in (normalisation.mean, normalisation.std))
+    return {"image.scale": "1/255", "image.mean": mean, "image.std": std}
+
+
 PAPER = digits.BACKGROUND
 
 DIGITS = DataSet(
@@ -95,7 +108,10 @@ DIGITS = DataSet(
     "`training/digits.py`. A writer may be on both sides, so the figure speaks of new digits, not of new hands.",
     preprocessing="One channel, 32×32, float32: paper -0.1, ink 1.175, the digit 24 pixels high in the middle. "
     "From 8×8 counts of 0 to 16: `upscale @ image @ upscale.T * scale + offset`, with the arrays of "
-    "`examples/digits_held_out.npz` (`upscale` enlarges to 24×24, bilinearly, inside 32×32).",
+    "`examples/digits_held_out.npz` (`upscale` enlarges to 24×24, bilinearly, inside 32×32).\n\n"
+    "Or a PNG or JPEG file of any size, as one BYTES element a row: a dark digit on light paper, in the middle "
+    "three quarters of the picture.",
+    pictures=_dark_on_light(32),
 )
 
 LETTERS = DataSet(
@@ -115,6 +131,7 @@ LETTERS = DataSet(
     "fonts.",
     preprocessing="One channel, 28×28, float32: paper -0.1, ink 1.175, capitals about 18 pixels high. From bytes, "
     "paper 0 and ink 255: `byte / 255 * 1.275 - 0.1`.",
+    pictures=_dark_on_light(28),
 )
 
 MNIST = DataSet(
@@ -131,6 +148,7 @@ MNIST = DataSet(
     split="The published one: `train` and `t10k`. The writers of the two differ.",
     preprocessing="One channel, 28×28, float32: paper -0.1, ink 1.175. From bytes, paper 0 and ink 255: "
     "`byte / 255 * 1.275 - 0.1`.",
+    pictures=_dark_on_light(28),
 )
 
 EMNIST_LETTERS = dataclasses.replace(
@@ -160,6 +178,7 @@ CIFAR_10 = DataSet(
     split="The published one: five batches to learn from, one held out.",
     preprocessing="RGB, 32×32, float32: `(byte / 255 - mean) / std` with mean 0.4914, 0.4822, 0.4465 and "
     "std 0.2470, 0.2435, 0.2616.",
+    pictures={"image.resize": "32x32", **_coloured(CIFAR10)},
 )
 
 
@@ -182,8 +201,13 @@ def _folder(side: int) -> DataSet:
         source="Pictures in a local folder, a sub-folder for each class.",
         licence="The pictures' own.",
         split="`train` and `val` as found; without the two, a fifth of each class is held out, by hashed names.",
-        preprocessing=f"RGB, {side}×{side}, float32: the short side scaled to {round(side * 256 / 224)}, the square in "
+        preprocessing=f"RGB, {side}×{side}, float32: the short side scaled to {short_side_of(side)}, the square in "
         "the middle, `(byte / 255 - mean) / std` with mean 0.485, 0.456, 0.406 and std 0.229, 0.224, 0.225.",
+        pictures={
+            "image.resize": str(short_side_of(side)),
+            "image.center_crop": str(side),
+            **_coloured(IMAGENET),
+        },
     )
 
 
@@ -202,6 +226,7 @@ def _wide(row: DataSet) -> DataSet:
         name=f"{row.name}32",
         read=(lambda: read().padded(2, row.background)) if read else None,
         read_folder=padded_folder if read_folder else None,
+        pictures={**row.pictures, "image.resize": "32x32"},
         preprocessing=f"{row.preprocessing} Then two pixels of paper all around: 32×32.",
     )
 
