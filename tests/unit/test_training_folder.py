@@ -250,4 +250,3 @@ def test_what_the_server_is_told_about_pictures_is_what_training_does(name: str)
     pixels = torch.randint(0, 256, (3, 4, 4), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
     served = (pixels.numpy() / 255 - told[0][:, None, None]) / told[1][:, None, None]
     assert np.allclose(row.normalisation.bytes(pixels), served, atol=1e-6)
-    assert row.pictures.get("image.center_crop", name.removeprefix("cifar10")) in name
