@@ -13,6 +13,8 @@ from pathlib import Path
 from training import recipes
 from training.files import TrainingError
 
+DATA_DIR = "folder of a data set that is not built in, in its published format"
+
 
 def main(arguments: list[str] | None = None) -> int:
     """Exit status: 0 done, 1 could not be done (one sentence on stderr), 2 misspelt."""
@@ -39,7 +41,7 @@ def parser() -> argparse.ArgumentParser:
     train.add_argument("--run-dir", type=Path, help="default: runs/RECIPE-seedSEED")
     train.add_argument("--resume", action="store_true", help="go on from the run folder's checkpoint")
     train.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto", help="default: auto")
-    train.add_argument("--data-dir", type=Path, help="folder with the data, for a data set that is not embedded")
+    train.add_argument("--data-dir", type=Path, metavar="DIR", help=DATA_DIR)
     train.add_argument(
         "--early-stop",
         type=int,
@@ -58,7 +60,7 @@ def parser() -> argparse.ArgumentParser:
 
     evaluate = commands.add_parser("evaluate", help="a run's accuracy and mistakes on the held-out data")
     evaluate.add_argument("run", help="a run folder, or a recipe's name for its run with the recipe's seed")
-    evaluate.add_argument("--data-dir", type=Path, help="default: where the run found it")
+    evaluate.add_argument("--data-dir", type=Path, metavar="DIR", help=f"{DATA_DIR} (default: where the run found it)")
     evaluate.set_defaults(command=run_evaluate)
 
     export = commands.add_parser(
@@ -73,7 +75,7 @@ def parser() -> argparse.ArgumentParser:
     elsewhere.add_argument("--random-weights", action="store_true", help="of the network, for benchmarks")
     export.add_argument("--seed", type=int, help="of --random-weights (default: 0)")
     export.add_argument("--labels", type=Path, metavar="FILE", help="with either: names of the classes, one a line")
-    export.add_argument("--data-dir", type=Path, help="default: where the run found it")
+    export.add_argument("--data-dir", type=Path, metavar="DIR", help=f"{DATA_DIR} (default: where the run found it)")
     export.add_argument("--repository", type=Path, default=Path("model_repository"), help="default: model_repository")
     export.add_argument("--name", help="of the model (default: the recipe's)")
     export.add_argument("--version", type=int, help="default: one more than the highest there")
@@ -182,10 +184,10 @@ def run_lecture(options: argparse.Namespace) -> None:
 
 def run_list(_: argparse.Namespace) -> None:
     """One line for each recipe."""
-    print(f"{'recipe':16} {'data':8} {'loss':14} {'epochs':>6}  promises")
+    print(f"{'recipe':16} {'data':16} {'loss':14} {'epochs':>6}  promises")
     for recipe in recipes.RECIPES.values():
         promise = f"{recipe.target:.1%} held-out accuracy"
-        print(f"{recipe.name:16} {recipe.data:8} {recipe.loss:14} {recipe.epochs:6}  {promise}")
+        print(f"{recipe.name:16} {recipe.data:16} {recipe.loss:14} {recipe.epochs:6}  {promise}")
 
 
 def run_digits(options: argparse.Namespace) -> None:

@@ -17,6 +17,7 @@ def render(
     name: str,
     checkpoint: Checkpoint,
     data_set: DataSet,
+    classes: int,
     shape: Sequence[int],
     parameters: int,
     right: int,
@@ -44,7 +45,7 @@ def render(
 
 ## Input and output
 
-`input` float32 (batch, {", ".join(map(str, shape))}) → `probabilities` float32 (batch, {len(data_set.labels)}), in the
+`input` float32 (batch, {", ".join(map(str, shape))}) → `probabilities` float32 (batch, {classes}), in the
 order of `labels.txt`.
 
 {data_set.preprocessing}

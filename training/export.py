@@ -80,33 +80,34 @@ def export_run(
     recipe = checkpoint.plan.recipe
     name = name or recipe.name
     data_set = DATA_SETS[recipe.data]
-    data = data_set.load(data_dir or checkpoint.plan.data_folder)
-    network = nets.build(recipe.network)
+    held_out_images, held_out_labels, labels = data_set.held_out(data_dir or checkpoint.plan.data_folder)
+    network = nets.build(recipe.network, len(labels))
     network.load_state_dict(checkpoint.network)
     model = Probabilities(network).eval()
-    graph = to_onnx(model, data.held_out_images[:2])
+    graph = to_onnx(model, held_out_images[:2])
 
-    differences = compare(graph, model, data.held_out_images)
+    differences = compare(graph, model, held_out_images)
     refuse_disagreement(name, differences)
     worst = max(differences, key=lambda difference: difference.worst)
     parity = f"{worst.worst:.1e} (batch {worst.batch}, {worst.inputs} inputs)"
     print(f"ONNX Runtime agrees with torch: worst difference {parity}")
 
-    answers = run_onnx(graph, data.held_out_images.numpy()).argmax(axis=1)
-    shape = tuple(data.held_out_images.shape[1:])
+    answers = run_onnx(graph, held_out_images.numpy()).argmax(axis=1)
+    shape = tuple(held_out_images.shape[1:])
     text = card.render(
         name=name,
         checkpoint=checkpoint,
         data_set=data_set,
+        classes=len(labels),
         shape=shape,
         parameters=sum(parameter.numel() for parameter in network.parameters()),
-        right=int((answers == data.held_out_labels.numpy()).sum()),
+        right=int((answers == held_out_labels.numpy()).sum()),
         count=len(answers),
         parity=f"{parity}; {TOLERANCE:.0e} is allowed",
         today=datetime.now(UTC).date(),
     )
-    settings = config(name, shape, (len(data_set.labels),), recipe.threads, data_set.pictures)
-    target = write_version(repository, name, version, graph, settings, data_set.labels, text)
+    settings = config(name, shape, (len(labels),), recipe.threads, data_set.pictures)
+    target = write_version(repository, name, version, graph, settings, labels, text)
     print(f"{target / 'model.onnx'}: {len(graph) / 1000:.0f} kB")
     return target
 

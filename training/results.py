@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,6 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from training import features, plots, runs
-from training.data import DATA_SETS
 from training.files import write_atomically
 from training.runs import Epoch, Plan
 
@@ -40,9 +40,18 @@ def tell(bar: tqdm[None], plan: Plan, epoch: Epoch, images_per_second: float) ->
 
 
 def write(
-    folder: Path, plan: Plan, history: list[Epoch], network: nn.Module, example: Tensor, confusion: NDArray[np.int64]
+    folder: Path,
+    plan: Plan,
+    history: list[Epoch],
+    network: nn.Module,
+    example: Tensor,
+    confusion: NDArray[np.int64],
+    names: Sequence[str],
 ) -> None:
-    """`metrics.json` and the pictures, and a line for the terminal. `example` is one held-out image (C, H, W)."""
+    """`metrics.json` and the pictures, and a line for the terminal.
+
+    `example` is one held-out image (C, H, W); `names` are those of the classes.
+    """
     right, count = int(confusion.trace()), int(confusion.sum())
     final = {
         "epoch": len(history) if plan.patience is None else runs.best_epoch(history),
@@ -59,7 +68,7 @@ def write(
         "epochs": [dataclasses.asdict(epoch) for epoch in history],
     }
     plots.learning_curve(folder / "learning_curve.png", plan.recipe.name, history)
-    plots.confusion_matrix(folder / "confusion_matrix.png", confusion, DATA_SETS[plan.recipe.data].labels)
+    plots.confusion_matrix(folder / "confusion_matrix.png", confusion, names)
     filters = features.first_filters(network, example.shape)
     if filters is not None:
         plots.filters(folder / "filters.png", filters)
@@ -70,5 +79,5 @@ def write(
     target = plan.recipe.target
     verdict = f"as promised: {target:.2%}" if right / count >= target else f"below the recipe's {target:.2%}"
     stopped = f" after epoch {final['epoch']}, the best of {len(history)}" if plan.patience is not None else ""
-    result = f"{right} of {count} held-out {plan.recipe.data} right{stopped}, {right / count:.2%} ({verdict})"
+    result = f"{right} of {count} held-out examples right{stopped}, {right / count:.2%} ({verdict})"
     print(f"{folder}: {result}, {final['seconds']:.0f} s")

@@ -51,7 +51,7 @@ class Plan:
     processes: int = 1
     """That share each batch."""
     data_dir: str | None = None
-    """Where the data is, for a data set that is not embedded. Only a place: a run may go on with a copy elsewhere."""
+    """Where the data is, for a data set that is not built in. Only a place: a run may go on with a copy elsewhere."""
 
     @property
     def data_folder(self) -> Path | None:
@@ -116,7 +116,7 @@ def command(plan: Plan) -> str:
     if plan.compile:
         words.append("--compile")
     if plan.data_dir is not None:
-        words.append("--data-dir FOLDER")
+        words.append("--data-dir DIR")
     return " ".join(words)
 
 

@@ -14,7 +14,7 @@ import math
 import os
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from training import losses, nets, optim, results, runs
-from training.data import DATA_SETS, distort
+from training.data import DATA_SETS
 from training.distribution import ALONE, Processes
 from training.files import TrainingError
 from training.losses import Loss
@@ -33,8 +33,12 @@ from training.runs import Checkpoint, Epoch, Plan
 from training.scalars import Scalars
 
 PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+PREDICTED_AT_ONCE = 256
 SET_ASIDE_EVERY = 10
 """Of each class, for early stopping to look at."""
+
+Batches = Iterable[tuple[Tensor, Tensor]]
+"""Images (N, C, H, W) and labels (N,)."""
 
 
 def train(plan: Plan, folder: Path, *, resume: bool, processes: Processes = ALONE, tensorboard: bool = False) -> None:
@@ -42,12 +46,11 @@ def train(plan: Plan, folder: Path, *, resume: bool, processes: Processes = ALON
     recipe = plan.recipe
     make_deterministic(plan)
     data_set = DATA_SETS[recipe.data]
-    data = data_set.load(plan.data_folder)
-    images, labels = data.images.to(plan.device), data.labels.to(plan.device)
-    held_out_images, held_out_labels = data.held_out_images.to(plan.device), data.held_out_labels.to(plan.device)
-    to_learn, to_validate = set_aside(data.labels, plan)
+    data = data_set.open(plan.data_folder).to(plan.device)
+    to_learn, to_validate = set_aside(data.labels.cpu(), plan)
+    example, _ = next(data.held_out_batches(1))
 
-    network = nets.build(recipe.network).to(plan.device)
+    network = nets.build(recipe.network, len(data.names)).to(plan.device)
     optimizer = optim.optimizer(recipe, network)
     # Small gradients vanish in float16: they are made larger before the backward pass, and smaller before the step.
     scaler = torch.amp.GradScaler(plan.device, enabled=plan.precision == "float16")
@@ -67,7 +70,7 @@ def train(plan: Plan, folder: Path, *, resume: bool, processes: Processes = ALON
             pretrain_by_name(
                 recipe.pretraining,
                 network,
-                lambda: distort(images, recipe.augmentation, data_set.background),
+                lambda: next(data.batches(to_learn, len(to_learn), recipe.augmentation, data_set.background))[0],
                 say=print if processes.first else lambda _: None,
             )
 
@@ -75,7 +78,7 @@ def train(plan: Plan, folder: Path, *, resume: bool, processes: Processes = ALON
         states = network.state_dict(), optimizer.state_dict(), torch.get_rng_state(), scaler.state_dict()
         runs.save(folder, Checkpoint(plan, history, *states, best))
 
-    model: Callable[[Tensor], Tensor] = processes.together(network, images[:1])
+    model: Callable[[Tensor], Tensor] = processes.together(network, example)
     if plan.compile:
         model = torch.compile(model)
     steps_per_epoch = math.ceil(len(to_learn) / recipe.batch_size)
@@ -86,16 +89,15 @@ def train(plan: Plan, folder: Path, *, resume: bool, processes: Processes = ALON
             total_loss = torch.zeros((), dtype=torch.float64, device=plan.device)
             network.train()
             order = to_learn[torch.randperm(len(to_learn))]
-            for step in range(steps_per_epoch):
-                chosen = order[step * recipe.batch_size : (step + 1) * recipe.batch_size]
+            batches = data.batches(order, recipe.batch_size, recipe.augmentation, data_set.background)
+            for step, (inputs, labels) in enumerate(batches):
                 rate = optim.learning_rate(recipe, epoch * steps_per_epoch + step, plan.epochs * steps_per_epoch)
                 for group in optimizer.param_groups:
                     group["lr"] = rate
-                part, weight = processes.part(len(chosen))
-                inputs = distort(images[chosen], recipe.augmentation, data_set.background)[part]
+                part, weight = processes.part(len(labels))
                 with processes.own_draws(plan.seed, epoch * steps_per_epoch + step), arithmetic(plan):
-                    scores = model(inputs)
-                loss = loss_function(scores.float(), labels[chosen][part]) * weight
+                    scores = model(inputs[part])
+                loss = loss_function(scores.float(), labels[part]) * weight
                 optimizer.zero_grad()
                 scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
                 if recipe.clip_norm is not None:
@@ -103,13 +105,15 @@ def train(plan: Plan, folder: Path, *, resume: bool, processes: Processes = ALON
                     nn.utils.clip_grad_norm_(network.parameters(), recipe.clip_norm)
                 scaler.step(optimizer)
                 scaler.update()
-                total_loss += loss.detach().double() * len(chosen) / processes.count
-                bar.update(len(chosen))
+                total_loss += loss.detach().double() * len(labels) / processes.count
+                bar.update(len(labels))
             figures = torch.zeros(3, dtype=torch.float64)
             figures[0] = total_loss / len(to_learn)
             if processes.first:
-                figures[1] = accuracy(network, held_out_images, held_out_labels)
-                figures[2] = mean_loss(network, images[to_validate], labels[to_validate], loss_function)
+                figures[1] = accuracy(network, data.held_out_batches(PREDICTED_AT_ONCE))
+                if len(to_validate):
+                    validate_on = data.plain_batches(to_validate, PREDICTED_AT_ONCE)
+                    figures[2] = mean_loss(network, validate_on, loss_function)
             mean, right, validation = processes.sum(figures.to(plan.device))
             if not math.isfinite(mean):
                 raise TrainingError(
@@ -132,8 +136,9 @@ def train(plan: Plan, folder: Path, *, resume: bool, processes: Processes = ALON
         if best is not None:
             network.load_state_dict(best)
             save()
-        confusion = confusion_matrix(predict(network, held_out_images), held_out_labels, len(data_set.labels))
-        results.write(folder, plan, history, network, held_out_images[0], confusion)
+        predicted = predict(network, data.held_out_batches(PREDICTED_AT_ONCE))
+        confusion = confusion_matrix(predicted, data.held_out_labels, len(data.names))
+        results.write(folder, plan, history, network, example[0], confusion, data.names)
 
 
 def set_aside(labels: Tensor, plan: Plan) -> tuple[Tensor, Tensor]:
@@ -153,26 +158,29 @@ def arithmetic(plan: Plan) -> torch.autocast:
     return torch.autocast(plan.device, PRECISIONS[plan.precision], enabled=plan.precision != "float32")
 
 
-def predict(network: nn.Module, images: Tensor) -> Tensor:
-    """The class with the largest score, for each image. (N, C, H, W) → (N,) int64."""
-    return scores_of(network, images).argmax(dim=1)
+def predict(network: nn.Module, batches: Batches) -> Tensor:
+    """The class with the largest score for each image of all batches: (N,) int64 on the CPU."""
+    scores, _ = scores_and_labels(network, batches)
+    return scores.argmax(dim=1)
 
 
-def accuracy(network: nn.Module, images: Tensor, labels: Tensor) -> float:
+def accuracy(network: nn.Module, batches: Batches) -> float:
     """The part of the images whose largest score is the label's."""
-    return int((predict(network, images) == labels).sum()) / len(labels)
+    scores, labels = scores_and_labels(network, batches)
+    return int((scores.argmax(dim=1) == labels).sum()) / len(labels)
 
 
-def mean_loss(network: nn.Module, images: Tensor, labels: Tensor, loss_function: Loss) -> float:
-    """Of all images together; 0 of none."""
-    return float(loss_function(scores_of(network, images), labels)) if len(images) else 0.0
+def mean_loss(network: nn.Module, batches: Batches, loss_function: Loss) -> float:
+    """Of all images of all batches together."""
+    return float(loss_function(*scores_and_labels(network, batches)))
 
 
-def scores_of(network: nn.Module, images: Tensor) -> Tensor:
-    """In evaluation mode and float32. (N, C, H, W), N at least 1 → (N, classes)."""
+def scores_and_labels(network: nn.Module, batches: Batches) -> tuple[Tensor, Tensor]:
+    """(N, classes) and (N,), both on the CPU, of at least one batch; in evaluation mode and float32."""
     network.eval()
     with torch.no_grad():
-        return torch.cat([network(images[i : i + 256]) for i in range(0, len(images), 256)])
+        scores, labels = zip(*((network(images).cpu(), labels.cpu()) for images, labels in batches), strict=True)
+    return torch.cat(scores), torch.cat(labels)
 
 
 def confusion_matrix(predicted: Tensor, truth: Tensor, classes: int) -> NDArray[np.int64]:

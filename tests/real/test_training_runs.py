@@ -88,7 +88,7 @@ def test_a_run_leaves_its_figures_and_pictures(finished: Path) -> None:
 def test_evaluate_tells_what_the_run_told(finished: Path) -> None:
     right = json.loads((finished / "metrics.json").read_text())["final"]["held_out_right"]
     said = run("evaluate", finished)
-    assert f"{right} of 360 held-out digits right" in said
+    assert f"{right} of 360 held-out examples right" in said
     assert sum(int(times) for times in re.findall(r"^(\d+) × ", said, re.MULTILINE)) == 360 - right
 
 

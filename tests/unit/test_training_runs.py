@@ -56,7 +56,7 @@ def test_list_names_each_recipe(capsys: pytest.CaptureFixture[str]) -> None:
         ),
         (["train", "lenet5", "--epochs", "0"], "--epochs 0: at least 1 is needed."),
         (["train", "lenet5", "--early-stop", "-1"], "--early-stop -1: a number of epochs is needed, or 0 for never."),
-        (["train", "lenet5", "--data-dir", "here"], "the digits come with scikit-learn, not from a folder."),
+        (["train", "lenet5", "--data-dir", "here"], "The data set digits is built in. Leave out --data-dir"),
         (["train", "lenet5", "--resume", "--run-dir", "nowhere"], "Nothing to resume: no checkpoint.pt in nowhere."),
         (["evaluate", "nowhere"], "nowhere is neither a run folder with a checkpoint.pt nor a recipe."),
         (["export", "lenet5"], "Train first: python -m training train lenet5"),
@@ -168,7 +168,7 @@ def test_the_command_of_a_plan_has_what_differs_from_the_recipe() -> None:
     )
     assert runs.command(other) == (
         "torchrun --nproc-per-node 2 -m training train lenet5 --seed 1 --epochs 3 --early-stop 4 --precision bfloat16 "
-        "--compile --data-dir FOLDER"
+        "--compile --data-dir DIR"
     )
 
 
