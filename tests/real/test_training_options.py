@@ -13,10 +13,9 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
 
 from tests import tiny_training
-from tests.tiny_training import RECIPE, leaves, states
+from tests.tiny_training import RECIPE, Broken, breaking_at, leaves, states
 from training import runs
 from training.data import DATA_SETS
 from training.files import TrainingError
@@ -81,22 +80,6 @@ def test_a_lower_precision_trains_nearly_the_same_weights_and_keeps_them_in_floa
     assert 0 < difference(full, lower) < 0.05
     assert all(weight.dtype == torch.float32 for weight in lower.network.values())
     assert ("scale" in lower.scaler) == (precision == "float16")
-
-
-class Broken(Exception):
-    """What ends a run in the middle of an epoch."""
-
-
-def breaking_at(call: int) -> Any:
-    """Cross entropy, but for one call."""
-    calls = itertools.count(1)
-
-    def loss(scores: Tensor, labels: Tensor) -> Tensor:
-        if next(calls) == call:
-            raise Broken
-        return LOSSES["cross entropy"](scores, labels)
-
-    return loss
 
 
 # An epoch asks for five losses: four batches of at most 16 of the 57 that are not set aside, and those set aside.
