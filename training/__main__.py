@@ -1,4 +1,4 @@
-"""python -m training: train, evaluate, export, list, digits.
+"""python -m training: train, evaluate, export, check-zoo, lecture, list, digits, experiment.
 
 Heavy imports are inside the commands, so that --help answers at once.
 """
@@ -7,10 +7,13 @@ from __future__ import annotations
 
 import argparse
 import sys
+import time
 from pathlib import Path
 
 from training import recipes
 from training.files import TrainingError
+
+DATA_DIR = "folder of a data set that is not built in, in its published format"
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -33,25 +36,59 @@ def parser() -> argparse.ArgumentParser:
 
     train = commands.add_parser("train", help="train a recipe into a run folder")
     train.add_argument("recipe", nargs="?", default="lenet5", help=f"{' | '.join(recipes.RECIPES)} (default: lenet5)")
-    train.add_argument("--seed", type=int, default=0, help="of weights, order and distortions (default: 0)")
+    train.add_argument("--seed", type=int, help="of weights, order and distortions (default: the recipe's)")
     train.add_argument("--epochs", type=int, help="default: the recipe's")
     train.add_argument("--run-dir", type=Path, help="default: runs/RECIPE-seedSEED")
     train.add_argument("--resume", action="store_true", help="go on from the run folder's checkpoint")
     train.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto", help="default: auto")
+    train.add_argument("--data-dir", type=Path, metavar="DIR", help=DATA_DIR)
+    train.add_argument(
+        "--early-stop",
+        type=int,
+        metavar="EPOCHS",
+        help="stop after so many without a better loss on a tenth of the training data, which is set aside; 0: never",
+    )
+    train.add_argument(
+        "--precision",
+        choices=("float32", "bfloat16", "float16"),
+        default="float32",
+        help="of the network's arithmetic; weights stay in float32 (default: float32)",
+    )
+    train.add_argument("--compile", action="store_true", help="make kernels for the network with torch.compile")
+    train.add_argument("--tensorboard", action="store_true", help="write the run folder's tensorboard/ as well")
     train.set_defaults(command=run_train)
 
     evaluate = commands.add_parser("evaluate", help="a run's accuracy and mistakes on the held-out data")
-    evaluate.add_argument("run", help="a run folder, or a recipe's name for its run with seed 0")
+    evaluate.add_argument("run", help="a run folder, or a recipe's name for its run with the recipe's seed")
+    evaluate.add_argument("--data-dir", type=Path, metavar="DIR", help=f"{DATA_DIR} (default: where the run found it)")
     evaluate.set_defaults(command=run_evaluate)
 
     export = commands.add_parser(
         "export", help="write a run as the next version of a served model, if ONNX Runtime agrees"
     )
-    export.add_argument("run", help="a run folder, or a recipe's name for its run with seed 0")
+    export.add_argument(
+        "run",
+        help="a run folder, or a recipe's name for its run with the recipe's seed; a network's name with the next two",
+    )
+    elsewhere = export.add_mutually_exclusive_group()
+    elsewhere.add_argument("--weights", type=Path, metavar="FILE.pth", help="of the network, as torch.save wrote them")
+    elsewhere.add_argument("--random-weights", action="store_true", help="of the network, for benchmarks")
+    export.add_argument("--seed", type=int, help="of --random-weights (default: 0)")
+    export.add_argument("--labels", type=Path, metavar="FILE", help="with either: names of the classes, one a line")
+    export.add_argument("--data-dir", type=Path, metavar="DIR", help=f"{DATA_DIR} (default: where the run found it)")
     export.add_argument("--repository", type=Path, default=Path("model_repository"), help="default: model_repository")
     export.add_argument("--name", help="of the model (default: the recipe's)")
     export.add_argument("--version", type=int, help="default: one more than the highest there")
     export.set_defaults(command=run_export)
+
+    zoo = commands.add_parser("check-zoo", help="export networks at their papers' sizes and compare with torch")
+    zoo.add_argument("networks", nargs="*", metavar="NETWORK", help="default: all")
+    zoo.set_defaults(command=run_check_zoo)
+
+    lecture = commands.add_parser("lecture", help="write the lecture's convolution layer as a served model")
+    lecture.add_argument("--repository", type=Path, default=Path("model_repository"), help="default: model_repository")
+    lecture.add_argument("--version", type=int, help="default: one more than the highest there")
+    lecture.set_defaults(command=run_lecture)
 
     listing = commands.add_parser("list", help="the recipes")
     listing.set_defaults(command=run_list)
@@ -59,6 +96,12 @@ def parser() -> argparse.ArgumentParser:
     digits = commands.add_parser("digits", help="write the held-out digits to a file that numpy alone can read")
     digits.add_argument("--write", type=Path, required=True, metavar="FILE.npz")
     digits.set_defaults(command=run_digits)
+
+    experiment = commands.add_parser("experiment", help="a question of the lecture, answered by training many networks")
+    experiment.add_argument("question", choices=("depth",), help="depth: does it help, and does pre-training?")
+    experiment.add_argument("--quick", action="store_true", help="tiny, in seconds: to see that it runs")
+    experiment.add_argument("--run-dir", type=Path, help="default: runs/experiment-QUESTION")
+    experiment.set_defaults(command=run_experiment)
     return top
 
 
@@ -69,11 +112,24 @@ def run_train(options: argparse.Namespace) -> None:
     if epochs < 1:
         raise TrainingError(f"--epochs {epochs}: at least 1 is needed.")
 
-    from training.runs import Plan, default_folder
-    from training.train import choose_device, train
+    seed = recipe.seed if options.seed is None else options.seed
+    patience = recipe.patience if options.early_stop is None else options.early_stop or None
+    if patience is not None and patience < 0:
+        raise TrainingError(f"--early-stop {patience}: a number of epochs is needed, or 0 for never.")
 
-    plan = Plan(recipe, options.seed, epochs, choose_device(options.device))
-    train(plan, options.run_dir or default_folder(recipe.name, options.seed), resume=options.resume)
+    from training import distribution
+    from training.runs import Plan, default_folder
+    from training.train import choose_device, require_compiler, train
+
+    device = choose_device(options.device)
+    if options.compile:
+        require_compiler(device)
+    data_dir = None if options.data_dir is None else str(options.data_dir.resolve())
+    folder = options.run_dir or default_folder(recipe.name, seed)
+    with distribution.join(device) as processes:
+        shared = processes.count
+        plan = Plan(recipe, seed, epochs, device, patience, options.precision, options.compile, shared, data_dir)
+        train(plan, folder, resume=options.resume, processes=processes, tensorboard=options.tensorboard)
 
 
 def run_evaluate(options: argparse.Namespace) -> None:
@@ -81,23 +137,57 @@ def run_evaluate(options: argparse.Namespace) -> None:
     from training.evaluate import evaluate
     from training.runs import find_folder
 
-    evaluate(find_folder(options.run))
+    evaluate(find_folder(options.run), options.data_dir)
 
 
 def run_export(options: argparse.Namespace) -> None:
-    """Export, or say why not."""
+    """Export a run, or a network with weights from elsewhere, or say why not."""
+    if options.seed is not None and not options.random_weights:
+        raise TrainingError("--seed is of --random-weights.")
+    if options.weights or options.random_weights:
+        if options.data_dir is not None:
+            raise TrainingError("--data-dir is a run's: no data comes with --weights or --random-weights.")
+        from training.weights import export_weights
+
+        export_weights(
+            options.run,
+            options.weights,
+            seed=options.seed or 0,
+            labels=options.labels,
+            repository=options.repository,
+            name=options.name,
+            version=options.version,
+        )
+        return
+    if options.labels:
+        raise TrainingError("--labels goes with --weights or --random-weights: a run knows its classes.")
+
     from training.export import export_run
     from training.runs import find_folder
 
-    export_run(find_folder(options.run), options.repository, options.name, options.version)
+    export_run(find_folder(options.run), options.repository, options.name, options.version, options.data_dir)
+
+
+def run_check_zoo(options: argparse.Namespace) -> None:
+    """One line for each network."""
+    from training.zoo import check_zoo
+
+    check_zoo(options.networks)
+
+
+def run_lecture(options: argparse.Namespace) -> None:
+    """Write the model."""
+    from training.lecture import write_model
+
+    write_model(options.repository, options.version)
 
 
 def run_list(_: argparse.Namespace) -> None:
     """One line for each recipe."""
-    print(f"{'recipe':16} {'data':8} {'loss':14} {'epochs':>6}  promises")
+    print(f"{'recipe':16} {'data':16} {'loss':14} {'epochs':>6}  promises")
     for recipe in recipes.RECIPES.values():
         promise = f"{recipe.target:.1%} held-out accuracy"
-        print(f"{recipe.name:16} {recipe.data:8} {recipe.loss:14} {recipe.epochs:6}  {promise}")
+        print(f"{recipe.name:16} {recipe.data:16} {recipe.loss:14} {recipe.epochs:6}  {promise}")
 
 
 def run_digits(options: argparse.Namespace) -> None:
@@ -106,6 +196,19 @@ def run_digits(options: argparse.Namespace) -> None:
 
     digits = write_held_out(options.write)
     print(f"{options.write}: {len(digits.labels)} held-out digits, {options.write.stat().st_size / 1000:.0f} kB")
+
+
+def run_experiment(options: argparse.Namespace) -> None:
+    """Train, and leave a CSV, a report and a plot."""
+    from training.experiments import depth, depth_report
+    from training.runs import RUNS
+
+    design = depth.QUICK if options.quick else depth.FULL
+    folder = options.run_dir or RUNS / f"experiment-{options.question}"
+    began = time.perf_counter()
+    results = depth.run(design, lambda line: print(line, flush=True))
+    depth_report.write(folder, design, results, time.perf_counter() - began)
+    print(f"{folder / 'report.md'}: {len(results)} networks")
 
 
 if __name__ == "__main__":

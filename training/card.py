@@ -9,7 +9,7 @@ import onnx
 import onnxruntime
 
 from training.data import DataSet
-from training.runs import Checkpoint, default_folder, versions
+from training.runs import Checkpoint, command, default_folder, versions
 
 
 def render(
@@ -17,6 +17,7 @@ def render(
     name: str,
     checkpoint: Checkpoint,
     data_set: DataSet,
+    classes: int,
     shape: Sequence[int],
     parameters: int,
     right: int,
@@ -27,6 +28,7 @@ def render(
     """Markdown. `shape` is one input's (C, H, W); `right` of `count` held-out examples are the exported graph's own."""
     plan = checkpoint.plan
     recipe, epochs = plan.recipe, len(checkpoint.history)
+    before = f", after pre-training `{recipe.pretraining}` (`training/pretraining/`)" if recipe.pretraining else ""
     libraries = {**versions(), "onnx": onnx.__version__, "onnxruntime": onnxruntime.__version__}
     return f"""\
 # {name}
@@ -38,12 +40,12 @@ def render(
 | network | `{recipe.network}`, {parameters:,} trainable parameters (`training/nets/`) |
 | held-out accuracy | {right / count:.2%} ({right} of {count}), of this ONNX file in ONNX Runtime |
 | ONNX Runtime against torch | worst absolute difference {parity} |
-| training | recipe `{recipe.name}`, seed {plan.seed}, {epochs} epochs, on {plan.device} |
+| training | recipe `{recipe.name}`, seed {plan.seed}, {epochs} epochs, on {plan.device}{before} |
 | exported | {today.isoformat()}, with {", ".join(f"{library} {number}" for library, number in libraries.items())} |
 
 ## Input and output
 
-`input` float32 (batch, {", ".join(map(str, shape))}) → `probabilities` float32 (batch, {len(data_set.labels)}), in the
+`input` float32 (batch, {", ".join(map(str, shape))}) → `probabilities` float32 (batch, {classes}), in the
 order of `labels.txt`.
 
 {data_set.preprocessing}
@@ -59,6 +61,6 @@ Licence of the data: {data_set.licence}
 
 ## Again
 
-    python -m training train {recipe.name} --seed {plan.seed} --epochs {epochs}
+    {command(plan)}
     python -m training export {default_folder(recipe.name, plan.seed)} --name {name}
 """

@@ -6,24 +6,27 @@ from pathlib import Path
 
 from training import nets, runs
 from training.data import DATA_SETS
-from training.train import confusion_matrix, predict
+from training.train import PREDICTED_AT_ONCE, confusion_matrix, predict
 
 
-def evaluate(folder: Path) -> None:
-    """Print the accuracy of the run's checkpoint and each kind of mistake, most frequent first."""
+def evaluate(folder: Path, data_dir: Path | None = None) -> None:
+    """Print the accuracy of the run's checkpoint and each kind of mistake, most frequent first.
+
+    `data_dir` is where the data is now; None: where the run found it.
+    """
     checkpoint = runs.load(folder)
-    data_set = DATA_SETS[checkpoint.plan.recipe.data]
-    data = data_set.load()
-    network = nets.build(checkpoint.plan.recipe.network)
+    data = DATA_SETS[checkpoint.plan.recipe.data].open(data_dir or checkpoint.plan.data_folder)
+    network = nets.build(checkpoint.plan.recipe.network, len(data.names))
     network.load_state_dict(checkpoint.network)
-    confusion = confusion_matrix(predict(network, data.held_out_images), data.held_out_labels, len(data_set.labels))
+    predicted = predict(network, data.held_out_batches(PREDICTED_AT_ONCE))
+    confusion = confusion_matrix(predicted, data.held_out_labels, len(data.names))
     right, count = int(confusion.trace()), int(confusion.sum())
     print(f"{folder}: epoch {len(checkpoint.history)} of {checkpoint.plan.epochs}")
-    print(f"{right} of {count} held-out digits right, {right / count:.2%}")
+    print(f"{right} of {count} held-out examples right, {right / count:.2%}")
     mistakes = [
         (int(confusion[truth, answer]), name, other)
-        for truth, name in enumerate(data_set.labels)
-        for answer, other in enumerate(data_set.labels)
+        for truth, name in enumerate(data.names)
+        for answer, other in enumerate(data.names)
         if truth != answer and confusion[truth, answer]
     ]
     for times, name, other in sorted(mistakes, key=lambda mistake: -mistake[0]):

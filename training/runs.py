@@ -1,11 +1,14 @@
-"""Run folders: `config.json`, `checkpoint.pt`, and at the end `metrics.json` and two plots.
+"""Run folders: `config.json`, `checkpoint.pt`, and at the end `metrics.json` and pictures.
 
     runs/<recipe>-seed<seed>/
       config.json            the recipe's row, seed, epochs, device, library versions
       checkpoint.pt          after each epoch: weights, optimiser, generator, history; replaced as a whole
       metrics.json           each epoch, and the final figures
       learning_curve.png
-      confusion_matrix.png   on the held-out digits
+      confusion_matrix.png   on the held-out data
+      filters.png            the first layer's weights
+      feature_maps.png       what the layers make of one held-out image
+      tensorboard/           if asked for
 
 The checkpoint is the truth; the other files are for people.
 """
@@ -15,8 +18,9 @@ from __future__ import annotations
 import dataclasses
 import io
 import json
+import math
 import platform
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +42,21 @@ class Plan:
     epochs: int
     device: str
     """"cpu" or "cuda"."""
+    patience: int | None = None
+    """Epochs without a better validation loss after which to stop; None: never."""
+    precision: str = "float32"
+    """Of the network's arithmetic: "float32", or with weights in float32 "bfloat16" or "float16"."""
+    compile: bool = False
+    """Whether torch.compile makes kernels for the network."""
+    processes: int = 1
+    """That share each batch."""
+    data_dir: str | None = None
+    """Where the data is, for a data set that is not built in. Only a place: a run may go on with a copy elsewhere."""
+
+    @property
+    def data_folder(self) -> Path | None:
+        """`data_dir` as a path."""
+        return None if self.data_dir is None else Path(self.data_dir)
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +72,8 @@ class Epoch:
     learning_rate: float
     """Of the epoch's last step."""
     seconds: float
+    validation_loss: float | None = None
+    """Mean over the part of the training data that is set aside, after the epoch; None if none is."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +86,38 @@ class Checkpoint:
     optimizer: dict[str, Any]
     generator: torch.Tensor
     """State of torch's global generator on the CPU, which draws order and distortions."""
+    scaler: dict[str, Any] = field(default_factory=dict)
+    """Of float16's gradients; empty for the other precisions."""
+    best: dict[str, Any] | None = None
+    """The network after the epoch with the least validation loss; None if nothing is set aside."""
+
+
+def best_epoch(history: list[Epoch]) -> int:
+    """The number of the epoch with the least validation loss, the first of equals. All epochs must have one."""
+    losses = [math.inf if epoch.validation_loss is None else epoch.validation_loss for epoch in history]
+    return 1 + losses.index(min(losses))
+
+
+def is_over(plan: Plan, history: list[Epoch]) -> bool:
+    """Whether all epochs are done, or the plan's patience is at its end."""
+    if len(history) >= plan.epochs:
+        return True
+    return plan.patience is not None and len(history) > 0 and len(history) - best_epoch(history) >= plan.patience
+
+
+def command(plan: Plan) -> str:
+    """The command line that trains by this plan; the data's folder is the reader's own."""
+    start = "python" if plan.processes == 1 else f"torchrun --nproc-per-node {plan.processes}"
+    words = [f"{start} -m training train {plan.recipe.name} --seed {plan.seed} --epochs {plan.epochs}"]
+    if plan.patience != plan.recipe.patience:
+        words.append(f"--early-stop {plan.patience or 0}")
+    if plan.precision != "float32":
+        words.append(f"--precision {plan.precision}")
+    if plan.compile:
+        words.append("--compile")
+    if plan.data_dir is not None:
+        words.append("--data-dir DIR")
+    return " ".join(words)
 
 
 def default_folder(recipe: str, seed: int) -> Path:
@@ -73,11 +126,11 @@ def default_folder(recipe: str, seed: int) -> Path:
 
 
 def find_folder(run_or_recipe: str) -> Path:
-    """The run folder of that path, or the default one of the recipe of that name, seed 0."""
+    """The run folder of that path, or the default one of the recipe of that name and its seed."""
     if (Path(run_or_recipe) / "checkpoint.pt").exists():
         return Path(run_or_recipe)
     if run_or_recipe in RECIPES:
-        folder = default_folder(run_or_recipe, 0)
+        folder = default_folder(run_or_recipe, RECIPES[run_or_recipe].seed)
         if (folder / "checkpoint.pt").exists():
             return folder
         raise TrainingError(f"No checkpoint in {folder}. Train first: python -m training train {run_or_recipe}")
@@ -86,11 +139,15 @@ def find_folder(run_or_recipe: str) -> Path:
     )
 
 
-def start(folder: Path, plan: Plan) -> None:
-    """Make the folder of a new run; one with a checkpoint in it is refused, because its work would be lost."""
+def start(folder: Path, plan: Plan, *, write: bool = True) -> None:
+    """Make the folder of a new run; one with a checkpoint in it is refused, because its work would be lost.
+
+    Of several processes all look, before any can have made a checkpoint, and one writes.
+    """
     if (folder / "checkpoint.pt").exists():
         raise TrainingError(f"{folder} already holds a run. Go on with --resume, or choose another --run-dir.")
-    write_atomically(folder / "config.json", to_json({**dataclasses.asdict(plan), "versions": versions()}))
+    if write:
+        write_atomically(folder / "config.json", to_json({**dataclasses.asdict(plan), "versions": versions()}))
 
 
 def resume(folder: Path, plan: Plan) -> Checkpoint:
@@ -143,5 +200,7 @@ def to_json(content: dict[str, Any]) -> bytes:
 def _flat(plan: Plan) -> dict[str, Any]:
     fields = dataclasses.asdict(plan)
     recipe = fields.pop("recipe")
-    del recipe["epochs"]  # the plan's count
+    del fields["data_dir"]  # a place decides nothing
+    for decided_by_plan in ("epochs", "seed", "patience"):
+        del recipe[decided_by_plan]
     return {"recipe": recipe.pop("name"), **fields, **recipe}

@@ -1,108 +1,186 @@
 """Train one recipe, with the loop on the page. Everything that decides the result is a row of `recipes.py`, or is here.
 
     python -m training train lenet5 [--seed 0] [--epochs N] [--run-dir runs/mine] [--resume] [--device auto|cpu|cuda]
+    python -m training train lenet5 --early-stop 10 --precision bfloat16 --compile --tensorboard
+    torchrun --nproc-per-node 2 -m training train lenet5
 
-The weights of the last epoch are the result: the held-out digits are looked at after each epoch, but choose nothing.
+The weights of the last epoch are the result; with early stopping those of the epoch with the least loss on a part of
+the training data that is set aside. The held-out data is looked at after each epoch, but chooses nothing.
 """
 
 from __future__ import annotations
 
-import dataclasses
 import math
 import os
+import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
-from torch.nn import functional
-from tqdm import tqdm
 
-from training import nets, plots, runs
-from training.data import DATA_SETS, distort
-from training.files import TrainingError, write_atomically
-from training.nets.lenet5 import competitive_loss
-from training.recipes import Recipe
+from training import losses, nets, optim, results, runs
+from training.data import DATA_SETS
+from training.distribution import ALONE, Processes
+from training.files import TrainingError
+from training.losses import Loss
+from training.pretraining import pretrain_by_name
 from training.runs import Checkpoint, Epoch, Plan
+from training.scalars import Scalars
 
-Loss = Callable[[Tensor, Tensor], Tensor]
-"""(N, classes) scores, (N,) labels → the mean over the batch."""
+PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+PREDICTED_AT_ONCE = 256
+SET_ASIDE_EVERY = 10
+"""Of each class, for early stopping to look at."""
 
-LOSSES: dict[str, Loss] = {"competitive": competitive_loss, "cross entropy": functional.cross_entropy}
+Batches = Iterable[tuple[Tensor, Tensor]]
+"""Images (N, C, H, W) and labels (N,)."""
 
 
-def train(plan: Plan, folder: Path, *, resume: bool) -> None:
+def train(plan: Plan, folder: Path, *, resume: bool, processes: Processes = ALONE, tensorboard: bool = False) -> None:
     """Run the plan to its end, from its start or from the folder's checkpoint, and leave the results in the folder."""
     recipe = plan.recipe
     make_deterministic(plan)
     data_set = DATA_SETS[recipe.data]
-    data = data_set.load()
-    images, labels = data.images.to(plan.device), data.labels.to(plan.device)
-    held_out_images, held_out_labels = data.held_out_images.to(plan.device), data.held_out_labels.to(plan.device)
+    data = data_set.open(plan.data_folder).to(plan.device)
+    to_learn, to_validate = set_aside(data.labels.cpu(), plan)
+    example, _ = next(data.held_out_batches(1))
 
-    network = nets.build(recipe.network).to(plan.device)
-    optimizer = torch.optim.AdamW(network.parameters(), lr=recipe.learning_rate, weight_decay=recipe.weight_decay)
-    loss_function = LOSSES[recipe.loss]
+    network = nets.build(recipe.network, len(data.names)).to(plan.device)
+    optimizer = optim.optimizer(recipe, network)
+    # Small gradients vanish in float16: they are made larger before the backward pass, and smaller before the step.
+    scaler = torch.amp.GradScaler(plan.device, enabled=plan.precision == "float16")
+    loss_function = losses.loss(recipe)
     history: list[Epoch] = []
+    best: dict[str, Any] | None = None
     if resume:
         checkpoint = runs.resume(folder, plan)
         network.load_state_dict(checkpoint.network)
         optimizer.load_state_dict(checkpoint.optimizer)
+        scaler.load_state_dict(checkpoint.scaler)
         torch.set_rng_state(checkpoint.generator)
-        history = checkpoint.history
+        history, best = checkpoint.history, checkpoint.best
     else:
-        runs.start(folder, plan)
+        runs.start(folder, plan, write=processes.first)
+        if recipe.pretraining is not None:
+            pretrain_by_name(
+                recipe.pretraining,
+                network,
+                lambda: next(data.batches(to_learn, len(to_learn), recipe.augmentation, data_set.background))[0],
+                say=print if processes.first else lambda _: None,
+            )
 
-    steps_per_epoch = math.ceil(len(labels) / recipe.batch_size)
-    with tqdm(total=plan.epochs, initial=len(history), unit="epoch", disable=None) as bar:
-        for epoch in range(len(history), plan.epochs):
-            began, total_loss, rate = time.perf_counter(), 0.0, 0.0
+    def save() -> None:
+        states = network.state_dict(), optimizer.state_dict(), torch.get_rng_state(), scaler.state_dict()
+        runs.save(folder, Checkpoint(plan, history, *states, best))
+
+    model: Callable[[Tensor], Tensor] = processes.together(network, example)
+    if plan.compile:
+        model = torch.compile(model)
+    steps_per_epoch = math.ceil(len(to_learn) / recipe.batch_size)
+    scalars = Scalars(folder, len(history)) if tensorboard and processes.first else None
+    with results.progress(plan, len(history), len(to_learn), show=processes.first) as bar:
+        while not runs.is_over(plan, history):
+            epoch, began, rate = len(history), time.perf_counter(), 0.0
+            total_loss = torch.zeros((), dtype=torch.float64, device=plan.device)
             network.train()
-            order = torch.randperm(len(labels))
-            for step in range(steps_per_epoch):
-                chosen = order[step * recipe.batch_size : (step + 1) * recipe.batch_size]
-                rate = learning_rate(recipe, epoch * steps_per_epoch + step, plan.epochs * steps_per_epoch)
+            order = to_learn[torch.randperm(len(to_learn))]
+            batches = data.batches(order, recipe.batch_size, recipe.augmentation, data_set.background)
+            for step, (inputs, labels) in enumerate(batches):
+                rate = optim.learning_rate(recipe, epoch * steps_per_epoch + step, plan.epochs * steps_per_epoch)
                 for group in optimizer.param_groups:
                     group["lr"] = rate
-                inputs = distort(images[chosen], recipe.augmentation, data_set.background)
-                loss = loss_function(network(inputs), labels[chosen])
+                part, weight = processes.part(len(labels))
+                with processes.own_draws(plan.seed, epoch * steps_per_epoch + step), arithmetic(plan):
+                    scores = model(inputs[part])
+                loss = loss_function(scores.float(), labels[part]) * weight
                 optimizer.zero_grad()
-                loss.backward()  # type: ignore[no-untyped-call]
-                optimizer.step()
-                total_loss += loss.item() * len(chosen)
-            right = int((predict(network, held_out_images) == held_out_labels).sum())
-            accuracy = right / len(held_out_labels)
+                scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
+                if recipe.clip_norm is not None:
+                    scaler.unscale_(optimizer)
+                    nn.utils.clip_grad_norm_(network.parameters(), recipe.clip_norm)
+                scaler.step(optimizer)
+                scaler.update()
+                total_loss += loss.detach().double() * len(labels) / processes.count
+                bar.update(len(labels))
+            figures = torch.zeros(3, dtype=torch.float64)
+            figures[0] = total_loss / len(to_learn)
+            if processes.first:
+                figures[1] = accuracy(network, data.held_out_batches(PREDICTED_AT_ONCE))
+                if len(to_validate):
+                    validate_on = data.plain_batches(to_validate, PREDICTED_AT_ONCE)
+                    figures[2] = mean_loss(network, validate_on, loss_function)
+            mean, right, validation = processes.sum(figures.to(plan.device))
+            if not math.isfinite(mean):
+                raise TrainingError(
+                    f"{folder}: the training loss is {mean} in epoch {epoch + 1}. A lower learning rate or a clip_norm "
+                    "may help; the checkpoint of the epoch before is kept."
+                )
             seconds = time.perf_counter() - began
-            history.append(Epoch(epoch + 1, total_loss / len(labels), accuracy, rate, seconds))
-            generator = torch.get_rng_state()
-            runs.save(folder, Checkpoint(plan, history, network.state_dict(), optimizer.state_dict(), generator))
-            line = f"loss {history[-1].loss:.4f}  held-out {accuracy:.2%}"
-            bar.set_postfix_str(line, refresh=False)
-            bar.update()
-            if bar.disable:
-                print(f"epoch {epoch + 1}/{plan.epochs}  {line}", flush=True)
+            history.append(Epoch(epoch + 1, mean, right, rate, seconds, validation if len(to_validate) else None))
+            if len(to_validate) and runs.best_epoch(history) == epoch + 1:
+                best = {name: tensor.detach().clone() for name, tensor in network.state_dict().items()}
+            if processes.first:
+                if scalars is not None:
+                    scalars.add(history[-1], len(to_learn) / seconds)
+                save()
+                results.tell(bar, plan, history[-1], len(to_learn) / seconds)
 
-    confusion = confusion_matrix(predict(network, held_out_images), held_out_labels, len(data_set.labels))
-    parameters = sum(parameter.numel() for parameter in network.parameters())
-    write_results(folder, plan, history, confusion, parameters)
-
-
-def learning_rate(recipe: Recipe, step: int, steps: int) -> float:
-    """Half a cosine up over the warm-up, half a cosine down over the rest. A function of the step: nothing to store."""
-    warm_up = max(1, round(recipe.warm_up * steps))
-    if step < warm_up:
-        return recipe.learning_rate * (1 - math.cos(math.pi * (step + 1) / warm_up)) / 2
-    return recipe.learning_rate * (1 + math.cos(math.pi * (step + 1 - warm_up) / (steps + 1 - warm_up))) / 2
+    if scalars is not None:
+        scalars.close()
+    if processes.first:
+        if best is not None:
+            network.load_state_dict(best)
+            save()
+        predicted = predict(network, data.held_out_batches(PREDICTED_AT_ONCE))
+        confusion = confusion_matrix(predicted, data.held_out_labels, len(data.names))
+        results.write(folder, plan, history, network, example[0], confusion, data.names)
 
 
-def predict(network: nn.Module, images: Tensor) -> Tensor:
-    """The class with the largest score, for each image, in evaluation mode. (N, C, H, W) → (N,) int64."""
+def set_aside(labels: Tensor, plan: Plan) -> tuple[Tensor, Tensor]:
+    """Where the examples to learn from are, and those to validate on: with patience a tenth of each class, by seed."""
+    everything = torch.arange(len(labels))
+    if plan.patience is None:
+        return everything, everything[:0]
+    shuffled = torch.randperm(len(labels), generator=torch.Generator().manual_seed(plan.seed))
+    by_class = shuffled[labels[shuffled].argsort(stable=True)]
+    validate = torch.zeros(len(labels), dtype=torch.bool)
+    validate[by_class[::SET_ASIDE_EVERY]] = True
+    return everything[~validate], everything[validate]
+
+
+def arithmetic(plan: Plan) -> torch.autocast:
+    """The block whose matrix products and convolutions are done in the plan's precision."""
+    return torch.autocast(plan.device, PRECISIONS[plan.precision], enabled=plan.precision != "float32")
+
+
+def predict(network: nn.Module, batches: Batches) -> Tensor:
+    """The class with the largest score for each image of all batches: (N,) int64 on the CPU."""
+    scores, _ = scores_and_labels(network, batches)
+    return scores.argmax(dim=1)
+
+
+def accuracy(network: nn.Module, batches: Batches) -> float:
+    """The part of the images whose largest score is the label's."""
+    scores, labels = scores_and_labels(network, batches)
+    return int((scores.argmax(dim=1) == labels).sum()) / len(labels)
+
+
+def mean_loss(network: nn.Module, batches: Batches, loss_function: Loss) -> float:
+    """Of all images of all batches together."""
+    return float(loss_function(*scores_and_labels(network, batches)))
+
+
+def scores_and_labels(network: nn.Module, batches: Batches) -> tuple[Tensor, Tensor]:
+    """(N, classes) and (N,), both on the CPU, of at least one batch; in evaluation mode and float32."""
     network.eval()
     with torch.no_grad():
-        return torch.cat([network(images[i : i + 256]).argmax(dim=1) for i in range(0, len(images), 256)])
+        scores, labels = zip(*((network(images).cpu(), labels.cpu()) for images, labels in batches), strict=True)
+    return torch.cat(scores), torch.cat(labels)
 
 
 def confusion_matrix(predicted: Tensor, truth: Tensor, classes: int) -> NDArray[np.int64]:
@@ -122,36 +200,18 @@ def choose_device(asked: str) -> str:
     return asked
 
 
+def require_compiler(device: str) -> None:
+    """Raise TrainingError if torch.compile has nothing to compile with."""
+    if device == "cpu" and shutil.which(os.environ.get("CXX", "g++")) is None:
+        raise TrainingError("--compile: there is no C++ compiler. Install g++ (or name one in CXX), or leave it out.")
+
+
 def make_deterministic(plan: Plan) -> None:
-    """The same plan, the same bits: seed, threads, and no algorithm whose sums race."""
+    """The same plan, the same bits: seed, threads, and no algorithm whose sums race.
+
+    CUDA has no other algorithm for some backward passes, adaptive pooling's say: torch then warns, and trains on.
+    """
     os.environ["CUBLAS_WORKSPACE_CONFIG"] = ":4096:8"  # cuBLAS sums in a fixed order only with a workspace of its own
-    torch.use_deterministic_algorithms(True)
+    torch.use_deterministic_algorithms(True, warn_only=plan.device == "cuda")
     torch.set_num_threads(plan.recipe.threads)
     torch.manual_seed(plan.seed)
-
-
-def write_results(
-    folder: Path, plan: Plan, history: list[Epoch], confusion: NDArray[np.int64], parameters: int
-) -> None:
-    """`metrics.json` and the two plots, and a line for the terminal."""
-    right, count = int(confusion.trace()), int(confusion.sum())
-    final = {
-        "held_out_accuracy": right / count,
-        "held_out_right": right,
-        "held_out_count": count,
-        "parameters": parameters,
-        "seconds": sum(epoch.seconds for epoch in history),
-    }
-    metrics = {
-        "recipe": plan.recipe.name,
-        "seed": plan.seed,
-        "final": final,
-        "epochs": [dataclasses.asdict(epoch) for epoch in history],
-    }
-    plots.learning_curve(folder / "learning_curve.png", plan.recipe.name, history)
-    plots.confusion_matrix(folder / "confusion_matrix.png", confusion, DATA_SETS[plan.recipe.data].labels)
-    write_atomically(folder / "metrics.json", runs.to_json(metrics))
-    target = plan.recipe.target
-    verdict = f"as promised: {target:.2%}" if right / count >= target else f"below the recipe's {target:.2%}"
-    result = f"{right} of {count} held-out digits right, {right / count:.2%} ({verdict})"
-    print(f"{folder}: {result}, {final['seconds']:.0f} s")

@@ -16,6 +16,7 @@ import onnxruntime
 import pytest
 import torch
 
+from tests.tiny_training import leaves
 from training import digits
 
 ROOT = Path(__file__).parents[2]
@@ -68,12 +69,12 @@ def test_a_run_leaves_its_figures_and_pictures(finished: Path) -> None:
         "checkpoint.pt",
         "config.json",
         "confusion_matrix.png",
+        "feature_maps.png",
+        "filters.png",
         "learning_curve.png",
         "metrics.json",
     ]
-    assert all(
-        (finished / name).read_bytes().startswith(PNG) for name in ("confusion_matrix.png", "learning_curve.png")
-    )
+    assert all(path.read_bytes().startswith(PNG) for path in finished.glob("*.png"))
     metrics = json.loads((finished / "metrics.json").read_text())
     assert [epoch["epoch"] for epoch in metrics["epochs"]] == list(range(1, EPOCHS + 1))
     final = metrics["final"]
@@ -87,7 +88,7 @@ def test_a_run_leaves_its_figures_and_pictures(finished: Path) -> None:
 def test_evaluate_tells_what_the_run_told(finished: Path) -> None:
     right = json.loads((finished / "metrics.json").read_text())["final"]["held_out_right"]
     said = run("evaluate", finished)
-    assert f"{right} of 360 held-out digits right" in said
+    assert f"{right} of 360 held-out examples right" in said
     assert sum(int(times) for times in re.findall(r"^(\d+) × ", said, re.MULTILINE)) == 360 - right
 
 
@@ -108,17 +109,6 @@ def test_a_killed_run_resumes_to_the_same_bits(finished: Path, tmp_path: Path) -
         assert leaves(resumed[part]) == leaves(undisturbed[part])
     assert torch.equal(resumed["generator"], undisturbed["generator"])
     assert [epoch["loss"] for epoch in resumed["history"]] == [epoch["loss"] for epoch in undisturbed["history"]]
-
-
-def leaves(tree: Any) -> Any:
-    """Tensors as bytes, so that equal means equal to the bit."""
-    if isinstance(tree, torch.Tensor):
-        return (tree.dtype, tuple(tree.shape), tree.numpy().tobytes())
-    if isinstance(tree, dict):
-        return {key: leaves(value) for key, value in tree.items()}
-    if isinstance(tree, list | tuple):
-        return [leaves(value) for value in tree]
-    return tree
 
 
 def test_export_writes_a_model_that_answers_as_the_run_did(finished: Path, tmp_path: Path) -> None:

@@ -152,7 +152,7 @@ def test_a_failure_half_way_leaves_nothing_behind(tmp_path: Path) -> None:
 
 
 def test_config_describes_the_graph() -> None:
-    text = export.config("m", (1, 32, 32), 10, 1, {"image.resize": "32x32"})
+    text = export.config("m", (1, 32, 32), (10,), 1, {"image.resize": "32x32"})
     for line in (
         'name: "m"',
         'platform: "onnxruntime_onnx"',

@@ -11,12 +11,15 @@ import numpy as np
 import pytest
 import torch
 
+from tests.tiny_training import torch_as_before
 from training import recipes, runs
 from training.__main__ import main
 from training.data import DATA_SETS, distort
 from training.files import TrainingError, write_atomically
+from training.losses import LOSSES
+from training.optim import OPTIMIZERS, SCHEDULES
 from training.recipes import RECIPES, Affine
-from training.train import LOSSES, choose_device, confusion_matrix, learning_rate
+from training.train import choose_device, confusion_matrix, require_compiler, set_aside
 
 PLAN = runs.Plan(RECIPES["lenet5"], seed=0, epochs=2, device="cpu")
 
@@ -29,6 +32,7 @@ def checkpoint(plan: runs.Plan = PLAN) -> runs.Checkpoint:
 @pytest.mark.parametrize("recipe", RECIPES.values(), ids=str)
 def test_each_recipe_names_rows_that_exist(recipe: recipes.Recipe) -> None:
     assert recipe.data in DATA_SETS and recipe.loss in LOSSES
+    assert recipe.optimizer in OPTIMIZERS and recipe.schedule in SCHEDULES
     assert recipes.from_dict(dataclasses.asdict(recipe)) == recipe
 
 
@@ -46,8 +50,13 @@ def test_list_names_each_recipe(capsys: pytest.CaptureFixture[str]) -> None:
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
-        (["train", "lenet6"], "There is no recipe named 'lenet6'. There are: lenet5, lenet5_modern."),
+        (
+            ["train", "lenet6"],
+            f"There is no recipe named 'lenet6'. There are: {', '.join(RECIPES)}.",
+        ),
         (["train", "lenet5", "--epochs", "0"], "--epochs 0: at least 1 is needed."),
+        (["train", "lenet5", "--early-stop", "-1"], "--early-stop -1: a number of epochs is needed, or 0 for never."),
+        (["train", "lenet5", "--data-dir", "here"], "The data set digits is built in. Leave out --data-dir"),
         (["train", "lenet5", "--resume", "--run-dir", "nowhere"], "Nothing to resume: no checkpoint.pt in nowhere."),
         (["evaluate", "nowhere"], "nowhere is neither a run folder with a checkpoint.pt nor a recipe."),
         (["export", "lenet5"], "Train first: python -m training train lenet5"),
@@ -61,7 +70,8 @@ def test_what_cannot_be_done_is_said_in_one_sentence(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    assert main(arguments) == 1
+    with torch_as_before():
+        assert main(arguments) == 1
     assert sentence in capsys.readouterr().err
     assert list(tmp_path.iterdir()) == []
 
@@ -104,13 +114,62 @@ def test_what_a_killed_write_left_does_not_disturb_the_next(tmp_path: Path) -> N
     assert {entry.name: entry.read_bytes() for entry in tmp_path.iterdir()} == {"file": b"new"}
 
 
-def test_the_learning_rate_rises_to_its_height_and_falls_to_nearly_nothing() -> None:
-    recipe = dataclasses.replace(PLAN.recipe, learning_rate=1.0, warm_up=0.2)
-    rates = [learning_rate(recipe, step, 100) for step in range(100)]
-    assert rates[19] == 1.0 == max(rates)
-    assert rates[:20] == sorted(rates[:20]) and rates[19:] == sorted(rates[19:], reverse=True)
-    assert 0 < rates[0] < 0.01 and 0 < rates[-1] < 0.01
-    assert learning_rate(recipe, 0, 1) == 1.0
+def epochs(*validation_losses: float | None) -> list[runs.Epoch]:
+    return [runs.Epoch(number, 0.5, 0.5, 1e-3, 0.1, loss) for number, loss in enumerate(validation_losses, 1)]
+
+
+def test_a_run_without_patience_is_over_after_its_epochs() -> None:
+    assert not runs.is_over(PLAN, epochs(None))
+    assert runs.is_over(PLAN, epochs(None, None))
+
+
+def test_patience_ends_after_so_many_epochs_without_a_better_loss() -> None:
+    plan = dataclasses.replace(PLAN, epochs=9, patience=2)
+    assert not runs.is_over(plan, [])
+    assert not runs.is_over(plan, epochs(0.5, 0.4, 0.4))
+    assert runs.is_over(plan, epochs(0.5, 0.4, 0.4, 0.6))
+    assert runs.best_epoch(epochs(0.5, 0.4, 0.4, 0.6)) == 2
+    assert not runs.is_over(plan, epochs(0.5, 0.4, 0.4, 0.3))
+
+
+def test_what_is_set_aside_is_a_tenth_of_each_class_and_never_learned_from() -> None:
+    labels = torch.arange(1000) % 10
+    learn, validate = set_aside(labels, dataclasses.replace(PLAN, patience=1))
+    assert sorted([*learn.tolist(), *validate.tolist()]) == list(range(1000))
+    assert torch.bincount(labels[validate]).tolist() == [10] * 10
+    assert not torch.equal(set_aside(labels, dataclasses.replace(PLAN, patience=1, seed=1))[1], validate)
+    everything, nothing = set_aside(labels, PLAN)
+    assert torch.equal(everything, torch.arange(1000)) and len(nothing) == 0
+
+
+def test_a_run_may_go_on_with_its_data_elsewhere_but_not_in_another_precision(tmp_path: Path) -> None:
+    runs.save(tmp_path, checkpoint(dataclasses.replace(PLAN, data_dir="/here")))
+    runs.resume(tmp_path, dataclasses.replace(PLAN, data_dir="/there"))
+    with pytest.raises(TrainingError, match="started with precision float32, not bfloat16; processes 1, not 2"):
+        runs.resume(tmp_path, dataclasses.replace(PLAN, precision="bfloat16", processes=2))
+
+
+def test_a_checkpoint_of_before_there_were_options_is_read(tmp_path: Path) -> None:
+    runs.save(tmp_path, checkpoint())
+    plain = torch.load(tmp_path / "checkpoint.pt", weights_only=True)
+    del plain["scaler"], plain["best"], plain["history"][0]["validation_loss"]
+    for option in ("patience", "precision", "compile", "processes", "data_dir"):
+        del plain["plan"][option]
+    for field in ("seed", "optimizer", "schedule", "milestones", "label_smoothing", "clip_norm", "patience"):
+        del plain["plan"]["recipe"][field]
+    torch.save(plain, tmp_path / "checkpoint.pt")
+    assert runs.resume(tmp_path, PLAN).plan == PLAN
+
+
+def test_the_command_of_a_plan_has_what_differs_from_the_recipe() -> None:
+    assert runs.command(PLAN) == "python -m training train lenet5 --seed 0 --epochs 2"
+    other = runs.Plan(
+        RECIPES["lenet5"], 1, 3, "cpu", patience=4, precision="bfloat16", compile=True, processes=2, data_dir="/mine"
+    )
+    assert runs.command(other) == (
+        "torchrun --nproc-per-node 2 -m training train lenet5 --seed 1 --epochs 3 --early-stop 4 --precision bfloat16 "
+        "--compile --data-dir DIR"
+    )
 
 
 def test_no_distortion_changes_nothing_and_paper_moves_in_as_paper() -> None:
@@ -143,3 +202,9 @@ def test_a_gpu_that_is_not_there_is_said_to_be_missing() -> None:
     assert choose_device("auto") == choose_device("cpu") == "cpu"
     with pytest.raises(TrainingError, match="sees no CUDA device"):
         choose_device("cuda")
+
+
+def test_a_compiler_that_is_not_there_is_said_to_be_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CXX", "no-such-compiler")
+    with pytest.raises(TrainingError, match=r"there is no C\+\+ compiler"):
+        require_compiler("cpu")

@@ -23,6 +23,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from training.files import TrainingError
+
+INPUT_SHAPE = (1, 32, 32)
 CLASSES = 10
 
 # The paper reads a distance as -log of a probability. Two bitmaps are 40 to 200 apart, so that every answer, even a
@@ -74,9 +77,11 @@ NETWORKS = {
 }
 
 
-def build(name: str) -> nn.Sequential:
+def build(name: str, classes: int = CLASSES) -> nn.Sequential:
     """A freshly initialised network of the table; the layers bear the paper's names."""
     row = NETWORKS[name]
+    if row.bitmap_output and classes != CLASSES:
+        raise TrainingError(f"{name} has bitmaps for ten digits, not for {classes} classes. Use lenet5_modern.")
     layers: OrderedDict[str, nn.Module] = OrderedDict()
     layers["c1"] = nn.Conv2d(1, 6, 5)
     layers["squash1"] = Squash()
@@ -89,7 +94,7 @@ def build(name: str) -> nn.Sequential:
     layers["flatten"] = nn.Flatten()
     layers["f6"] = nn.Linear(120, 84)
     layers["squash6"] = Squash()
-    layers["output"] = BitmapDistance(bitmaps()) if row.bitmap_output else nn.Linear(84, CLASSES)
+    layers["output"] = BitmapDistance(bitmaps()) if row.bitmap_output else nn.Linear(84, classes)
     network = nn.Sequential(layers)
     initialise(network)
     return network
@@ -173,7 +178,7 @@ def initialise(network: nn.Sequential) -> None:
     for layer in network:
         if isinstance(layer, PartialConv2d):
             fan_in = torch.tensor([len(row) * layer.weight[0].numel() for row in layer.sees])
-            per_connection = fan_in.repeat_interleave(torch.tensor([len(row) for row in layer.sees]))
+            per_connection = torch.tensor([len(row) * layer.weight[0].numel() for row in layer.sees for _ in row])
             _uniform(layer.weight, 2.4 / per_connection[:, None, None])
             _uniform(layer.bias, 2.4 / fan_in)
         elif isinstance(layer, Subsampling):

@@ -1,0 +1,66 @@
+"""Recipes with pre-training, and the experiment, as their users have them."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from training import export, runs
+from training.files import TrainingError
+from training.pretraining import PRETRAINING
+from training.recipes import RECIPES, Recipe
+from training.train import train
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture(autouse=True)
+def _short(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, row in PRETRAINING.items():
+        short = dataclasses.replace(row, schedule=dataclasses.replace(row.schedule, epochs=2))
+        monkeypatch.setitem(PRETRAINING, name, short)
+
+
+@pytest.mark.parametrize("recipe", [recipe for recipe in RECIPES.values() if recipe.pretraining], ids=lambda r: r.name)
+def test_pretraining_comes_before_the_first_epoch_and_not_again_when_a_run_goes_on(
+    recipe: Recipe, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    plan = runs.Plan(recipe, seed=0, epochs=2, device="cpu")
+    train(plan, tmp_path, resume=False)
+    said = capsys.readouterr().out
+    assert re.findall(r"layer (\d) of 3: reconstruction error", said) == ["1", "2", "3"]
+    assert said.index("layer 3 of 3") < said.index("epoch 1/2") < said.index("epoch 2/2")
+    train(plan, tmp_path, resume=True)
+    assert "reconstruction error" not in capsys.readouterr().out
+
+
+def test_a_pretrained_network_is_exported_like_any_other(tmp_path: Path) -> None:
+    train(runs.Plan(RECIPES["dbn_digits"], seed=0, epochs=1, device="cpu"), tmp_path / "run", resume=False)
+    folder = export.export_run(tmp_path / "run", tmp_path / "repository", None, None)
+    assert folder == tmp_path / "repository" / "dbn_digits" / "1"
+    assert (folder / "model.onnx").stat().st_size < 600_000
+    assert "after pre-training `dbn`" in (folder.parent / "README.md").read_text()
+
+
+def test_a_run_without_pretraining_does_not_go_on_as_one_with_it(tmp_path: Path) -> None:
+    plain = dataclasses.replace(RECIPES["dbn_digits"], pretraining=None)
+    runs.save(
+        tmp_path,
+        runs.Checkpoint(runs.Plan(plain, 0, 2, "cpu"), [], {}, {}, torch.get_rng_state()),
+    )
+    with pytest.raises(TrainingError, match="started with pretraining None, not dbn"):
+        runs.resume(tmp_path, runs.Plan(RECIPES["dbn_digits"], 0, 2, "cpu"))
+
+
+def test_the_experiment_in_a_few_seconds(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "training", "experiment", "depth", "--quick", "--run-dir", str(tmp_path)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0 and done.stderr == ""
+    assert f"{tmp_path}/report.md: 24 networks" in done.stdout
+    assert "| labels | layers | parameters | plain | scaled | dbn | sdae |" in (tmp_path / "report.md").read_text()
