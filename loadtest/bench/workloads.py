@@ -15,6 +15,7 @@ from loadtest.bench.idle import idle
 from loadtest.bench.large import large
 from loadtest.bench.loading import loading
 from loadtest.bench.pictures import pictures
+from loadtest.bench.resnet18 import resnet18
 from loadtest.bench.servers import Plan
 from loadtest.bench.soak import soak
 from loadtest.bench.unary import single, small
@@ -24,6 +25,7 @@ WORKLOADS: Mapping[str, Callable[[Plan], dict[str, object]]] = {
     "single": single,
     "large": large,
     "pictures": pictures,
+    "resnet18": resnet18,
     "idle": idle,
     "loading": loading,
     "soak": soak,
