@@ -1,4 +1,4 @@
-"""As much of HTTP/2 (RFC 9113) as a load generator of our own needs: frames, and one gRPC request that is patched. Pure."""
+"""As much of HTTP/2 (RFC 9113) as a load generator needs: frames, and one gRPC request that is patched. Pure."""
 
 from __future__ import annotations
 

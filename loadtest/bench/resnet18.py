@@ -10,6 +10,7 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import asdict, replace
 from functools import partial
@@ -48,7 +49,7 @@ def resnet18(plan: Plan) -> dict[str, object]:
         request = plan.out / "request.pb"
         request.write_bytes(shot.workload.bodies[0])
         direct = _Direct(repository / next(iter(models.values())) / "1" / "model.onnx", request, load.requests)
-        turns = {
+        turns: dict[str, Callable[[], Figures]] = {
             DIRECT: direct.run,
             **{name: partial(_fire, shots[name], replace(server, model=model)) for name, model in models.items()},
         }

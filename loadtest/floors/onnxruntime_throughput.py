@@ -1,8 +1,9 @@
 """ONNX Runtime without a server, as fast as it can be called: the most rows per second of one process.
 
-python -m loadtest.floors.onnxruntime_throughput --model model.onnx --request FILE --rows N [--setup SESSIONS,THREADS,BATCH]
+python -m loadtest.floors.onnxruntime_throughput --model model.onnx --request FILE --rows N [--setup 2,1,4]
 
-A setup is so many sessions, each called by a thread of its own, so many threads in each session, and a batch size.
+`--setup` is SESSIONS,THREADS,BATCH: so many sessions, each called by a thread of its own, so many threads in each
+session, and a batch size.
 Without `--setup`, all reasonable ones on two cores are tried, and the best is measured. Batches are ready in memory.
 """
 
