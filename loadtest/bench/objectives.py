@@ -43,7 +43,7 @@ TIMEOUT = 0.5
 """Of a queue without delay, as a share of the objective."""
 SLO, WITH_TIMEOUT = "slo", f"delay 0, timeout {TIMEOUT:g}"
 _SECONDS_PER_POINT = 4.5
-"""Of arrivals, all rounds together, for each kind and load."""
+"""Of arrivals, all rounds together, for each kind and load, unless the number of requests is given."""
 _LONE_REQUESTS = 300
 _CAPACITY_VOLLEYS = 3
 _GENERATOR_SECONDS = 60.0
@@ -215,10 +215,9 @@ def _volley(plan: Plan, shot: Shot, ours: Ours, load: float, yardstick: Yardstic
     """Arrivals at so many times the capacity."""
     model = shot.workload.model
     before, cpu_before = read_metrics(ours.server, model), ours.server.cpu_seconds()
-    seconds = _SECONDS_PER_POINT / plan.rounds
-    seen = _generate(
-        ours, shot.body, load * yardstick.capacity_per_second, seconds, 2 * yardstick.objective_seconds, seed
-    )
+    rate = load * yardstick.capacity_per_second
+    seconds = plan.requests / rate if plan.requests else _SECONDS_PER_POINT / plan.rounds
+    seen = _generate(ours, shot.body, rate, seconds, 2 * yardstick.objective_seconds, seed)
     cpu_seconds = ours.server.cpu_seconds() - cpu_before
     counted = read_metrics(ours.server, model).since(before)
     latencies_ms: list[float] = seen["latencies_ms"]
