@@ -24,6 +24,10 @@ def frame(kind: int, flags: int, stream: int, payload: bytes = b"") -> bytes:
     return _FRAME.pack(len(payload) >> 16, len(payload) & 0xFFFF, kind, flags, stream) + payload
 
 
+WIDE_OPEN = frame(WINDOW_UPDATE, 0, 0, struct.pack(">I", (1 << 31) - 1 - FIRST_WINDOW))
+"""Lets the peer send 2 GiB of answers on a connection. Without it, it would stop after 64 KiB."""
+
+
 def frames(data: bytes) -> Iterator[Frame]:
     """The frames that are whole."""
     position, available = 0, len(data)

@@ -64,7 +64,7 @@ class Connection:
         self._settled = False
         self.socket = socket.create_connection(("127.0.0.1", port), _SILENCE_SECONDS)
         self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        self.socket.sendall(http2.PREFACE + http2.frame(http2.SETTINGS, 0, 0))
+        self.socket.sendall(http2.PREFACE + http2.frame(http2.SETTINGS, 0, 0) + http2.WIDE_OPEN)
         while not self._settled:
             self.read(0.0)
         self.socket.setblocking(False)
