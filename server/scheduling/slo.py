@@ -60,6 +60,8 @@ class BatchPlan:
     """What it typically takes."""
     typical: tuple[float, ...]
     worst: tuple[float, ...]
+    slowest: float
+    """The longest of `worst`; a smaller batch may have it."""
 
     def patience(self, rows: int) -> float:
         """How long one may wait for one more row: beyond this, running `rows` now gives more rows per second.
@@ -83,11 +85,13 @@ def make_plan(costs: CostTable, max_rows: int, objective: float) -> BatchPlan:
     above = range(largest + 1, min([*(size for size in costs.sizes if size > largest), max_rows]) + 1)
     candidates = [*fitting, largest + bisect_right(above, objective, key=longest)]
     rows = max(candidates, key=lambda size: size / costs.typical(size))
+    worst = (0.0, *(costs.worst(count) for count in range(1, rows + 1)))
     return BatchPlan(
         rows,
         seconds=costs.typical(rows),
         typical=(0.0, *(costs.typical(count) for count in range(1, rows + 1))),
-        worst=(0.0, *(costs.worst(count) for count in range(1, rows + 1))),
+        worst=worst,
+        slowest=max(worst),
     )
 
 

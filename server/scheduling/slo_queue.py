@@ -94,13 +94,17 @@ class SloQueue(Generic[T]):
         """Add a request that arrives now. Raises `QueueFull`, `Overloaded` where it cannot be answered in time, and
         `ValueError` for one that no batch can ever hold."""
         rows, place = ticket.rows, ticket.place
-        now = max(ticket.arrived, self._latest)  # its pictures may have been decoded first
+        now = ticket.arrived
+        if now < self._latest:  # its pictures have been decoded first
+            now = self._latest
         if rows > self._policy.max_rows:
             raise ValueError(f"{rows} rows never fit into a batch of {self._policy.max_rows}")
         load = self._loads[place]
         load.check(rows)
         line = self._lines.get(ticket.signature)
-        due = min(ticket.deadline, ticket.arrived + self._policy.objective)
+        due = ticket.arrived + self._policy.objective
+        if ticket.deadline < due:
+            due = ticket.deadline
         if self._plan is not None:
             self._admit(self._plan, ticket, due, line, now)
             ticket.expires = due - self._costs.typical(rows)
@@ -362,7 +366,12 @@ def _in_order(line: _Line[T]) -> Iterator[_Entry[T]]:
 
 def _prefix(line: _Line[T], limit: int) -> tuple[list[_Entry[T]], int]:
     """The first requests of a line up to so many rows, at least one; and their rows."""
-    batch: list[_Entry[T]] = []
+    if len(line) == 1:
+        for rank in line.values():
+            if rank.rows == len(rank.entries):  # a row each, as nearly always
+                batch = rank.entries[:limit]
+                return batch, len(batch)
+    batch = []
     rows = 0
     for entry in _in_order(line):
         more = entry[2].rows
@@ -375,6 +384,8 @@ def _prefix(line: _Line[T], limit: int) -> tuple[list[_Entry[T]], int]:
 
 def _kept(plan: BatchPlan, batch: Sequence[_Entry[T]], now: float) -> int:
     """How many of these, from the first, may run together without making one of them late; at least one."""
+    if now + plan.slowest <= min(batch)[0]:
+        return len(batch)
     rows = 0
     soonest = inf
     for index, (due, _, ticket) in enumerate(batch):
