@@ -268,9 +268,11 @@ class SloQueue(Generic[T]):
 
     def _admit(self, plan: BatchPlan, ticket: T, due: float, line: _Line[T] | None, now: float) -> None:
         """Raise `Overloaded` where the request, or one that it would push back, could not be answered in time."""
-        if not self._running and not self._lines:
-            return
         place, rows = ticket.place, ticket.rows
+        starts_now = not self._lines and len(self._running) < self._lanes
+        # Where its 99th percentile is too long it may still be in time; the lane that turned it away would stand idle.
+        if starts_now and (not self._running or now + self._costs.typical(rows) <= due):
+            return
         rank = line.get(place) if line else None
         pushed_back = rank.entries[-1] if rank is not None and rank.entries[-1][0] > due else None
         if rank is not None and pushed_back is None and len(self._lines) == len(self._loads) == 1:
