@@ -21,7 +21,7 @@ from pathlib import Path
 import numpy as np
 
 from loadtest import http2_frames as http2
-from loadtest.simulation.arrivals import RandomArrivals
+from loadtest.simulation.arrivals import Floats, RandomArrivals
 
 _SILENCE_SECONDS = 60.0
 _READ_BYTES = 1 << 18
@@ -36,6 +36,8 @@ class Outcome:
     """Length of the schedule."""
     latencies_ms: list[float]
     """Of the answers, from scheduled to answered, ascending."""
+    latencies_from_sent_ms: list[float]
+    """Of the same, from sent to answered, ascending: without what the generator was late."""
     refused: int
     given_up: int
     """Not answered in the end, or not even sent."""
@@ -177,17 +179,23 @@ def _outcome(each: list[Connection], seconds: float, cpu_seconds: float) -> Outc
     )
     answered = np.concatenate([np.frombuffer(one.answered, np.uint8) for one in each]) != 0
     over = ended > 0
-    latencies_ms = np.sort(ended[over & answered] - due[over & answered]) * 1e3
+    good = over & answered
     lags_ms = (sent[sent > 0] - due[sent > 0]) * 1e3
     return Outcome(
         scheduled=len(due),
         seconds=seconds,
-        latencies_ms=latencies_ms.round(4).tolist(),
+        latencies_ms=_sorted_ms(ended[good] - due[good]),
+        latencies_from_sent_ms=_sorted_ms(ended[good] - sent[good]),
         refused=int(np.count_nonzero(over & ~answered)),
         given_up=int(np.count_nonzero(~over)),
         send_lag_p99_ms=float(np.quantile(lags_ms, 0.99)) if lags_ms.size else 0.0,
         cpu_seconds=cpu_seconds,
     )
+
+
+def _sorted_ms(seconds: Floats) -> list[float]:
+    milliseconds: list[float] = (np.sort(seconds) * 1e3).round(4).tolist()
+    return milliseconds
 
 
 def poisson(rate: float, seconds: float, seed: int) -> list[float]:

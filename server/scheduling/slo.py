@@ -6,7 +6,8 @@ refusals follow from the cost table and from the rate of arrivals.
 - *The batch to aim at* is the size with the most rows per second among those that leave a request time to wait for
   half a batch and to run in the next (after Nexus, SOSP 2019, which waits for a whole one).
 - *Admission* refuses at once what cannot be answered in time behind the work that is already accepted (Clockwork, OSDI
-  2020). Work ahead counts with medians, the request's own batch with the 99th percentile.
+  2020). Work ahead counts with medians, the request's own batch with the 99th percentile; with the median where it
+  begins at once.
 - *Deferred dispatch* (Symphony, arXiv 2308.07470) holds a batch back while one more row still fits before the earliest
   due time and is expected soon enough to raise the rows per second of the lane, its idle time included.
 - *Early drop* (Nexus) gives up accepted requests that can no longer be answered in time, and those whose short time
