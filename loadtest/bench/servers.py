@@ -145,3 +145,12 @@ def prepare(plan: Plan, ours: Ours, load: Load) -> Shot:
     shot.body.write_bytes(frame(workload.bodies[0]))
     shot.answer.write_bytes(answer)
     return shot
+
+
+def model_file(plan: Plan) -> Path:
+    """The ONNX file of the newest version, which is the one that is served."""
+    files = (plan.model_repository / plan.model).glob("*/model.onnx")
+    versions = {int(file.parent.name): file for file in files if file.parent.name.isdigit()}
+    if not versions:
+        raise LoadTestError(f"no VERSION/model.onnx in {plan.model_repository / plan.model}")
+    return versions[max(versions)]

@@ -8,10 +8,20 @@ import sys
 from contextlib import ExitStack
 from dataclasses import asdict
 from functools import partial
-from pathlib import Path
 
 from loadtest.bench.comparison import Comparison, take_turns
-from loadtest.bench.servers import FLOOR, GRPCIO, NGHTTP2, Ours, Plan, Shot, prepare, start_floor, start_ours
+from loadtest.bench.servers import (
+    FLOOR,
+    GRPCIO,
+    NGHTTP2,
+    Ours,
+    Plan,
+    Shot,
+    model_file,
+    prepare,
+    start_floor,
+    start_ours,
+)
 from loadtest.errors import LoadTestError
 from loadtest.figures import Figures
 
@@ -73,7 +83,7 @@ def _alone_us_per_row(plan: Plan, shot: Shot, batch: int) -> float:
     """CPU of ONNX Runtime alone, in a process of its own with one thread."""
     request = plan.out / "request.pb"
     request.write_bytes(shot.workload.bodies[0])
-    command = [sys.executable, "-m", "loadtest.floors.onnxruntime_alone", "--model", str(_model_file(plan))]
+    command = [sys.executable, "-m", "loadtest.floors.onnxruntime_alone", "--model", str(model_file(plan))]
     command += ["--request", str(request), "--batch", str(batch), "--rows", str(_ALONE_ROWS)]
     done = subprocess.run(
         command, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=_ALONE_SECONDS, check=False
@@ -81,12 +91,3 @@ def _alone_us_per_row(plan: Plan, shot: Shot, batch: int) -> float:
     if done.returncode != 0:
         raise LoadTestError(f"ONNX Runtime alone ended with {done.returncode}:\n{done.stderr[-2000:]}")
     return float(json.loads(done.stdout)["cpu_us_per_row"])
-
-
-def _model_file(plan: Plan) -> Path:
-    """The newest version, which is the one that is served."""
-    files = (plan.model_repository / plan.model).glob("*/model.onnx")
-    versions = {int(file.parent.name): file for file in files if file.parent.name.isdigit()}
-    if not versions:
-        raise LoadTestError(f"no VERSION/model.onnx in {plan.model_repository / plan.model}")
-    return versions[max(versions)]

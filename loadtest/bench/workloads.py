@@ -14,7 +14,9 @@ from loadtest.bench.analyzer import perf_analyzer_workload
 from loadtest.bench.idle import idle
 from loadtest.bench.large import large
 from loadtest.bench.loading import loading
+from loadtest.bench.objectives import slo_lenet5, slo_resnet18
 from loadtest.bench.pictures import pictures
+from loadtest.bench.resnet18 import resnet18
 from loadtest.bench.servers import Plan
 from loadtest.bench.soak import soak
 from loadtest.bench.unary import single, small
@@ -24,6 +26,9 @@ WORKLOADS: Mapping[str, Callable[[Plan], dict[str, object]]] = {
     "single": single,
     "large": large,
     "pictures": pictures,
+    "resnet18": resnet18,
+    "slo-resnet18": slo_resnet18,
+    "slo-lenet5": slo_lenet5,
     "idle": idle,
     "loading": loading,
     "soak": soak,

@@ -6,7 +6,8 @@ refusals follow from the cost table and from the rate of arrivals.
 - *The batch to aim at* is the size with the most rows per second among those that leave a request time to wait for
   half a batch and to run in the next (after Nexus, SOSP 2019, which waits for a whole one).
 - *Admission* refuses at once what cannot be answered in time behind the work that is already accepted (Clockwork, OSDI
-  2020). Work ahead counts with medians, the request's own batch with the 99th percentile.
+  2020). Work ahead counts with medians, the request's own batch with the 99th percentile; with the median where it
+  begins at once.
 - *Deferred dispatch* (Symphony, arXiv 2308.07470) holds a batch back while one more row still fits before the earliest
   due time and is expected soon enough to raise the rows per second of the lane, its idle time included.
 - *Early drop* (Nexus) gives up accepted requests that can no longer be answered in time, and those whose short time
@@ -60,6 +61,8 @@ class BatchPlan:
     """What it typically takes."""
     typical: tuple[float, ...]
     worst: tuple[float, ...]
+    slowest: float
+    """The longest of `worst`; a smaller batch may have it."""
 
     def patience(self, rows: int) -> float:
         """How long one may wait for one more row: beyond this, running `rows` now gives more rows per second.
@@ -84,11 +87,13 @@ def make_plan(costs: CostTable, max_rows: int, objective: float) -> BatchPlan:
     above = range(largest + 1, min([*(size for size in sizes if size > largest), max_rows]) + 1)
     candidates = [*fitting, largest + bisect_right(above, objective, key=longest)]
     rows = max(candidates, key=lambda size: size / costs.typical(size))
+    worst = (0.0, *(costs.worst(count) for count in range(1, rows + 1)))
     return BatchPlan(
         rows,
         seconds=costs.typical(rows),
         typical=(0.0, *(costs.typical(count) for count in range(1, rows + 1))),
-        worst=(0.0, *(costs.worst(count) for count in range(1, rows + 1))),
+        worst=worst,
+        slowest=max(worst),
     )
 
 

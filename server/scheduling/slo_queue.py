@@ -95,14 +95,18 @@ class SloQueue(Generic[T]):
         """Add a request that arrives now. Raises `QueueFull`, `Overloaded` where it cannot be answered in time, and
         `ValueError` for one that no batch can ever hold."""
         rows, place = ticket.rows, ticket.place
-        now = max(ticket.arrived, self._latest)  # its pictures may have been decoded first
+        now = ticket.arrived
+        if now < self._latest:  # its pictures have been decoded first
+            now = self._latest
         if rows > self._policy.max_rows:
             raise ValueError(f"{rows} rows never fit into a batch of {self._policy.max_rows}")
         plan = self._plan
         load = self._loads[place]
         load.check(rows)
         line = self._lines.get(ticket.signature)
-        due = min(ticket.deadline, ticket.arrived + self._objective)
+        due = ticket.arrived + self._objective
+        if ticket.deadline < due:
+            due = ticket.deadline
         if plan is not None:
             self._admit(plan, ticket, due, line, now)
             ticket.expires = due - (plan.typical[rows] if rows <= plan.rows else self._costs.typical(rows))
@@ -264,9 +268,11 @@ class SloQueue(Generic[T]):
 
     def _admit(self, plan: BatchPlan, ticket: T, due: float, line: _Line[T] | None, now: float) -> None:
         """Raise `Overloaded` where the request, or one that it would push back, could not be answered in time."""
-        if not self._running and not self._lines:
-            return
         place, rows = ticket.place, ticket.rows
+        starts_now = not self._lines and len(self._running) < self._lanes
+        # Where its 99th percentile is too long it may still be in time; the lane that turned it away would stand idle.
+        if starts_now and (not self._running or now + self._costs.typical(rows) <= due):
+            return
         rank = line.get(place) if line else None
         pushed_back = rank.entries[-1] if rank is not None and rank.entries[-1][0] > due else None
         if rank is not None and pushed_back is None and len(self._lines) == len(self._loads) == 1:
@@ -362,7 +368,12 @@ def _in_order(line: _Line[T]) -> Iterator[_Entry[T]]:
 
 def _prefix(line: _Line[T], limit: int) -> tuple[list[_Entry[T]], int]:
     """The first requests of a line up to so many rows, at least one; and their rows."""
-    batch: list[_Entry[T]] = []
+    if len(line) == 1:
+        for rank in line.values():
+            if rank.rows == len(rank.entries):  # a row each, as nearly always
+                batch = rank.entries[:limit]
+                return batch, len(batch)
+    batch = []
     rows = 0
     for entry in _in_order(line):
         more = entry[2].rows
@@ -375,6 +386,8 @@ def _prefix(line: _Line[T], limit: int) -> tuple[list[_Entry[T]], int]:
 
 def _kept(plan: BatchPlan, batch: Sequence[_Entry[T]], now: float) -> int:
     """How many of these, from the first, may run together without making one of them late; at least one."""
+    if now + plan.slowest <= min(batch)[0]:
+        return len(batch)
     rows = 0
     soonest = inf
     for index, (due, _, ticket) in enumerate(batch):

@@ -123,6 +123,16 @@ def test_requests_sent_while_models_load_are_told_from_those_after(tmp_path: Pat
     assert not list(tmp_path.glob("**/*.onnx"))
 
 
+def test_an_objective_is_measured_beside_fixed_delays_at_every_load(tmp_path: Path) -> None:
+    report = benchmark(tmp_path, "slo-lenet5", "--requests", "50", "--rounds", "1")["slo-lenet5"]
+
+    assert len(report["medians"]) == len(report["kinds"]) * 5 == 30
+    assert report["yardstick"]["objective_seconds"] in (0.0002, 0.0005, 0.001, 0.002, 0.005)
+    for figures in report["medians"].values():
+        assert 0 <= figures["goodput_per_second"] <= figures["offered_per_second"]
+        assert 0 <= figures["late_share"] <= 1 and 0 <= figures["refused_share"] <= 1
+
+
 def test_the_log_of_h2load_says_when_each_request_was_sent_and_how_long_it_took(tmp_path: Path) -> None:
     log = tmp_path / "log"
     log.write_text("1700000000250000\t200\t1500\n1700000000500000\t200\t250\n")

@@ -136,6 +136,12 @@ class Promises:
     def next_due(self) -> float:
         return min(map(self.start_by, self.lines()), default=inf)
 
+    def lets_in_at_once(self, ticket: Any, now: float) -> bool:
+        """Whether it is not asked for its worst time: it would run at once, typically in time or else quite alone."""
+        if self.tickets or len(self.running) >= self.lanes:
+            return False
+        return not self.running or now + self.costs.typical(ticket.rows) <= self.due(ticket)
+
     def is_alone(self) -> bool:
         return not self.running and len(self.tickets) <= 1
 

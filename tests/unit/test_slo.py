@@ -76,7 +76,7 @@ def test_a_stall_that_one_bucket_remembers_does_not_hide_larger_ones() -> None:
 
 def test_a_plan_predicts_every_size_up_to_its_own() -> None:
     made = plan(8, linear(fixed=1, per_row=1), objective=8, worst=2)  # 3 rows: 4 / 2 + 8 is too long
-    assert made == BatchPlan(2, 3, (0, 2, 3), (0, 4, 6))
+    assert made == BatchPlan(2, 3, (0, 2, 3), (0, 4, 6), slowest=6)
 
 
 @st.composite

@@ -262,6 +262,17 @@ def test_beside_what_runs_what_cannot_be_in_time_is_refused() -> None:
         put(q, NamedTicket("a"))
 
 
+def test_an_idle_lane_lets_in_one_that_typically_is_in_time() -> None:
+    q = queue(objective=1.5, lanes=2, worst=2.0)
+    occupy(q)
+    put(q, NamedTicket("a"))
+    with pytest.raises(Overloaded):
+        put(q, NamedTicket("b"))
+    assert names(q.take(0.0)) == ["a"]
+    with pytest.raises(Overloaded):
+        put(q, NamedTicket("c"))
+
+
 def test_before_all_sizes_have_run_the_objective_refuses_and_drops_nothing() -> None:
     q, costs = uncalibrated(objective=1)
     for size in (1, 2):

@@ -200,7 +200,7 @@ class SloMachine(RuleBasedStateMachine):
         self.all.append(ticket)
         has_room = waiting.has_room_for(ticket.rows, level_of(ticket))
         late: float | None = -inf
-        if waiting.plan and (waiting.tickets or waiting.running):
+        if waiting.plan and not waiting.lets_in_at_once(ticket, self.now):
             late = waiting.lateness(ticket, self.q.guard.share, self.now)
         try:
             self.q.put(ticket)

@@ -40,12 +40,23 @@ MUTATIONS = {
     "a guard that trusts without end": ("min(MOST_SHARE, ", "min(99, "),
     # in slo_queue.py: admission
     "nobody is refused": ("if late > 0:", "if False:"),
-    "an idle server refuses": ("if not self._running and not self._lines:\n            return", ""),
-    "the lanes count as idle": ("if not self._running and not self._lines", "if not self._lines"),
+    "an idle server refuses": ("if starts_now and (not self._running or ", "if starts_now and ("),
+    "an idle lane lets in what must be late": (
+        " and (not self._running or now + self._costs.typical(rows) <= due)",
+        "",
+    ),
+    "an idle lane wants the worst to fit": (
+        "now + self._costs.typical(rows) <= due",
+        "now + self._costs.worst(rows) <= due",
+    ),
+    "the lanes count as idle": (
+        "starts_now = not self._lines and len(self._running) < self._lanes",
+        "starts_now = not self._lines",
+    ),
     "the guard is not asked": ("self.guard.share * (due - now)", "(due - now)"),
     "the caller's deadline is not looked at": (
-        "due = min(ticket.deadline, ticket.arrived + self._objective)",
-        "due = ticket.arrived + self._objective",
+        "if ticket.deadline < due:",
+        "if False:",
     ),
     "whoever is pushed back is forgotten": ("if rank is not None and rank.entries[-1][0] > due", "if False"),
     "the newcomer is no work ahead of whom it pushes back": (" - last.rows + rows", " - last.rows"),
