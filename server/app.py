@@ -36,6 +36,7 @@ from server.frontends.rest.http_server import HttpServer
 from server.frontends.statuses import AS_TRITON, DISTINCT
 from server.frontends.tls import TlsFiles
 from server.metrics import ServerSnapshot, VersionSnapshot, metrics_registry
+from server.models.model import TINY_BATCH_SECONDS
 from server.models.registry import Registry
 from server.scheduling.clock import clock_for
 from server.settings import GrpcEngine, ModelControlMode, Settings
@@ -62,12 +63,6 @@ class App:
         self._settings = settings
         self._registry = Registry()
         self._engine = Engine(self._registry)
-        self._control = ControlPlane(
-            _control_settings(settings),
-            self._registry,
-            OnnxBackend(settings.model_cache_dir),
-            clock_for(asyncio.get_running_loop()),
-        )
         inference = InferenceService(
             self._engine,
             self._registry,
@@ -79,6 +74,12 @@ class App:
         health = HealthService(inference.is_ready, self._registry, (inference_service.SERVICE,))
         methods = inference.methods() | health.methods() | reflection_methods(names)
         self._grpc = _grpc_engine(settings, methods)
+        self._control = ControlPlane(
+            _control_settings(settings, isinstance(self._grpc, GrpcioEngine)),
+            self._registry,
+            OnnxBackend(settings.model_cache_dir),
+            clock_for(asyncio.get_running_loop()),
+        )
         self._http = HttpServer(cost_app(self._registry, health_app(lambda: True, inference.is_ready)))
         gpus = gpu_reader() if settings.allow_gpu_metrics else None
         collectors = metrics_registry(self._snapshots, self._server_snapshot, cpu=settings.allow_cpu_metrics, gpus=gpus)
@@ -230,7 +231,7 @@ def _grpc_engine(settings: Settings, methods: MethodTable) -> Nghttp2Engine | Gr
     return GrpcioEngine(methods, options)
 
 
-def _control_settings(settings: Settings) -> ControlSettings:
+def _control_settings(settings: Settings, on_grpcio: bool) -> ControlSettings:
     explicit = settings.model_control_mode is ModelControlMode.EXPLICIT
     return ControlSettings(
         roots=settings.model_repositories,
@@ -238,6 +239,8 @@ def _control_settings(settings: Settings) -> ControlSettings:
         default_max_batch_size=settings.default_max_batch_size,
         autocomplete=not settings.disable_auto_complete_config,
         max_queued_bytes=settings.max_queued_bytes,
+        # On grpcio the event loop has a request at a time: were each run at once, batches would never grow under load.
+        tiny_batch_seconds=0.0 if on_grpcio else TINY_BATCH_SECONDS,
         max_running_batches=settings.max_running_batches,
     )
 

@@ -55,6 +55,8 @@ class ControlSettings:
     autocomplete: bool
     max_queued_bytes: int = 1 << 30
     """Bytes of requests that may wait, for all models together."""
+    tiny_batch_seconds: float = TINY_BATCH_SECONDS
+    """What takes less runs on the event loop's thread, unless it is on a GPU."""
     max_running_batches: int | None = None
     """Batches that may run at once on the CPU, of all models together; 0: no limit; None: as many as cores."""
 
@@ -157,7 +159,7 @@ class ControlPlane:
                 # Turns share the cores out: instances on a GPU do not stand in line for them.
                 None if opened.on_gpu else self.turns,
                 # On a GPU the thread only waits, so nothing is won by running there, and the event loop would wait too.
-                tiny_batch_seconds=0.0 if opened.on_gpu else TINY_BATCH_SECONDS,
+                tiny_batch_seconds=0.0 if opened.on_gpu else self._settings.tiny_batch_seconds,
                 costs=opened.costs,
                 decoder=self._picture_decoder() if opened.config.preprocessing is not None else None,
             )
