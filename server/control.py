@@ -147,7 +147,7 @@ class ControlPlane:
         try:
             opened = await self._off_the_loop(self._open, folder, version, settings)
             probe = await self._off_the_loop(
-                working_probe, opened.config, version, opened.sessions[0], must_work=bool(trying_again)
+                working_probe, opened.config, version, opened.sessions[0], opened.costs, must_work=bool(trying_again)
             )
             loaded = LoadedVersion(
                 opened.config,

@@ -79,6 +79,7 @@ class LoadedVersion:
         self.version = version
         self.statistics = VersionStatistics()
         self.load_seconds = load_seconds
+        self.instances = len(sessions)
         self.streak = FailureStreak()
         self._clock = clock
         self._plans: dict[tuple[object, object], Plan] = {}
@@ -275,8 +276,7 @@ class LoadedVersion:
         whole.parts = []  # they know the whole: nothing should wait for a garbage collection
 
     def _lane(self, name: str, session: Session) -> ThreadLane[Work, BatchResult]:
-        sizes = self.costs.sizes if self.costs.fills else ()
-        executor = Executor(self.config, self.version, session, sizes)
+        executor = Executor(self.config, self.version, session, self.costs.fill_sizes)
         return ThreadLane(name, executor.execute, asyncio.get_running_loop(), self._is_tiny, executor.rescue)
 
     def _is_tiny(self, batch: Sequence[Work]) -> bool:

@@ -51,22 +51,22 @@ def warm_up(config: ModelConfig, version: int, session: Session, source: str, re
     `source` names config.pbtxt in errors. Raises `LoadFailed` for a sample that is wrong or fails, and for its files.
     """
     costs = empty_costs(config, session)
-    executor = Executor(config, version, session, costs.sizes if costs.fills else ())
+    executor = Executor(config, version, session, costs.fill_sizes)
     samples = [_sample_work(config, i, sample, source, read_file) for i, sample in enumerate(config.warmup)]
     for sample, work in zip(config.warmup, samples, strict=True):
         for _ in range(sample.count):
             try:
-                _run(executor, work, sample.batch_size)
+                run_alike(executor, work, sample.batch_size)
             except Exception as error:
                 reason = as_failure(config, version, error)
                 raise LoadFailed(f"failed to run warmup sample '{sample.name}': {reason}") from error
     label = f"model '{config.name}' version {version}"
-    if not samples and any(-1 in tensor.dims for tensor in config.inputs):
+    if not samples and has_free_dimensions(config):
         log.info("%s has inputs of free dimensions: what batches cost is found out as they run", label)
         return costs
     try:
-        inputs = samples or [_zeros(config)]
-        spent = measure(costs, lambda rows, turn: _run(executor, inputs[turn % len(inputs)], rows))
+        inputs = samples or [zeros(config)]
+        spent = measure(costs, lambda rows, turn: run_alike(executor, inputs[turn % len(inputs)], rows))
     except Exception as error:  # noqa: BLE001 -- made-up inputs need not suit the model; real ones may
         log.warning("%s could not be measured before it serves: %s", label, as_failure(config, version, error))
         return costs
@@ -114,8 +114,8 @@ class _Nobody:
         """There is nobody who would."""
 
 
-def _run(executor: Executor, work: Work, requests: int) -> float:
-    """Seconds that a batch of so many requests takes. Raises what the run raises, and an answer that is an error."""
+def run_alike(executor: Executor, work: Work, requests: int) -> float:
+    """Seconds that a batch of so many such requests takes. Raises what the run raises, and answers that are errors."""
     result = executor.execute([work] * requests)
     for answer in result.answers:
         if isinstance(answer, ConvoyError):
@@ -141,8 +141,13 @@ def _sample_work(config: ModelConfig, index: int, sample: WarmupSample, source: 
         raise ConfigInvalid(f"{field}' is no request that the model takes: {error}") from error
 
 
-def _zeros(config: ModelConfig) -> Work:
-    """A request of the model's shapes, all zero. Raises whatever such a request cannot be made for."""
+def has_free_dimensions(config: ModelConfig) -> bool:
+    """Whether some input's shape is left to the caller, beside the batch axis: then nobody can make one up."""
+    return any(-1 in tensor.dims for tensor in config.inputs)
+
+
+def zeros(config: ModelConfig) -> Work:
+    """A request of one row of the model's shapes, all zero or empty text. Raises whatever it cannot be made for."""
     return _work(
         config,
         [

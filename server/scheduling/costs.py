@@ -80,6 +80,11 @@ class CostTable:
         self._buckets = tuple(_Bucket() for _ in sizes)
 
     @property
+    def fill_sizes(self) -> tuple[int, ...]:
+        """The sizes that batches are filled up to; () where they run as they are."""
+        return self.sizes if self.fills else ()
+
+    @property
     def calibrated(self) -> bool:
         """Whether every bucket has been measured: no prediction before that is worth refusing anything for."""
         return all(bucket.sorted or bucket.profile for bucket in self._buckets)

@@ -8,19 +8,19 @@ from __future__ import annotations
 
 from math import inf
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, Phase, settings
+from hypothesis import settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 from server.errors import QueueFull
 from server.scheduling import budget as budget_module
 from server.scheduling import deadlines as deadlines_module
 from server.scheduling import policy as policy_module
 from server.scheduling import queue as queue_module
+from tests.unit.mutating import module_from, try_machine
 from tests.unit.waiting_list import WaitingList, level_of, oldest, rows_of
 
 ARRIVAL = st.tuples(
@@ -323,26 +323,10 @@ def test_a_planted_bug_is_caught(right: str, wrong: str) -> None:
     assert sum(right in source for source in sources.values()) == 1, "the mutation names no expression, or several"
 
     class MutatedMachine(QueueMachine):
-        queue = _module(queue_module.__name__, sources[queue_module].replace(right, wrong))
-        policy = _module(policy_module.__name__, sources[policy_module].replace(right, wrong))
-        budget = _module(budget_module.__name__, sources[budget_module].replace(right, wrong))
-        vars(queue)["Deadlines"] = _module("deadlines", sources[deadlines_module].replace(right, wrong)).Deadlines
+        queue = module_from(queue_module.__name__, sources[queue_module].replace(right, wrong))
+        policy = module_from(policy_module.__name__, sources[policy_module].replace(right, wrong))
+        budget = module_from(budget_module.__name__, sources[budget_module].replace(right, wrong))
+        vars(queue)["Deadlines"] = module_from("deadlines", sources[deadlines_module].replace(right, wrong)).Deadlines
 
     with pytest.raises(CAUGHT):
-        run_state_machine_as_test(
-            MutatedMachine,
-            settings=settings(
-                max_examples=1500,
-                stateful_step_count=30,
-                phases=[Phase.generate],
-                suppress_health_check=list(HealthCheck),
-                report_multiple_bugs=False,
-                print_blob=False,
-            ),
-        )
-
-
-def _module(name: str, source: str) -> ModuleType:
-    module = ModuleType(name)
-    exec(compile(source, f"<mutated {name}>", "exec"), module.__dict__)
-    return module
+        try_machine(MutatedMachine, examples=1500)

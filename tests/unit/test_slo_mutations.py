@@ -12,13 +12,12 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
-from hypothesis import HealthCheck, Phase, settings
-from hypothesis.stateful import run_state_machine_as_test
 
 from server.scheduling import deadlines as deadlines_module
 from server.scheduling import slo as slo_module
 from server.scheduling import slo_queue as queue_module
 from tests.unit import slo_queues, test_slo, test_slo_admission, test_slo_late, test_slo_queue
+from tests.unit.mutating import module_from, try_machine
 from tests.unit.test_slo_machine import SloMachine
 
 CAUGHT = (Exception, pytest.fail.Exception)
@@ -171,12 +170,6 @@ MUTATIONS = {
 }
 
 
-def _scenarios(module: ModuleType) -> list[Callable[[], None]]:
-    """The tests of a module that need nothing from pytest."""
-    tests = [test for name, test in vars(module).items() if name.startswith("test_")]
-    return [test for test in tests if not inspect.signature(test).parameters]
-
-
 @pytest.mark.parametrize(("right", "wrong"), MUTATIONS.values(), ids=MUTATIONS)
 def test_a_planted_bug_is_caught(right: str, wrong: str, monkeypatch: pytest.MonkeyPatch) -> None:
     modules = mutated(right, wrong)
@@ -193,9 +186,10 @@ def mutated(right: str, wrong: str) -> tuple[ModuleType, ModuleType]:
     modules = (slo_module, queue_module, deadlines_module)
     sources = [Path(str(module.__file__)).read_text() for module in modules]
     assert sum(source.count(right) for source in sources) == 1, "the mutation names no expression, or several"
-    slo, queue, deadlines = (ModuleType(module.__name__) for module in modules)
-    for module, source in zip((slo, deadlines, queue), (sources[0], sources[2], sources[1]), strict=True):
-        exec(compile(source.replace(right, wrong), f"<mutated {module.__name__}>", "exec"), module.__dict__)
+    slo, queue, deadlines = (
+        module_from(module.__name__, source.replace(right, wrong))
+        for module, source in zip(modules, sources, strict=True)
+    )
     vars(queue).update(
         Deadlines=vars(deadlines)["Deadlines"], Guard=vars(slo)["Guard"], make_plan=vars(slo)["make_plan"]
     )
@@ -215,17 +209,7 @@ def try_everything(modules: tuple[ModuleType, ModuleType], monkeypatch: pytest.M
         pass
 
     MutatedMachine.queue, MutatedMachine.slo = queue, slo
-    run_state_machine_as_test(
-        MutatedMachine,
-        settings=settings(
-            max_examples=150,
-            stateful_step_count=30,
-            phases=[Phase.generate],
-            suppress_health_check=list(HealthCheck),
-            report_multiple_bugs=False,
-            print_blob=False,
-        ),
-    )
+    try_machine(MutatedMachine, examples=150)
 
 
 def scenarios(module: ModuleType) -> list[Callable[[], None]]:

@@ -8,15 +8,15 @@ from __future__ import annotations
 
 from math import inf
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, Phase, settings
+from hypothesis import settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 from server.scheduling import turns as turns_module
+from tests.unit.mutating import module_from, try_machine
 
 PATIENCE = 1.0
 
@@ -233,21 +233,10 @@ MUTATIONS = {
 def test_a_planted_bug_is_caught(right: str, wrong: str) -> None:
     source = Path(str(turns_module.__file__)).read_text()
     assert right in source, "the mutation names no expression"
-    mutated = ModuleType(turns_module.__name__)
-    exec(compile(source.replace(right, wrong), "<mutated turns>", "exec"), mutated.__dict__)
+    mutated = module_from(turns_module.__name__, source.replace(right, wrong))
 
     class MutatedMachine(TurnsMachine):
         module = mutated
 
     with pytest.raises(CAUGHT):
-        run_state_machine_as_test(
-            MutatedMachine,
-            settings=settings(
-                max_examples=1500,
-                stateful_step_count=30,
-                phases=[Phase.generate],
-                suppress_health_check=list(HealthCheck),
-                report_multiple_bugs=False,
-                print_blob=False,
-            ),
-        )
+        try_machine(MutatedMachine, examples=1500)

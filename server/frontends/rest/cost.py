@@ -47,7 +47,7 @@ def cost_page(loaded: LoadedVersion) -> dict[str, object]:
         "model_version": str(loaded.version),
         "max_batch_size": config.max_batch_size,
         "objective_ms": config.objective_ms or None,
-        "instances": config.load.instance_count,
+        "instances": loaded.instances,
         "buckets": [
             {
                 "rows": cost.rows,
