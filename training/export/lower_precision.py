@@ -45,8 +45,9 @@ def to_int8(name: str, graph: bytes, pictures: Tensor) -> bytes:
     the softmax, whose small probabilities would all be 0.
     """
     with tempfile.TemporaryDirectory() as folder, quiet():
-        prepared, quantised = Path(folder) / "prepared.onnx", Path(folder) / "quantised.onnx"
-        quant_pre_process(onnx.load_from_string(graph), prepared)
+        plain, prepared, quantised = (Path(folder) / f"{step}.onnx" for step in ("plain", "prepared", "quantised"))
+        plain.write_bytes(graph)
+        quant_pre_process(plain, prepared, skip_symbolic_shape=True)  # that one is for transformers
         proto = onnx.load(prepared)
         quantize_static(
             prepared,

@@ -20,7 +20,7 @@ from training.train import confusion_matrix
 
 MOST_RUNS = 50
 FEWEST_RUNS = 3
-SECONDS = 0.5
+SECONDS = 0.1
 """That the runs of one batch size may take, beyond the fewest."""
 
 

@@ -21,7 +21,7 @@ TOLERANCE = 1e-4
 """Of float32, whatever the network."""
 TRAINED_TOLERANCE = 1e-5
 """Of the probabilities of a trained network, the greatest of which is near 1."""
-HALF_TOLERANCE = 2e-2
+HALF_TOLERANCE = 1e-2
 """Of float16: each step rounds to a part in 2,048, and a deep network has a hundred steps."""
 RUN_AT_ONCE = 64
 

@@ -16,7 +16,6 @@ from training.export.graph import Served, to_onnx
 from training.export.lower_precision import CALIBRATION_PICTURES, to_float16, to_int8
 from training.export.measure import Accuracy, accuracy, latencies, machine
 from training.export.parity import HALF_TOLERANCE, TOLERANCE, TRAINED_TOLERANCE, compare, probes, worst_of
-from training.export.pixels import NUMBERS
 from training.export.repository import MAX_BATCH_SIZE, choose_version, config, write_version
 from training.export.source import Inputs, Source, refuse_impossible
 from training.export_options import ExportOptions
@@ -75,10 +74,13 @@ def publish(source: Source, repository: Path, version: int | None, options: Expo
             ("Again", " ".join([source.again, *options.flags()])),
         ],
     )
-    # What the graph does to pixels the server must not do as well.
-    pictures = {key: value for key, value in source.pictures.items() if inputs.scaling is None or key not in NUMBERS}
     settings = config(
-        source.name, interface, source.threads, pictures, labelled=bool(source.labels), max_batch_size=largest
+        source.name,
+        interface,
+        source.threads,
+        inputs.pictures(source),
+        labelled=bool(source.labels),
+        max_batch_size=largest,
     )
     target = write_version(
         repository, source.name, version, made.graph, interface, settings, source.labels, card.render()
@@ -149,8 +151,7 @@ def agreement(
 def refuse_loss(name: str, before: Accuracy, after: Accuracy, options: ExportOptions) -> None:
     """Raise if the lower precision costs more accuracy than allowed."""
     print(f"Held-out accuracy: {after} in {options.precision}, {before} in float32")
-    loss = before.part - after.part
-    if loss > options.max_accuracy_drop:
+    if (before.right - after.right) / before.count > options.max_accuracy_drop:
         raise TrainingError(
             f"{name} is not exported: of the held-out examples it has {after} right in {options.precision}, and "
             f"{before} in float32. {options.max_accuracy_drop:.2%} less is allowed (--max-accuracy-drop). "

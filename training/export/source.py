@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from training import nets
-from training.export.pixels import Scaling, picture_size
+from training.export.pixels import NUMBERS, Scaling, picture_size
 from training.export.repository import OPEN, Interface, Port
 from training.export_options import ExportOptions
 from training.files import TrainingError
@@ -99,6 +99,10 @@ class Inputs:
         """What a client sends of images (N, C, H, W) that the network could read."""
         return images if self.scaling is None else self.scaling.to_bytes(images)
 
+    def pictures(self, source: Source) -> dict[str, str]:
+        """The server's `image.*` parameters. What the graph does to pixels the server must not do as well."""
+        return {key: text for key, text in source.pictures.items() if self.scaling is None or key not in NUMBERS}
+
     def other_shapes(self) -> list[tuple[int, ...]]:
         """Of rows, for a graph whose height and width are open: less high, wider; much smaller; much larger."""
         row, column = (axis - 1 for axis in self.spatial_axes)
@@ -151,7 +155,8 @@ def refuse_fixed_size(name: str, network: nn.Module) -> None:
     if nets.reads_any_size(network):
         return
     with torch.device("meta"):
-        those_that_do = [other for other in nets.NETWORKS if nets.reads_any_size(nets.build(other))]
+        papers = [paper for paper in nets.PAPERS if nets.reads_any_size(paper.build(next(iter(paper.NETWORKS))))]
+    those_that_do = [other for paper in papers for other in paper.NETWORKS]
     height, width = nets.find(name).input_shape[1:]
     raise TrainingError(
         f"--any-size: {name} reads {height}×{width} only, as its last layers expect so many places. Networks that take "
