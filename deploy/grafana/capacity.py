@@ -171,13 +171,23 @@ def _processors() -> list[AnyPanel]:
             limits=Limits(10_000, 50_000),
         ),
         graph(
+            "Garbage collections",
+            "How long Python's collections stop the server, p99. They should not show beside the event loop's lag.",
+            Query(quantile(0.99, "convoy_gc_pause_histogram_us", "instance", SERVER), "p99 {{instance}}"),
+            unit=panels.MICROSECONDS,
+        ),
+        graph(
             "Machine's processors",
             "Use of the machine's processors, everybody's. Higher than the server's own: somebody else runs there.",
             Query(f"nv_cpu_utilization{{{SERVER}}}", "{{instance}}"),
             unit=panels.SHARE,
             limits=Limits(0.85, 0.95),
             top=1,
-            span=24,
+        ),
+        graph(
+            "Threads",
+            "Threads of each server: of ONNX Runtime, instances and pictures. They grow when models load, and only then.",
+            Query(f"convoy_process_threads{{{SERVER}}}", "{{instance}}"),
         ),
     ]
 

@@ -88,6 +88,14 @@ def _use() -> list[AnyPanel]:
             Query(f"nv_gpu_memory_total_bytes{{{CHOSEN}}}", "total, {{gpu_uuid}}"),
             unit=panels.BYTES,
         ),
+        graph(
+            "Page-locked memory",
+            "Main memory that the GPUs read inputs from, of each server. It cannot be swapped out: count it as taken.",
+            Query(f"nv_pinned_memory_pool_used_bytes{{{SERVER}}}", "used, {{instance}}"),
+            Query(f"nv_pinned_memory_pool_total_bytes{{{SERVER}}}", "total, {{instance}}"),
+            unit=panels.BYTES,
+            span=24,
+        ),
     ]
 
 

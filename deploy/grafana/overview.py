@@ -236,8 +236,8 @@ def _grpc() -> list[AnyPanel]:
         ),
         graph(
             "Calls by status",
-            "Calls that ended. UNAVAILABLE, RESOURCE_EXHAUSTED: overload or not ready. INVALID_ARGUMENT, NOT_FOUND: "
-            "the callers. CANCELLED, DEADLINE_EXCEEDED: callers who do not wait. INTERNAL: the model or the server.",
+            "Calls that ended. Unavailable, ResourceExhausted: overload, or not ready. InvalidArgument, NotFound: the "
+            "callers. Canceled, DeadlineExceeded: callers who do not wait. Internal: the model or the server.",
             Query(total(handled, "grpc_code"), "{{grpc_code}}"),
             unit=panels.RATE,
             stacked=True,
