@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from math import inf
 
-from server.errors import ConvoyError, FailureReason
+from server.errors import CALLERS_FAULT, ConvoyError, Reason
 
 LATENCY_BOUNDS_US = (
     50, 100, 200, 500,
@@ -33,6 +33,12 @@ class Histogram:
         self.total = 0.0
         """Sum of all values."""
 
+    def copy(self) -> Histogram:
+        """The same counts, to keep."""
+        other = Histogram.__new__(Histogram)
+        other.bounds, other.counts, other.total = self.bounds, self.counts.copy(), self.total
+        return other
+
     def observe(self, value: float, times: int = 1) -> None:
         self.counts[bisect_left(self.bounds, value)] += times
         self.total += value * times
@@ -48,6 +54,9 @@ class Duration:
     def add(self, ns: int, times: int = 1) -> None:
         self.count += times
         self.ns += ns * times
+
+    def copy(self) -> Duration:
+        return Duration(self.count, self.ns)
 
 
 @dataclass(slots=True)
@@ -73,6 +82,11 @@ def _latency_histogram() -> Histogram:
     return Histogram(LATENCY_BOUNDS_US)
 
 
+def no_failures() -> dict[Reason, int]:
+    """Every reason, not counted yet."""
+    return dict.fromkeys(Reason, 0)
+
+
 @dataclass(slots=True)
 class VersionStatistics:
     """Everything counted for one model version, as Triton's statistics extension defines it, and histograms beside."""
@@ -95,9 +109,12 @@ class VersionStatistics:
     compute_output: Duration = field(default_factory=Duration)
     batches: dict[int, BatchStatistics] = field(default_factory=dict)
     """By rows in the batch."""
-    failures: dict[FailureReason, int] = field(default_factory=lambda: dict.fromkeys(FailureReason, 0))
-    refusals: dict[str, int] = field(default_factory=dict)
-    """Requests that were turned away although nothing was wrong with them, by the error's `code`."""
+    failures: dict[Reason, int] = field(default_factory=no_failures)
+    """Requests that got no result."""
+    deadline_met: int = 0
+    """Answers in time, of requests that had a deadline: the caller's, their timeout, or the model's objective."""
+    deadline_missed: int = 0
+    """Requests with a deadline that got no answer in time, whoever gave up on them, unless they were at fault."""
     objective_met: int = 0
     """Answers within the latency objective, of a model that has one."""
     objective_missed: int = 0
@@ -118,6 +135,15 @@ class VersionStatistics:
     compute_infer_us: Histogram = field(default_factory=_latency_histogram)
     compute_output_us: Histogram = field(default_factory=_latency_histogram)
     batch_rows: Histogram = field(default_factory=lambda: Histogram(BATCH_ROWS_BOUNDS))
+
+    def copy(self) -> VersionStatistics:
+        """Everything but `batches` as it is now, for a reader on another thread."""
+        other = VersionStatistics.__new__(VersionStatistics)
+        for name in self.__slots__:
+            value = getattr(self, name)
+            setattr(other, name, value if isinstance(value, (int, float)) else value.copy())
+        other.batches = {}
+        return other
 
     def record_batch(self, times: BatchTimes, rows: int, requests: int) -> None:
         """Count one batch that ran and answered `requests` requests of `rows` rows in all."""
@@ -173,9 +199,16 @@ class VersionStatistics:
         """Count the time that a batch waited for its turn."""
         self.turn_wait_us += seconds * 1e6
 
-    def record_failure(self, error: ConvoyError, request_ns: int) -> None:
+    def record_deadline(self, met: bool) -> None:
+        """Count one answer to a request that had a deadline."""
+        if met:
+            self.deadline_met += 1
+        else:
+            self.deadline_missed += 1
+
+    def record_failure(self, error: ConvoyError, request_ns: int, had_deadline: bool = False) -> None:
         """Count one request that was accepted or refused for this version and got no result."""
         self.failures[error.reason] += 1
-        if error.code:
-            self.refusals[error.code] = self.refusals.get(error.code, 0) + 1
         self.fail.add(request_ns)
+        if had_deadline and error.reason not in CALLERS_FAULT:
+            self.deadline_missed += 1
