@@ -30,8 +30,10 @@ def without_suffix(name: str, histograms: set[str]) -> str:
 
 
 def without_threshold(expression: str) -> str:
-    """An alert's expression that answers whether or not it fires: comparisons give 0 or 1 and drop nothing, but for what
-    follows `unless`."""
+    """An alert's expression that answers whether or not it fires: comparisons give 0 or 1 and drop nothing.
+
+    What follows `unless` is left as it is.
+    """
     absent = re.fullmatch(r"absent\((.*)\)", expression.strip())
     compared, unless, exceptions = (absent[1] if absent else expression).partition(" unless ")
     return re.sub(r" (==|!=|>=|<=|>|<) ", r" \1 bool ", compared) + unless + exceptions

@@ -62,7 +62,7 @@ def _now() -> list[AnyPanel]:
         ),
         figure(
             "Cores in use",
-            "Processors that the servers use, in all.",
+            "Processors that the servers use, in all. Compare with what they were given.",
             total(CPU),
         ),
         figure(
@@ -88,7 +88,7 @@ def _now() -> list[AnyPanel]:
         ),
         figure(
             "In flight",
-            "Requests admitted and not answered yet.",
+            "Requests admitted and not answered yet. Times a request's size, this is memory.",
             total(IN_FLIGHT),
         ),
         figure(
@@ -186,7 +186,7 @@ def _processors() -> list[AnyPanel]:
         ),
         graph(
             "Threads",
-            "Threads of each server: of ONNX Runtime, instances and pictures. They grow when models load, and only then.",
+            "Threads of each server: of ONNX Runtime, instances and pictures. They grow when models load, only then.",
             Query(f"convoy_process_threads{{{SERVER}}}", "{{instance}}"),
         ),
     ]
@@ -204,7 +204,7 @@ def _memory() -> list[AnyPanel]:
         ),
         graph(
             "Machine's memory",
-            "In use, and all that there is.",
+            "In use, and all that there is. Where the lines meet, the kernel kills: see the alert ConvoyHostMemory.",
             Query(f"nv_cpu_memory_used_bytes{{{SERVER}}}", "used, {{instance}}"),
             Query(f"nv_cpu_memory_total_bytes{{{SERVER}}}", "total, {{instance}}"),
             unit=panels.BYTES,

@@ -27,7 +27,12 @@ def dashboard() -> Dashboard:
 
 def _now() -> list[AnyPanel]:
     return [
-        figure("GPUs", "GPUs that the servers see.", f"count(nv_gpu_memory_total_bytes{{{CHOSEN}}})", span=4),
+        figure(
+            "GPUs",
+            "GPUs that the servers see. Fewer than there are: look for the driver's errors (dmesg).",
+            f"count(nv_gpu_memory_total_bytes{{{CHOSEN}}})",
+            span=4,
+        ),
         figure(
             "Use",
             "Mean share of the time that a kernel ran. Above 95 % with queues that grow: add a GPU.",
@@ -44,7 +49,13 @@ def _now() -> list[AnyPanel]:
             limits=Limits(0.8, 0.9),
             span=4,
         ),
-        figure("Power", "What all GPUs draw.", total(f"nv_gpu_power_usage{{{CHOSEN}}}"), panels.WATTS, span=4),
+        figure(
+            "Power",
+            "What all GPUs draw. Much below the limit under load: they wait for the host.",
+            total(f"nv_gpu_power_usage{{{CHOSEN}}}"),
+            panels.WATTS,
+            span=4,
+        ),
         figure(
             "Of the power limit",
             "Power of the GPU that is nearest to its limit. At 100 % it lowers its clock.",

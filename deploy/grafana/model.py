@@ -63,11 +63,16 @@ def _now() -> list[AnyPanel]:
             f"sum(convoy_model_ready{{{VERSION}}})",
             limits=Limits(1, 1, falling=True),
         ),
-        figure("Requests", "Requests answered each second.", total(rate(SUCCESS)), panels.PER_SECOND),
+        figure(
+            "Requests",
+            "Requests answered each second. 0 under load: see refusals.",
+            total(rate(SUCCESS)),
+            panels.PER_SECOND,
+        ),
         figure("Rows", "Rows inferred each second: requests times their rows.", ROWS, panels.RATE),
         figure(
             "p50",
-            "Half of the answered requests took at most that long.",
+            "Half of the answered requests took at most that long. It rises with the load: the queue.",
             quantile(0.5, REQUEST_US),
             panels.MICROSECONDS,
         ),
@@ -92,7 +97,7 @@ def _now() -> list[AnyPanel]:
         ),
         figure(
             "Deadlines kept",
-            "Requests with a deadline or objective that were answered in time.",
+            "Requests with a deadline or objective that were answered in time. Low: see queue share and refusals.",
             share(total(rate("convoy_deadline_met_total")), total(rate("convoy_deadline_missed_total"))),
             panels.SHARE,
             limits=Limits(0.99, 0.95, falling=True),
@@ -215,12 +220,12 @@ def _costs() -> list[AnyPanel]:
 
 
 def _refusals() -> list[AnyPanel]:
-    refused = f'{MODEL}, reason=~"queue_full|too_late|not_ready|shutdown|out_of_memory"'
-    other = f'{MODEL}, reason!~"queue_full|too_late|not_ready|shutdown|out_of_memory"'
+    refused = f'{MODEL}, reason=~"queue_full|overloaded|too_late|not_ready|shutdown|out_of_memory"'
+    other = f'{MODEL}, reason!~"queue_full|overloaded|too_late|not_ready|shutdown|out_of_memory"'
     return [
         graph(
             "Waiting and in flight",
-            "Requests that wait for a batch, and all that are not answered yet.",
+            "Requests that wait for a batch, and all not answered yet. Waiting that grows: more comes than is done.",
             Query(f"sum(nv_inference_pending_request_count{{{VERSION}}})", "waiting"),
             Query(f"sum(nv_inference_in_flight_request_count{{{VERSION}}})", "in flight"),
             span=6,
@@ -234,8 +239,8 @@ def _refusals() -> list[AnyPanel]:
         ),
         graph(
             "Refusals by reason",
-            "Requests turned away although nothing was wrong with them. queue_full, too_late: overload; add instances "
-            "or let callers back off.",
+            "Requests turned away although nothing was wrong with them. queue_full, overloaded, too_late: add "
+            "instances, or let callers back off.",
             Query(total(rate(FAILED, refused), "reason"), "{{reason}}"),
             unit=panels.PER_SECOND,
             stacked=True,

@@ -115,9 +115,9 @@ def _traffic() -> list[AnyPanel]:
         ),
         graph(
             "Failures by reason",
-            "queue_full, too_late: overload. invalid, shape, oversize, unknown_model: the callers' requests are wrong. "
-            "cancelled: they left. backend, out_of_memory: the model failed; see the log. not_ready, shutdown: "
-            "the version did not serve.",
+            "queue_full, overloaded, too_late: too much is asked. invalid, shape, oversize, unknown_model: the "
+            "callers' requests are wrong. cancelled: they left. backend, out_of_memory: the model failed; see the log. "
+            "not_ready, shutdown: the version did not serve.",
             Query(total(FAILURES, "reason"), "{{reason}}"),
             unit=panels.PER_SECOND,
             stacked=True,

@@ -16,10 +16,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
+from typing import Any
 
-import matplotlib
+import matplotlib as mpl
 
-matplotlib.use("agg")
+mpl.use("agg")
 
 import matplotlib.pyplot as plt
 from matplotlib.axes import Axes
@@ -81,7 +82,7 @@ def main() -> int:
 def draw(name: str, prometheus: Prometheus, span: Span, chosen: Mapping[str, str]) -> bytes:
     """A PNG of the dashboard. Raises QueryError."""
     dashboard = json.loads((FOLDER / f"{name}.json").read_text())
-    variables = {variable["name"]: ALL for variable in dashboard["templating"]["list"]} | chosen
+    variables = {variable["name"]: ALL for variable in dashboard["templating"]["list"]} | dict(chosen)
     panels = list(panels_of(dashboard))
     rows = max(panel.y + panel.height for panel in panels)
     width, height = 24 * COLUMN_PIXELS, rows * ROW_PIXELS
@@ -117,14 +118,14 @@ class Canvas:
             spine.set_visible(False)
         return axes
 
-    def text(self, x: float, y: float, text: str, size: float = 8, colour: str = TEXT, **more: object) -> None:
+    def text(self, x: float, y: float, text: str, size: float = 8, colour: str = TEXT, **more: Any) -> None:
         """Text that begins at x, its middle at y."""
         place = ((self.left + x) / self._width, 1 - (self.top + y) / self._height)
         self.figure.text(*place, text, fontsize=size, color=colour, va="center", **more)
 
     def heading(self) -> None:
         """A row's title."""
-        self.text(6, self.height / 2, f"⌄  {self.panel.title}".replace("⌄", "▾"), 10, weight="bold")
+        self.text(6, self.height / 2, f"▾  {self.panel.title}", 10, weight="bold")
 
     def frame(self) -> None:
         """The panel's box and title."""

@@ -1,7 +1,7 @@
 """Dashboards and rules, asked of a real Prometheus that scrapes a loaded server.
 
-Every expression of every panel, every variable and every rule must find data of the shape that its panel draws. GPUs are
-synthetic: the same Prometheus scrapes a page with the families of two that are not there.
+Every expression of every panel, every variable and every rule must find data of the shape that its panel draws. GPUs
+are synthetic: the same Prometheus scrapes a page with the families of two that are not there.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import math
 import re
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -94,11 +94,13 @@ def watched(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Watched]:
     repository = write_repository(tmp_path_factory.mktemp("models"))
     server = start(tmp_path_factory.mktemp("server"), "--metrics-interval-ms=500", model_repository=repository)
     address = f"127.0.0.1:{server.ports['metrics']}"
-    with gpu_machine() as gpus, prometheus(tmp_path_factory.mktemp("prometheus"), [address, gpus]) as asked:
-        with traffic(server):
-            enough = f'count(count_over_time(up{{job="{JOB}"}}[1m]) >= {SCRAPES})'
-            wait_until(lambda: [series.values[0] for series in asked.query(enough)] == [2], SCRAPES_SECONDS)
-            yield Watched(asked, [address, gpus])
+    with ExitStack() as stack:
+        servers = [address, stack.enter_context(gpu_machine())]
+        asked = stack.enter_context(prometheus(tmp_path_factory.mktemp("prometheus"), servers))
+        stack.enter_context(traffic(server))
+        enough = f'count(count_over_time(up{{job="{JOB}"}}[1m]) >= {SCRAPES})'
+        wait_until(lambda: [series.values[0] for series in asked.query(enough)] == [len(servers)], SCRAPES_SECONDS)
+        yield Watched(asked, servers)
     assert server.terminate() == 0, server.log.read_text()
 
 
@@ -216,7 +218,7 @@ def test_a_model_that_cannot_be_loaded_is_on_its_way_to_an_alert(watched: Watche
 
 def test_no_answer_is_lost_on_the_way_to_the_dashboard(watched: Watched) -> None:
     """Failures that the traffic causes are there by their reasons."""
-    found = data(watched, 'sum by (reason) (convoy_request_failed_total{instance="%s"}) > 0' % watched.servers[0])
+    found = data(watched, f'sum by (reason) (convoy_request_failed_total{{instance="{watched.servers[0]}"}}) > 0')
     reasons = {series.labels["reason"] for series in found}
     expected = {"queue_full", "too_late", "invalid", "shape", "oversize", "cancelled", "backend", "unknown_model"}
     assert reasons >= expected
