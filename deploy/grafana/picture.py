@@ -33,14 +33,15 @@ from deploy.grafana.generate import DASHBOARDS, FOLDER
 from deploy.grafana.numbers import readable
 from deploy.grafana.prometheus import ALL, PanelView, Prometheus, QueryError, Series, fill_in, panels_of
 
-COLUMN_PIXELS, ROW_PIXELS, DPI = 64, 34, 100
+COLUMN_PIXELS, ROW_PIXELS, DPI = 64, 30, 100
 POINTS = 240
 """Values of a line."""
 PAGE, PANEL, EDGE, TEXT, FAINT, GRID = "#111217", "#181b1f", "#2c3035", "#d0d1d6", "#8e9099", "#2a2d33"
+LINK = "#6e9fff"
 COLOURS = ("#73bf69", "#f2cc0c", "#8ab8ff", "#ff780a", "#f2495c", "#5794f2", "#b877d9", "#96d98d", "#ffb357", "#c0d8ff",
            "#e0b400", "#ca95e5")  # fmt: skip
 NAMED = {"green": "#73bf69", "orange": "#ff9830", "red": "#f2495c", "blue": "#5794f2"}
-LEGEND_LINES = 2
+LEGEND_LINES, TABLE_PIXELS = 2, 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,9 +140,10 @@ class Canvas:
             facecolor=PANEL,
             edgecolor=EDGE,
             lw=0.8,
+            zorder=-1,
         )
         self.figure.add_artist(box)
-        self.text(10, 14, self.panel.title, 8.5, weight="medium")
+        self.text(10, 14, self.panel.title, 8.5)
 
 
 @dataclass(frozen=True, slots=True)
@@ -256,7 +258,7 @@ def _heat(canvas: Canvas, ask: Question) -> None:
 
 def _time_axis(axes: Axes, span: Span) -> None:
     axes.set_xlim(span.start, span.end)
-    axes.xaxis.set_major_locator(MaxNLocator(5))
+    axes.xaxis.set_major_locator(MaxNLocator(5, prune="both"))
     axes.xaxis.set_major_formatter(FuncFormatter(lambda at, _: time.strftime("%H:%M:%S", time.localtime(at))))
     axes.grid(color=GRID, lw=0.6)
     axes.set_axisbelow(True)
@@ -299,13 +301,15 @@ def _table(canvas: Canvas, ask: Question) -> None:
             key = tuple(series.labels.get(label, "") for label in labels)
             rows.setdefault(key, {})[heading] = readable(series.values[0], units[heading])
     headings = [renamed[label] for label in labels] + columns
-    width = (canvas.width - 24) / len(headings)
+    lines = [[*key, *(values.get(heading, "") for heading in columns)] for key, values in sorted(rows.items())]
+    widths = [3 + max(len(line[place]) for line in (headings, *lines)) for place in range(len(headings))]
+    fitting = int((canvas.height - 60) / TABLE_PIXELS)
+    x = 12.0
     for place, heading in enumerate(headings):
-        canvas.text(12 + place * width, 40, heading, 8, "#6e9fff", weight="bold")
-    fitting = int((canvas.height - 60) / 22)
-    for line, (key, values) in enumerate(sorted(rows.items())[:fitting]):
-        for place, text in enumerate([*key, *(values.get(heading, "") for heading in columns)]):
-            canvas.text(12 + place * width, 64 + 22 * line, text, 8)
+        canvas.text(x, 40, heading, 8, LINK, weight="bold")
+        for number, line in enumerate(lines[:fitting]):
+            canvas.text(x, 64 + TABLE_PIXELS * number, line[place], 8)
+        x += (canvas.width - 24) * widths[place] / sum(widths)
 
 
 def _smaller(raw: BytesIO) -> bytes:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import shutil
 import subprocess
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -18,6 +17,7 @@ import yaml
 
 from deploy.grafana.prometheus import Prometheus
 from tests import onnx_models
+from tests.programs import find_program
 from tests.real.clients import CALL_SECONDS, Client
 from tests.real.conftest import ROOT, RunningServer, connect
 from tests.real.waiting import wait_until
@@ -31,9 +31,9 @@ PAUSE_SECONDS = 0.05
 LISTENING = re.compile(r'msg="Listening on" address=(\S+)')
 
 
-def missing_programs() -> list[str]:
-    """What Debian's package `prometheus` would bring."""
-    return [name for name in ("prometheus", "promtool") if shutil.which(name) is None]
+PROGRAM = find_program("prometheus")
+MISSING = "prometheus is missing; make system-packages gets it"
+"""The reason to skip without `PROGRAM`."""
 
 
 @contextmanager
@@ -48,8 +48,9 @@ def prometheus(folder: Path, targets: Sequence[str]) -> Iterator[Prometheus]:
     config["scrape_configs"] = [scrape]
     (folder / "prometheus.yml").write_text(json.dumps(config))
     log = folder / "prometheus.log"
+    assert PROGRAM is not None, MISSING
     command = [
-        "prometheus",
+        PROGRAM,
         f"--config.file={folder / 'prometheus.yml'}",
         f"--storage.tsdb.path={folder / 'data'}",
         "--web.listen-address=127.0.0.1:0",

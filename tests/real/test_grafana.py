@@ -26,12 +26,10 @@ from server.metrics.machine import Machine
 from server.metrics.snapshots import GpuSnapshot
 from tests.promql import without_threshold
 from tests.real.conftest import ROOT, start
-from tests.real.monitored import JOB, missing_programs, prometheus, traffic, write_repository
+from tests.real.monitored import JOB, MISSING, PROGRAM, prometheus, traffic, write_repository
 from tests.real.waiting import wait_until
 
-pytestmark = pytest.mark.skipif(
-    bool(missing_programs()), reason=f"missing: {missing_programs()}; apt-get install prometheus"
-)
+pytestmark = pytest.mark.skipif(PROGRAM is None, reason=MISSING)
 
 DASHBOARDS = {path.stem: json.loads(path.read_text()) for path in (ROOT / "deploy/grafana/dashboards").glob("*.json")}
 SCRAPES = 6

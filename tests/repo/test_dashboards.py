@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import shutil
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,6 +18,7 @@ from server.metrics.machine import Machine
 from server.metrics.page import MetricsPage
 from server.metrics.snapshots import Snapshot, TransportSnapshot
 from server.metrics_config import MetricsConfig
+from tests.programs import find_program
 from tests.promql import metric_names, without_suffix
 
 ROOT = Path(__file__).parents[2]
@@ -37,6 +37,7 @@ NOT_SHOWN = {
 }
 """Families of the page that no dashboard has, and why."""
 PROMETHEUS_OWN = {"up", "ALERTS"}
+PROMTOOL = find_program("promtool")
 
 
 def dashboards() -> dict[str, Any]:
@@ -156,7 +157,7 @@ def test_every_alert_has_a_case_in_which_it_fires_and_one_in_which_it_does_not()
     assert asked == {(name, fires) for name in alerts() for fires in (True, False)}
 
 
-@pytest.mark.skipif(shutil.which("promtool") is None, reason="promtool is missing: apt-get install prometheus")
+@pytest.mark.skipif(PROMTOOL is None, reason="promtool is missing; make system-packages gets it")
 @pytest.mark.parametrize(
     "command",
     [
@@ -167,5 +168,5 @@ def test_every_alert_has_a_case_in_which_it_fires_and_one_in_which_it_does_not()
     ids=" ".join,
 )
 def test_promtool_is_content(command: tuple[str, ...]) -> None:
-    done = subprocess.run(["promtool", *command], cwd=RULES, capture_output=True, text=True, timeout=120)
+    done = subprocess.run([str(PROMTOOL), *command], cwd=RULES, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stdout + done.stderr
