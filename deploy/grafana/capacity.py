@@ -229,13 +229,18 @@ def _memory() -> list[AnyPanel]:
 
 def _servers() -> AnyPanel:
     labels = "instance, version, onnxruntime, grpc_engine"
+    build = f"* on (job, instance) group_right () convoy_build_info{{{SERVER}}}"
     return grid(
         "Servers",
         "What runs where. gRPC engine grpcio costs much more CPU than nghttp2: the log says why it was taken.",
         [
             Column("build", f"max by ({labels}) (convoy_build_info{{{SERVER}}})"),
-            Column("up for", f"time() - max by (instance) (process_start_time_seconds{{{SERVER}}})", panels.SECONDS),
-            Column("files open", f"max by (instance) (process_open_fds{{{SERVER}}})"),
+            Column(
+                "up for",
+                f"max by ({labels}) ((time() - process_start_time_seconds{{{SERVER}}}) {build})",
+                panels.SECONDS,
+            ),
+            Column("files open", f"max by ({labels}) (process_open_fds{{{SERVER}}} {build})"),
         ],
         labels={
             "instance": "server",

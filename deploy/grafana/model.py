@@ -193,6 +193,7 @@ def _costs() -> list[AnyPanel]:
                 Column("p99", highest(worst, by), panels.MICROSECONDS),
             ],
             labels={"version": "version", "rows": "rows"},
+            numbers="rows",
             span=8,
         ),
         graph(

@@ -182,11 +182,12 @@ def grid(
     labels: Mapping[str, str],
     span: int = WIDTH,
     height: int = GRAPH_HEIGHT,
+    numbers: str = "",
     link: tuple[str, str] | None = None,
 ) -> AnyPanel:
     """A table of the latest values: a row for each set of `labels` (name → heading), a column for each query.
 
-    `link` is a title and an address for every cell.
+    `numbers` is a label whose values are numbers, to sort by. `link` is a title and an address for every cell.
     """
     # Grafana calls the value of a lone query by another name.
     fields = ["Value"] if len(columns) == 1 else [f"Value #{letter}" for letter in ascii_uppercase[: len(columns)]]
@@ -214,6 +215,9 @@ def grid(
     for place, column in enumerate(columns):
         panel.with_target(_target(place, Query(column.expr)).instant().format(PromQueryFormat.TABLE))
         panel.override_by_name(column.name, _cell(column))
+    if numbers:
+        panel.with_transformation(_as_number(labels[numbers]))
+        panel.with_transformation(DataTransformerConfig("sortBy", options={"sort": [{"field": labels[numbers]}]}))
     if link is not None:
         panel.data_links([dashboards.DashboardLink(link[0]).url(link[1]).type(DashboardLinkType.LINK)])
     return panel
@@ -227,6 +231,11 @@ def _target(place: int, query: Query) -> prometheus.Dataquery:
 def _thresholds(limits: Limits | None) -> dashboards.ThresholdsConfig:
     steps = [Threshold(None, "green")] if limits is None else limits.steps()
     return dashboards.ThresholdsConfig().mode(ThresholdsMode.ABSOLUTE).steps(steps)
+
+
+def _as_number(heading: str) -> DataTransformerConfig:
+    conversions = [{"targetField": heading, "destinationType": "number"}]
+    return DataTransformerConfig("convertFieldType", options={"conversions": conversions})
 
 
 def _cell(column: Column) -> list[DynamicConfigValue]:

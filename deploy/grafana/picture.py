@@ -288,7 +288,7 @@ def _mean(values: Sequence[float]) -> float:
 
 def _table(canvas: Canvas, ask: Question) -> None:
     panel = canvas.panel
-    renamed: Mapping[str, str] = panel.json["transformations"][1]["options"]["renameByName"]
+    renamed = panel.columns()
     labels = [name for name in renamed if not name.startswith("Value")]
     units = {
         override["matcher"]["options"]: override["properties"][0]["value"]
@@ -301,7 +301,9 @@ def _table(canvas: Canvas, ask: Question) -> None:
             key = tuple(series.labels.get(label, "") for label in labels)
             rows.setdefault(key, {})[heading] = readable(series.values[0], units[heading])
     headings = [renamed[label] for label in labels] + columns
-    lines = [[*key, *(values.get(heading, "") for heading in columns)] for key, values in sorted(rows.items())]
+    lines = [
+        [*key, *(values.get(heading, "") for heading in columns)] for key, values in sorted(rows.items(), key=_order)
+    ]
     widths = [3 + max(len(line[place]) for line in (headings, *lines)) for place in range(len(headings))]
     fitting = int((canvas.height - 60) / TABLE_PIXELS)
     x = 12.0
@@ -310,6 +312,11 @@ def _table(canvas: Canvas, ask: Question) -> None:
         for number, line in enumerate(lines[:fitting]):
             canvas.text(x, 64 + TABLE_PIXELS * number, line[place], 8)
         x += (canvas.width - 24) * widths[place] / sum(widths)
+
+
+def _order(row: tuple[tuple[str, ...], object]) -> list[tuple[float, str]]:
+    """Numbers by their size."""
+    return [(float(text), "") if text.isdigit() else (math.inf, text) for text in row[0]]
 
 
 def _smaller(raw: BytesIO) -> bytes:

@@ -61,6 +61,12 @@ class PanelView:
     targets: Sequence[Target] = ()
     json: Mapping[str, Any] = field(default_factory=dict)
 
+    def columns(self) -> dict[str, str]:
+        """A table's fields and their headings, from left to right: labels, then values."""
+        (options,) = (step["options"] for step in self.json["transformations"] if step["id"] == "organize")
+        order, renamed = options["indexByName"], options["renameByName"]
+        return {name: renamed[name] for name in sorted(renamed, key=lambda name: order[name])}
+
 
 def panels_of(dashboard: Mapping[str, Any]) -> Iterator[PanelView]:
     """Every panel that shows something; rows too, with no targets."""

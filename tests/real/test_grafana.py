@@ -14,13 +14,16 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from io import BytesIO
 from typing import Any
 
 import pytest
+from PIL import Image
 from prometheus_client import CollectorRegistry, start_http_server
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
+from deploy.grafana.picture import COLUMN_PIXELS, Span, draw
 from deploy.grafana.prometheus import ALL, PanelView, Prometheus, Series, Target, choice, fill_in, panels_of
 from server.metrics.machine import Machine
 from server.metrics.snapshots import GpuSnapshot
@@ -136,9 +139,8 @@ def assert_shape(panel: PanelView, target: Target, found: list[Series]) -> None:
         assert len(bounds) > 2 and bounds[-1][0] == math.inf
         assert counts == sorted(counts) and counts[-1] > 0
     elif panel.kind == "table":
-        renamed = panel.json["transformations"][1]["options"]["renameByName"]
-        columns = {label for label in renamed if not label.startswith("Value")}
-        assert all(set(series.labels) <= columns for series in found), "a label has no column"
+        columns = {label for label in panel.columns() if not label.startswith("Value")}
+        assert all(set(series.labels) == columns for series in found), "a row is told from others by all of its labels"
     else:
         names = [target.name(series) for series in found]
         assert len(set(names)) == len(names), f"two lines have one name: {names}"
@@ -220,3 +222,12 @@ def test_no_answer_is_lost_on_the_way_to_the_dashboard(watched: Watched) -> None
     reasons = {series.labels["reason"] for series in found}
     expected = {"queue_full", "too_late", "invalid", "shape", "oversize", "cancelled", "backend", "unknown_model"}
     assert reasons >= expected
+
+
+def test_a_dashboard_is_drawn_without_grafana(watched: Watched) -> None:
+    now = time.time()
+    png = draw("model", watched.prometheus, Span(now - 10, now, RATE_INTERVAL), watched.chosen("model"))
+    with Image.open(BytesIO(png)) as image:
+        width, height = image.size
+        assert (image.format, width) == ("PNG", 24 * COLUMN_PIXELS) and height > width
+        assert len(image.getcolors() or []) > 32, "lines and heatmaps have colours"

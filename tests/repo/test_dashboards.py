@@ -128,14 +128,6 @@ def test_every_family_of_the_page_is_on_a_dashboard_or_left_out_for_a_reason() -
     assert families - shown == set(NOT_SHOWN)
 
 
-def test_metrics_of_an_expression_are_found() -> None:
-    expression = (
-        'sum by (le, model) (rate(a_bucket{x="b_total{}", y=~"$y"}[$__rate_interval])) / on (job) group_left () c_total'
-        " and d:e:rate5m > bool 0.5e3 * (1e6 - f) unless absent(up{z!='q'})"
-    )
-    assert metric_names(expression) == {"a_bucket", "c_total", "d:e:rate5m", "f", "up"}
-
-
 def test_every_alert_has_a_severity_texts_and_a_section_in_the_operators_page() -> None:
     page = (ROOT / "docs/operations.md").read_text()
     anchors = {heading.lower() for heading in re.findall(r"^#+ (\w+)$", page, re.MULTILINE)}
