@@ -136,3 +136,42 @@ def test_a_batch_that_nobody_could_predict_is_in_neither_sum() -> None:
     statistics.record_prediction(predicted=inf, actual=1.0)
     assert (statistics.predicted_seconds, statistics.actual_seconds) == (0, 0)
     assert sum(statistics.prediction_ratio.counts) == 0
+
+
+def test_a_copy_changes_no_more_whatever_is_counted() -> None:
+    statistics = VersionStatistics()
+    count_everything(statistics)
+    copy = statistics.copy()
+    before = {name: repr_of(getattr(copy, name)) for name in copy.__slots__}
+    assert before == {name: repr_of(getattr(statistics, name)) for name in copy.__slots__} | {"batches": "{}"}
+    count_everything(statistics)
+    assert {name: repr_of(getattr(copy, name)) for name in copy.__slots__} == before
+    changed = {name for name in copy.__slots__ if repr_of(getattr(statistics, name)) != before[name]}
+    assert changed == set(VersionStatistics.__slots__) - {"last_inference_ms"}
+
+
+def count_everything(statistics: VersionStatistics) -> None:
+    statistics.record_batch(BatchTimes(0, 1, 2, 3), rows=4, requests=2)
+    statistics.record_success(queue_ns=5, request_ns=6)
+    statistics.record_failure(ExecutionFailed("why"), request_ns=7, had_deadline=True)
+    statistics.record_prediction(1.0, 2.0)
+    statistics.record_turn_wait(1.0)
+    for met in (True, False):
+        statistics.record_objective(met)
+        statistics.record_deadline(met)
+    statistics.failed_runs += 1
+    statistics.reloads += 1
+
+
+def repr_of(value: object) -> str:
+    return repr((value.counts, value.total)) if isinstance(value, Histogram) else repr(value)
+
+
+def test_a_deadline_is_met_by_an_answer_in_time_and_missed_by_anything_else_but_a_fault_of_the_callers() -> None:
+    statistics = VersionStatistics()
+    statistics.record_deadline(met=True)
+    statistics.record_deadline(met=False)
+    statistics.record_failure(QueueFull("why"), 1, had_deadline=True)
+    statistics.record_failure(InvalidRequest("why"), 1, had_deadline=True)
+    statistics.record_failure(QueueFull("why"), 1, had_deadline=False)
+    assert (statistics.deadline_met, statistics.deadline_missed) == (1, 2)
