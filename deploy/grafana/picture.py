@@ -323,7 +323,7 @@ def _smaller(raw: BytesIO) -> bytes:
     """The same picture with a palette: a third of the bytes."""
     small = BytesIO()
     with Image.open(raw) as image:
-        image.convert("RGB").quantize(128, dither=Image.Dither.NONE).save(small, format="png", optimize=True)
+        image.convert("RGB").quantize(255, dither=Image.Dither.NONE).save(small, format="png", optimize=True)
     return small.getvalue()
 
 
