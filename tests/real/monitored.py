@@ -8,6 +8,7 @@ import subprocess
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
+from http import HTTPStatus
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ import yaml
 from deploy.grafana.prometheus import Prometheus
 from tests import onnx_models
 from tests.programs import find_program
-from tests.real.clients import CALL_SECONDS, Client
+from tests.real.clients import CALL_SECONDS, Client, http_status
 from tests.real.conftest import ROOT, RunningServer, connect
 from tests.real.waiting import wait_until
 from tests.repositories import add_model
@@ -62,7 +63,9 @@ def prometheus(folder: Path, targets: Sequence[str]) -> Iterator[Prometheus]:
         assert process.poll() is None, f"Prometheus did not start:\n{log.read_text()}"
         match = LISTENING.search(log.read_text())
         assert match is not None
-        yield Prometheus(f"http://{match[1]}")
+        url = f"http://{match[1]}"
+        wait_until(lambda: http_status(f"{url}/-/ready") == HTTPStatus.OK, START_SECONDS)
+        yield Prometheus(url)
     finally:
         process.terminate()
         process.wait(STOP_SECONDS)

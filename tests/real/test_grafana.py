@@ -10,11 +10,13 @@ import itertools
 import json
 import math
 import re
+import subprocess
+import sys
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from io import BytesIO
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -23,7 +25,7 @@ from prometheus_client import CollectorRegistry, start_http_server
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
-from deploy.grafana.picture import COLUMN_PIXELS, Span, draw
+from deploy.grafana.picture import COLUMN_PIXELS
 from deploy.grafana.prometheus import ALL, PanelView, Prometheus, Series, Target, choice, fill_in, panels_of
 from server.metrics.machine import Machine
 from server.metrics.snapshots import GpuSnapshot
@@ -96,6 +98,7 @@ def watched(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Watched]:
     server = start(tmp_path_factory.mktemp("server"), "--metrics-interval-ms=500", model_repository=repository)
     address = f"127.0.0.1:{server.ports['metrics']}"
     with ExitStack() as stack:
+        stack.callback(server.terminate)
         servers = [address, stack.enter_context(gpu_machine())]
         asked = stack.enter_context(prometheus(tmp_path_factory.mktemp("prometheus"), servers))
         stack.enter_context(traffic(server))
@@ -155,6 +158,8 @@ def test_every_panel_finds_data_of_its_shape(name: str, panel: PanelView, target
     assert_shape(panel, target, found)
     chosen = data(watched, fill_in(target.expr, watched.chosen(name), RATE_INTERVAL))
     assert_shape(panel, target, chosen)
+    answered = watched.prometheus.query(fill_in(target.expr, watched.chosen(name), RATE_INTERVAL))
+    assert all(math.isfinite(series.values[0]) for series in answered), "a model that is asked has numbers everywhere"
     assert {series.labels["model"] for series in chosen if "model" in series.labels} <= {"digits"}
 
 
@@ -224,10 +229,13 @@ def test_no_answer_is_lost_on_the_way_to_the_dashboard(watched: Watched) -> None
     assert reasons >= expected
 
 
-def test_a_dashboard_is_drawn_without_grafana(watched: Watched) -> None:
-    now = time.time()
-    png = draw("model", watched.prometheus, Span(now - 10, now, RATE_INTERVAL), watched.chosen("model"))
-    with Image.open(BytesIO(png)) as image:
+def test_a_dashboard_is_drawn_without_grafana(watched: Watched, tmp_path: Path) -> None:
+    chosen = ("--set=model=digits", f"--rate-interval={RATE_INTERVAL}", "--minutes=0.2")
+    where = f"--prometheus={watched.prometheus.url}"
+    command = [sys.executable, "-m", "deploy.grafana.picture", where, *chosen, "model", str(tmp_path / "model.png")]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stderr) == (0, "")
+    with Image.open(tmp_path / "model.png") as image:
         width, height = image.size
         assert (image.format, width) == ("PNG", 24 * COLUMN_PIXELS) and height > width
         assert len(image.getcolors() or []) > 32, "lines and heatmaps have colours"
