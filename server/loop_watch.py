@@ -13,7 +13,7 @@ from server.statistics import LATENCY_BOUNDS_US, Histogram
 
 SAMPLE_SECONDS = 0.5
 """Between two looks at the loop: what lasts longer is seen for sure, anything shorter in proportion to how often and
-how long it happens. A look costs the processor some 20 µs, busy or idle (docs/performance.md)."""
+how long it happens. Looking takes 0.02 % of a core, also of an idle one (docs/performance.md)."""
 
 
 class LoopWatch:

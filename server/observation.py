@@ -22,7 +22,7 @@ from server.models.model import LoadedVersion
 from server.models.registry import ModelEntry, Registry
 from server.scheduling.turns import Turns
 
-VERSIONS_AT_ONCE = 8
+VERSIONS_AT_ONCE = 4
 """Copied between two turns of the loop."""
 
 

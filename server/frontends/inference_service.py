@@ -27,7 +27,7 @@ from server.models.config import TensorConfig
 from server.models.lifecycle import State
 from server.models.model import LoadedVersion
 from server.models.registry import ModelEntry, Registry
-from server.statistics import Duration, VersionStatistics
+from server.statistics import Duration, Latency, VersionStatistics
 from server.tensors import Buffer
 
 Q = TypeVar("Q", bound=Message)
@@ -219,7 +219,7 @@ def _index_lines(entry: ModelEntry) -> list[pb.RepositoryIndexResponse.ModelInde
     ]
 
 
-def _duration(duration: Duration) -> pb.StatisticDuration:
+def _duration(duration: Duration | Latency) -> pb.StatisticDuration:
     return pb.StatisticDuration(count=duration.count, ns=duration.ns)
 
 

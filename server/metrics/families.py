@@ -6,7 +6,9 @@ other gRPC servers have them, and `convoy_*` for the rest.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import lru_cache
 from math import inf
 
 from prometheus_client.metrics_core import Metric
@@ -46,7 +48,7 @@ def version_families(
     versions: Sequence[VersionSnapshot], unrouted: Mapping[Reason, int], config: MetricsConfig
 ) -> Iterator[Metric]:
     """Families about loaded versions, and the failures of requests that reached none of them."""
-    tags = tuple(dict.fromkeys(f"_{tag}" for version in versions for tag in version.tags))
+    tags = tuple(dict.fromkeys(tag_label(tag) for version in versions for tag in version.tags))
     labelled = [(version, _labels(version, tags)) for version in versions]
     for name, (text, count) in (COUNTERS | (LATENCY_COUNTERS if config.counter_latencies else {})).items():
         family = Metric(name, text, "unknown")
@@ -67,8 +69,12 @@ def version_families(
         yield family
     yield _busy_seconds(labelled)
     yield _costs(labelled)
-    for name, (text, histogram) in (HISTOGRAMS | (LATENCY_HISTOGRAMS if config.histogram_latencies else {})).items():
+    for name, (text, histogram) in HISTOGRAMS.items():
         yield histogram_family(name, text, [(histogram(version.statistics), labels) for version, labels in labelled])
+    if config.histogram_latencies:
+        for name, (text, latency) in LATENCY_HISTOGRAMS.items():
+            histograms = [(latency(version.statistics).histogram, labels) for version, labels in labelled]
+            yield histogram_family(name, text, histograms)
     if config.summary_latencies:
         for name in SUMMARIES:
             yield _summary(name, labelled, config.summary_quantiles)
@@ -141,18 +147,24 @@ def histogram_family(name: str, text: str, histograms: Iterable[tuple[Histogram,
 
 
 def _summary(name: str, labelled: Iterable[tuple[VersionSnapshot, Labels]], shares: Sequence[float]) -> Metric:
-    text, slices, histogram_of = SUMMARIES[name]
+    text, slices, latency_of = SUMMARIES[name]
     family = Metric(name, f"{text}: quantiles of the last minute", "summary")
     for version, labels in labelled:
         values = quantiles(slices(version.latest) if version.latest else (), shares)
         for share, value in zip(shares, values, strict=True):
             family.add_sample(name, {**labels, "quantile": _bound(share)}, value)
-        histogram = histogram_of(version.statistics)
-        family.add_sample(f"{name}_count", labels, sum(histogram.counts))
-        family.add_sample(f"{name}_sum", labels, histogram.total)
+        latency = latency_of(version.statistics)
+        family.add_sample(f"{name}_count", labels, latency.count)
+        family.add_sample(f"{name}_sum", labels, latency.ns / 1000)
     return family
 
 
+def tag_label(tag: str) -> str:
+    """The label of a metric tag, as Triton names it; what no label may hold becomes an underscore."""
+    return "_" + re.sub("[^a-zA-Z0-9_]", "_", tag)
+
+
+@lru_cache(maxsize=256)
 def _bound(value: float) -> str:
     """As OpenMetrics wants numbers in labels."""
     text: str = floatToGoString(value)  # type: ignore[no-untyped-call]
@@ -160,7 +172,7 @@ def _bound(value: float) -> str:
 
 
 def _labels(version: VersionSnapshot, tag_names: Iterable[str]) -> dict[str, str]:
-    tags = {f"_{tag}": value for tag, value in version.tags.items()}
+    tags = {tag_label(tag): value for tag, value in version.tags.items()}
     return {"model": version.model, "version": str(version.version)} | {name: tags.get(name, "") for name in tag_names}
 
 

@@ -8,11 +8,11 @@ from typing import NamedTuple
 
 from prometheus_client.exposition import choose_encoder
 from prometheus_client.metrics_core import Metric
-from prometheus_client.registry import Collector
 
 from server.metrics.families import families
 from server.metrics.machine import Machine
 from server.metrics.snapshots import Snapshot
+from server.metrics.text import encode
 from server.metrics_config import MetricsConfig
 
 
@@ -48,22 +48,14 @@ class MetricsPage:
 
     def render(self, snapshot: Snapshot, request: Request) -> Page:
         """The page, in the format and the encoding that the scraper takes."""
-        encode, content_type = choose_encoder(request.accept)
+        _, content_type = choose_encoder(request.accept)
         shown = self.families(snapshot)
-        body = encode(_Families(_named(shown, request.names) if request.names else shown))
+        if request.names:
+            shown = _named(shown, request.names)
+        body = encode(shown, openmetrics=content_type.startswith("application/openmetrics-text"))
         if "gzip" not in _codings(request.accept_encoding):
             return Page(content_type, "", body)
         return Page(content_type, "gzip", gzip.compress(body, compresslevel=1, mtime=0))
-
-
-class _Families(Collector):
-    """Families that are there already, as prometheus_client's encoders want them."""
-
-    def __init__(self, families: Iterable[Metric]) -> None:
-        self._families = families
-
-    def collect(self) -> Iterable[Metric]:
-        return self._families
 
 
 def _named(shown: Iterable[Metric], names: Collection[str]) -> Iterator[Metric]:

@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 from server.errors import Reason
 from server.metrics.snapshots import ServerSnapshot, VersionSnapshot
-from server.statistics import Histogram, VersionStatistics
+from server.statistics import Histogram, Latency, VersionStatistics
 from server.summaries import Slices, SummarySlices
 
 COUNTERS: dict[str, tuple[str, Callable[[VersionStatistics], float]]] = {
@@ -48,31 +48,38 @@ OWN_COUNTERS: dict[str, tuple[str, Callable[[VersionStatistics], float]]] = {
 }
 """Counters that Triton does not have; their names get the suffix `_total`."""
 
-LATENCY_HISTOGRAMS: dict[str, tuple[str, Callable[[VersionStatistics], Histogram]]] = {
-    "nv_inference_request_duration_histogram_us": ("Time from arrival to answer", lambda s: s.request_us),
-    "nv_inference_queue_duration_histogram_us": ("Time in the queue", lambda s: s.queue_us),
-    "nv_inference_compute_input_duration_histogram_us": ("Time to fill the batch", lambda s: s.compute_input_us),
-    "nv_inference_compute_infer_duration_histogram_us": ("Time in the model", lambda s: s.compute_infer_us),
-    "nv_inference_compute_output_duration_histogram_us": ("Time to split the batch", lambda s: s.compute_output_us),
+LATENCY_HISTOGRAMS: dict[str, tuple[str, Callable[[VersionStatistics], Latency]]] = {
+    "nv_inference_request_duration_histogram_us": ("Time from arrival to answer", lambda s: s.success),
+    "nv_inference_queue_duration_histogram_us": ("Time in the queue", lambda s: s.queue),
+    "nv_inference_compute_input_duration_histogram_us": ("Time to fill the batch", lambda s: s.compute_input),
+    "nv_inference_compute_infer_duration_histogram_us": ("Time in the model", lambda s: s.compute_infer),
+    "nv_inference_compute_output_duration_histogram_us": (
+        "Time to split the batch",
+        lambda s: s.compute_output,
+    ),
 }
 
-SUMMARIES: dict[str, tuple[str, Callable[[SummarySlices], Slices], Callable[[VersionStatistics], Histogram]]] = {
-    "nv_inference_request_summary_us": ("Time from arrival to answer", lambda x: x.request, lambda s: s.request_us),
-    "nv_inference_queue_summary_us": ("Time in the queue", lambda x: x.queue, lambda s: s.queue_us),
+SUMMARIES: dict[str, tuple[str, Callable[[SummarySlices], Slices], Callable[[VersionStatistics], Latency]]] = {
+    "nv_inference_request_summary_us": (
+        "Time from arrival to answer",
+        lambda x: x.request,
+        lambda s: s.success,
+    ),
+    "nv_inference_queue_summary_us": ("Time in the queue", lambda x: x.queue, lambda s: s.queue),
     "nv_inference_compute_input_summary_us": (
         "Time to fill the batch",
         lambda x: x.compute_input,
-        lambda s: s.compute_input_us,
+        lambda s: s.compute_input,
     ),
     "nv_inference_compute_infer_summary_us": (
         "Time in the model",
         lambda x: x.compute_infer,
-        lambda s: s.compute_infer_us,
+        lambda s: s.compute_infer,
     ),
     "nv_inference_compute_output_summary_us": (
         "Time to split the batch",
         lambda x: x.compute_output,
-        lambda s: s.compute_output_us,
+        lambda s: s.compute_output,
     ),
 }
 """Quantiles of the last minute; their sum and count, since the start, are those of the histogram."""

@@ -5,17 +5,22 @@ from __future__ import annotations
 import gzip
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
+from math import inf
 
 import pytest
-from prometheus_client import Metric
+from prometheus_client import Metric, generate_latest
+from prometheus_client.openmetrics.exposition import generate_latest as generate_openmetrics
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_openmetrics
 from prometheus_client.parser import text_string_to_metric_families as parse_text
+from prometheus_client.registry import Collector
 
 from server.metrics.machine import Machine
 from server.metrics.page import Request
 from server.metrics.snapshots import GpuSnapshot, ServerSnapshot, Snapshot, VersionSnapshot
+from server.metrics.text import encode
 from server.metrics_config import MetricsConfig
-from server.statistics import BATCH_ROWS_BOUNDS
+from server.statistics import BATCH_ROWS_BOUNDS, VersionStatistics
 from tests.fakes import PuppetClock
 from tests.unit.metric_families import FAMILIES
 from tests.unit.metric_pages import GPU, OPENMETRICS, page_of, samples, snapshot, text_of, value, version
@@ -255,6 +260,49 @@ def test_labels_may_hold_anything(accept: str, parse: Callable[[str], Iterable[M
     body = page_of().render(snapshot(version(tags={"t": tag})), Request(accept)).body.decode()
     [count] = [family for family in parse(body) if family.name == "nv_inference_count"]
     assert [sample.labels["_t"] for sample in count.samples] == [tag]
+
+
+@pytest.mark.parametrize(
+    ("openmetrics", "theirs", "parse"),
+    [(False, generate_latest, parse_text), (True, generate_openmetrics, parse_openmetrics)],
+    ids=["text", "OpenMetrics"],
+)
+def test_the_text_says_what_prometheus_clients_own_would(
+    openmetrics: bool, theirs: Callable[[Collector], bytes], parse: Callable[[str], Iterable[Metric]]
+) -> None:
+    odd = VersionStatistics()
+    odd.turn_wait_us, odd.predicted_seconds, odd.actual_seconds = inf, 1e300, 1.5e-9
+    shown = snapshot(
+        version("plain"),
+        version('a "quoted"\nline\\ of ünïcode {,}', tags={"and-a": 'strange "tag"\\', "and a": "\n"}),
+        replace(version("odd"), statistics=odd, latest=None),
+    )
+    families = list(page_of(cpu=True, gpus=[GPU]).families(shown))
+    ours = parse(encode(families, openmetrics=openmetrics).decode())
+    assert as_told(ours) == as_told(parse(theirs(Listed(families)).decode()))
+
+
+class Listed(Collector):
+    """Families, as prometheus_client wants them."""
+
+    def __init__(self, families: list[Metric]) -> None:
+        self.families = families
+
+    def collect(self) -> list[Metric]:
+        return self.families
+
+
+def as_told(families: Iterable[Metric]) -> list[tuple[object, ...]]:
+    """All of them, with numbers that are equal where they are NaN."""
+    return [
+        (
+            family.name,
+            family.type,
+            family.documentation,
+            [(s.name, s.labels, repr(float(s.value))) for s in family.samples],
+        )
+        for family in families
+    ]
 
 
 def test_a_server_without_models_has_a_page() -> None:
