@@ -57,7 +57,10 @@ class Query:
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """From where on a value is worth a look, and from where on it is bad. `falling`: low values are the bad ones."""
+    """From where on a value is worth a look, and from where on it is bad. `falling`: low values are the bad ones.
+
+    Where both are the same, there is nothing between good and bad.
+    """
 
     warn: float
     bad: float
@@ -65,9 +68,10 @@ class Limits:
 
     def steps(self) -> list[Threshold]:
         """Colours from low values to high ones."""
+        between = [] if self.warn == self.bad else [Threshold(min(self.warn, self.bad), "orange")]
         if self.falling:
-            return [Threshold(None, "red"), Threshold(self.bad, "orange"), Threshold(self.warn, "green")]
-        return [Threshold(None, "green"), Threshold(self.warn, "orange"), Threshold(self.bad, "red")]
+            return [Threshold(None, "red"), *between, Threshold(self.warn, "green")]
+        return [Threshold(None, "green"), *between, Threshold(self.bad, "red")]
 
 
 @dataclass(frozen=True, slots=True)
