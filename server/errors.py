@@ -42,6 +42,8 @@ class ConvoyError(Exception):
     reason: ClassVar[FailureReason] = FailureReason.OTHER
     code: ClassVar[str] = ""
     """For programs: why the server turned the request away, although there is nothing wrong with it."""
+    for_logs: str = ""
+    """What logs and traces say instead of `str(error)`, where that has words of the runtime: they may quote tensors."""
 
 
 class InvalidRequest(ConvoyError):

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from math import inf
 from typing import NamedTuple
 
+from server.records import Record
 from server.tensors import Array, Buffer, DataType
 
 
@@ -49,10 +50,20 @@ class InferenceRequest:
     """1 is the most urgent; 0 takes the model's default level."""
     deadline: float = inf
     """The caller's own deadline on the monotonic clock, seconds."""
+    record: Record | None = None
+    """Where what happens to it is noted, if somebody watches."""
 
     def label(self) -> str:
         """The prefix that Triton gives to errors about one request."""
         return f"[request id: {self.request_id or '<id_unknown>'}] "
+
+    def log_fields(self) -> dict[str, object]:
+        """What a line of the log about it carries beside its message."""
+        record = self.record
+        fields: dict[str, object] = {"request_id": self.request_id, "model": self.model_name}
+        if record is not None and record.trace_id:
+            fields["trace_id"] = f"{record.trace_id:032x}"
+        return fields
 
 
 @dataclass(slots=True)

@@ -213,7 +213,7 @@ class PictureIntake:
         what = f"{label}image {picture.index} of input '{self._preprocessing.input}' for model '{self._config.name}'"
         if isinstance(error, ImageInvalid):
             return InvalidRequest(f"{what} {error}")
-        log.error("%s could not be decoded", what, exc_info=error)
+        log.error("%s could not be decoded", what, exc_info=error, extra=picture.request.work.request.log_fields())
         return ExecutionFailed(f"{what} could not be decoded: {type(error).__name__}: {error}")
 
 
