@@ -41,13 +41,17 @@ class LogState:
 class Logs:
     """This process's log."""
 
-    def __init__(self, handler: logging.Handler, state: LogState, file: str = "") -> None:
+    def __init__(
+        self, handler: logging.Handler, state: LogState, file: str = "", root: logging.Logger | None = None
+    ) -> None:
+        """`root` is the logger whose only handler this becomes, the root of all unless said otherwise."""
         self.file = file
         """Where it goes; "" for stderr."""
         self.state = state
         self._handler = handler
         handler.addFilter(self._wanted)
-        logging.getLogger().handlers = [handler]
+        self._root = root or logging.getLogger()
+        self._root.handlers = [handler]
         self._apply()
 
     def change(self, **fields: Any) -> None:
@@ -58,7 +62,7 @@ class Logs:
     def _apply(self) -> None:
         state = self.state
         self._handler.setFormatter(_FORMATTERS[state.format]())
-        logging.getLogger().setLevel(_least_level(state))
+        self._root.setLevel(_least_level(state))
         logging.getLogger("uvicorn").setLevel(logging.DEBUG if state.verbose > 1 else logging.WARNING)
         # It tells of every export that fails, again and again: `tracing` does so once.
         logging.getLogger("opentelemetry").setLevel(logging.DEBUG if state.verbose > 1 else logging.CRITICAL)

@@ -223,9 +223,7 @@ def as_failure(config: ModelConfig, version: int, error: Exception) -> ConvoyErr
         return error
     what = f"model '{config.name}' version {version} failed to run"
     kind = OutOfMemory if isinstance(error, OutOfMemory) else ExecutionFailed
-    failure = kind(f"{what}: {error}")
-    failure.for_logs = f"{what}: {type(error).__name__}"
-    return failure
+    return kind(f"{what}: {error}").logged_as(f"{what}: {type(error).__name__}")
 
 
 def _union(plans: Sequence[Plan]) -> tuple[str, ...]:

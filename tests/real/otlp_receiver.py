@@ -91,7 +91,8 @@ class Receiver:
         """The requests whose first span is like that, whole, in order of their beginning."""
         with self._lock:
             spans = list(self._spans)
-        roots = sorted((s for s in spans if s.wire.kind == s.wire.SPAN_KIND_SERVER and wanted(s)), key=lambda s: s.times)
+        roots = [span for span in spans if span.wire.kind == span.wire.SPAN_KIND_SERVER and wanted(span)]
+        roots.sort(key=lambda span: span.times)
         return [Trace(root, list(_below(spans, root))) for root in roots]
 
     def wait_for(self, count: int, wanted: Callable[[Span], bool] = lambda _: True) -> list[Trace]:
