@@ -296,6 +296,9 @@ class FakeCall:
     trailing: Mapping[str, str | bytes] = field(default_factory=dict)
     compressed: bool = False
 
+    def has_metadata(self, key: str) -> bool:
+        return key in self.metadata
+
     def send_initial_metadata(self, metadata: Mapping[str, str | bytes]) -> None:
         assert not self.sent, "initial metadata after a message"
         self.initial = metadata

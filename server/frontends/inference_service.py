@@ -23,7 +23,7 @@ from server.frontends.calls import Call, Method, StatusCode, StreamMethod, Unary
 from server.frontends.codec import decode_infer_request, encode_infer_response
 from server.frontends.statuses import AS_TRITON, Failures
 from server.frontends.stream_infer import StreamInfer
-from server.frontends.watch import Watch
+from server.frontends.watch import Watch, context_of
 from server.messages import InferenceResponse
 from server.models.config import TensorConfig
 from server.models.lifecycle import State
@@ -129,9 +129,9 @@ class InferenceService:
             request = decode_infer_request(message, call.deadline)
         except ConvoyError as error:
             self._failures.fail(call, error)
-            self._watch.refused("ModelInfer", call.metadata, received_ns, error)
+            self._watch.refused("ModelInfer", context_of(call), received_ns, error)
             return
-        record = self._watch.begin("ModelInfer", call.metadata, request, received_ns)
+        record = self._watch.begin("ModelInfer", context_of(call), request, received_ns)
         answer = partial(self._answer, call) if record is None else partial(self._answer_watched, call, record)
         work = self._engine.infer(request, answer)
         if work is not None:

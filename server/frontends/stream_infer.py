@@ -21,6 +21,7 @@ from server.messages import InferenceResponse
 from server.models.work import Reply, Work
 from server.records import Record
 from server.tensors import Buffer
+from server.tracing.context import trace_context
 
 INFER_RESPONSE_FIELD = 2  # of ModelStreamInferResponse
 
@@ -52,10 +53,11 @@ class StreamInfer:
         self._failures = failures
         self._watch = watch
         self._call = call
-        self._metadata = call.metadata
         self._slots: deque[_Slot] = deque()
         self._half_closed = False
-        self._errors_end_the_stream = self._metadata.get(GRPC_ERROR_HEADER) == "true"
+        metadata = call.metadata
+        self._context = trace_context(metadata)
+        self._errors_end_the_stream = metadata.get(GRPC_ERROR_HEADER) == "true"
         call.on_cancel = self._cancel_all
 
     def message(self, data: Buffer) -> None:
@@ -71,11 +73,11 @@ class StreamInfer:
         except ConvoyError as error:
             self._answered(slot, "", "", error)
             if received_ns:
-                self._watch.refused(METHOD, self._metadata, received_ns, error)
+                self._watch.refused(METHOD, self._context, received_ns, error)
             return
         answered: Reply = partial(self._answered, slot, request.model_name, request.request_id)
         if received_ns:
-            record = self._watch.begin(METHOD, self._metadata, request, received_ns)
+            record = self._watch.begin(METHOD, self._context, request, received_ns)
             if record is not None:
                 answered = partial(_answer_watched, record, answered)
         slot.work = self._engine.infer(request, answered)

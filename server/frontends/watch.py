@@ -11,11 +11,11 @@ from collections.abc import Mapping
 from random import Random
 
 from server.errors import ConvoyError
-from server.frontends.calls import StatusCode
+from server.frontends.calls import Call, StatusCode
 from server.messages import InferenceRequest
-from server.records import Record
+from server.records import Record, TraceContext
 from server.tracing import Sink
-from server.tracing.context import trace_context
+from server.tracing.context import TRACEPARENT, trace_context
 from server.tracing.sampling import TraceSettings
 
 log = logging.getLogger("server.access")
@@ -54,27 +54,25 @@ class Watch:
         self.active = self._access_log or (self._sink is not None and self.settings.on)
 
     def begin(
-        self, method: str, metadata: Mapping[str, str | bytes], request: InferenceRequest, received_ns: int
+        self, method: str, context: TraceContext | None, request: InferenceRequest, received_ns: int
     ) -> Record | None:
         """The request's record, which it carries from now on; None where nobody wants one."""
-        record = self._begin(method, metadata, request.model_name, received_ns)
+        record = self._begin(method, context, request.model_name, received_ns)
         if record is not None:
             record.version, record.request_id = request.model_version, request.request_id[:MAX_TEXT]
             request.record = record
         return record
 
-    def refused(self, method: str, metadata: Mapping[str, str | bytes], received_ns: int, error: ConvoyError) -> None:
+    def refused(self, method: str, context: TraceContext | None, received_ns: int, error: ConvoyError) -> None:
         """A message came that is not a request."""
-        record = self._begin(method, metadata, "", received_ns)
+        record = self._begin(method, context, "", received_ns)
         if record is not None:
             record.finish(error)
 
-    def _begin(self, method: str, metadata: Mapping[str, str | bytes], model: str, received_ns: int) -> Record | None:
+    def _begin(self, method: str, context: TraceContext | None, model: str, received_ns: int) -> Record | None:
         sampler = self.settings.sampler(model)
-        on = sampler.setting.on
-        context = trace_context(metadata) if on or self._access_log else None
         asked = self._joins_traces and context is not None and context.sampled
-        traced = on and self._sink is not None and (asked or sampler.pick())
+        traced = sampler.setting.on and self._sink is not None and (asked or sampler.pick())
         if not (traced or self._access_log):
             return None
         record = Record(method, model[:MAX_TEXT], received_ns, self._finished)
@@ -96,6 +94,11 @@ class Watch:
             self._sink.take(record)
         if self._access_log:
             log.info("%s %s", record.method, record.status[1], extra=access_fields(record))
+
+
+def context_of(call: Call) -> TraceContext | None:
+    """The caller's trace context. Most callers have none."""
+    return trace_context(call.metadata) if call.has_metadata(TRACEPARENT) else None
 
 
 def access_fields(record: Record) -> dict[str, object]:

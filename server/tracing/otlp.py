@@ -107,6 +107,7 @@ class _RecordExporter(SpanExporter):
         self.seen = 0
         """Traces that have left the queue."""
         self.failed = 0
+        self._failing = False
         self._target = target
         self._spans = SpanMaker(resource)
 
@@ -116,12 +117,18 @@ class _RecordExporter(SpanExporter):
         try:
             result = self._target.export([span for record in records for span in self._spans(record)])
         finally:
-            if result is not SpanExportResult.SUCCESS:
-                if not self.failed:
-                    log.warning("the receiver of traces takes none: they are dropped while that lasts, and counted")
-                self.failed += len(records)
-            self.seen += len(records)
+            self._count(len(records), taken=result is SpanExportResult.SUCCESS)
         return result
+
+    def _count(self, traces: int, *, taken: bool) -> None:
+        self.seen += traces
+        if not taken:
+            self.failed += traces
+        if taken and self._failing:
+            log.info("the receiver takes traces again; %d were lost", self.failed)
+        elif not taken and not self._failing:
+            log.warning("the receiver of traces takes none: they are dropped while that lasts, and counted")
+        self._failing = not taken
 
     def shutdown(self) -> None:
         self._target.shutdown()

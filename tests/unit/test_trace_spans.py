@@ -19,6 +19,7 @@ from server.errors import DeadlineExceeded, ExecutionFailed, QueueFull
 from server.records import Computation, Record, TraceContext
 from server.trace_config import TraceConfig
 from server.tracing.otlp import OtlpSink, SpanMaker
+from tests.real.waiting import wait_until
 
 EPOCH = 1_700_000_000_000_000_000
 CALLER = TraceContext(0xABC, 0xDEF, True, "vendor=x")
@@ -184,6 +185,20 @@ def test_a_receiver_that_is_gone_costs_traces_and_is_told_of_once(caplog: pytest
         "the receiver of traces takes none: they are dropped while that lasts, and counted",
         "4 of 4 traces were lost",
     ]
+
+
+def test_a_receiver_that_comes_back_is_told_of(caplog: pytest.LogCaptureFixture) -> None:
+    receiver = Receiver(SpanExportResult.FAILURE)
+    receiver.opened.set()
+    sink = OtlpSink(SIZES, receiver)
+    with caplog.at_level(logging.INFO):
+        for _ in range(2):
+            sink.take(record(FIRST))
+        wait_until(lambda: sink.failed == 2, 20)
+        receiver.result = SpanExportResult.SUCCESS
+        sink.take(record(FIRST))
+        sink.close(20)
+    assert "the receiver takes traces again; 2 were lost" in caplog.messages
 
 
 def test_a_receiver_that_hangs_does_not_hold_up_the_end(caplog: pytest.LogCaptureFixture) -> None:
