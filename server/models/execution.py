@@ -31,6 +31,7 @@ class Run:
     times: BatchTimes
     rows: int
     batch: Sequence[Work]
+    """Whose rows they are."""
     size: int
     """Rows that the model was given: `rows`, and those that filled up its bucket."""
 

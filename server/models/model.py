@@ -357,7 +357,7 @@ class LoadedVersion:
         whole = work.whole
         if whole is not None:
             work.inputs = []
-            if whole.request.record is not None:
+            if whole.request.record is not None and not whole.done:
                 note_runs(whole.request.record, work, runs)
             joined = None if whole.done else whole.collect(work, answer, started_ns)
             if joined is None:

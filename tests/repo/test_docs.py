@@ -14,6 +14,9 @@ from server.settings import _parser
 
 ROOT = Path(__file__).parents[2]
 
+PAGES = ("serving", "architecture", "gpu", "tracing")
+"""Of `docs`, those that name flags of the server."""
+
 
 def test_every_metric_of_the_page_is_documented_and_nothing_else() -> None:
     families = metrics_registry(list, cpu=True, gpus=list).collect()
@@ -43,7 +46,7 @@ def test_links_lead_to_files() -> None:
 
 def test_flags_named_in_the_documentation_exist() -> None:
     flags = set(_parser()._option_string_actions)
-    for page in (ROOT / "README.md", ROOT / "docs/serving.md", ROOT / "docs/architecture.md", ROOT / "docs/gpu.md"):
+    for page in (ROOT / "README.md", *(ROOT / "docs" / f"{name}.md" for name in PAGES)):
         text = re.sub(r"examples/\S+.*|pip install.*", "", page.read_text())
         for flag in re.findall(r"(--[a-z][a-z0-9-]+)", text):
             assert flag in flags, f"{page.name} names {flag}"

@@ -1,4 +1,4 @@
-"""Triton's trace file: its entries, and how they are spread over files."""
+"""Triton's trace file: its entries, and how they are spread over files, with the real thread that writes them."""
 
 from __future__ import annotations
 

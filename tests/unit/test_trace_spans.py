@@ -1,4 +1,7 @@
-"""Records → spans: what lies in what, and when; and what becomes of traces whose receiver is slow or gone."""
+"""Records → spans: what lies in what, and when; and what becomes of traces whose receiver is slow or gone.
+
+The latter with the exporter's real thread.
+"""
 
 from __future__ import annotations
 
