@@ -57,13 +57,14 @@ class InferenceRequest:
         """The prefix that Triton gives to errors about one request."""
         return f"[request id: {self.request_id or '<id_unknown>'}] "
 
-    def log_fields(self) -> dict[str, object]:
-        """What a line of the log about it carries beside its message."""
-        record = self.record
-        fields: dict[str, object] = {"request_id": self.request_id, "model": self.model_name}
-        if record is not None and record.trace_id:
-            fields["trace_id"] = f"{record.trace_id:032x}"
-        return fields
+    def log_fields(self, version: str = "") -> dict[str, str]:
+        """What a line of the log about it carries beside its message. `version` is the one that took it, if known."""
+        return {
+            "request_id": self.request_id,
+            "model": self.model_name,
+            "version": version or self.model_version,
+            "trace_id": self.record.trace_text if self.record is not None else "",
+        }
 
 
 @dataclass(slots=True)

@@ -105,6 +105,11 @@ class Record:
             self._finished(self, error)
 
     @property
+    def trace_text(self) -> str:
+        """`trace_id` as everybody writes it; "" for none."""
+        return f"{self.trace_id:032x}" if self.trace_id else ""
+
+    @property
     def queue_end_ns(self) -> int:
         """When waiting ended: with the first run, or with the request."""
         first = self.computations[0].start_ns if self.computations else self.started_ns

@@ -335,6 +335,10 @@ class KeptRecords:
     def __init__(self) -> None:
         self.records: list[Record] = []
 
+    @property
+    def lost(self) -> int:
+        return 0
+
     def take(self, record: Record) -> None:
         self.records.append(record)
 

@@ -138,16 +138,20 @@ class InferenceService:
             call.on_cancel = work.cancel
 
     def _answer_watched(self, call: Call, record: Record, answer: InferenceResponse | ConvoyError) -> None:
-        record.finish(self._answer(call, answer))
+        record.finish(self._answer(call, answer, record.trace_text))
 
-    def _answer(self, call: Call, answer: InferenceResponse | ConvoyError) -> ConvoyError | None:
+    def _answer(self, call: Call, answer: InferenceResponse | ConvoyError, trace_id: str = "") -> ConvoyError | None:
         """End a call. Returns the error that it ended with."""
         if not isinstance(answer, ConvoyError):
             try:
                 message = encode_infer_response(answer)
             except Exception:  # whatever a model has put into its outputs, its caller must hear of it
-                fields = {"model": answer.model_name, "request_id": answer.request_id}
-                log.exception("an answer of model '%s' cannot be encoded", answer.model_name, extra=fields)
+                fields = {"model": answer.model_name, "version": answer.model_version, "request_id": answer.request_id}
+                log.exception(
+                    "an answer of model '%s' cannot be encoded",
+                    answer.model_name,
+                    extra=fields | {"trace_id": trace_id},
+                )
                 answer = ExecutionFailed(f"the answer of model '{answer.model_name}' cannot be encoded")
             else:
                 call.reply(message)

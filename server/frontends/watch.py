@@ -109,7 +109,7 @@ def access_fields(record: Record) -> dict[str, object]:
         "model": record.model,
         "version": record.version,
         "request_id": record.request_id,
-        "trace_id": f"{record.trace_id:032x}" if record.trace_id else "",
+        "trace_id": record.trace_text,
         "rows": record.rows,
         "batch_rows": record.computations[-1].rows if record.computations else 0,
         "queue_us": (record.queue_end_ns - record.arrived_ns) // 1000 if record.arrived_ns else 0,

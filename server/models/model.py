@@ -399,5 +399,5 @@ class LoadedVersion:
             except Exception:  # the rest of the batch must hear theirs
                 log.exception(
                     "an answer of model '%s' version %d was not taken",
-                    self.config.name, self.version, extra=work.request.log_fields(),
+                    self.config.name, self.version, extra=work.request.log_fields(self._version_text),
                 )  # fmt: skip

@@ -14,6 +14,11 @@ from server.records import Record
 class Sink(Protocol):
     """Takes records of traced requests. Nothing here waits, fails or grows without bound."""
 
+    @property
+    def lost(self) -> int:
+        """Traces that were taken or should have been, and reached nobody."""
+        ...
+
     def take(self, record: Record) -> None:
         """A traced request is done. On the event loop's thread."""
         ...

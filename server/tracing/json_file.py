@@ -38,6 +38,10 @@ class JsonFileSink:
         self._thread = threading.Thread(target=self._write_all, name="trace file", daemon=True)
         self._thread.start()
 
+    @property
+    def lost(self) -> int:
+        return self.dropped + self.failed
+
     def take(self, record: Record) -> None:
         try:
             self._waiting.put_nowait(record)

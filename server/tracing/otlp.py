@@ -71,6 +71,10 @@ class OtlpSink:
         """Traces that the receiver did not take."""
         return self._exporter.failed
 
+    @property
+    def lost(self) -> int:
+        return self.dropped + self.failed
+
     def take(self, record: Record) -> None:
         if self._taken - self._exporter.seen >= self._room:
             if not self.dropped:
@@ -84,7 +88,7 @@ class OtlpSink:
         closing = threading.Thread(target=self._processor.shutdown, name="traces' last export", daemon=True)
         closing.start()
         closing.join(seconds)
-        lost = self.dropped + self.failed + self._taken - self._exporter.seen
+        lost = self.lost + self._taken - self._exporter.seen
         if lost:
             log.warning("%d of %d traces were lost", lost, self._taken + self.dropped)
 

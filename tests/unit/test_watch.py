@@ -11,9 +11,10 @@ import pytest
 
 from proto import grpc_service_pb2 as pb
 from server.errors import ExecutionFailed
+from server.frontends import inference_service
 from server.frontends.calls import StatusCode
 from server.frontends.watch import access_fields
-from server.messages import InferenceRequest
+from server.messages import InferenceRequest, InferenceResponse
 from server.models.work import Reply, Work
 from server.records import Record
 from tests import fakes
@@ -154,6 +155,22 @@ def test_every_request_of_a_batch_is_noted_with_all_of_it() -> None:
 
     records = traced(test)
     assert [(c.rows, c.requests) for record in records for c in record.computations] == [(1, 1), (3, 3), (3, 3), (3, 3)]
+
+
+def test_an_answer_that_cannot_be_encoded_is_noted_and_logged_with_its_trace(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def broken(_: InferenceResponse) -> bytes:
+        raise ValueError("not an answer")
+
+    async def test(server: Server) -> None:
+        monkeypatch.setattr(inference_service, "encode_infer_response", broken)
+        assert (await infer(server, traceparent(), id="seven")).status is StatusCode.INTERNAL
+
+    (record,) = traced(test)
+    assert record.status == (13, "INTERNAL")
+    (line,) = [vars(line) for line in caplog.records if line.levelno == logging.ERROR]
+    assert [line[name] for name in ("model", "version", "request_id", "trace_id")] == ["m", "3", "seven", TRACE]
 
 
 def test_the_access_log_has_a_line_for_each_request(caplog: pytest.LogCaptureFixture) -> None:
