@@ -100,9 +100,8 @@ class Record:
         self.arrived_ns = max(arrived_ns, self.received_ns)
 
     def finish(self, error: ConvoyError | None = None) -> None:
-        """The request is answered, or nobody waits for it any more. The first call counts."""
-        if not self.ended_ns:
-            self._finished(self, error)
+        """The request is answered, or nobody waits for it any more."""
+        self._finished(self, error)
 
     @property
     def trace_text(self) -> str:

@@ -61,6 +61,22 @@ def test_the_runs_of_all_parts_are_the_whole_requests() -> None:
     run(main)
 
 
+def test_a_part_that_runs_on_after_its_request_is_given_up_is_not_noted() -> None:
+    async def main() -> None:
+        records = Records()
+        bench = Bench(batching_config(max_batch_size=2, split_oversize=True))
+        whole = records.new()
+        work, _ = bench.submit(*([float(n)] for n in range(5)), record=whole)
+        await turn()
+        assert work is not None
+        work.cancel()
+        assert [record for record, _ in records.ended] == [whole]
+        await bench.finish()
+        assert runs(whole) == []
+
+    run(main)
+
+
 def test_answers_that_are_held_back_keep_their_runs() -> None:
     async def main() -> None:
         records = Records()
