@@ -71,6 +71,7 @@ class StreamInfer:
         try:
             request = decode_infer_request(data, self._call.deadline)
         except ConvoyError as error:
+            self._engine.refuse(error)
             self._answered(slot, "", "", error)
             if received_ns:
                 self._watch.refused(METHOD, self._context, received_ns, error)
