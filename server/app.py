@@ -190,6 +190,7 @@ class App:
                 onnxruntime.__version__,
                 "grpcio" if isinstance(self._grpc, GrpcioEngine) else "nghttp2",
             ),
+            lambda: self._traces.lost if self._traces is not None else 0,
         )
 
 
