@@ -212,7 +212,7 @@ def _index_lines(entry: ModelEntry) -> list[pb.RepositoryIndexResponse.ModelInde
             name=entry.name,
             version=str(status.version),
             state=STATE_WORDS.get(status.state, status.state.value),
-            reason=status.reason,
+            reason=status.reason or entry.problem,
         )
         for _, status in sorted(entry.statuses.items())
     ]
