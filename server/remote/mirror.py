@@ -99,6 +99,9 @@ class Mirror:
                 log.warning("%s; serving what was fetched before", error)
                 return Synced()
             raise
+        if self._before is None or listing.ignored != self._before.ignored:
+            for problem in listing.ignored:
+                log.warning("%s: %s", self._url, problem)
         wanted = {name: model for name, model in listing.models.items() if selection.wants(name)}
         problems = {
             name: f"{self._url}: {problem}" for name, problem in listing.problems.items() if selection.wants(name)

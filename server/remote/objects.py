@@ -48,18 +48,25 @@ class Listing:
     models: Mapping[str, RemoteModel]
     problems: Mapping[str, str]
     """Model name → why nothing of it may be brought here."""
+    ignored: tuple[str, ...] = ()
+    """What is wrong with keys that could not be a model's."""
 
 
 def sort_out(files: Iterable[RemoteFile]) -> Listing:
     """Models by name. Hidden files, and files beside the models, are left out."""
     found: dict[str, dict[str, RemoteFile]] = {}
     problems: dict[str, str] = {}
+    ignored: list[str] = []
     for file in sorted(files, key=lambda file: file.path):
         name, slash, path = file.path.partition("/")
-        if not slash or path.endswith("/") or (name.startswith(".") and name != ".."):
+        if not slash or path.endswith("/"):
             continue
         problem = _problem(file.path)
-        if problem:
+        if problem and _problem(name):
+            ignored.append(f"the key {file.path!r} {problem}; it is ignored")
+        elif name.startswith("."):
+            continue
+        elif problem:
             problems.setdefault(name, f"the key {file.path!r} {problem}; remove it")
         elif not any(part.startswith(".") for part in path.split("/")):
             found.setdefault(name, {})[path] = file
@@ -68,7 +75,7 @@ def sort_out(files: Iterable[RemoteFile]) -> Listing:
         if both := sorted(folders & inside.keys()):
             problems.setdefault(name, f"{both[0]!r} is both a file and a folder; remove one of them")
     models = {name: RemoteModel(name, inside) for name, inside in found.items() if name not in problems}
-    return Listing(models, problems)
+    return Listing(models, problems, tuple(ignored))
 
 
 def _parts(path: str) -> list[str]:
