@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
@@ -17,18 +17,17 @@ from server.backends.base import Backend
 from server.backends.cores import available_cores
 from server.errors import LoadFailed
 from server.models import stamps
-from server.models.background import Background
 from server.models.config import LoadSettings
 from server.models.lifecycle import State, VersionStatus
 from server.models.model import TINY_BATCH_SECONDS, LoadedVersion
 from server.models.opening import Opener, read_settings
+from server.models.outlook import Outlook
 from server.models.pictures import PictureDecoder
 from server.models.probe import working_probe
 from server.models.recovery import Recovery
 from server.models.registry import ModelEntry, Registry
 from server.models.repositories import Repositories
 from server.models.repository import ModelFolder
-from server.models.settling import settle
 from server.models.stamps import ModelSnapshot, Stamp, VersionStamp
 from server.models.versions import Forget, Load, Reload, Unload, next_action, wanted_versions
 from server.remote.store import FsspecStore, Store
@@ -101,16 +100,9 @@ class ControlPlane:
         self._loader = ThreadPoolExecutor(1, thread_name_prefix="load")
         self._decoder: PictureDecoder | None = None
         names = None if settings.everything else settings.load_models
-        self._repositories = Repositories(settings.roots, settings.urls, settings.cache_dir, names, open_store)
-        self._looking = Background("repositories")
+        self._outlook = Outlook(Repositories(settings.roots, settings.urls, settings.cache_dir, names, open_store))
         self._nap = Nap(clock)
         self._polling: asyncio.Task[None] | None = None
-        self._blind = ""
-        """Why the repositories could not be looked at the last time."""
-        self._before: Mapping[str, ModelSnapshot] = {}
-        """What the last look found."""
-        self._settled: Mapping[str, ModelSnapshot] = {}
-        """What is gone by: see `settling`."""
         self._read: dict[str, tuple[Path, Stamp, LoadSettings | LoadFailed]] = {}
         """What the configuration of a model said, and which files it was read from."""
         self._tried: dict[tuple[str, int], VersionStamp] = {}
@@ -118,8 +110,7 @@ class ControlPlane:
 
     async def load_all(self) -> None:
         """Bring every model that should serve to READY or UNAVAILABLE. Raises `LoadFailed` where a root is missing."""
-        look = await self._looking.call(self._repositories.look, {})
-        self._before = self._settled = look.models
+        look = await self._outlook.first()
         chosen = self._settings.load_models or ()
         for name in sorted({*look.models, *look.problems, *look.others}):
             if self._settings.everything or name in chosen:
@@ -143,29 +134,18 @@ class ControlPlane:
 
     async def poll(self) -> None:
         """Look at the repositories, and follow what they settled on. Where they cannot be seen, nothing changes."""
-        in_use = {entry.name: frozenset(entry.loaded) | entry.recovering for entry in self._registry}
-        try:
-            look = await self._looking.call(self._repositories.look, in_use)
-        except LoadFailed as error:
-            if str(error) != self._blind and not self._nap.ended:
-                log.warning("the model repositories cannot be seen, so nothing changes: %s", error)
-            self._blind = str(error)
+        look = await self._outlook.again({e.name: frozenset(e.loaded) | e.recovering for e in self._registry})
+        if look is None:
             return
-        if self._blind:
-            log.info("the model repositories can be seen again")
-            self._blind = ""
-        now = {**{name: self._before[name] for name in look.problems if name in self._before}, **look.models}
-        self._settled, self._before = settle(self._settled, self._before, now), now
         known = [entry.name for entry in self._registry]
-        for name in sorted({*known, *self._settled, *look.problems}):
+        for name in sorted({*known, *look.models, *look.problems}):
             if not self._nap.ended:
-                await self._bring(name, self._settled.get(name), look.problems.get(name, ""), beside=True)
+                await self._bring(name, look.models.get(name), look.problems.get(name, ""), beside=True)
 
     def give_up_loads(self) -> None:
         """Load nothing more, and do not finish what is being loaded."""
         self._nap.end()
-        self._repositories.stop()
-        self._looking.give_up()
+        self._outlook.give_up()
         self._backend.give_up_loads()
 
     async def unload_all(self) -> None:
@@ -178,7 +158,7 @@ class ControlPlane:
         if self._decoder is not None:
             await self._decoder.close()
             self._decoder = None
-        self._repositories.close()
+        self._outlook.close()
 
     async def _off_the_loop(self, function: Callable[P, T], *arguments: P.args, **named: P.kwargs) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._loader, partial(function, *arguments, **named))
@@ -220,6 +200,7 @@ class ControlPlane:
                     assert snapshot is not None and settings is not None, "it is wanted"
                     await self._reload(snapshot, version, settings)
                 case Unload(version):
+                    await self._recovery.give_up(name, version)
                     await self._unload(entry.loaded[version])
                 case Forget(version):
                     self._tried.pop((name, version), None)

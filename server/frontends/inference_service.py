@@ -50,8 +50,8 @@ STATE_WORDS = {State.DRAINING: "UNLOADING"}
 """Triton's word for a state, where it differs from ours."""
 
 NOT_OFFERED = {
-    "RepositoryModelLoad": "models are loaded when the server starts; restart it to load another",
-    "RepositoryModelUnload": "models stay loaded until the server stops",
+    "RepositoryModelLoad": "models are loaded at start, and with --model-control-mode=poll as repositories change",
+    "RepositoryModelUnload": "models stay until the server stops, or with --model-control-mode=poll until they are removed",
     "SystemSharedMemoryStatus": "shared memory is not offered; send tensors in the request",
     "SystemSharedMemoryRegister": "shared memory is not offered; send tensors in the request",
     "SystemSharedMemoryUnregister": "shared memory is not offered; send tensors in the request",

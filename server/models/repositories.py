@@ -13,7 +13,7 @@ from server.models import repository, stamps
 from server.models.stamps import ModelSnapshot
 from server.models.versions import wanted_versions
 from server.remote.cache import Cache
-from server.remote.mirror import Mirror, Selection
+from server.remote.mirror import Mirror, Selection, Synced
 from server.remote.store import Store
 from server.urls import RepositoryUrl
 
@@ -27,6 +27,8 @@ class Look:
     """Model name → why it cannot be served, or not as it is there."""
     others: tuple[str, ...] = ()
     """Models that are there, that nobody asked for, and that are not on this machine."""
+    unseen: tuple[str, ...] = ()
+    """Why repositories at a distance could not be listed: their models are as they were."""
 
 
 class Repositories:
@@ -48,17 +50,19 @@ class Repositories:
         self._names = names
         self._open_store = open_store
         self._mirrors: list[Mirror] = []
+        self._synced = False
+        """Whether all mirrors have been filled once."""
         self._stopped = False
 
     def look(self, in_use: Mapping[str, Collection[int]]) -> Look:
         """Bring the mirrors up to date, and list everything. `in_use` has the versions to keep, whatever a model's
-        policy says. Raises `LoadFailed` where a repository cannot be listed."""
+        policy says. Raises `LoadFailed` where one cannot be listed; later, one at a distance is left as it is then."""
         for url in self._urls[len(self._mirrors) :]:
             self._mirrors.append(Mirror(url, self._open_store(url), Cache(self._cache_dir, url)))
         if self._stopped:
             self.stop()
         selection = Selection(self._names, partial(unneeded_folders, in_use))
-        synced = [mirror.sync(selection) for mirror in self._mirrors]
+        synced, unseen = self._sync(selection)
         mirrored = [mirror.root for mirror in self._mirrors]
         scan = repository.scan([*self._roots, *mirrored])
         return Look(
@@ -69,7 +73,21 @@ class Repositories:
                 for name, problem in each.items()
             },
             tuple(sorted(name for sync in synced for name in sync.others)),
+            tuple(unseen),
         )
+
+    def _sync(self, selection: Selection) -> tuple[list[Synced], list[str]]:
+        synced: list[Synced] = []
+        unseen: list[str] = []
+        for mirror in self._mirrors:
+            try:
+                synced.append(mirror.sync(selection))
+            except LoadFailed as error:
+                if not self._synced:
+                    raise
+                unseen.append(str(error))
+        self._synced = True
+        return synced, unseen
 
     def stop(self) -> None:
         """Give up a look in progress. From any thread."""

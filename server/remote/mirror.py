@@ -106,9 +106,12 @@ class Mirror:
         problems = {
             name: f"{self._url}: {problem}" for name, problem in listing.problems.items() if selection.wants(name)
         }
+        if first and not listing.models:
+            log.warning("%s: there is no model", self._url)
+        settled = [name for name, model in wanted.items() if first or self._settled(model)]
         needed: set[str] = set()
         for name, model in wanted.items():
-            if first or self._settled(model):
+            if name in settled:
                 try:
                     self._bring(model, selection, needed)
                 except LoadFailed as error:
@@ -118,7 +121,8 @@ class Mirror:
                 self._cache.hide(name)
         self._before = listing
         self._cache.collect(())
-        self._cache.collect(unused(self._cache.links(), needed))
+        if len(settled) == len(wanted):  # else it may be that files of the others were fetched already
+            self._cache.collect(unused(self._cache.links(), needed))
         return Synced(problems, tuple(sorted(listing.models.keys() - wanted.keys())))
 
     def _settled(self, model: RemoteModel) -> bool:

@@ -12,6 +12,7 @@ import os
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from datetime import datetime
 from typing import Any, Protocol
 
 from server.errors import LoadFailed
@@ -122,7 +123,8 @@ class FsspecStore:
 
 
 def _remote_file(path: str, info: Mapping[str, Any], *, etag_is_md5: bool) -> RemoteFile:
-    tag = next(str(info[tag]).strip('"') for tag in TAGS if info.get(tag))
+    found = next(info[tag] for tag in TAGS if info.get(tag))
+    tag = str(found.timestamp() if isinstance(found, datetime) else found).strip('"')
     md5 = (tag if _MD5.fullmatch(tag) else "") if etag_is_md5 else _md5(info)
     return RemoteFile(path, int(info["size"]), tag, md5)
 

@@ -259,7 +259,7 @@ def test_a_repository_that_is_away_changes_nothing(tmp_path: Path, caplog: pytes
         assert loads(bench) == ["1"]
 
     following(tmp_path, test)
-    assert caplog.text.count("so nothing changes") == 1
+    assert caplog.text.count("so nothing of it changes") == 1
 
 
 def test_a_model_that_turns_up_in_two_repositories_serves_on(tmp_path: Path) -> None:
