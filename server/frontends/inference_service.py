@@ -51,7 +51,7 @@ STATE_WORDS = {State.DRAINING: "UNLOADING"}
 
 NOT_OFFERED = {
     "RepositoryModelLoad": "models are loaded at start, and with --model-control-mode=poll as repositories change",
-    "RepositoryModelUnload": "models stay until the server stops, or with --model-control-mode=poll until they are removed",
+    "RepositoryModelUnload": "models stay until the server stops, or with --model-control-mode=poll are removed",
     "SystemSharedMemoryStatus": "shared memory is not offered; send tensors in the request",
     "SystemSharedMemoryRegister": "shared memory is not offered; send tensors in the request",
     "SystemSharedMemoryUnregister": "shared memory is not offered; send tensors in the request",

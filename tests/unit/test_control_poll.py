@@ -7,7 +7,7 @@ import gc
 import shutil
 import threading
 import weakref
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Mapping
 from math import inf
 from pathlib import Path
 
@@ -19,7 +19,8 @@ from server.engine import Engine
 from server.errors import LoadFailed, NotFound
 from server.models.recovery import FIRST_DELAY_SECONDS
 from server.models.streak import SUSPICIOUS_RUNS
-from tests.fakes import OneReply, PuppetAlarm, PuppetClock, PuppetSession, fp32
+from server.tensors import Array
+from tests.fakes import Gate, OneReply, PuppetAlarm, PuppetClock, PuppetSession, fp32
 from tests.stores import PuppetStore
 from tests.unit.controlling import DOUBLING, TREBLING, Bench
 from tests.unit.loaded import request, run, turn, values
@@ -272,10 +273,51 @@ def test_a_model_that_turns_up_in_two_repositories_serves_on(tmp_path: Path) -> 
         for _ in range(3):
             await bench.plane.poll()
         assert "more than one repository" in bench.registry.entry("m").problem
+        store.remove("m/1/model.onnx")
+        for _ in range(3):
+            await bench.plane.poll()
+        assert bench.registry.entry("m").problem == ""
         assert bench.states() == {"m": {1: "READY"}}
+        assert loads(bench) == ["1"]
         await bench.plane.unload_all()
 
     run(main)
+
+
+def test_a_store_that_is_away_does_not_hold_up_a_folder(tmp_path: Path) -> None:
+    async def main() -> None:
+        store = PuppetStore()
+        store.put("far/1/model.onnx", DOUBLING)
+        bench = Bench(tmp_path, poll=True, stores={"s3://bucket/models": store})
+        bench.add("m", 1)
+        await bench.plane.load_all()
+        store.down = "no route"
+        write(bench, 2)
+        await settle(bench)
+        assert bench.states() == {"far": {1: "READY"}, "m": {2: "READY"}}
+        await bench.plane.unload_all()
+
+    run(main)
+
+
+def test_files_that_change_while_they_are_loaded_are_loaded_once_they_are_still(tmp_path: Path) -> None:
+    async def test(bench: Bench) -> None:
+        def load(path: Path, options: SessionOptions) -> PuppetSession:
+            bench.backend.load = honest
+            path.write_text(DOUBLING)
+            return honest(path, options)
+
+        honest = bench.backend.load
+        write(bench, 2, TREBLING)
+        bench.backend.load = load
+        await settle(bench)
+        assert bench.states() == {"m": {1: "READY", 2: "UNAVAILABLE"}}
+        assert "the files of version 2 are changing" in bench.registry.entry("m").statuses[2].reason
+        await settle(bench)
+        assert bench.states() == {"m": {2: "READY"}}
+        assert loads(bench) == ["1", "2", "2"]
+
+    following(tmp_path, test)
 
 
 def test_versions_come_and_go_without_the_server_being_less_ready(tmp_path: Path) -> None:
@@ -405,21 +447,30 @@ class Sick:
     def __init__(self, bench: Bench, text: str) -> None:
         self.session = bench.backend.sessions[text]
         self.healthy, self.session.function = self.session.function, self.fail
+        self.trial: Gate | None = None
+        """Holds back runs of zeros."""
 
-    def fail(self, inputs: object) -> dict[str, object]:
+    def fail(self, inputs: Mapping[str, Array]) -> Mapping[str, Array]:
+        if self.trial and not inputs["x"].any():
+            self.trial.wait()
         raise RuntimeError("the device is gone")
 
     def heal(self) -> None:
         self.session.function = self.healthy
 
 
-async def take_down(bench: Bench) -> Sick:
-    """Version 1 of 'm' is UNAVAILABLE because its session went bad, and about to be loaded again."""
-    sick = Sick(bench, DOUBLING)
+async def fail(bench: Bench) -> None:
+    """So many runs that the session is tried."""
     for _ in range(SUSPICIOUS_RUNS):
         reply = OneReply()
         Engine(bench.registry).infer(request([1.0, 2.0]), reply)
         await reply.error()
+
+
+async def take_down(bench: Bench) -> Sick:
+    """Version 1 of 'm' is UNAVAILABLE because its session went bad, and about to be loaded again."""
+    sick = Sick(bench, DOUBLING)
+    await fail(bench)
     await until(bench, lambda: bench.states() == {"m": {1: "UNAVAILABLE"}})
     return sick
 
@@ -440,6 +491,26 @@ def test_a_version_that_is_being_recovered_is_left_to_the_recovery(tmp_path: Pat
         assert loads(bench) == ["1", "1"], "what the recovery has loaded is what is there"
 
     following(tmp_path, test)
+
+
+def test_a_model_that_goes_while_its_session_is_tried_does_not_come_back(tmp_path: Path) -> None:
+    async def main() -> None:
+        bench = Bench(tmp_path, poll=True)
+        bench.add("m", 1)
+        await bench.plane.load_all()
+        sick = Sick(bench, DOUBLING)
+        sick.trial = Gate()
+        await fail(bench)
+        shutil.rmtree(tmp_path / "m")
+        await bench.plane.poll()
+        poll = asyncio.create_task(bench.plane.poll())
+        await asyncio.wait({poll}, timeout=0.2)  # it waits for the trial; were it done, the model would come back below
+        sick.trial.open()
+        await poll
+        await bench.plane.unload_all()
+        assert not bench.registry.has("m")
+
+    run(main)
 
 
 def test_a_version_that_is_being_recovered_may_be_removed(tmp_path: Path) -> None:

@@ -215,6 +215,25 @@ def test_a_failure_keeps_what_was_fetched_and_one_model_from_the_other(bench: Be
     assert bench.store.reads == ["m/2/model.onnx"]
 
 
+def test_what_was_fetched_stays_while_a_model_has_not_settled(bench: Bench) -> None:
+    def fail(path: str) -> None:
+        if path == "m/2/weights.bin":
+            raise LoadFailed("connection reset")
+
+    bench.mirror.sync(ALL)
+    bench.store.on_read = fail
+    bench.store.put("m/2/model.onnx", "two")
+    bench.store.put("m/2/weights.bin", "more of two")
+    for _ in range(2):
+        bench.mirror.sync(ALL)
+    bench.store.put("m/2/labels.txt", "a")
+    bench.store.on_read = lambda path: None
+    for _ in range(2):
+        bench.mirror.sync(ALL)
+    assert bench.shown() == bench.store.content
+    assert bench.store.reads.count("m/2/model.onnx") == 1
+
+
 def test_what_a_killed_server_left_half_done_does_no_harm(bench: Bench) -> None:
     bench.mirror.sync(ALL)
     home = bench.mirror.root.parent

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import hashlib
+import re
+import sys
 from pathlib import Path
 from typing import Any
 
 import fsspec
 import pytest
+from fsspec.registry import _registry
 from fsspec.spec import AbstractFileSystem
 
 from server.errors import LoadFailed
@@ -92,6 +95,25 @@ def test_errors_of_a_library_come_without_their_signatures(told: type[Told]) -> 
     message = "told://models: m/1/model.onnx: cannot be read: GET https://host/path?… failed"
     assert str(caught.value) == message
     assert caught.value.__cause__ is None and caught.value.__suppress_context__
+
+
+@pytest.mark.parametrize(
+    ("scheme", "package", "install"),
+    [("s3", "s3fs", "'convoy[remote]'"), ("gs", "gcsfs", "fsspec gcsfs"), ("abfs", "adlfs", "fsspec adlfs")],
+)
+def test_a_missing_package_is_named_with_the_command_that_installs_it(
+    monkeypatch: pytest.MonkeyPatch, scheme: str, package: str, install: str
+) -> None:
+    monkeypatch.setitem(sys.modules, package, None)
+    monkeypatch.delitem(_registry, scheme, raising=False)  # what was imported before is not asked for again
+    with pytest.raises(LoadFailed, match=re.escape(f"install it: pip install {install}")):
+        FsspecStore(RepositoryUrl(f"{scheme}://bucket/models"))
+
+
+def test_without_fsspec_the_command_that_installs_it_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "fsspec", None)
+    with pytest.raises(LoadFailed, match=re.escape("a package is missing")):
+        FsspecStore(RepositoryUrl("s3://bucket/models"))
 
 
 def test_a_scheme_that_nobody_knows_is_named() -> None:
