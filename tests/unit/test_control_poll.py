@@ -506,8 +506,7 @@ def test_a_model_that_goes_while_its_session_is_tried_does_not_come_back(tmp_pat
         poll = asyncio.create_task(bench.plane.poll())
         await asyncio.wait({poll}, timeout=0.2)  # it waits for the trial; were it done, the model would come back below
         sick.trial.open()
-        await poll
-        await bench.plane.unload_all()
+        await asyncio.gather(poll, *bench.plane._recovery._tasks)
         assert not bench.registry.has("m")
 
     run(main)
