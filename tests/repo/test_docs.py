@@ -43,7 +43,8 @@ def test_links_lead_to_files() -> None:
 
 def test_flags_named_in_the_documentation_exist() -> None:
     flags = set(_parser()._option_string_actions)
-    for page in (ROOT / "README.md", ROOT / "docs/serving.md", ROOT / "docs/architecture.md", ROOT / "docs/gpu.md"):
+    pages = ("serving", "architecture", "gpu", "repositories")
+    for page in (ROOT / "README.md", *(ROOT / f"docs/{name}.md" for name in pages)):
         text = re.sub(r"examples/\S+.*|pip install.*", "", page.read_text())
         for flag in re.findall(r"(--[a-z][a-z0-9-]+)", text):
             assert flag in flags, f"{page.name} names {flag}"

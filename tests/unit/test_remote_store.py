@@ -82,6 +82,39 @@ def test_what_a_store_says_of_a_file_is_understood(
     assert FsspecStore(RepositoryUrl("told://models")).list() == [RemoteFile("m/1/model.onnx", 3, tag, md5)]
 
 
+class Bucket(Told):
+    """S3, as far as HEAD tells of encryption."""
+
+    protocol = "s3a"
+    head: dict[str, str] = {}
+    req_kw: dict[str, str] = {}
+
+    def split_path(self, path: str) -> tuple[str, str, None]:
+        return "bucket", path, None
+
+    def call_s3(self, method: str, **_: object) -> dict[str, object]:
+        assert method == "head_object"
+        return {"ContentLength": 3, "ETag": f'"{MD5.hexdigest()}"', **self.head}
+
+
+@pytest.mark.parametrize(
+    ("head", "is_md5"),
+    [
+        ({}, True),
+        ({"ServerSideEncryption": "AES256"}, True),
+        ({"ServerSideEncryption": "aws:kms"}, False),
+        ({"SSECustomerAlgorithm": "AES256"}, False),
+    ],
+)
+def test_an_etag_is_no_sum_where_a_key_of_the_owners_encrypts(
+    monkeypatch: pytest.MonkeyPatch, head: dict[str, str], is_md5: bool
+) -> None:
+    monkeypatch.setitem(_registry, "s3a", Bucket)
+    monkeypatch.setattr(Bucket, "head", head)
+    now = FsspecStore(RepositoryUrl("s3a://bucket/models")).look_again(RemoteFile("m/1/model.onnx", 3, "old"))
+    assert now == RemoteFile("m/1/model.onnx", 3, MD5.hexdigest(), MD5.hexdigest() if is_md5 else "")
+
+
 def test_a_store_that_tells_no_change_is_refused(told: type[Told]) -> None:
     told.info_of_file = {}
     with pytest.raises(LoadFailed, match=r"m/1/model\.onnx: the store tells no size, or neither ETag"):
