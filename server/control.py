@@ -35,6 +35,7 @@ from server.scheduling.budget import ByteBudget
 from server.scheduling.clock import Clock
 from server.scheduling.naps import Nap
 from server.scheduling.turns import Turns
+from server.summaries import LatencySummaries
 from server.urls import RepositoryUrl
 
 log = logging.getLogger(__name__)
@@ -66,6 +67,8 @@ class ControlSettings:
     """Where those are mirrored; None: a temporary folder."""
     poll: bool = False
     """Whether repositories are followed after the start; then nothing is loaded whose files are just being written."""
+    summaries: bool = False
+    """Whether quantiles of the last minute's latencies are kept."""
 
     @property
     def everything(self) -> bool:
@@ -304,6 +307,7 @@ class ControlPlane:
                 tiny_batch_seconds=0.0 if opened.on_gpu else self._settings.tiny_batch_seconds,
                 costs=opened.costs,
                 decoder=self._picture_decoder() if opened.config.preprocessing is not None else None,
+                summaries=LatencySummaries() if self._settings.summaries else None,
             )
         except LoadFailed:
             raise

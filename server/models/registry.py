@@ -30,6 +30,10 @@ class ModelEntry:
     """The highest of `loaded`."""
     recovering: set[int] = field(default_factory=set)
     """Versions that failed while they served, and are about to be loaded again."""
+    loads: int = 0
+    """How often one of its versions has been loaded, again or for the first time."""
+    failed_loads: int = 0
+    """How often that failed, for a version or for the model as a whole."""
     beside: set[int] = field(default_factory=set)
     """Versions that come, or go, while others of the model serve: the model is no less ready for it."""
     successors: dict[int, VersionStatus] = field(default_factory=dict)
@@ -100,15 +104,21 @@ class Registry:
 
     def set_state(self, name: str, version: int, state: State, reason: str = "") -> None:
         """Move a version to a state. Raises `IllegalTransition`."""
+        entry = self.entry(name)
+        was = entry.statuses.get(version)
         self._move(name, version, state, reason)
+        if state is State.UNAVAILABLE and was is not None and was.state is State.LOADING:
+            entry.failed_loads += 1
         if state is not State.READY:
-            self.entry(name).remove(version)
+            entry.remove(version)
         self.changed()
 
     def set_ready(self, name: str, loaded: LoadedVersion) -> None:
         """A version has been loaded and serves from now on."""
         self._move(name, loaded.version, State.READY, "")
-        self.entry(name).add(loaded)
+        entry = self.entry(name)
+        entry.add(loaded)
+        entry.loads += 1
         self.changed()
 
     def begin_reload(self, name: str, version: int) -> None:
@@ -131,6 +141,7 @@ class Registry:
         move(entry.statuses[loaded.version].state, State.DRAINING)
         entry.statuses[loaded.version] = VersionStatus(loaded.version, State.READY)
         entry.add(loaded)
+        entry.loads += 1
         self.changed()
         return old
 
@@ -138,6 +149,7 @@ class Registry:
         """What was to take over cannot be loaded; the version serves on, if it does."""
         entry = self.entry(name)
         move(entry.successors.pop(version).state, State.UNAVAILABLE)
+        entry.failed_loads += 1
         if version in entry.loaded:
             entry.statuses[version] = replace(entry.statuses[version], reason=reason)
         self.changed()
@@ -156,7 +168,9 @@ class Registry:
 
     def set_problem(self, name: str, problem: str) -> None:
         """The model cannot be served, or not as it is in its repository; "" where nothing is wrong any more."""
-        self.entry(name).problem = problem
+        entry = self.entry(name)
+        entry.problem = problem
+        entry.failed_loads += bool(problem)
         self.changed()
 
     def loaded(self) -> list[LoadedVersion]:
