@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import importlib.util
 import shutil
 import socket
 import subprocess
@@ -117,60 +118,70 @@ def test_a_folder_is_followed_without_a_failed_request(start_server: StartServer
 
 
 class Bucket:
-    """A bucket of moto's S3 server, which is a process of its own."""
+    """A bucket of an S3 server on loopback."""
 
     def __init__(self, port: int) -> None:
-        import fsspec
+        import boto3
 
+        url = f"http://127.0.0.1:{port}"
         self.environment = {
-            "AWS_ENDPOINT_URL": f"http://127.0.0.1:{port}",
+            "AWS_ENDPOINT_URL": url,
             "AWS_ACCESS_KEY_ID": "somebody",
             "AWS_SECRET_ACCESS_KEY": SECRET,
             "AWS_DEFAULT_REGION": "us-east-1",
         }
-        self._fs = fsspec.filesystem(
+        self._s3: Any = boto3.client(
             "s3",
-            key="somebody",
-            secret=SECRET,
-            skip_instance_cache=True,
-            use_listings_cache=False,
-            client_kwargs={"endpoint_url": self.environment["AWS_ENDPOINT_URL"], "region_name": "us-east-1"},
+            endpoint_url=url,
+            region_name="us-east-1",
+            aws_access_key_id="somebody",
+            aws_secret_access_key=SECRET,
         )
-        self._fs.call_s3("create_bucket", Bucket=BUCKET)
+        self._s3.create_bucket(Bucket=BUCKET)
+
+    def close(self) -> None:
+        self._s3.close()
 
     def put(self, path: str, content: bytes | str) -> None:
-        self._fs.pipe_file(f"{BUCKET}/{path}", content.encode() if isinstance(content, str) else content)
+        self._s3.put_object(Bucket=BUCKET, Key=path, Body=content)
 
     def put_in_parts(self, path: str, content: bytes) -> None:
         """As clients upload large files: the ETag is no MD5 then."""
-        upload: dict[str, Any] = self._fs.call_s3("create_multipart_upload", Bucket=BUCKET, Key=path)
-        at = {"Bucket": BUCKET, "Key": path, "UploadId": upload["UploadId"]}
-        part = self._fs.call_s3("upload_part", **at, PartNumber=1, Body=content)
-        parts = [{"PartNumber": 1, "ETag": part["ETag"]}]
-        self._fs.call_s3("complete_multipart_upload", **at, MultipartUpload={"Parts": parts})
+        at = {"Bucket": BUCKET, "Key": path}
+        at["UploadId"] = self._s3.create_multipart_upload(**at)["UploadId"]
+        tag = self._s3.upload_part(**at, PartNumber=1, Body=content)["ETag"]
+        self._s3.complete_multipart_upload(**at, MultipartUpload={"Parts": [{"PartNumber": 1, "ETag": tag}]})
 
 
 @pytest.fixture
-def s3(tmp_path: Path) -> Iterator[subprocess.Popen[bytes]]:
-    """moto's server; its log has its port."""
-    pytest.importorskip("moto.server", reason="moto is not installed")
-    pytest.importorskip("s3fs", reason="s3fs is not installed")
+def s3(tmp_path: Path) -> Iterator[tuple[subprocess.Popen[bytes], Bucket]]:
+    """moto's server, a process of its own, and a bucket in it."""
+    for name in ("moto", "s3fs", "boto3"):
+        if importlib.util.find_spec(name) is None:
+            pytest.skip(f"{name} is not installed")
     program = (
         "from moto.server import ThreadedMotoServer as S; s = S('127.0.0.1', 0, False); s.start();"
         "print(s.get_host_and_port()[1], flush=True); s._thread.join()"
     )
     with (tmp_path / "s3.log").open("wb") as log:
         process = subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, stderr=log)
-    yield process
-    process.kill()
-    process.communicate()
+    assert process.stdout is not None
+    try:
+        bucket = Bucket(int(process.stdout.readline()))
+        yield process, bucket
+        bucket.close()
+    finally:
+        process.kill()
+        process.communicate()
 
 
 def test_a_bucket_is_served_followed_and_outlived(
-    s3: subprocess.Popen[bytes], start_server: StartServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    s3: tuple[subprocess.Popen[bytes], Bucket],
+    start_server: StartServer,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    assert s3.stdout is not None
-    bucket = Bucket(int(s3.stdout.readline()))
+    s3_process, bucket = s3
     bucket.put("models/m/1/model.onnx", model(1))
     for name, value in bucket.environment.items():
         monkeypatch.setenv(name, value)
@@ -195,7 +206,7 @@ def test_a_bucket_is_served_followed_and_outlived(
         bucket.put("models/m/4/model.onnx.sha256", right)
         wait_until(lambda: load.answered(41) and index(client) == {"4": ("READY", "")}, SECONDS)
 
-        s3.kill()
+        s3_process.kill()
         wait_until(lambda: "so nothing of it changes" in server.log.read_text(), SECONDS)
         seen = len(load.answers[0])
         wait_until(lambda: len(load.answers[0]) > seen + 10, SECONDS)
