@@ -154,6 +154,7 @@ class App:
         return Observer(
             self._registry,
             self._control.turns,
+            lambda: self._control.unseen_repositories,
             self._engine.failures,
             self._grpc.calls.snapshot,
             self._grpc.transport,

@@ -111,6 +111,11 @@ class ControlPlane:
         self._tried: dict[tuple[str, int], VersionStamp] = {}
         """The files that a version was last loaded from, or failed to be."""
 
+    @property
+    def unseen_repositories(self) -> int:
+        """How many could not be looked at the last time that they were to be followed."""
+        return len(self._outlook.unseen)
+
     async def load_all(self) -> None:
         """Bring every model that should serve to READY or UNAVAILABLE. Raises `LoadFailed` where a root is missing."""
         look = await self._outlook.first()

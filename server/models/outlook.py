@@ -24,7 +24,7 @@ class Outlook:
         self._before: Mapping[str, ModelSnapshot] = {}
         """What the last look found."""
         self._settled: Mapping[str, ModelSnapshot] = {}
-        self._unseen: tuple[str, ...] = ()
+        self.unseen: tuple[str, ...] = ()
         """Why repositories could not be looked at the last time."""
         self._given_up = False
 
@@ -63,8 +63,8 @@ class Outlook:
         if self._given_up:
             return
         for problem in unseen:
-            if problem not in self._unseen:
+            if problem not in self.unseen:
                 log.warning("a model repository cannot be seen, so nothing of it changes: %s", problem)
-        if self._unseen and not unseen:
+        if self.unseen and not unseen:
             log.info("all model repositories can be seen again")
-        self._unseen = unseen
+        self.unseen = unseen

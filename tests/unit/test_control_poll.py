@@ -295,6 +295,10 @@ def test_a_store_that_is_away_does_not_hold_up_a_folder(tmp_path: Path) -> None:
         write(bench, 2)
         await settle(bench)
         assert bench.states() == {"far": {1: "READY"}, "m": {2: "READY"}}
+        assert bench.plane.unseen_repositories == 1
+        store.down = ""
+        await bench.plane.poll()
+        assert bench.plane.unseen_repositories == 0
         await bench.plane.unload_all()
 
     run(main)
