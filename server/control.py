@@ -174,9 +174,11 @@ class ControlPlane:
     async def _bring(self, name: str, snapshot: ModelSnapshot | None, problem: str, *, beside: bool = False) -> None:
         """Take the steps from what serves to what the repository has: `snapshot`, None where the model is gone.
 
-        `problem` is why it is not as it should be. `beside`: what comes beside versions that serve may fail without
-        the model being less ready.
+        `problem` is why it is not as it should be. `beside`: the server serves already, and what comes and fails does
+        not make it less ready.
         """
+        if beside and not self._registry.has(name):
+            self._registry.entry(name).newcomer = True
         settings: LoadSettings | None = None
         wanted: tuple[int, ...] = ()
         if snapshot is not None:

@@ -34,6 +34,8 @@ class ModelEntry:
     """How often one of its versions has been loaded, again or for the first time."""
     failed_loads: int = 0
     """How often that failed, for a version or for the model as a whole."""
+    newcomer: bool = False
+    """Whether it came when the server was serving already, and has not served yet: it makes nobody less ready."""
     beside: set[int] = field(default_factory=set)
     """Versions that come, or go, while others of the model serve: the model is no less ready for it."""
     successors: dict[int, VersionStatus] = field(default_factory=dict)
@@ -41,6 +43,8 @@ class ModelEntry:
 
     def is_ready(self) -> bool:
         """Whether what should serve does; a model of which nothing should is ready."""
+        if self.newcomer:
+            return True
         failing = [status.version for status in self.statuses.values() if status.state is not State.READY]
         if len(failing) == len(self.statuses):
             return not self.problem and not failing
@@ -50,6 +54,7 @@ class ModelEntry:
         """This version serves from now on."""
         self.loaded[loaded.version] = loaded
         self.beside.discard(loaded.version)
+        self.newcomer = False
         self.latest = self.loaded[max(self.loaded)]
 
     def remove(self, version: int) -> None:

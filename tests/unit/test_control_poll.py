@@ -17,6 +17,7 @@ from server.backends.base import SessionOptions
 from server.control import ControlPlane
 from server.engine import Engine
 from server.errors import LoadFailed, NotFound
+from server.models.lifecycle import State
 from server.models.recovery import FIRST_DELAY_SECONDS
 from server.models.streak import SUSPICIOUS_RUNS
 from server.tensors import Array
@@ -334,6 +335,26 @@ def test_versions_come_and_go_without_the_server_being_less_ready(tmp_path: Path
         await settle(bench)
         assert bench.states() == {"m": {2: "READY"}}
         assert len(ready) > 4 and all(ready)
+
+    following(tmp_path, test)
+
+
+@pytest.mark.parametrize("config", [None, "max_batch_sise: 2"])
+def test_a_new_model_that_is_broken_makes_the_server_no_less_ready(tmp_path: Path, config: str | None) -> None:
+    async def test(bench: Bench) -> None:
+        ready: list[bool] = []
+        bench.registry.subscribe(lambda: ready.append(bench.registry.all_ready()))
+        bench.add("broken", 1, config=config, text=LONG)
+        await settle(bench)
+        assert bench.reason("broken") != ""
+        assert ready and all(ready)
+        (tmp_path / "broken" / "config.pbtxt").unlink(missing_ok=True)
+        (tmp_path / "broken" / "1" / "model.onnx").write_text(TREBLING)
+        await settle(bench)
+        assert bench.states()["broken"] == {1: "READY"}
+        bench.registry.set_state("broken", 1, State.DRAINING)
+        assert not bench.registry.all_ready(), "from when it has served, it counts"
+        bench.registry.set_state("broken", 1, State.UNAVAILABLE)
 
     following(tmp_path, test)
 
