@@ -9,6 +9,7 @@ import pytest
 
 from server.metrics_config import MetricsConfig
 from server.settings import GrpcEngine, LogFormat, ModelControlMode, Settings, parse
+from server.trace_config import TraceConfig, TraceSetting
 
 REPOSITORY = ("--model-repository", "models")
 TLS = ("--grpc-server-cert", "c.pem", "--grpc-server-key", "k.pem", "--grpc-root-cert", "r.pem")
@@ -30,7 +31,12 @@ FLAGS: dict[str, tuple[str, str, object]] = {
     "--exit-timeout-secs": ("2.5", "exit_timeout_secs", 2.5),
     "--ports-file": ("ports.json", "ports_file", Path("ports.json")),
     "--log-verbose": ("2", "log_verbose", 2),
+    "--log-info": ("false", "log_info", False),
+    "--log-warning": ("false", "log_warning", False),
+    "--log-error": ("false", "log_error", False),
     "--log-format": ("json", "log_format", LogFormat.JSON),
+    "--access-log": ("true", "access_log", True),
+    "--trace-config": ("rate=100", "trace", TraceConfig(setting=TraceSetting(rate=100))),
     "--log-file": ("log", "log_file", Path("log")),
     "--allow-grpc": ("false", "allow_grpc", False),
     "--grpc-address": ("127.0.0.1", "grpc_address", "127.0.0.1"),
@@ -168,7 +174,10 @@ WRONG = {
     "an unknown mode": ([*REPOSITORY, "--model-control-mode=push"], "--model-control-mode: invalid"),
     "an unknown log format": ([*REPOSITORY, "--log-format=xml"], "--log-format: invalid"),
     "an unknown engine": ([*REPOSITORY, "--grpc-engine=warp"], "--grpc-engine: invalid"),
-    "no log level": ([*REPOSITORY, "--log-verbose=much"], "--log-verbose: invalid int value: 'much'"),
+    "no log level": (
+        [*REPOSITORY, "--log-verbose=much"],
+        "--log-verbose: must be an integer of at least 0",
+    ),
     "no time between looks": ([*REPOSITORY, "--repository-poll-secs=0"], "must be more than 0 seconds"),
     "looks without poll": ([*REPOSITORY, "--repository-poll-secs=5"], "needs --model-control-mode=poll"),
     "a cache of nothing": ([*REPOSITORY, "--model-repository-cache-dir=c"], "is for repositories at a distance"),
