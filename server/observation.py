@@ -32,6 +32,7 @@ class Observer:
 
     registry: Registry
     turns: Turns
+    unseen_repositories: Callable[[], int]
     failures: Mapping[Reason, int]
     """Of requests that reached no version."""
     calls: Callable[[], Sequence[CallSnapshot]]
@@ -51,7 +52,13 @@ class Observer:
         return Snapshot(
             versions,
             [model_snapshot(entry) for entry in self.registry],
-            ServerSnapshot(self.turns.running, self.turns.limit, dict(self.failures), self.lost_traces()),
+            ServerSnapshot(
+                self.turns.running,
+                self.turns.limit,
+                dict(self.failures),
+                self.lost_traces(),
+                self.unseen_repositories(),
+            ),
             self.calls(),
             self.transport(),
             self.watch.snapshot(),

@@ -175,7 +175,7 @@ def test_an_idle_server_stops_within_two_seconds(
     assert "Traceback" not in server.log.read_text()
 
 
-def starting(engine: str, repository: Path, log: Path, *flags: str) -> subprocess.Popen[bytes]:
+def starting(engine: str, repository: Path | str, log: Path, *flags: str) -> subprocess.Popen[bytes]:
     """A server that is still loading."""
     addresses = ("--grpc-address=127.0.0.1", "--http-address=127.0.0.1", "--http-port=0", "--metrics-port=0")
     command = [sys.executable, "-m", "server", f"--model-repository={repository}", *addresses, *ENGINES[engine], *flags]
