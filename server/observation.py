@@ -45,7 +45,7 @@ class Observer:
     async def take(self) -> Snapshot:
         """Copy everything. Each version's figures are of one moment, and the loop goes on between them."""
         versions: list[VersionSnapshot] = []
-        for count, loaded in enumerate(self.registry.loaded(), 1):
+        for count, loaded in enumerate(self.registry.active(), 1):
             versions.append(version_snapshot(loaded))
             if count % VERSIONS_AT_ONCE == 0:
                 await asyncio.sleep(0)

@@ -28,6 +28,8 @@ class ModelEntry:
     versions, or nothing is wrong."""
     latest: LoadedVersion | None = None
     """The highest of `loaded`."""
+    draining: dict[int, LoadedVersion] = field(default_factory=dict)
+    """Versions that answer their last requests."""
     recovering: set[int] = field(default_factory=set)
     """Versions that failed while they served, and are about to be loaded again."""
     loads: int = 0
@@ -114,6 +116,9 @@ class Registry:
         self._move(name, version, state, reason)
         if state is State.UNAVAILABLE and was is not None and was.state is State.LOADING:
             entry.failed_loads += 1
+        entry.draining.pop(version, None)
+        if state is State.DRAINING and version in entry.loaded:
+            entry.draining[version] = entry.loaded[version]
         if state is not State.READY:
             entry.remove(version)
         self.changed()
@@ -181,6 +186,15 @@ class Registry:
     def loaded(self) -> list[LoadedVersion]:
         """All versions that serve, by model and version."""
         return [entry.loaded[version] for entry in self for version in sorted(entry.loaded)]
+
+    def active(self) -> list[LoadedVersion]:
+        """All versions that serve or answer their last requests, by model and version."""
+        return [
+            active[version]
+            for entry in self
+            for active in [entry.draining | entry.loaded]
+            for version in sorted(active)
+        ]
 
     def all_ready(self) -> bool:
         """Whether every model and version that should serve does. What comes or goes beside them does not count."""

@@ -83,7 +83,7 @@ def test_the_loop_turns_while_many_versions_are_copied() -> None:
         registry = Registry()
         benches = [Bench() for _ in range(3)]
         many = [bench.version for bench in benches] * VERSIONS_AT_ONCE
-        registry.loaded = lambda: many  # type: ignore[method-assign] # so many lanes would be so many threads
+        registry.active = lambda: many  # type: ignore[method-assign] # so many lanes would be so many threads
         turns = 0
 
         def count() -> None:

@@ -374,3 +374,19 @@ def test_loads_and_those_that_failed_are_counted_and_unloads_are_neither() -> No
         assert (entry.loads, entry.failed_loads) == (2, 2)
 
     run(main)
+
+
+def test_a_version_that_answers_its_last_requests_is_active_until_it_is_gone() -> None:
+    async def main() -> None:
+        registry = with_versions(1, 2)
+
+        def active() -> list[int]:
+            return [version.version for version in registry.active()]
+
+        registry.set_state("m", 2, State.DRAINING)
+        assert [version.version for version in registry.loaded()] == [1]
+        assert active() == [1, 2]
+        registry.set_state("m", 2, State.UNAVAILABLE)
+        assert active() == [1]
+
+    run(main)
