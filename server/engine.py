@@ -30,15 +30,19 @@ class Engine:
         self._started = True
         self._registry.changed()
 
+    def announce_exit(self) -> None:
+        """The server is going down soon: it is not ready any more. Requests are served as before."""
+        self._exiting = True
+        self._registry.changed()
+
     def begin_exit(self) -> None:
         """The server is going down: it is not ready any more, and nobody waits for company from now on.
 
         Requests are still served until the listeners close.
         """
-        self._exiting = True
         for version in self._registry.loaded():
             version.hurry()
-        self._registry.changed()
+        self.announce_exit()
 
     def infer(self, request: InferenceRequest, reply: Reply) -> Work | None:
         """Start one inference. `reply` is called exactly once, unless the returned `Work` is cancelled first.
