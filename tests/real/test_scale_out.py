@@ -1,0 +1,138 @@
+"""Several servers, one drained and one killed under load, behind nginx and with gRPC's own balancing."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import re
+import signal
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import grpc
+import pytest
+
+from tests import onnx_models
+from tests.real.balancing import Callers, nginx
+from tests.real.clients import SERVICE, arrays, infer_request, pb
+from tests.real.conftest import ROOT, RunningServer, start
+from tests.real.test_drain import in_flight, rows
+from tests.real.zoo import held
+from tests.repositories import add_model
+
+CALLERS = 8
+ANSWERS = 150
+WAITING = 6
+"""Calls of `held` models: fewer than run by themselves, so that they wait wherever they are."""
+
+UNAVAILABLE = grpc.StatusCode.UNAVAILABLE
+
+
+def documented_service_config() -> str:
+    """The JSON of docs/scaling.md that names a retry policy."""
+    (block,) = re.findall(r"```json\n(\{.*?retryPolicy.*?)```", (ROOT / "docs/scaling.md").read_text(), re.DOTALL)
+    return json.dumps(json.loads(block))
+
+
+ROUND_ROBIN = {"loadBalancingConfig": [{"round_robin": {}}]}
+
+
+def options(service_config: str) -> list[tuple[str, object]]:
+    return [("grpc.service_config", service_config), ("grpc.use_local_subchannel_pool", 1)]
+
+
+@pytest.fixture
+def servers(tmp_path: Path) -> Iterator[list[RunningServer]]:
+    repository = tmp_path / "models"
+    add_model(repository, "affine", onnx_models.affine(), "max_batch_size: 32 dynamic_batching { }")
+    for name in ("held", "held_too"):
+        add_model(repository, name, onnx_models.affine(), held())
+    with ExitStack() as stack:
+        running = []
+        for number in range(3):
+            folder = tmp_path / f"server{number}"
+            folder.mkdir()
+            running.append(start(folder, model_repository=repository))
+            stack.callback(running[-1].terminate)
+        yield running
+
+
+async def wait(channel: grpc.aio.Channel, model: str, value: int) -> int | grpc.StatusCode:
+    """One call of a `held` model: its answer, or the status that it failed with."""
+    infer = channel.unary_unary(f"{SERVICE}/ModelInfer")
+    try:
+        answer = await infer(infer_request(model, rows(value)).SerializeToString(), timeout=60)
+    except grpc.aio.AioRpcError as error:
+        return error.code()
+    return arrays(pb.ModelInferResponse.FromString(answer))["y"].item()
+
+
+async def wait_for(condition) -> None:
+    async with asyncio.timeout(30):
+        while not await asyncio.to_thread(condition):
+            await asyncio.sleep(0.02)
+
+
+async def ride(servers: list[RunningServer], target: str, plain: str, retrying: str) -> None:
+    """Drain one server and kill another under load; `plain` and `retrying` are service configs."""
+    drained, killed, left = servers
+    async with (
+        grpc.aio.insecure_channel(target, options=options(plain)) as bare,
+        grpc.aio.insecure_channel(target, options=options(retrying)) as steady,
+    ):
+        once, again = Callers(), Callers()
+        tasks = [
+            asyncio.create_task(callers.call(channel, caller, CALLERS))
+            for callers, channel in ((once, bare), (again, steady))
+            for caller in range(CALLERS)
+        ]
+        await once.more(ANSWERS)
+        drained.process.send_signal(signal.SIGTERM)
+        assert await asyncio.to_thread(drained.process.wait, 30) == 0
+        await once.more(ANSWERS)
+        assert (once.failed, again.failed) == ([], [])
+
+        waiting, waiting_too = (
+            [asyncio.create_task(wait(channel, model, value)) for value in range(WAITING)]
+            for model, channel in (("held", bare), ("held_too", steady))
+        )
+        for model in ("held", "held_too"):
+            await wait_for(lambda model=model: in_flight(killed, model) + in_flight(left, model) == WAITING)
+        lost = [in_flight(killed, model) for model in ("held", "held_too")]
+        assert all(0 < count < WAITING for count in lost)
+        killed.process.kill()
+        await asyncio.to_thread(killed.process.wait, 30)
+        await once.more(ANSWERS)
+        await again.more(ANSWERS)
+        once.stopping = again.stopping = True
+        await asyncio.gather(*tasks)
+        await wait_for(lambda: in_flight(left, "held_too") == WAITING)
+        left.process.send_signal(signal.SIGTERM)
+        told = await asyncio.gather(*waiting)
+        assert await asyncio.gather(*waiting_too) == [3 * value + 1 for value in range(WAITING)]
+
+    assert told.count(UNAVAILABLE) == lost[0]
+    assert all(answer in (UNAVAILABLE, 3 * value + 1) for value, answer in enumerate(told))
+    assert again.failed == []
+    assert {status for _, status in once.failed} <= {UNAVAILABLE}
+    assert len(once.failed) == len({caller for caller, _ in once.failed}), "a caller loses what it had in flight"
+    for callers in (once, again):
+        assert len(callers.answered) == len(set(callers.answered))
+
+
+def test_behind_nginx_a_drain_loses_nothing_and_a_kill_what_it_had_in_flight(
+    servers: list[RunningServer], tmp_path: Path
+) -> None:
+    folder = tmp_path / "nginx"
+    folder.mkdir()
+    with nginx([server.grpc_address for server in servers], folder) as address:
+        asyncio.run(ride(servers, address, "{}", documented_service_config()))
+
+
+def test_with_round_robin_of_grpc_a_drain_loses_nothing_and_a_kill_what_it_had_in_flight(
+    servers: list[RunningServer],
+) -> None:
+    target = "ipv4:" + ",".join(server.grpc_address for server in servers)
+    retrying = json.loads(documented_service_config()) | ROUND_ROBIN
+    asyncio.run(ride(servers, target, json.dumps(ROUND_ROBIN), json.dumps(retrying)))
