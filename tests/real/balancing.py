@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import shutil
 import socket
 import subprocess
@@ -24,11 +25,17 @@ NGINX_CONF = ROOT / "deploy/nginx/nginx.conf"
 UNPACKED = ROOT / ".cache/debian/usr"
 
 
-def find_nginx() -> str:
-    """The installed program, or the one that tools/system_packages.sh has unpacked. Skips the test without one."""
-    for program in (shutil.which("nginx"), "/usr/sbin/nginx", UNPACKED / "sbin/nginx"):
-        if program and Path(program).exists():
-            return str(program)
+def find_nginx() -> tuple[str, dict[str, str]]:
+    """The installed program, or the one that tools/system_packages.sh has unpacked, and its environment.
+
+    Skips the test without one.
+    """
+    installed = shutil.which("nginx", path=f"{os.environ.get('PATH', '')}:/usr/sbin")
+    if installed:
+        return installed, dict(os.environ)
+    if (UNPACKED / "sbin/nginx").exists():
+        libraries = ":".join(map(str, (UNPACKED / "lib").glob("*-linux-gnu*")))
+        return str(UNPACKED / "sbin/nginx"), {**os.environ, "LD_LIBRARY_PATH": libraries}
     pytest.skip("nginx is missing; as root: apt-get install nginx")
 
 
@@ -52,14 +59,14 @@ def configuration(port: int, addresses: list[str], folder: Path) -> str:
 @contextmanager
 def nginx(addresses: list[str], folder: Path) -> Iterator[str]:
     """Run nginx before these servers; its address."""
-    program = find_nginx()
+    program, environment = find_nginx()
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     config, log = folder / "nginx.conf", folder / "nginx.log"
     config.write_text(configuration(port, addresses, folder))
     command = [program, "-p", str(folder), "-c", str(config), "-e", "stderr", "-g", "daemon off;"]
     with log.open("wb") as output:
-        process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=output, stderr=output)
+        process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=output, stderr=output, env=environment)
 
     def listens() -> bool:
         assert process.poll() is None, f"nginx did not start:\n{log.read_text()}"
@@ -82,6 +89,7 @@ class Callers:
     failed: list[tuple[int, grpc.StatusCode]] = field(default_factory=list)
     """Which caller, and what it was told."""
     stopping: bool = False
+    news: asyncio.Event = field(default_factory=asyncio.Event)
 
     async def call(self, channel: grpc.aio.Channel, caller: int, step: int) -> None:
         infer = channel.unary_unary(f"{SERVICE}/ModelInfer")
@@ -95,6 +103,7 @@ class Callers:
             else:
                 assert arrays(pb.ModelInferResponse.FromString(answer))["y"].item() == 3 * value + 1
                 self.answered.append(value)
+            self.news.set()
             value += step
 
     async def more(self, count: int) -> None:
@@ -102,4 +111,5 @@ class Callers:
         wanted = len(self.answered) + count
         async with asyncio.timeout(60):
             while len(self.answered) < wanted:
-                await asyncio.sleep(0.01)
+                self.news.clear()
+                await self.news.wait()

@@ -7,7 +7,8 @@ import json
 import re
 import signal
 from collections.abc import Iterator
-from contextlib import ExitStack
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
 import grpc
@@ -18,13 +19,15 @@ from tests.real.balancing import Callers, nginx
 from tests.real.clients import SERVICE, arrays, infer_request, pb
 from tests.real.conftest import ROOT, RunningServer, start
 from tests.real.test_drain import in_flight, rows
+from tests.real.waiting import wait_until
 from tests.real.zoo import held
 from tests.repositories import add_model
 
 CALLERS = 8
 ANSWERS = 150
+HELD = ("held", "held_too")
 WAITING = 6
-"""Calls of `held` models: fewer than run by themselves, so that they wait wherever they are."""
+"""Calls of each of these models: fewer than run by themselves, so that they wait wherever they are."""
 
 UNAVAILABLE = grpc.StatusCode.UNAVAILABLE
 
@@ -46,16 +49,16 @@ def options(service_config: str) -> list[tuple[str, object]]:
 def servers(tmp_path: Path) -> Iterator[list[RunningServer]]:
     repository = tmp_path / "models"
     add_model(repository, "affine", onnx_models.affine(), "max_batch_size: 32 dynamic_batching { }")
-    for name in ("held", "held_too"):
+    for name in HELD:
         add_model(repository, name, onnx_models.affine(), held())
-    with ExitStack() as stack:
-        running = []
-        for number in range(3):
-            folder = tmp_path / f"server{number}"
-            folder.mkdir()
-            running.append(start(folder, model_repository=repository))
-            stack.callback(running[-1].terminate)
-        yield running
+    folders = [tmp_path / f"server{number}" for number in range(3)]
+    for folder in folders:
+        folder.mkdir()
+    with ThreadPoolExecutor() as side_by_side:
+        running = list(side_by_side.map(partial(start, model_repository=repository), folders))
+    yield running
+    for server in running:
+        server.terminate()
 
 
 async def wait(channel: grpc.aio.Channel, model: str, value: int) -> int | grpc.StatusCode:
@@ -68,10 +71,9 @@ async def wait(channel: grpc.aio.Channel, model: str, value: int) -> int | grpc.
     return arrays(pb.ModelInferResponse.FromString(answer))["y"].item()
 
 
-async def wait_for(condition) -> None:
-    async with asyncio.timeout(30):
-        while not await asyncio.to_thread(condition):
-            await asyncio.sleep(0.02)
+async def held_by(model: str, *servers: RunningServer) -> None:
+    """Return once these servers have all calls of a `held` model."""
+    await asyncio.to_thread(wait_until, lambda: sum(in_flight(server, model) for server in servers) == WAITING, 30)
 
 
 async def ride(servers: list[RunningServer], target: str, plain: str, retrying: str) -> None:
@@ -95,11 +97,11 @@ async def ride(servers: list[RunningServer], target: str, plain: str, retrying: 
 
         waiting, waiting_too = (
             [asyncio.create_task(wait(channel, model, value)) for value in range(WAITING)]
-            for model, channel in (("held", bare), ("held_too", steady))
+            for model, channel in zip(HELD, (bare, steady), strict=True)
         )
-        for model in ("held", "held_too"):
-            await wait_for(lambda model=model: in_flight(killed, model) + in_flight(left, model) == WAITING)
-        lost = [in_flight(killed, model) for model in ("held", "held_too")]
+        for model in HELD:
+            await held_by(model, killed, left)
+        lost = [in_flight(killed, model) for model in HELD]
         assert all(0 < count < WAITING for count in lost)
         killed.process.kill()
         await asyncio.to_thread(killed.process.wait, 30)
@@ -107,7 +109,7 @@ async def ride(servers: list[RunningServer], target: str, plain: str, retrying: 
         await again.more(ANSWERS)
         once.stopping = again.stopping = True
         await asyncio.gather(*tasks)
-        await wait_for(lambda: in_flight(left, "held_too") == WAITING)
+        await held_by("held_too", left)
         left.process.send_signal(signal.SIGTERM)
         told = await asyncio.gather(*waiting)
         assert await asyncio.gather(*waiting_too) == [3 * value + 1 for value in range(WAITING)]
