@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from server.errors import ConvoyError, NotFound, NotReady
+from server.errors import ConvoyError
 from server.messages import InferenceRequest
 from server.models.registry import Registry
 from server.models.work import Reply, Work
@@ -51,10 +51,6 @@ class Engine:
         """
         try:
             version = self._registry.find(request.model_name, request.model_version)
-        except NotFound as error:
-            # The models go before the last connection does.
-            reply(NotReady("Server exiting") if self._exiting else error)
-            return None
         except ConvoyError as error:
             reply(error)
             return None

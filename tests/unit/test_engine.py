@@ -133,15 +133,6 @@ def test_an_announced_exit_lets_requests_wait_for_company_until_it_comes() -> No
     run(main)
 
 
-def test_a_request_that_comes_after_the_models_have_gone_may_be_tried_elsewhere() -> None:
-    engine = Engine(Registry())
-    engine.begin_exit()
-    reply = OneReply()
-    assert engine.infer(request([4.0]), reply) is None
-    (refusal,) = reply.answers
-    assert isinstance(refusal, NotReady)
-
-
 @pytest.mark.parametrize("step", [Engine.announce_exit, Engine.begin_exit])
 def test_whoever_watches_is_told_that_the_server_exits(step: Callable[[Engine], None]) -> None:
     registry = Registry()
