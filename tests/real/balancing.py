@@ -83,26 +83,28 @@ def nginx(addresses: list[str], folder: Path) -> Iterator[str]:
 
 @dataclass
 class Callers:
-    """Callers on channels of one kind: each asks for a number of its own, again and again, until it is told to stop."""
+    """Callers on one channel: each asks for numbers of its own until it is refused or told to stop."""
 
     answered: list[int] = field(default_factory=list)
-    failed: list[tuple[int, grpc.StatusCode]] = field(default_factory=list)
-    """Which caller, and what it was told."""
+    failed: list[grpc.StatusCode] = field(default_factory=list)
     stopping: bool = False
     news: asyncio.Event = field(default_factory=asyncio.Event)
 
-    async def call(self, channel: grpc.aio.Channel, caller: int, step: int) -> None:
+    def start(self, channel: grpc.aio.Channel, count: int) -> list[asyncio.Task[None]]:
+        """So many of them."""
+        return [asyncio.create_task(self._call(channel, caller, count)) for caller in range(count)]
+
+    async def _call(self, channel: grpc.aio.Channel, value: int, step: int) -> None:
         infer = channel.unary_unary(f"{SERVICE}/ModelInfer")
-        value = caller
         while not self.stopping:
             request = infer_request("affine", rows(value)).SerializeToString()
             try:
                 answer = await infer(request, timeout=30)
             except grpc.aio.AioRpcError as error:
-                self.failed.append((caller, error.code()))
-            else:
-                assert arrays(pb.ModelInferResponse.FromString(answer))["y"].item() == 3 * value + 1
-                self.answered.append(value)
+                self.failed.append(error.code())
+                return
+            assert arrays(pb.ModelInferResponse.FromString(answer))["y"].item() == 3 * value + 1
+            self.answered.append(value)
             self.news.set()
             value += step
 
