@@ -13,15 +13,17 @@ import json
 import logging
 import os
 import signal
+import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from math import inf
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from prometheus_client import make_asgi_app
+import onnxruntime
 
 from server import __version__
-from server.backends.gpus import gpu_reader
+from server.backends.gpus import gpu_reader, page_locked_bytes
 from server.backends.onnx import OnnxBackend
 from server.control import ControlPlane, ControlSettings
 from server.engine import Engine
@@ -35,11 +37,16 @@ from server.frontends.reflection_service import reflection_methods
 from server.frontends.rest.cost import cost_app
 from server.frontends.rest.health import health_app
 from server.frontends.rest.http_server import HttpServer
+from server.frontends.rest.metrics import metrics_app
 from server.frontends.statuses import AS_TRITON, DISTINCT
 from server.frontends.tls import TlsFiles
-from server.metrics import ServerSnapshot, VersionSnapshot, metrics_registry
+from server.loop_watch import LoopWatch
+from server.metrics.machine import Machine
+from server.metrics.page import MetricsPage
+from server.metrics.snapshots import BuildSnapshot
 from server.models.model import TINY_BATCH_SECONDS
 from server.models.registry import Registry
+from server.observation import Observer
 from server.scheduling.clock import clock_for
 from server.settings import GrpcEngine, ModelControlMode, Settings
 
@@ -63,6 +70,7 @@ class App:
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
+        clock = clock_for(asyncio.get_running_loop())
         self._registry = Registry()
         self._engine = Engine(self._registry)
         inference = InferenceService(
@@ -82,17 +90,20 @@ class App:
             _control_settings(settings, isinstance(self._grpc, GrpcioEngine)),
             self._registry,
             OnnxBackend(settings.model_cache_dir),
-            clock_for(asyncio.get_running_loop()),
+            clock,
         )
         self._http = HttpServer(cost_app(self._registry, health_app(lambda: True, inference.is_ready)))
-        gpus = gpu_reader() if settings.allow_gpu_metrics else None
-        collectors = metrics_registry(self._snapshots, self._server_snapshot, cpu=settings.allow_cpu_metrics, gpus=gpus)
-        self._metrics = HttpServer(make_asgi_app(collectors))
+        self._watch = LoopWatch(clock)
+        self._renderer = ThreadPoolExecutor(1, thread_name_prefix="metrics")
+        self._metrics = HttpServer(metrics_app(self._observer().take, _metrics_page(settings), self._renderer))
 
     async def start(self) -> Ports:
         """Listen, then load. Raises `OSError` for an address that cannot be had, `LoadFailed` for a missing root."""
         settings = self._settings
         _freeze_heap()
+        if settings.allow_metrics:
+            self._watch.start()
+            self._renderer.submit(int)  # its thread starts now, before anyone is served: the event loop would wait
         ports = Ports(
             grpc=await self._grpc.start(settings.grpc_address, settings.grpc_port) if settings.allow_grpc else None,
             http=await self._http.start(settings.http_address, settings.http_port) if settings.allow_http else None,
@@ -113,11 +124,15 @@ class App:
         """Answer everything that was accepted, then close."""
         self._engine.begin_exit()
         self._control.give_up_loads()
+        grace = self._settings.exit_timeout_secs
+        asyncio.get_running_loop().call_later(grace, self._engine.cut_off)
         if self._settings.allow_grpc:
-            await self._grpc.stop(self._settings.exit_timeout_secs)
+            await self._grpc.stop(grace)
         await self._control.unload_all()
         await self._http.stop()
         await self._metrics.stop()
+        self._watch.stop()
+        self._renderer.shutdown()
 
     def summary(self, ports: Ports) -> str:
         """What is served, and where, for a person to read."""
@@ -141,25 +156,20 @@ class App:
         ]
         return "\n".join([f"Convoy {__version__}", *lines, "", *addresses])
 
-    def _snapshots(self) -> list[VersionSnapshot]:
-        return [
-            VersionSnapshot(
-                model=loaded.config.name,
-                version=loaded.version,
-                tags=loaded.config.metric_tags,
-                statistics=loaded.statistics,
-                pending=loaded.pending,
-                in_flight=loaded.in_flight,
-                load_seconds=loaded.load_seconds,
-                max_batch_rows=loaded.max_batch_rows,
-                costs=[(c.rows, c.typical_seconds, c.worst_seconds) for c in loaded.costs.lines()],
-            )
-            for loaded in self._registry.loaded()
-        ]
-
-    def _server_snapshot(self) -> ServerSnapshot:
-        turns = self._control.turns
-        return ServerSnapshot(running_batches=turns.running, max_running_batches=turns.limit)
+    def _observer(self) -> Observer:
+        return Observer(
+            self._registry,
+            self._control.turns,
+            self._engine.failures,
+            self._grpc.calls.snapshot,
+            self._grpc.transport,
+            self._watch,
+            BuildSnapshot(
+                __version__,
+                onnxruntime.__version__,
+                "grpcio" if isinstance(self._grpc, GrpcioEngine) else "nghttp2",
+            ),
+        )
 
 
 async def serve(settings: Settings) -> None:
@@ -251,6 +261,17 @@ def _grpc_engine(settings: Settings, methods: MethodTable) -> Nghttp2Engine | Gr
     return GrpcioEngine(methods, options)
 
 
+def _metrics_page(settings: Settings) -> MetricsPage:
+    machine = Machine(
+        time.monotonic,
+        interval=settings.metrics_interval_ms / 1000,
+        cpu=settings.allow_cpu_metrics,
+        gpus=gpu_reader() if settings.allow_gpu_metrics else None,
+        page_locked=page_locked_bytes,
+    )
+    return MetricsPage(settings.metrics_config, machine)
+
+
 def _control_settings(settings: Settings, on_grpcio: bool) -> ControlSettings:
     explicit = settings.model_control_mode is ModelControlMode.EXPLICIT
     return ControlSettings(
@@ -262,6 +283,7 @@ def _control_settings(settings: Settings, on_grpcio: bool) -> ControlSettings:
         # On grpcio the event loop has a request at a time: were each run at once, batches would never grow under load.
         tiny_batch_seconds=0.0 if on_grpcio else TINY_BATCH_SECONDS,
         max_running_batches=settings.max_running_batches,
+        summaries=settings.metrics_config.summary_latencies,
     )
 
 

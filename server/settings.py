@@ -8,6 +8,9 @@ from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 
+from server import metrics_config
+from server.metrics_config import MetricsConfig
+
 
 class ModelControlMode(StrEnum):
     """Which models are loaded."""
@@ -80,6 +83,8 @@ class Settings:
     allow_gpu_metrics: bool
     metrics_address: str
     metrics_port: int
+    metrics_interval_ms: int
+    metrics_config: MetricsConfig
     log_verbose: int
     log_format: LogFormat
     log_file: Path | None
@@ -135,6 +140,8 @@ def parse(argv: Sequence[str]) -> Settings:
         allow_gpu_metrics=flags.allow_gpu_metrics,
         metrics_address=flags.metrics_address or flags.http_address,
         metrics_port=flags.metrics_port,
+        metrics_interval_ms=flags.metrics_interval_ms,
+        metrics_config=_metrics_config(parser, flags.metrics_config),
         log_verbose=flags.log_verbose,
         log_format=flags.log_format,
         log_file=flags.log_file,
@@ -215,6 +222,15 @@ def _add_listener_flags(group: argparse._ArgumentGroup) -> None:
         )
     _add_boolean(group, "--allow-cpu-metrics", True, "metrics of the machine's processors and memory")
     _add_boolean(group, "--allow-gpu-metrics", True, "metrics of the machine's GPUs, where there are any")
+    group.add_argument(
+        "--metrics-interval-ms", type=_natural, default=2000, metavar="MS",
+        help="for how long readings of the machine's processors and GPUs are good (default 2000)",
+    )  # fmt: skip
+    group.add_argument(
+        "--metrics-config", action="append", default=[], metavar="KEY=VALUE",
+        help="counter_latencies=true|false, histogram_latencies=true|false, summary_latencies=true|false (default "
+        "false) and summary_quantiles=QUANTILE:ERROR,...",
+    )  # fmt: skip
 
 
 def _add_grpc_flags(group: argparse._ArgumentGroup) -> None:
@@ -300,6 +316,13 @@ def _positive_float(text: str) -> float:
     if 0 <= value < float("inf"):
         return value
     raise argparse.ArgumentTypeError(f"must be a number of seconds, not '{text}'")
+
+
+def _metrics_config(parser: argparse.ArgumentParser, settings: Sequence[str]) -> MetricsConfig:
+    try:
+        return metrics_config.parse(settings)
+    except ValueError as error:
+        parser.error(str(error))
 
 
 def _default_max_batch_size(parser: argparse.ArgumentParser, settings: Sequence[str]) -> int:

@@ -17,7 +17,7 @@ from proto import grpc_service_pb2 as pb
 from proto import model_config_pb2
 from server import __version__
 from server.engine import Engine
-from server.errors import ConvoyError, InvalidRequest, NotReady, Unsupported
+from server.errors import ConvoyError, InvalidRequest, ShuttingDown, Unsupported
 from server.frontends.calls import Call, Method, StatusCode, StreamMethod, UnaryMethod
 from server.frontends.codec import decode_infer_request, encode_infer_response
 from server.frontends.statuses import AS_TRITON, Failures
@@ -27,7 +27,7 @@ from server.models.config import TensorConfig
 from server.models.lifecycle import State
 from server.models.model import LoadedVersion
 from server.models.registry import ModelEntry, Registry
-from server.statistics import Duration, VersionStatistics
+from server.statistics import Duration, Latency, VersionStatistics
 from server.tensors import Buffer
 
 Q = TypeVar("Q", bound=Message)
@@ -108,6 +108,7 @@ class InferenceService:
         try:
             request = decode_infer_request(message, call.deadline)
         except ConvoyError as error:
+            self._engine.refuse(error)
             self._failures.fail(call, error)
             return
         work = self._engine.infer(request, partial(self._answer, call))
@@ -131,7 +132,7 @@ class InferenceService:
 
     def server_ready(self, _: pb.ServerReadyRequest) -> pb.ServerReadyResponse:
         if self._engine.exiting:
-            raise NotReady("Server exiting")
+            raise ShuttingDown("Server exiting")
         return pb.ServerReadyResponse(ready=self.is_ready())
 
     def model_ready(self, request: pb.ModelReadyRequest) -> pb.ModelReadyResponse:
@@ -218,7 +219,7 @@ def _index_lines(entry: ModelEntry) -> list[pb.RepositoryIndexResponse.ModelInde
     ]
 
 
-def _duration(duration: Duration) -> pb.StatisticDuration:
+def _duration(duration: Duration | Latency) -> pb.StatisticDuration:
     return pb.StatisticDuration(count=duration.count, ns=duration.ns)
 
 

@@ -61,6 +61,7 @@ class StreamInfer:
         try:
             request = decode_infer_request(data, self._call.deadline)
         except ConvoyError as error:
+            self._engine.refuse(error)
             self._answered(slot, "", "", error)
             return
         slot.work = self._engine.infer(request, partial(self._answered, slot, request.model_name, request.request_id))

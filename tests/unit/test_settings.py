@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from server.metrics_config import MetricsConfig
 from server.settings import GrpcEngine, LogFormat, ModelControlMode, Settings, parse
 
 REPOSITORY = ("--model-repository", "models")
@@ -41,6 +42,8 @@ FLAGS: dict[str, tuple[str, str, object]] = {
     "--metrics-port": ("1", "metrics_port", 1),
     "--allow-cpu-metrics": ("false", "allow_cpu_metrics", False),
     "--allow-gpu-metrics": ("false", "allow_gpu_metrics", False),
+    "--metrics-interval-ms": ("0", "metrics_interval_ms", 0),
+    "--metrics-config": ("summary_latencies=true", "metrics_config", MetricsConfig(summary_latencies=True)),
     "--grpc-engine": ("grpcio", "grpc_engine", GrpcEngine.GRPCIO),
     "--grpc-max-message-bytes": ("1000", "grpc_max_message_bytes", 1000),
     "--reuse-grpc-port": ("true", "reuse_grpc_port", True),
