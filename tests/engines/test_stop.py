@@ -22,17 +22,21 @@ class Watcher:
     """Waits until a channel has been told to go."""
 
     def __init__(self, channel: grpc.Channel) -> None:
-        self._was_ready = False
+        self._ready = threading.Event()
         self._told = threading.Event()
         channel.subscribe(self._on_change)
+
+    def wait_until_ready(self) -> None:
+        """grpcio tells states late; one that has passed when it does is never told."""
+        assert self._ready.wait(PATIENCE_SECONDS)
 
     def wait(self) -> None:
         assert self._told.wait(PATIENCE_SECONDS)
 
     def _on_change(self, state: grpc.ChannelConnectivity) -> None:
         if state is grpc.ChannelConnectivity.READY:
-            self._was_ready = True
-        elif self._was_ready:
+            self._ready.set()
+        elif self._ready.is_set():
             self._told.set()
 
 
@@ -48,6 +52,7 @@ def test_calls_in_progress_are_answered_and_new_ones_are_refused(
     watcher = Watcher(channel)
     pending = [begin(channel, bytes([index])) for index in range(8)]
     calls = [held.next_call() for _ in pending]
+    watcher.wait_until_ready()
     wait_for_end = host.begin_stop(server)
     watcher.wait()
     assert begin(channel).code() == grpc.StatusCode.UNAVAILABLE
