@@ -38,8 +38,11 @@ from server.frontends.rest.cost import cost_app
 from server.frontends.rest.health import health_app
 from server.frontends.rest.http_server import HttpServer
 from server.frontends.rest.metrics import metrics_app
+from server.frontends.settings_service import SettingsService
 from server.frontends.statuses import AS_TRITON, DISTINCT
 from server.frontends.tls import TlsFiles
+from server.frontends.watch import Watch
+from server.logs import Logs, LogState
 from server.loop_watch import LoopWatch
 from server.metrics.machine import Machine
 from server.metrics.page import MetricsPage
@@ -49,11 +52,18 @@ from server.models.registry import Registry
 from server.observation import Observer
 from server.scheduling.clock import clock_for
 from server.settings import GrpcEngine, ModelControlMode, Settings
+from server.trace_config import TraceMode
+from server.tracing import Sink
+from server.tracing.json_file import JsonFileSink
+from server.tracing.sampling import TraceSettings
 
 if TYPE_CHECKING:
     from server.frontends.grpc.listener import Nghttp2Engine
 
 log = logging.getLogger(__name__)
+
+LAST_TRACES_SECONDS = 5.0
+"""How long the server stays, at most, for traces that have not been sent."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,8 +78,18 @@ class Ports:
 class App:
     """One running server."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, logs: Logs) -> None:
+        """Raises `OSError` where what the flags ask for is not installed or cannot be read."""
         self._settings = settings
+        failures = DISTINCT if settings.distinct_overload_statuses else AS_TRITON
+        self._traces = _trace_sink(settings)
+        watch = Watch(
+            TraceSettings(settings.trace),
+            self._traces,
+            failures.statuses,
+            joins_traces=settings.trace.mode is TraceMode.OPENTELEMETRY,
+            access_log=self._access_logged(logs.state),
+        )
         clock = clock_for(asyncio.get_running_loop())
         self._registry = Registry()
         self._engine = Engine(self._registry)
@@ -78,13 +98,15 @@ class App:
             self._registry,
             server_id=settings.server_id,
             strict_readiness=settings.strict_readiness,
-            failures=DISTINCT if settings.distinct_overload_statuses else AS_TRITON,
+            watch=watch,
+            failures=failures,
         )
         names = (inference_service.SERVICE, health_service.SERVICE)
         health = HealthService(
             inference.is_ready, lambda: self._engine.exiting, self._registry, (inference_service.SERVICE,)
         )
-        methods = inference.methods() | health.methods() | reflection_methods(names)
+        changes = SettingsService(self._registry, watch, logs, self._access_logged)
+        methods = inference.methods() | changes.methods() | health.methods() | reflection_methods(names)
         self._grpc = _grpc_engine(settings, methods)
         self._control = ControlPlane(
             _control_settings(settings, isinstance(self._grpc, GrpcioEngine)),
@@ -122,6 +144,7 @@ class App:
 
     async def stop(self) -> None:
         """Answer everything that was accepted, then close."""
+        end = time.monotonic() + self._settings.exit_timeout_secs
         self._engine.begin_exit()
         self._control.give_up_loads()
         grace = self._settings.exit_timeout_secs
@@ -133,6 +156,9 @@ class App:
         await self._metrics.stop()
         self._watch.stop()
         self._renderer.shutdown()
+        if self._traces is not None:
+            seconds = max(0.0, min(LAST_TRACES_SECONDS, end - time.monotonic()))
+            await asyncio.to_thread(self._traces.close, seconds)
 
     def summary(self, ports: Ports) -> str:
         """What is served, and where, for a person to read."""
@@ -156,6 +182,9 @@ class App:
         ]
         return "\n".join([f"Convoy {__version__}", *lines, "", *addresses])
 
+    def _access_logged(self, state: LogState) -> bool:
+        return state.info and (self._settings.access_log or state.verbose > 0)
+
     def _observer(self) -> Observer:
         return Observer(
             self._registry,
@@ -169,14 +198,15 @@ class App:
                 onnxruntime.__version__,
                 "grpcio" if isinstance(self._grpc, GrpcioEngine) else "nghttp2",
             ),
+            lambda: self._traces.lost if self._traces is not None else 0,
         )
 
 
-async def serve(settings: Settings) -> None:
+async def serve(settings: Settings, logs: Logs) -> None:
     """Run a server until SIGTERM or SIGINT, also where that comes before all models are loaded."""
     loop = asyncio.get_running_loop()
     stop, no_delay = asyncio.Event(), asyncio.Event()
-    app = App(settings)
+    app = App(settings, logs)
     starting = asyncio.create_task(app.start())
 
     def begin_stop() -> None:
@@ -259,6 +289,21 @@ def _grpc_engine(settings: Settings, methods: MethodTable) -> Nghttp2Engine | Gr
     else:
         log.info("gRPC engine: grpcio")
     return GrpcioEngine(methods, options)
+
+
+def _trace_sink(settings: Settings) -> Sink | None:
+    """Where traces go; None where the flags name no place. Raises `OSError` where OpenTelemetry is not usable."""
+    config = settings.trace
+    if config.mode is TraceMode.TRITON:
+        return JsonFileSink(Path(config.file)) if config.file else None
+    try:
+        from server.tracing.otlp import OtlpSink  # takes half a second
+
+        return OtlpSink(config)
+    except ImportError as error:
+        raise OSError(f"--trace-config mode=opentelemetry: {error}: pip install 'convoy[tracing]'") from error
+    except ValueError as error:
+        raise OSError(f"--trace-config mode=opentelemetry: {error}") from error
 
 
 def _metrics_page(settings: Settings) -> MetricsPage:

@@ -27,7 +27,7 @@ Messages follow Triton's wording wherever Triton has the case, because clients m
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import ClassVar
+from typing import ClassVar, Self
 
 
 class FailureReason(StrEnum):
@@ -88,6 +88,13 @@ class ConvoyError(Exception):
     """Every class that is raised has one."""
     code: ClassVar[str] = ""
     """For programs: why the server turned the request away, although there is nothing wrong with it."""
+    for_logs: str = ""
+    """What logs and traces say instead of `str(error)`, where that has words of the runtime: they may quote tensors."""
+
+    def logged_as(self, text: str) -> Self:
+        """The same, with `for_logs`."""
+        self.for_logs = text
+        return self
 
 
 class InvalidRequest(ConvoyError):

@@ -38,6 +38,8 @@ class Observer:
     transport: Callable[[], TransportSnapshot | None]
     watch: LoopWatch
     build: BuildSnapshot
+    lost_traces: Callable[[], int] = int
+    """None where nothing is traced."""
 
     async def take(self) -> Snapshot:
         """Copy everything. Each version's figures are of one moment, and the loop goes on between them."""
@@ -49,7 +51,7 @@ class Observer:
         return Snapshot(
             versions,
             [model_snapshot(entry) for entry in self.registry],
-            ServerSnapshot(self.turns.running, self.turns.limit, dict(self.failures)),
+            ServerSnapshot(self.turns.running, self.turns.limit, dict(self.failures), self.lost_traces()),
             self.calls(),
             self.transport(),
             self.watch.snapshot(),

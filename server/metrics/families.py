@@ -98,6 +98,7 @@ def server_families(snapshot: Snapshot) -> Iterator[Metric]:
     """Families without labels about the server as a whole."""
     for name, (text, level) in SERVER_GAUGES.items():
         yield _single(name, text, "gauge", level(snapshot.server))
+    yield _single("convoy_traces_lost", "Traces that reached nobody", "counter", snapshot.server.lost_traces)
     transport = snapshot.transport
     if transport is not None:
         yield _single("convoy_grpc_connections", "Open connections", "gauge", transport.connections)

@@ -53,6 +53,7 @@ class ServerSnapshot:
     max_running_batches: float = inf
     failures: Mapping[Reason, int] = field(default_factory=no_failures)
     """Requests that reached no version."""
+    lost_traces: int = 0
 
 
 @dataclass(frozen=True, slots=True)

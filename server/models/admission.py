@@ -322,16 +322,16 @@ def _text(config: ModelConfig, tensor: InputLayout, count: int, data: Buffer | A
         texts = np.empty(count, dtype=object)
         texts[:] = [element.decode() for element in elements]
     except UnicodeDecodeError as error:
-        raise InvalidRequest(
-            f"{label}input '{tensor.name}' for model '{config.name}' holds bytes that are not UTF-8 text: {error}"
-        ) from None
+        what = f"{label}input '{tensor.name}' for model '{config.name}' holds bytes that are not UTF-8 text"
+        raise InvalidRequest(f"{what}: {error}").logged_as(what) from None
     except ValueError as error:
         raise _bad_elements(config, tensor.name, label, error) from None
     return texts
 
 
 def _bad_elements(config: ModelConfig, name: str, label: str, error: ValueError) -> InvalidRequest:
-    return InvalidRequest(f"{label}incorrect contents of BYTES input '{name}' for model '{config.name}': {error}")
+    what = f"{label}incorrect contents of BYTES input '{name}' for model '{config.name}'"
+    return InvalidRequest(f"{what}: {error}").logged_as(what)
 
 
 def _quoted(names: Sequence[str] | dict[str, tuple[int, TensorSpec]]) -> str:

@@ -30,7 +30,7 @@ from server.messages import InferenceRequest
 from server.models import admission
 from server.models.admission import Plan
 from server.models.config import ModelConfig, QueuePolicy
-from server.models.execution import CALLER_GONE, BatchResult, Executor, all_failed, empty_costs
+from server.models.execution import CALLER_GONE, BatchResult, Executor, Run, all_failed, empty_costs, note_runs
 from server.models.pictures import PictureDecoder, PictureIntake
 from server.models.queueing import make_queue, queue_policy
 from server.models.streak import FailureStreak
@@ -99,7 +99,7 @@ class LoadedVersion:
         batching = config.batching
         self._levels = batching.levels if batching else (QueuePolicy(),)
         self._default_level = batching.default_level if batching else 1
-        self._order: AnswerOrder[Work, tuple[Answer, int]] | None = None
+        self._order: AnswerOrder[Work, tuple[Answer, int, Sequence[Run]]] | None = None
         if batching and batching.preserve_ordering:
             self._order = AnswerOrder()
         # Most models need neither order nor splitting, and then there is nothing between a batch and its answers.
@@ -183,6 +183,8 @@ class LoadedVersion:
                 self._batcher.submit(work)
         except ConvoyError as error:
             refusal = self._explained(error, request)
+            if request.record is not None:
+                request.record.version = self._version_text
             request_ns = round((self._clock.now() - arrived) * 1e9)
             self.statistics.record_failure(refusal, request_ns, due < inf)
             reply(refusal)
@@ -323,11 +325,11 @@ class LoadedVersion:
             seconds = (times.output_end - times.start) / 1e9
             self.statistics.record_prediction(self.costs.typical(run.size), seconds)
             self.costs.observe(run.size, seconds)
-            self.statistics.record_batch(times, run.rows, run.requests)
+            self.statistics.record_batch(times, run.rows, len(run.batch))
             if self._summaries is not None:
-                self._summaries.record_batch(self._clock.now(), times, run.requests)
+                self._summaries.record_batch(self._clock.now(), times, len(run.batch))
         for work, answer in zip(batch, outcome.answers, strict=True):
-            self._complete(work, answer, outcome.start_ns)
+            self._complete(work, answer, outcome.start_ns, outcome.runs)
         if outcome.runs:
             self.statistics.last_inference_ms = time.time_ns() // 1_000_000
             self.streak.end()
@@ -378,26 +380,30 @@ class LoadedVersion:
         """Settle a request that never ran: it holds nobody up, whatever the order of answers."""
         self._settle(work, error)
         if self._order is not None:
-            for other, (answer, started_ns) in self._order.forget(work):
-                self._settle(other, answer, started_ns)
+            for other, due in self._order.forget(work):
+                self._settle(other, *due)
 
-    def _complete_in_order_or_parts(self, work: Work, answer: Answer, started_ns: int = 0) -> None:
+    def _complete_in_order_or_parts(
+        self, work: Work, answer: Answer, started_ns: int = 0, runs: Sequence[Run] = ()
+    ) -> None:
         """A request or a part has its answer: settle what is complete and whose turn it is."""
         whole = work.whole
         if whole is not None:
             work.inputs = []
+            if whole.request.record is not None and not whole.done:
+                note_runs(whole.request.record, work, runs)
             joined = None if whole.done else whole.collect(work, answer, started_ns)
             if joined is None:
                 return
             self._drop_parts(whole)  # where it failed, some may wait
-            work, answer, started_ns = whole, joined, whole.started_ns
+            work, answer, started_ns, runs = whole, joined, whole.started_ns, ()
         if self._order is None:
-            self._settle(work, answer, started_ns)
+            self._settle(work, answer, started_ns, runs)
             return
-        for other, (due, start) in self._order.finish(work, (answer, started_ns)):
-            self._settle(other, due, start)
+        for other, due in self._order.finish(work, (answer, started_ns, runs)):
+            self._settle(other, *due)
 
-    def _settle(self, work: Work, answer: Answer, started_ns: int = 0) -> None:
+    def _settle(self, work: Work, answer: Answer, started_ns: int = 0, runs: Sequence[Run] = ()) -> None:
         """Count a request that leaves, and answer it unless its caller has gone. Called once per admitted request."""
         self._leases -= 1
         reply, work.reply = work.reply, None
@@ -408,6 +414,13 @@ class LoadedVersion:
         work.request.buffers = ()
         if reply is None:
             answer = self._when_gone
+        record = work.request.record
+        if record is not None:
+            record.admitted(self._version_text, work.rows, arrived_ns)
+            record.started_ns = started_ns
+            note_runs(record, work, runs)
+            if reply is None:
+                record.finish(self._when_gone)
         if isinstance(answer, ConvoyError):
             self.statistics.record_failure(answer, request_ns, work.due < inf)
         else:
@@ -423,4 +436,7 @@ class LoadedVersion:
             try:
                 reply(answer)
             except Exception:  # the rest of the batch must hear theirs
-                log.exception("an answer of model '%s' version %d was not taken", self.config.name, self.version)
+                log.exception(
+                    "an answer of model '%s' version %d was not taken",
+                    self.config.name, self.version, extra=work.request.log_fields(self._version_text),
+                )  # fmt: skip

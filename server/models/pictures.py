@@ -217,9 +217,10 @@ class PictureIntake:
         label = picture.request.work.request.label()
         what = f"{label}image {picture.index} of input '{self._preprocessing.input}' for model '{self._config.name}'"
         if isinstance(error, ImageInvalid):
-            return InvalidRequest(f"{what} {error}")
-        log.error("%s could not be decoded", what, exc_info=error)
-        return ExecutionFailed(f"{what} could not be decoded: {type(error).__name__}: {error}")
+            return InvalidRequest(f"{what} {error}").logged_as(f"{what} cannot be used")
+        log.error("%s could not be decoded", what, exc_info=error, extra=picture.request.work.request.log_fields())
+        failed = f"{what} could not be decoded: {type(error).__name__}"
+        return ExecutionFailed(f"{failed}: {error}").logged_as(failed)
 
 
 def _finished(batch: Sequence[Picture], outcome: Pixels | Exception) -> None:

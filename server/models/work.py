@@ -17,7 +17,7 @@ from server.scheduling.queue import Ticket
 
 Answer = InferenceResponse | ConvoyError
 
-Reply = Callable[[Answer], None]
+Reply = Callable[[Answer], object]
 """Takes the one answer to a request, on the event loop's thread."""
 
 

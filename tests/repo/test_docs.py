@@ -18,6 +18,9 @@ from tests.unit.metric_pages import GPU, page_of, snapshot, version
 
 ROOT = Path(__file__).parents[2]
 
+PAGES = ("serving", "metrics", "architecture", "gpu", "tracing")
+"""Of `docs`, those that name flags of the server."""
+
 
 ROW = re.compile(
     r"^\| ((?:nv|convoy|grpc|process|python)_\w+) \| ([a-z]+)(?: \((\w+)\))? \| ([\w, –]+) \|", re.MULTILINE
@@ -68,8 +71,7 @@ def test_links_lead_to_files() -> None:
 
 def test_flags_named_in_the_documentation_exist() -> None:
     flags = set(_parser()._option_string_actions)
-    pages = ("README.md", *(f"docs/{name}.md" for name in ("serving", "metrics", "architecture", "gpu")))
-    for page in (ROOT / name for name in pages):
+    for page in (ROOT / "README.md", *(ROOT / "docs" / f"{name}.md" for name in PAGES)):
         text = re.sub(r"examples/\S+.*|pip install.*", "", page.read_text())
         for flag in re.findall(r"(--[a-z][a-z0-9-]+)", text):
             assert flag in flags, f"{page.name} names {flag}"

@@ -33,6 +33,7 @@ def observer(registry: Registry) -> Observer:
         lambda: TransportSnapshot(1, 2, 3, 4),
         LoopWatch(PuppetClock()),
         BuildSnapshot("v", "o", "g"),
+        lambda: 5,
     )
 
 
@@ -52,6 +53,7 @@ def test_a_snapshot_has_what_a_version_is_doing_and_changes_no_more() -> None:
         assert (shown.queue_age_seconds, shown.busy_seconds, shown.max_batch_rows) == (2, [2], 8)
         assert shown.statistics.success.count == 0
         assert (taken.server.max_running_batches, taken.server.failures[Reason.INVALID]) == (2, 3)
+        assert taken.server.lost_traces == 5
         assert (taken.calls[0].started, taken.transport) == (1, TransportSnapshot(1, 2, 3, 4))
 
     run(main)

@@ -9,6 +9,7 @@ import pytest
 
 from server.metrics_config import MetricsConfig
 from server.settings import GrpcEngine, LogFormat, ModelControlMode, Settings, parse
+from server.trace_config import TraceConfig, TraceSetting
 
 REPOSITORY = ("--model-repository", "models")
 TLS = ("--grpc-server-cert", "c.pem", "--grpc-server-key", "k.pem", "--grpc-root-cert", "r.pem")
@@ -29,7 +30,12 @@ FLAGS: dict[str, tuple[str, str, object]] = {
     "--shutdown-delay-secs": ("7.5", "shutdown_delay_secs", 7.5),
     "--ports-file": ("ports.json", "ports_file", Path("ports.json")),
     "--log-verbose": ("2", "log_verbose", 2),
+    "--log-info": ("false", "log_info", False),
+    "--log-warning": ("false", "log_warning", False),
+    "--log-error": ("false", "log_error", False),
     "--log-format": ("json", "log_format", LogFormat.JSON),
+    "--access-log": ("true", "access_log", True),
+    "--trace-config": ("rate=100", "trace", TraceConfig(setting=TraceSetting(rate=100))),
     "--log-file": ("log", "log_file", Path("log")),
     "--allow-grpc": ("false", "allow_grpc", False),
     "--grpc-address": ("127.0.0.1", "grpc_address", "127.0.0.1"),
@@ -155,7 +161,10 @@ WRONG = {
     "an unknown mode": ([*REPOSITORY, "--model-control-mode=poll"], "--model-control-mode: invalid"),
     "an unknown log format": ([*REPOSITORY, "--log-format=xml"], "--log-format: invalid"),
     "an unknown engine": ([*REPOSITORY, "--grpc-engine=warp"], "--grpc-engine: invalid"),
-    "no log level": ([*REPOSITORY, "--log-verbose=much"], "--log-verbose: invalid int value: 'much'"),
+    "no log level": (
+        [*REPOSITORY, "--log-verbose=much"],
+        "--log-verbose: must be an integer of at least 0",
+    ),
     "a model without explicit mode": ([*REPOSITORY, "--load-model=m"], "needs --model-control-mode=explicit"),
     "nothing to serve": (
         [*REPOSITORY, "--allow-grpc=false", "--allow-http=false", "--allow-metrics=false"],

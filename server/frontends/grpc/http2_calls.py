@@ -91,6 +91,9 @@ class _Http2Call:
     def metadata(self) -> Mapping[str, str | bytes]:
         return self._head.metadata()
 
+    def has_metadata(self, key: str) -> bool:
+        return key.encode() in [name for name, _ in self._head.headers]
+
     def send_initial_metadata(self, metadata: Mapping[str, str | bytes]) -> None:
         headers = wire.encode_metadata(metadata)
         if self._open:
