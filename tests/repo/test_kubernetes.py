@@ -72,6 +72,12 @@ def test_the_servers_ports_are_those_of_the_pod_and_its_services(
     assert f"server server:{flags.grpc_port} resolve" in (DEPLOY / "nginx/nginx.conf").read_text()
 
 
+def test_the_operator_scrapes_each_pod_once(manifests: dict[str, Manifest]) -> None:
+    (endpoint,) = read("kubernetes/components/prometheus-operator/servicemonitor.yaml")["spec"]["endpoints"]
+    services = [manifest for name, manifest in manifests.items() if name.startswith("Service/")]
+    assert [endpoint["port"] in {port["name"] for port in one["spec"]["ports"]} for one in services].count(True) == 1
+
+
 def test_probes_ask_what_the_server_answers(container: Manifest, flags: Settings) -> None:
     assert container["readinessProbe"]["grpc"] == {"port": flags.grpc_port}
     for probe in ("startupProbe", "livenessProbe"):
