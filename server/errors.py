@@ -21,7 +21,8 @@ Messages follow Triton's wording wherever Triton has the case, because clients m
     ├── Cancelled               the caller went away
     ├── ExecutionFailed         the backend raised, or returned something impossible
     └── LoadFailed              a version cannot be loaded
-        └── ConfigInvalid       its config.pbtxt asks for the unknown or the impossible
+        ├── ConfigInvalid       its config.pbtxt asks for the unknown or the impossible
+        └── ChecksumWrong       a file of it at a distance is not what its maker meant
 """
 
 from __future__ import annotations
@@ -211,3 +212,7 @@ class LoadFailed(ConvoyError):
 
 class ConfigInvalid(LoadFailed):
     """A model's configuration asks for the unknown or the impossible. The message names file and field."""
+
+
+class ChecksumWrong(LoadFailed):
+    """A repository at a distance has a file that is not what its maker meant: it need not be fetched again."""

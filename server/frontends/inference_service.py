@@ -221,7 +221,7 @@ def answering(request_type: type[Q], handler: Callable[[Q], Message]) -> UnaryMe
                 request = request_type.FromString(bytes(message))
             except DecodeError as error:
                 raise InvalidRequest(f"the message is not a {request_type.DESCRIPTOR.name}: {error}") from None
-            call.reply(handler(request).SerializeToString())
+            call.reply(handler(request).SerializeToString(deterministic=True))
         except ConvoyError as error:
             AS_TRITON.fail(call, error)
 

@@ -34,6 +34,7 @@ STATUSES: dict[type[ConvoyError], StatusCode] = {
     errors.ExecutionFailed: StatusCode.INTERNAL,
     errors.LoadFailed: StatusCode.INVALID_ARGUMENT,
     errors.ConfigInvalid: StatusCode.INVALID_ARGUMENT,
+    errors.ChecksumWrong: StatusCode.INVALID_ARGUMENT,
 }
 """As Triton has them. Triton says UNAVAILABLE for overload and for lateness, and many clients retry that at once."""
 

@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
-from server.errors import LoadFailed
+from server.errors import ChecksumWrong, LoadFailed
 from server.remote.cache import Cache
 from server.remote.checksums import expected_sums, is_sums, missing
 from server.remote.objects import Listing, RemoteModel, sort_out
@@ -143,7 +143,7 @@ class Mirror:
         self._cache.check_room(planned.fetch_bytes)
         try:
             self._fetch(planned.fetch)
-        except _Damaged as error:
+        except ChecksumWrong as error:
             self._refused[planned.snapshot] = str(error)
             raise
         self._cache.show(model.name, planned)
@@ -198,15 +198,13 @@ class Mirror:
             if (now.size, now.tag) != (file.size, file.tag):
                 raise LoadFailed(f"{file.path}: it changed while it was read; it is tried again")
             if piece.sha256 and sha256.hexdigest() != piece.sha256:
-                raise _Damaged(f"{file.path}: its SHA-256 is {sha256.hexdigest()}, not {piece.sha256}; upload it again")
+                raise ChecksumWrong(
+                    f"{file.path}: its SHA-256 is {sha256.hexdigest()}, not {piece.sha256}; upload it again"
+                )
             if now.md5 and not piece.sha256 and md5.hexdigest() != now.md5:
                 raise LoadFailed(
                     f"{file.path}: its MD5 is {md5.hexdigest()}, the store says {now.md5}; it is tried again"
                 )
-
-
-class _Damaged(LoadFailed):
-    """What the store has is not what its maker meant: it need not be fetched again."""
 
 
 def in_parallel(jobs: Iterable[Callable[[], None]], workers: int) -> None:
