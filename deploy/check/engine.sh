@@ -30,13 +30,12 @@ start_engine() {
 }
 
 unpack_engine() (
-    [ -x "$engine_home/root/usr/sbin/dockerd" ] && exit 0
-    mkdir -p "$engine_home/debs" && cd "$engine_home/debs"
-    apt-get -q download docker.io containerd runc libdevmapper1.02.1 || {
-        apt-get -q update >&2
-        apt-get -q download docker.io containerd runc libdevmapper1.02.1
-    }
-    for package in ./*.deb; do dpkg-deb --extract "$package" "$engine_home/root"; done
+    [ ! -e "$engine_home/whole" ] || exit 0
+    packages=(docker.io containerd runc tini libdevmapper1.02.1)
+    mkdir -p "$engine_home/debs" && cd "$engine_home/debs" || exit 1
+    apt-get -q download "${packages[@]}" || { apt-get -q update && apt-get -q download "${packages[@]}"; } || exit 1
+    for package in ./*.deb; do dpkg-deb --extract "$package" "$engine_home/root" || exit 1; done
+    touch "$engine_home/whole"
 )
 
 stop_engine() {

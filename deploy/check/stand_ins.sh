@@ -85,4 +85,5 @@ serve_torch() {
     "$python" -m http.server --bind 127.0.0.1 --directory "$root/.cache/deploy/index" "$index_port" >/dev/null 2>&1 &
     index_pid=$!
     export CONVOY_TORCH_INDEX_URL=http://127.0.0.1:$index_port/simple
+    ls "$folder"
 }

@@ -38,6 +38,23 @@ def address() -> Iterator[str]:
         thread.join()
 
 
+def answered_with(answer: bytes) -> int:
+    """The probe's exit status, asking a peer that reads the request, says this and hangs up."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+
+        def serve() -> None:
+            connection, _ = listener.accept()
+            with connection:
+                connection.recv(4096)
+                connection.sendall(answer)
+
+        thread = threading.Thread(target=serve)
+        thread.start()
+        status = main([f"--url=http://127.0.0.1:{listener.getsockname()[1]}/", TIMEOUT])
+        thread.join()
+    return status
+
+
 def test_a_server_that_answers_200_is_well(address: str, capfd: pytest.CaptureFixture[str]) -> None:
     assert main([f"--url={address}/v2/health/200", TIMEOUT]) == 0
     assert capfd.readouterr() == ("", "")
@@ -64,20 +81,14 @@ def test_a_server_that_never_answers_is_not_well(capfd: pytest.CaptureFixture[st
     assert "no answer within 0.05 s" in capfd.readouterr().err
 
 
+def test_a_peer_that_hangs_up_is_not_well(capfd: pytest.CaptureFixture[str]) -> None:
+    assert answered_with(b"") == 1
+    assert "closed the connection without an answer" in capfd.readouterr().err
+
+
 def test_a_peer_that_speaks_another_protocol_is_not_well(capfd: pytest.CaptureFixture[str]) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-
-        def answer() -> None:
-            connection, _ = listener.accept()
-            with connection:
-                connection.recv(4096)
-                connection.sendall(b"SSH-2.0-OpenSSH\r\n")
-
-        thread = threading.Thread(target=answer)
-        thread.start()
-        assert main([f"--url=http://127.0.0.1:{listener.getsockname()[1]}/", TIMEOUT]) == 1
-        thread.join()
-    assert "SSH-2.0" in capfd.readouterr().err
+    assert answered_with(b"SSH-2.0-OpenSSH\r\n") == 1
+    assert "no HTTP, but b'SSH-2.0-OpenSSH" in capfd.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -95,4 +106,4 @@ def test_it_starts_without_the_modules_of_the_server() -> None:
     loaded = subprocess.run([sys.executable, "-c", listing], capture_output=True, text=True, check=True, timeout=60)
     modules = set(loaded.stdout.split())
     assert {name for name in modules if name.partition(".")[0] == "server"} == {"server", "server.healthcheck"}
-    assert not modules & {"numpy", "grpc", "asyncio", "uvloop", "onnxruntime"}
+    assert not modules & {"numpy", "grpc", "asyncio", "uvloop", "onnxruntime", "http.client"}
