@@ -8,6 +8,11 @@ from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 
+from server import metrics_config
+from server.metrics_config import MetricsConfig
+from server.trace_config import TraceConfig, TraceConfigInvalid, parse_trace_config
+from server.urls import RepositoryUrl
+
 
 class ModelControlMode(StrEnum):
     """Which models are loaded."""
@@ -16,6 +21,8 @@ class ModelControlMode(StrEnum):
     """All models of the repositories, when the server starts."""
     EXPLICIT = "explicit"
     """Those that --load-model names, when the server starts."""
+    POLL = "poll"
+    """All models of the repositories, now and as they change."""
 
 
 class GrpcEngine(StrEnum):
@@ -31,6 +38,7 @@ class LogFormat(StrEnum):
     """How a line of the log looks."""
 
     DEFAULT = "default"
+    ISO8601 = "ISO8601"
     JSON = "json"
 
 
@@ -39,8 +47,12 @@ class Settings:
     """Everything that flags decide."""
 
     model_repositories: tuple[Path, ...]
+    model_repository_urls: tuple[RepositoryUrl, ...]
+    model_repository_cache_dir: Path | None
+    """None: a temporary folder."""
     server_id: str
     model_control_mode: ModelControlMode
+    repository_poll_secs: float
     load_models: tuple[str, ...]
     strict_readiness: bool
     disable_auto_complete_config: bool
@@ -79,7 +91,14 @@ class Settings:
     allow_gpu_metrics: bool
     metrics_address: str
     metrics_port: int
+    metrics_interval_ms: int
+    metrics_config: MetricsConfig
+    trace: TraceConfig
+    access_log: bool
     log_verbose: int
+    log_info: bool
+    log_warning: bool
+    log_error: bool
     log_format: LogFormat
     log_file: Path | None
     ports_file: Path | None
@@ -91,13 +110,20 @@ def parse(argv: Sequence[str]) -> Settings:
     flags = parser.parse_args(argv)
     if flags.load_model and flags.model_control_mode is not ModelControlMode.EXPLICIT:
         parser.error("--load-model needs --model-control-mode=explicit")
+    if flags.repository_poll_secs is not None and flags.model_control_mode is not ModelControlMode.POLL:
+        parser.error("--repository-poll-secs needs --model-control-mode=poll")
+    if flags.model_repository_cache_dir and not any(isinstance(r, RepositoryUrl) for r in flags.model_repository):
+        parser.error("--model-repository-cache-dir is for repositories at a distance: --model-repository s3://…")
     _check_tls_flags(parser, flags)
     if not (flags.allow_grpc or flags.allow_http or flags.allow_metrics):
         parser.error("nothing to serve: --allow-grpc, --allow-http and --allow-metrics are all false")
     return Settings(
-        model_repositories=tuple(flags.model_repository),
+        model_repositories=tuple(each for each in flags.model_repository if isinstance(each, Path)),
+        model_repository_urls=tuple(each for each in flags.model_repository if isinstance(each, RepositoryUrl)),
+        model_repository_cache_dir=flags.model_repository_cache_dir,
         server_id=flags.id,
         model_control_mode=flags.model_control_mode,
+        repository_poll_secs=flags.repository_poll_secs or 15.0,
         load_models=tuple(flags.load_model),
         strict_readiness=flags.strict_readiness,
         disable_auto_complete_config=flags.disable_auto_complete_config,
@@ -133,7 +159,14 @@ def parse(argv: Sequence[str]) -> Settings:
         allow_gpu_metrics=flags.allow_gpu_metrics,
         metrics_address=flags.metrics_address or flags.http_address,
         metrics_port=flags.metrics_port,
+        metrics_interval_ms=flags.metrics_interval_ms,
+        metrics_config=_metrics_config(parser, flags.metrics_config),
+        trace=_trace_config(parser, flags.trace_config),
+        access_log=flags.access_log,
         log_verbose=flags.log_verbose,
+        log_info=flags.log_info,
+        log_warning=flags.log_warning,
+        log_error=flags.log_error,
         log_format=flags.log_format,
         log_file=flags.log_file,
         ports_file=flags.ports_file,
@@ -158,22 +191,27 @@ def _parser() -> argparse.ArgumentParser:
     other.add_argument(
         "--ports-file", type=Path, metavar="PATH", help="write the ports in use to this JSON file once listening"
     )
-    other.add_argument(
-        "--log-verbose", type=int, default=0, metavar="LEVEL", help="0: information; 1 and above: debugging detail too"
-    )
-    other.add_argument("--log-format", type=LogFormat, default=LogFormat.DEFAULT, choices=list(LogFormat))
-    other.add_argument("--log-file", type=Path, metavar="PATH", help="append the log to this file instead of stderr")
+    _add_observation_flags(parser.add_argument_group("logs and traces"))
     return parser
 
 
 def _add_model_flags(group: argparse._ArgumentGroup) -> None:
     group.add_argument(
-        "--model-repository", "--model-store", type=Path, action="append", required=True, metavar="PATH",
-        help="a folder of models; give it again for more than one",
+        "--model-repository", "--model-store", type=_repository, action="append", required=True, metavar="PATH|URL",
+        help="a folder of models, or the URL of one (s3://bucket/models, gs://, abfs://); again for more than one",
+    )  # fmt: skip
+    group.add_argument(
+        "--model-repository-cache-dir", type=Path, metavar="PATH",
+        help="where repositories at a distance are kept on this machine (default: a temporary folder)",
     )  # fmt: skip
     group.add_argument(
         "--model-control-mode", type=ModelControlMode, default=ModelControlMode.NONE, choices=list(ModelControlMode),
-        help="none: load every model (default); explicit: load those of --load-model",
+        help="none: load every model (default); explicit: load those of --load-model; poll: load every model, and "
+        "follow what becomes of the repositories",
+    )  # fmt: skip
+    group.add_argument(
+        "--repository-poll-secs", type=_interval, metavar="SECONDS",
+        help="with poll, how long from one look at the repositories to the next (default 15)",
     )  # fmt: skip
     group.add_argument(
         "--load-model", action="append", default=[], metavar="NAME", help="a model to load in explicit mode; * for all"
@@ -209,6 +247,15 @@ def _add_listener_flags(group: argparse._ArgumentGroup) -> None:
         )
     _add_boolean(group, "--allow-cpu-metrics", True, "metrics of the machine's processors and memory")
     _add_boolean(group, "--allow-gpu-metrics", True, "metrics of the machine's GPUs, where there are any")
+    group.add_argument(
+        "--metrics-interval-ms", type=_natural, default=2000, metavar="MS",
+        help="for how long readings of the machine's processors and GPUs are good (default 2000)",
+    )  # fmt: skip
+    group.add_argument(
+        "--metrics-config", action="append", default=[], metavar="KEY=VALUE",
+        help="counter_latencies=true|false, histogram_latencies=true|false, summary_latencies=true|false (default "
+        "false) and summary_quantiles=QUANTILE:ERROR,...",
+    )  # fmt: skip
 
 
 def _add_grpc_flags(group: argparse._ArgumentGroup) -> None:
@@ -244,6 +291,31 @@ def _add_grpc_flags(group: argparse._ArgumentGroup) -> None:
             f"--grpc-{name}", type=_natural, default=default, metavar=unit, help=f"{text} (default {default})"
         )
     _add_boolean(group, "--grpc-keepalive-permit-without-calls", False, "ping, and be pinged, without an open call")
+
+
+def _add_observation_flags(group: argparse._ArgumentGroup) -> None:
+    group.add_argument(
+        "--log-verbose", type=_natural, default=0, metavar="LEVEL",
+        help="0: information; 1: debugging detail and a line for each request too; 2: that of libraries as well",
+    )  # fmt: skip
+    for level in ("info", "warning", "error"):
+        _add_boolean(group, f"--log-{level}", True, f"log what is of level {level}")
+    group.add_argument("--log-format", type=LogFormat, default=LogFormat.DEFAULT, choices=list(LogFormat))
+    group.add_argument("--log-file", type=Path, metavar="PATH", help="append the log to this file instead of stderr")
+    _add_boolean(group, "--access-log", False, "a line in the log for each inference request")
+    group.add_argument(
+        "--trace-config", action="append", default=[], metavar="[MODE,]SETTING=VALUE",
+        help="mode=opentelemetry or triton; level=TIMESTAMPS or OFF; rate=N; count=N; opentelemetry,url=URL; "
+        "opentelemetry,resource=KEY=VALUE; opentelemetry,bsp_max_queue_size=N (also bsp_schedule_delay and "
+        "bsp_max_export_batch_size); triton,file=PATH; triton,log-frequency=N",
+    )  # fmt: skip
+
+
+def _trace_config(parser: argparse.ArgumentParser, texts: Sequence[str]) -> TraceConfig:
+    try:
+        return parse_trace_config(texts)
+    except TraceConfigInvalid as error:
+        parser.error(str(error))
 
 
 def _check_tls_flags(parser: argparse.ArgumentParser, flags: argparse.Namespace) -> None:
@@ -294,6 +366,24 @@ def _positive_float(text: str) -> float:
     if 0 <= value < float("inf"):
         return value
     raise argparse.ArgumentTypeError(f"must be a number of seconds, not '{text}'")
+
+
+def _interval(text: str) -> float:
+    value = _positive_float(text)
+    if value == 0:
+        raise argparse.ArgumentTypeError("must be more than 0 seconds")
+    return value
+
+
+def _repository(text: str) -> Path | RepositoryUrl:
+    return RepositoryUrl(text) if "://" in text else Path(text)
+
+
+def _metrics_config(parser: argparse.ArgumentParser, settings: Sequence[str]) -> MetricsConfig:
+    try:
+        return metrics_config.parse(settings)
+    except ValueError as error:
+        parser.error(str(error))
 
 
 def _default_max_batch_size(parser: argparse.ArgumentParser, settings: Sequence[str]) -> int:

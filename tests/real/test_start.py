@@ -16,7 +16,19 @@ from tests.repositories import add_model
 if TYPE_CHECKING:
     from tests.real.conftest import StartServer
 
-STRANGERS = ("torch", "onnx", "sklearn", "matplotlib", "training", "loadtest", "locust", "tritonclient", "tests")
+STRANGERS = (
+    "torch",
+    "onnx",
+    "sklearn",
+    "matplotlib",
+    "training",
+    "loadtest",
+    "locust",
+    "tritonclient",
+    "tests",
+    "fsspec",
+    "s3fs",
+)
 STARTED_AS_A_PROGRAM = "from server.__main__ import main; sys.exit(main(['--model-repository=model_repository']))"
 
 
