@@ -119,8 +119,11 @@ run_compose() {
     check "a replica is stopped under load, exit code 0" stops_cleanly "$project-replica-1" || true
     check "Locust's run, through nginx, a replica stopped meanwhile" locust_has_run || true
     check "a load test with a verdict, straight to one server" verdict || true
+    if [ "$mode" != --no-train ]; then
+        check "profile train: one epoch, exported into the repository" trains || true
+        check "the server has taken up the new version by itself" wait_until 60 serves_version_2 || true
+    fi
     check "docker compose stop: every exit code is 0" all_stop || true
-    [ "$mode" = --no-train ] || check "profile train: one epoch, exported into the repository" trains || true
     ! $stands_in || not_run "grafana" "it is in no Debian package"
 }
 
@@ -193,6 +196,10 @@ all_stop() {
 trains() {
     compose --profile train run --rm export && compose logs train | tail -n 1 &&
         test -s "$repository/lenet5/2/model.onnx" && (cd "$repository" && ls lenet5/2/*)
+}
+
+serves_version_2() {
+    docker logs "$project-server-1" 2>&1 | grep "model 'lenet5' version 2 is READY"
 }
 
 take_down() {
