@@ -7,7 +7,7 @@
 #   --no-train   all but the image that holds PyTorch
 #
 # Wants .venv with everything (make install-dev). The first run takes a quarter of an hour, later ones some minutes;
-# what it keeps is in .cache/deploy (10 GB; remove it at will).
+# what it keeps is in .cache/deploy (10 GB and, as the source changes, more; remove it at will).
 set -euo pipefail
 
 root=$(cd "$(dirname "$0")/.." && pwd)
