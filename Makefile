@@ -20,11 +20,11 @@ announce = @sed -n 's/^$@:.*\#\# /== make $@: /p' $(firstword $(MAKEFILE_LIST))
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help serve install-dev test check format proto dashboards train fuzz sanitize load bench system-packages clean
+.PHONY: help serve install-dev test check format proto dashboards train fuzz sanitize load bench deploy-check system-packages clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
-	@echo '  ARGS="..." is passed on to the command of serve, test, fuzz, sanitize, train, load and bench; PYTHON=... picks the interpreter.'
+	@echo '  ARGS="..." is passed on to the command of serve, test, fuzz, sanitize, train, load, bench and deploy-check; PYTHON=... picks the interpreter.'
 
 serve: $(SERVING) ## install what serving needs (no torch) and serve model_repository/ on ports 8001, 8000 and 8002
 	$(announce)
@@ -78,6 +78,10 @@ bench: $(EVERYTHING) ## measure engines and floors side by side, under 4 minutes
 	$(announce)
 	@bash tools/system_packages.sh $(TEST_PACKAGES) || true
 	$(BIN)/python -m loadtest bench $(ARGS)
+
+deploy-check: $(EVERYTHING) ## lint docker-compose.yml and the Dockerfile, build the images and run them; ARGS=--static for lint alone
+	$(announce)
+	bash deploy/check.sh $(ARGS)
 
 system-packages: ## get the Debian packages that the tests use: installed for root, else unpacked into .cache/
 	$(announce)

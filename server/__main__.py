@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import signal
 import sys
 from collections.abc import Sequence
 
@@ -16,6 +17,9 @@ than most batches run (docs/performance.md)."""
 def main(argv: Sequence[str] | None = None) -> int:
     """Serve. Returns the exit status: 0 after a clean stop, 1 where the server could not start."""
     flags = settings.parse(sys.argv[1:] if argv is None else argv)
+    # Until the event loop listens to it. A container's first process would go on regardless without a handler: the
+    # kernel gives it only those signals that it handles.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     try:
         import onnxruntime  # noqa: F401 -- asked for before anything else, to say how it is installed
     except ImportError:

@@ -29,6 +29,7 @@ STRANGERS = (
     "fsspec",
     "s3fs",
 )
+STARTED_AS_A_PROGRAM = "from server.__main__ import main; sys.exit(main(['--model-repository=model_repository']))"
 
 
 def python(*arguments: str) -> subprocess.CompletedProcess[str]:
@@ -50,6 +51,20 @@ def test_help_names_every_flag_without_importing_the_server_proper() -> None:
     for flag in ("--model-repository", "--grpc-port", "--strict-readiness", "--exit-timeout-secs", "--log-format"):
         assert flag in helped.stdout
     assert "onnxruntime" not in helped.stderr
+
+
+def test_a_server_that_is_told_to_stop_while_it_imports_exits_cleanly(tmp_path: Path) -> None:
+    # The first thing that the server imports, held up until the signal has come.
+    (tmp_path / "onnxruntime.py").write_text("import signal\nprint('importing', flush=True)\nsignal.pause()\n")
+    command = (sys.executable, "-c", f"import sys; sys.path.insert(0, {str(tmp_path)!r}); {STARTED_AS_A_PROGRAM}")
+    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout
+        try:
+            assert process.stdout.readline() == "importing\n"
+            process.terminate()
+            assert process.wait(60) == 0
+        finally:
+            process.kill()
 
 
 def test_the_table_of_models_and_addresses_is_printed_when_ready(start_server: StartServer, tmp_path: Path) -> None:
