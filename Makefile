@@ -4,6 +4,7 @@
 
 PYTHON ?= python3
 ARGS ?=
+RECIPE ?= lenet5
 VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --disable-pip-version-check --no-input --constraint constraints.txt
@@ -20,11 +21,11 @@ announce = @sed -n 's/^$@:.*\#\# /== make $@: /p' $(firstword $(MAKEFILE_LIST))
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help serve install-dev test check format proto train fuzz sanitize load bench system-packages clean
+.PHONY: help serve install-dev test check format proto train model fuzz sanitize load bench system-packages clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
-	@echo '  ARGS="..." is passed on to the command of serve, test, fuzz, sanitize, train, load and bench; PYTHON=... picks the interpreter.'
+	@echo '  ARGS="..." is passed on to the command of serve, test, fuzz, sanitize, train, model, load and bench; PYTHON=... picks the interpreter.'
 
 serve: $(SERVING) ## install what serving needs (no torch) and serve model_repository/ on ports 8001, 8000 and 8002
 	$(announce)
@@ -64,6 +65,10 @@ proto: $(EVERYTHING) ## generate the Python of proto/*.proto
 train: $(EVERYTHING) ## train LeNet-5 on real handwritten digits
 	$(announce)
 	$(BIN)/python -m training train $(ARGS)
+
+model: $(EVERYTHING) ## train, evaluate, export and serve a recipe: RECIPE=letters26; what is done is not done again
+	$(announce)
+	$(BIN)/python tools/model.py $(RECIPE) $(ARGS)
 
 load: $(EVERYTHING) ## put 64 Locust users on a fresh server for 60 s: report, CSV and a verdict
 	$(announce)
