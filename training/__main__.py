@@ -217,10 +217,10 @@ def run_lecture(options: argparse.Namespace) -> None:
 
 def run_list(_: argparse.Namespace) -> None:
     """One line for each recipe."""
-    print(f"{'recipe':17} {'network':17} {'data':16} {'loss':14} {'epochs':>6}  promises")
+    print(f"{'recipe':18} {'network':17} {'data':16} {'loss':14} {'epochs':>6}  promises")
     for recipe in recipes.RECIPES.values():
         promise = "nothing: the data is yours" if recipe.target is None else f"{recipe.target:.1%} held-out accuracy"
-        columns = f"{recipe.name:17} {recipe.network:17} {recipe.data:16} {recipe.loss:14} {recipe.epochs:6}"
+        columns = f"{recipe.name:18} {recipe.network:17} {recipe.data:16} {recipe.loss:14} {recipe.epochs:6}"
         print(f"{columns}  {promise}")
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Any
 
-from training.augmentations import CIFAR, RESNET, Affine, Augmentation, PadCropFlip
+from training.augmentations import ALEXNET, CIFAR, RESNET, VGG, Affine, Augmentation, PadCropFlip
 from training.augmentations import from_dict as augmentation_from_dict
 from training.files import TrainingError
 
@@ -72,7 +72,7 @@ class Recipe:
 GENTLE = Affine(rotation=12, scale=0.12, shift=1.5, shear=0.15)
 STRONG = Affine(rotation=15, scale=0.2, shift=2, shear=0.25)
 
-# The same fine-tuning for each kind of pre-training.
+# The same fine-tuning for each kind of pre-training, and for the networks that need none.
 DEEP_SIGMOID = Recipe(
     name="dbn_digits",
     network="deep_sigmoid",
@@ -87,6 +87,27 @@ DEEP_SIGMOID = Recipe(
     threads=1,
     target=0.97,
     pretraining="dbn",
+)
+
+# The large networks' way: ImageNet in folders, or as many photographs of yours. He et al. 2015, section 3.4; for AlexNet
+# Krizhevsky et al. 2012, section 5; for VGG Simonyan & Zisserman 2014, section 3.1. All with a tenth at fixed times
+# instead of whenever progress stops. None has been run on ImageNet.
+PHOTOGRAPHS = Recipe(
+    name="folder224",
+    network="resnet18",
+    data="folder224",
+    loss="cross entropy",
+    augmentation=RESNET,
+    batch_size=256,
+    epochs=90,
+    learning_rate=0.1,
+    warm_up=0.0,
+    weight_decay=1e-4,
+    threads=2,
+    target=None,
+    optimizer="momentum",
+    schedule="step",
+    milestones=(1 / 3, 2 / 3),
 )
 
 RECIPES = {
@@ -123,6 +144,9 @@ RECIPES = {
         DEEP_SIGMOID,
         replace(DEEP_SIGMOID, name="sdae_digits", pretraining="sdae"),
         replace(DEEP_SIGMOID, name="sparse_digits", pretraining="sparse"),
+        replace(DEEP_SIGMOID, name="mlp_shallow_digits", network="mlp_shallow", pretraining=None),
+        replace(DEEP_SIGMOID, name="mlp_deep_digits", network="mlp_deep", pretraining=None),
+        replace(DEEP_SIGMOID, name="lstm_digits", network="lstm_rows", pretraining=None, clip_norm=1.0),
         Recipe(
             name="mnist",
             network="lenet5",
@@ -194,7 +218,7 @@ RECIPES = {
             learning_rate=0.1,
             warm_up=0.0,
             weight_decay=1e-4,
-            threads=2,
+            threads=1,
             target=0.9125,
             optimizer="momentum",
             schedule="step",
@@ -212,24 +236,29 @@ RECIPES = {
             learning_rate=3e-3,
             warm_up=0.1,
             weight_decay=1e-2,
-            threads=2,
+            threads=1,
             target=None,
         ),
-        # Photographs, as He et al. 2015 train on ImageNet (section 3.4), with a cosine instead of a wait for plateaus.
-        Recipe(
-            name="folder224",
-            network="resnet18",
-            data="folder224",
-            loss="cross entropy",
-            augmentation=RESNET,
-            batch_size=32,
-            epochs=90,
-            learning_rate=0.0125,
-            warm_up=0.05,
-            weight_decay=1e-4,
-            threads=2,
-            target=None,
-            optimizer="momentum",
+        # Few photographs of yours: small batches, and a rate that has a gentle start and end.
+        replace(PHOTOGRAPHS, batch_size=32, learning_rate=0.0125, warm_up=0.05, schedule="cosine", milestones=()),
+        replace(PHOTOGRAPHS, name="imagenet_resnet50", network="resnet50"),
+        replace(
+            PHOTOGRAPHS,
+            name="imagenet_alexnet",
+            network="alexnet_two_tower",
+            augmentation=ALEXNET,
+            batch_size=128,
+            learning_rate=0.01,
+            weight_decay=5e-4,
+        ),
+        replace(
+            PHOTOGRAPHS,
+            name="imagenet_vgg16",
+            network="vgg16",
+            augmentation=VGG,
+            epochs=74,
+            learning_rate=0.01,
+            weight_decay=5e-4,
         ),
     )
 }
