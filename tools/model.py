@@ -23,12 +23,12 @@ def main(arguments: list[str]) -> int:
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     parser.add_argument("--repository", default="model_repository")
     repository = parser.parse_known_args(for_training)[0].repository
-    built = subprocess.run([sys.executable, "-m", "training", "build", *for_training])
+    built = subprocess.run([sys.executable, "-m", "training", "build", *for_training], check=False)
     if built.returncode or {"-h", "--help"} & set(for_training):
         return built.returncode
     server = [sys.executable, "-m", "server", "--model-repository", repository, *for_server]
     sys.stdout.flush()
-    os.execv(sys.executable, server)
+    return os.execv(sys.executable, server)  # noqa: S606 - it is the server that gets the signals
 
 
 if __name__ == "__main__":

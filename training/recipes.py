@@ -89,9 +89,9 @@ DEEP_SIGMOID = Recipe(
     pretraining="dbn",
 )
 
-# The large networks' way: ImageNet in folders, or as many photographs of yours. He et al. 2015, section 3.4; for AlexNet
-# Krizhevsky et al. 2012, section 5; for VGG Simonyan & Zisserman 2014, section 3.1. All with a tenth at fixed times
-# instead of whenever progress stops. None has been run on ImageNet.
+# The large networks' way: ImageNet in folders, or as many photographs of yours. He et al. 2015, section 3.4; AlexNet as
+# in section 5 of Krizhevsky et al. 2012, VGG as in section 3.1 of Simonyan & Zisserman 2014. All with a tenth at fixed
+# times instead of whenever progress stops. None has been run on ImageNet.
 PHOTOGRAPHS = Recipe(
     name="folder224",
     network="resnet18",

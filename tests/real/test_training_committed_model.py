@@ -73,7 +73,7 @@ def test_the_repository_holds_these_models_and_what_a_server_needs_of_each() -> 
         return sorted(str(path.relative_to(model)) for path in model.rglob("*") if path.is_file())
 
     needed = ["1/model.onnx", "README.md", "config.pbtxt", "labels.txt"]
-    expected = {name: needed for name in PROMISES} | {"lecture_conv": needed[:3]}
+    expected = dict.fromkeys(PROMISES, needed) | {"lecture_conv": needed[:3]}
     assert {model.name: files(model) for model in MODEL_REPOSITORY.iterdir()} == expected
 
 

@@ -43,7 +43,7 @@ def test_a_served_model_tells_the_classes_of_picture_files_as_evaluation_does(pi
     network.load_state_dict(runs.load(run_dir).network)
     _, held_out, names = find_pictures(pictures)
     with torch.no_grad():
-        scores = network.eval()(DATA_SETS["folder32"].held_out(pictures)[0])
+        scores = network.eval()(DATA_SETS["folder32"].load(pictures).held_out_images)
     files = np.array([path.read_bytes() for path in held_out.paths], object)
     server = start(tmp_path, model_repository=repository)
     try:
