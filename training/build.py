@@ -43,8 +43,13 @@ def build(plan: Plan, folder: Path, repository: Path, name: str, *, tensorboard:
         print(f"{version}: exported already")
         return version
     version = export_run(folder, repository, name, None, plan.data_folder)
-    write_atomically(folder / EXPORTED, runs.to_json({"version": str(version.resolve()), **digests(folder, version)}))
+    remember(folder, version)
     return version
+
+
+def remember(folder: Path, version: Path) -> None:
+    """Note in the run's folder that this version was made of the run as it is now."""
+    write_atomically(folder / EXPORTED, runs.to_json(identity(folder, version)))
 
 
 def exported(folder: Path, model: Path) -> Path | None:
@@ -53,10 +58,11 @@ def exported(folder: Path, model: Path) -> Path | None:
     if not (folder / EXPORTED).exists() or not (newest / "model.onnx").exists():
         return None
     known = json.loads((folder / EXPORTED).read_text())
-    return newest if known == {"version": str(newest.resolve()), **digests(folder, newest)} else None
+    return newest if known == identity(folder, newest) else None
 
 
-def digests(folder: Path, version: Path) -> dict[str, str]:
-    """SHA-256 of both ends of an export."""
+def identity(folder: Path, version: Path) -> dict[str, str]:
+    """An export: where it went, and the SHA-256 of both its ends."""
     files = {"checkpoint": folder / "checkpoint.pt", "model": version / "model.onnx"}
-    return {end: hashlib.sha256(path.read_bytes()).hexdigest() for end, path in files.items()}
+    digests = {end: hashlib.sha256(path.read_bytes()).hexdigest() for end, path in files.items()}
+    return {"version": str(version.resolve()), **digests}

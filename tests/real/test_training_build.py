@@ -85,12 +85,6 @@ def test_what_is_done_is_not_done_again(served: str, folder: Path, capsys: pytes
     assert sorted(path.name for path in (folder / "models" / RECIPE).iterdir() if path.is_dir()) == ["1"]
 
 
-def test_a_version_that_somebody_changed_is_exported_anew(served: str, folder: Path) -> None:
-    (folder / "models" / RECIPE / "1" / "model.onnx").write_bytes(b"of somebody else")
-    build_again(folder)
-    assert (folder / "models" / RECIPE / "2" / "model.onnx").stat().st_size > 50_000
-
-
 def test_another_plan_than_the_run_has_is_refused(
     served: str, folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
