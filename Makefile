@@ -10,7 +10,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --disable-pip-version-check --no-input --constraint constraints.txt
 SERVING := $(VENV)/.serving-installed
 EVERYTHING := $(VENV)/.everything-installed
-TEST_PACKAGES := libb64-0d nghttp2-client
+TEST_PACKAGES := libb64-0d nghttp2-client unpack:prometheus
 # What the HTTP/2 extension is built from and with. Without these packages the install succeeds, and serves with grpcio.
 EXTENSION := setup.py $(wildcard server/frontends/grpc/http2_build.py server/frontends/grpc/http2_shim.*)
 BUILD_PACKAGES = gcc libc6-dev libnghttp2-dev $(shell $(BIN)/python tools/needs_python_dev.py)
@@ -21,7 +21,7 @@ announce = @sed -n 's/^$@:.*\#\# /== make $@: /p' $(firstword $(MAKEFILE_LIST))
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help serve install-dev test check format proto train model fuzz sanitize load bench system-packages clean
+.PHONY: help serve install-dev test check format proto dashboards train model fuzz sanitize load bench system-packages clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -37,13 +37,14 @@ test: install-dev system-packages check ## make check, then the whole test suite
 	$(announce)
 	$(BIN)/python -m pytest -ra $(ARGS)
 
-check: $(EVERYTHING) ## lint, format, types, layers of imports, generated protobuf
+check: $(EVERYTHING) ## lint, format, types, layers of imports, generated protobuf and dashboards
 	$(announce)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/mypy --strict server training loadtest proto/generate.py
+	$(BIN)/mypy --strict server training loadtest deploy proto/generate.py
 	$(BIN)/lint-imports
 	$(BIN)/python -m proto.generate --check
+	$(BIN)/python -m deploy.grafana.generate --check
 
 format: $(EVERYTHING) ## put the source into the one format, and fix what ruff can fix
 	$(announce)
@@ -61,6 +62,10 @@ sanitize: $(EVERYTHING) ## play seeds and mutations into the HTTP/2 shim under A
 proto: $(EVERYTHING) ## generate the Python of proto/*.proto
 	$(announce)
 	$(BIN)/python -m proto.generate
+
+dashboards: $(EVERYTHING) ## generate deploy/grafana/dashboards/*.json
+	$(announce)
+	$(BIN)/python -m deploy.grafana.generate
 
 train: $(EVERYTHING) ## train LeNet-5 on real handwritten digits
 	$(announce)

@@ -28,10 +28,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     from server.errors import LoadFailed
 
     try:
-        logs.configure(flags)
+        log = logs.configure(flags)
         malloc.keep_freed_memory()
         sys.setswitchinterval(SWITCH_SECONDS)
-        uvloop.run(app.serve(flags))
+        uvloop.run(app.serve(flags, log))
     except (OSError, LoadFailed) as error:
         logging.getLogger(__name__).debug("start failed", exc_info=True)
         print(f"cannot start: {error}", file=sys.stderr)

@@ -11,15 +11,17 @@ import json
 import logging
 import os
 import signal
+import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from math import inf
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from prometheus_client import make_asgi_app
+import onnxruntime
 
 from server import __version__
-from server.backends.gpus import gpu_reader
+from server.backends.gpus import gpu_reader, page_locked_bytes
 from server.backends.onnx import OnnxBackend
 from server.control import ControlPlane, ControlSettings
 from server.engine import Engine
@@ -33,18 +35,33 @@ from server.frontends.reflection_service import reflection_methods
 from server.frontends.rest.cost import cost_app
 from server.frontends.rest.health import health_app
 from server.frontends.rest.http_server import HttpServer
+from server.frontends.rest.metrics import metrics_app
+from server.frontends.settings_service import SettingsService
 from server.frontends.statuses import AS_TRITON, DISTINCT
 from server.frontends.tls import TlsFiles
-from server.metrics import ServerSnapshot, VersionSnapshot, metrics_registry
+from server.frontends.watch import Watch
+from server.logs import Logs, LogState
+from server.loop_watch import LoopWatch
+from server.metrics.machine import Machine
+from server.metrics.page import MetricsPage
+from server.metrics.snapshots import BuildSnapshot
 from server.models.model import TINY_BATCH_SECONDS
 from server.models.registry import Registry
+from server.observation import Observer
 from server.scheduling.clock import clock_for
 from server.settings import GrpcEngine, ModelControlMode, Settings
+from server.trace_config import TraceMode
+from server.tracing import Sink
+from server.tracing.json_file import JsonFileSink
+from server.tracing.sampling import TraceSettings
 
 if TYPE_CHECKING:
     from server.frontends.grpc.listener import Nghttp2Engine
 
 log = logging.getLogger(__name__)
+
+LAST_TRACES_SECONDS = 5.0
+"""How long the server stays, at most, for traces that have not been sent."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,8 +76,19 @@ class Ports:
 class App:
     """One running server."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, logs: Logs) -> None:
+        """Raises `OSError` where what the flags ask for is not installed or cannot be read."""
         self._settings = settings
+        failures = DISTINCT if settings.distinct_overload_statuses else AS_TRITON
+        self._traces = _trace_sink(settings)
+        watch = Watch(
+            TraceSettings(settings.trace),
+            self._traces,
+            failures.statuses,
+            joins_traces=settings.trace.mode is TraceMode.OPENTELEMETRY,
+            access_log=self._access_logged(logs.state),
+        )
+        clock = clock_for(asyncio.get_running_loop())
         self._registry = Registry()
         self._engine = Engine(self._registry)
         inference = InferenceService(
@@ -68,27 +96,32 @@ class App:
             self._registry,
             server_id=settings.server_id,
             strict_readiness=settings.strict_readiness,
-            failures=DISTINCT if settings.distinct_overload_statuses else AS_TRITON,
+            watch=watch,
+            failures=failures,
         )
         names = (inference_service.SERVICE, health_service.SERVICE)
         health = HealthService(inference.is_ready, self._registry, (inference_service.SERVICE,))
-        methods = inference.methods() | health.methods() | reflection_methods(names)
+        changes = SettingsService(self._registry, watch, logs, self._access_logged)
+        methods = inference.methods() | changes.methods() | health.methods() | reflection_methods(names)
         self._grpc = _grpc_engine(settings, methods)
         self._control = ControlPlane(
             _control_settings(settings, isinstance(self._grpc, GrpcioEngine)),
             self._registry,
             OnnxBackend(settings.model_cache_dir),
-            clock_for(asyncio.get_running_loop()),
+            clock,
         )
         self._http = HttpServer(cost_app(self._registry, health_app(lambda: True, inference.is_ready)))
-        gpus = gpu_reader() if settings.allow_gpu_metrics else None
-        collectors = metrics_registry(self._snapshots, self._server_snapshot, cpu=settings.allow_cpu_metrics, gpus=gpus)
-        self._metrics = HttpServer(make_asgi_app(collectors))
+        self._watch = LoopWatch(clock)
+        self._renderer = ThreadPoolExecutor(1, thread_name_prefix="metrics")
+        self._metrics = HttpServer(metrics_app(self._observer().take, _metrics_page(settings), self._renderer))
 
     async def start(self) -> Ports:
         """Listen, then load. Raises `OSError` for an address that cannot be had, `LoadFailed` for a missing root."""
         settings = self._settings
         _freeze_heap()
+        if settings.allow_metrics:
+            self._watch.start()
+            self._renderer.submit(int)  # its thread starts now, before anyone is served: the event loop would wait
         ports = Ports(
             grpc=await self._grpc.start(settings.grpc_address, settings.grpc_port) if settings.allow_grpc else None,
             http=await self._http.start(settings.http_address, settings.http_port) if settings.allow_http else None,
@@ -103,13 +136,21 @@ class App:
 
     async def stop(self) -> None:
         """Answer everything that was accepted, then close."""
+        end = time.monotonic() + self._settings.exit_timeout_secs
         self._engine.begin_exit()
         self._control.give_up_loads()
+        grace = self._settings.exit_timeout_secs
+        asyncio.get_running_loop().call_later(grace, self._engine.cut_off)
         if self._settings.allow_grpc:
-            await self._grpc.stop(self._settings.exit_timeout_secs)
+            await self._grpc.stop(grace)
         await self._control.unload_all()
         await self._http.stop()
         await self._metrics.stop()
+        self._watch.stop()
+        self._renderer.shutdown()
+        if self._traces is not None:
+            seconds = max(0.0, min(LAST_TRACES_SECONDS, end - time.monotonic()))
+            await asyncio.to_thread(self._traces.close, seconds)
 
     def summary(self, ports: Ports) -> str:
         """What is served, and where, for a person to read."""
@@ -133,32 +174,31 @@ class App:
         ]
         return "\n".join([f"Convoy {__version__}", *lines, "", *addresses])
 
-    def _snapshots(self) -> list[VersionSnapshot]:
-        return [
-            VersionSnapshot(
-                model=loaded.config.name,
-                version=loaded.version,
-                tags=loaded.config.metric_tags,
-                statistics=loaded.statistics,
-                pending=loaded.pending,
-                in_flight=loaded.in_flight,
-                load_seconds=loaded.load_seconds,
-                max_batch_rows=loaded.max_batch_rows,
-                costs=[(c.rows, c.typical_seconds, c.worst_seconds) for c in loaded.costs.lines()],
-            )
-            for loaded in self._registry.loaded()
-        ]
+    def _access_logged(self, state: LogState) -> bool:
+        return state.info and (self._settings.access_log or state.verbose > 0)
 
-    def _server_snapshot(self) -> ServerSnapshot:
-        turns = self._control.turns
-        return ServerSnapshot(running_batches=turns.running, max_running_batches=turns.limit)
+    def _observer(self) -> Observer:
+        return Observer(
+            self._registry,
+            self._control.turns,
+            self._engine.failures,
+            self._grpc.calls.snapshot,
+            self._grpc.transport,
+            self._watch,
+            BuildSnapshot(
+                __version__,
+                onnxruntime.__version__,
+                "grpcio" if isinstance(self._grpc, GrpcioEngine) else "nghttp2",
+            ),
+            lambda: self._traces.lost if self._traces is not None else 0,
+        )
 
 
-async def serve(settings: Settings) -> None:
+async def serve(settings: Settings, logs: Logs) -> None:
     """Run a server until SIGTERM or SIGINT, also where that comes before all models are loaded."""
     loop = asyncio.get_running_loop()
     stop = asyncio.Event()
-    app = App(settings)
+    app = App(settings, logs)
     starting = asyncio.create_task(app.start())
 
     def begin_stop() -> None:
@@ -231,6 +271,32 @@ def _grpc_engine(settings: Settings, methods: MethodTable) -> Nghttp2Engine | Gr
     return GrpcioEngine(methods, options)
 
 
+def _trace_sink(settings: Settings) -> Sink | None:
+    """Where traces go; None where the flags name no place. Raises `OSError` where OpenTelemetry is not usable."""
+    config = settings.trace
+    if config.mode is TraceMode.TRITON:
+        return JsonFileSink(Path(config.file)) if config.file else None
+    try:
+        from server.tracing.otlp import OtlpSink  # takes half a second
+
+        return OtlpSink(config)
+    except ImportError as error:
+        raise OSError(f"--trace-config mode=opentelemetry: {error}: pip install 'convoy[tracing]'") from error
+    except ValueError as error:
+        raise OSError(f"--trace-config mode=opentelemetry: {error}") from error
+
+
+def _metrics_page(settings: Settings) -> MetricsPage:
+    machine = Machine(
+        time.monotonic,
+        interval=settings.metrics_interval_ms / 1000,
+        cpu=settings.allow_cpu_metrics,
+        gpus=gpu_reader() if settings.allow_gpu_metrics else None,
+        page_locked=page_locked_bytes,
+    )
+    return MetricsPage(settings.metrics_config, machine)
+
+
 def _control_settings(settings: Settings, on_grpcio: bool) -> ControlSettings:
     explicit = settings.model_control_mode is ModelControlMode.EXPLICIT
     return ControlSettings(
@@ -242,6 +308,7 @@ def _control_settings(settings: Settings, on_grpcio: bool) -> ControlSettings:
         # On grpcio the event loop has a request at a time: were each run at once, batches would never grow under load.
         tiny_batch_seconds=0.0 if on_grpcio else TINY_BATCH_SECONDS,
         max_running_batches=settings.max_running_batches,
+        summaries=settings.metrics_config.summary_latencies,
     )
 
 

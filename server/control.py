@@ -35,6 +35,7 @@ from server.scheduling.budget import ByteBudget
 from server.scheduling.clock import Clock
 from server.scheduling.costs import CostTable
 from server.scheduling.turns import Turns
+from server.summaries import LatencySummaries
 
 log = logging.getLogger(__name__)
 
@@ -59,6 +60,8 @@ class ControlSettings:
     """What takes less runs on the event loop's thread, unless it is on a GPU."""
     max_running_batches: int | None = None
     """Batches that may run at once on the CPU, of all models together; 0: no limit; None: as many as cores."""
+    summaries: bool = False
+    """Whether quantiles of the last minute's latencies are kept."""
 
 
 class Opened(NamedTuple):
@@ -162,6 +165,7 @@ class ControlPlane:
                 tiny_batch_seconds=0.0 if opened.on_gpu else self._settings.tiny_batch_seconds,
                 costs=opened.costs,
                 decoder=self._picture_decoder() if opened.config.preprocessing is not None else None,
+                summaries=LatencySummaries() if self._settings.summaries else None,
             )
         except LoadFailed as error:
             reason = str(error)

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from server.errors import ConvoyError
+from server.errors import ConvoyError, InvalidRequest, Reason, ShuttingDown
 from server.messages import InferenceRequest
 from server.models.registry import Registry
 from server.models.work import Reply, Work
+from server.statistics import no_failures
 
 
 class Engine:
@@ -15,6 +16,8 @@ class Engine:
         self._registry = registry
         self._started = False
         self._exiting = False
+        self.failures: dict[Reason, int] = no_failures()
+        """Requests that reached no version: those that name none that serves, and those that cannot be read."""
 
     @property
     def serving(self) -> bool:
@@ -40,6 +43,15 @@ class Engine:
             version.hurry()
         self._registry.changed()
 
+    def cut_off(self) -> None:
+        """The time to answer what was accepted is over: whoever still waits is not the one who leaves."""
+        for version in self._registry.loaded():
+            version.cut_off()
+
+    def refuse(self, error: ConvoyError) -> None:
+        """Count a request that cannot be read."""
+        self.failures[error.reason] += 1
+
     def infer(self, request: InferenceRequest, reply: Reply) -> Work | None:
         """Start one inference. `reply` is called exactly once, unless the returned `Work` is cancelled first.
 
@@ -48,6 +60,14 @@ class Engine:
         try:
             version = self._registry.find(request.model_name, request.model_version)
         except ConvoyError as error:
-            reply(error)
+            refusal = self._explained(error, request.model_name)
+            self.failures[refusal.reason] += 1
+            reply(refusal)
             return None
         return version.submit(request, reply)
+
+    def _explained(self, error: ConvoyError, name: str) -> ConvoyError:
+        """Why no version was found: while the server goes down, the versions that it had are gone for that reason."""
+        if self._exiting and self._registry.has(name) and not isinstance(error, InvalidRequest):
+            return ShuttingDown(str(error))
+        return error

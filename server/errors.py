@@ -5,10 +5,13 @@ Messages follow Triton's wording wherever Triton has the case, because clients m
 
     ConvoyError
     ├── InvalidRequest          the caller must change the request
+    │   ├── WrongShape          its tensors have shapes that the model does not take, or other sizes than they say
+    │   └── TooLarge            it asks for more rows, elements or pixels than may ever be
     ├── NotFound                no such model or version here
     ├── Unsupported             a known operation that this server or model does not offer
     ├── Unavailable             the same request may succeed later, or elsewhere
     │   ├── NotReady            the version, or the server, is not serving yet or any more
+    │   │   └── ShuttingDown    the server is going down
     │   ├── QueueFull           the model's queue has no room now
     │   ├── Overloaded          the latency objective cannot be kept behind the work that is already accepted
     │   ├── ObjectiveMissed     the latency objective can no longer be kept
@@ -24,7 +27,7 @@ Messages follow Triton's wording wherever Triton has the case, because clients m
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import ClassVar
+from typing import ClassVar, Self
 
 
 class FailureReason(StrEnum):
@@ -36,30 +39,98 @@ class FailureReason(StrEnum):
     OTHER = "OTHER"
 
 
+class Reason(StrEnum):
+    """Why a request got no result: the `reason` label of `convoy_request_failed_total`, a closed list.
+
+    Each calls for another answer: more room, more capacity, a longer deadline, a better caller, a better model.
+    """
+
+    QUEUE_FULL = "queue_full"
+    """The queue's bounds, or the server's bytes."""
+    OVERLOADED = "overloaded"
+    """Refused on arrival, since the latency objective could not be kept."""
+    TOO_LATE = "too_late"
+    """It waited until its deadline, its timeout or the model's objective had passed."""
+    INVALID = "invalid"
+    SHAPE = "shape"
+    OVERSIZE = "oversize"
+    UNKNOWN_MODEL = "unknown_model"
+    CANCELLED = "cancelled"
+    BACKEND = "backend"
+    OUT_OF_MEMORY = "out_of_memory"
+    NOT_READY = "not_ready"
+    SHUTDOWN = "shutdown"
+
+
+TRITON_REASONS: dict[Reason, FailureReason] = {
+    Reason.QUEUE_FULL: FailureReason.REJECTED,
+    Reason.OVERLOADED: FailureReason.REJECTED,
+    Reason.TOO_LATE: FailureReason.REJECTED,
+    Reason.INVALID: FailureReason.OTHER,
+    Reason.SHAPE: FailureReason.OTHER,
+    Reason.OVERSIZE: FailureReason.OTHER,
+    Reason.UNKNOWN_MODEL: FailureReason.OTHER,
+    Reason.CANCELLED: FailureReason.CANCELED,
+    Reason.BACKEND: FailureReason.BACKEND,
+    Reason.OUT_OF_MEMORY: FailureReason.BACKEND,
+    Reason.NOT_READY: FailureReason.REJECTED,
+    Reason.SHUTDOWN: FailureReason.REJECTED,
+}
+
+CALLERS_FAULT = frozenset({Reason.INVALID, Reason.SHAPE, Reason.OVERSIZE, Reason.UNKNOWN_MODEL})
+"""No server could have answered: such a request misses no deadline."""
+
+
 class ConvoyError(Exception):
     """Base of all errors that a caller may be told about. `str(error)` is the sentence to tell."""
 
-    reason: ClassVar[FailureReason] = FailureReason.OTHER
+    reason: ClassVar[Reason]
+    """Every class that is raised has one."""
     code: ClassVar[str] = ""
     """For programs: why the server turned the request away, although there is nothing wrong with it."""
+    for_logs: str = ""
+    """What logs and traces say instead of `str(error)`, where that has words of the runtime: they may quote tensors."""
+
+    def logged_as(self, text: str) -> Self:
+        """The same, with `for_logs`."""
+        self.for_logs = text
+        return self
 
 
 class InvalidRequest(ConvoyError):
     """The request can never succeed as it stands."""
 
+    reason = Reason.INVALID
+
+
+class WrongShape(InvalidRequest):
+    """Its tensors have shapes that the model does not take, or other sizes than their shapes say."""
+
+    reason = Reason.SHAPE
+
+
+class TooLarge(InvalidRequest):
+    """It asks for more rows, elements or pixels than the model ever takes."""
+
+    reason = Reason.OVERSIZE
+
 
 class NotFound(ConvoyError):
     """No such model or version is known here."""
+
+    reason = Reason.UNKNOWN_MODEL
 
 
 class Unsupported(ConvoyError):
     """A known operation that this server, or this model, does not offer."""
 
+    reason = Reason.INVALID
+
 
 class Unavailable(ConvoyError):
     """The same request may succeed later, or on another server."""
 
-    reason = FailureReason.REJECTED
+    reason = Reason.NOT_READY
 
 
 class NotReady(Unavailable):
@@ -68,15 +139,23 @@ class NotReady(Unavailable):
     code = "not_ready"
 
 
+class ShuttingDown(NotReady):
+    """The server is going down: another one may answer."""
+
+    reason = Reason.SHUTDOWN
+
+
 class QueueFull(Unavailable):
     """The model's queue has no room now."""
 
+    reason = Reason.QUEUE_FULL
     code = "queue_full"
 
 
 class Overloaded(Unavailable):
     """The latency objective cannot be kept behind the work that is already accepted."""
 
+    reason = Reason.OVERLOADED
     code = "overloaded"
 
     def __init__(self, message: str, retry_after: float = 0.0) -> None:
@@ -88,42 +167,46 @@ class Overloaded(Unavailable):
 class ObjectiveMissed(Unavailable):
     """The request was accepted, and can no longer be answered within the latency objective."""
 
+    reason = Reason.TOO_LATE
     code = "objective_missed"
 
 
 class QueueTimeout(Unavailable):
     """The time that the request may spend in the queue ran out."""
 
+    reason = Reason.TOO_LATE
     code = "queue_timeout"
 
 
 class OutOfMemory(Unavailable):
     """The run found no memory. What is free changes with what else runs, here and elsewhere."""
 
-    reason = FailureReason.BACKEND
+    reason = Reason.OUT_OF_MEMORY
     code = "out_of_memory"
 
 
 class DeadlineExceeded(ConvoyError):
     """The caller's deadline passed before its batch ran."""
 
-    reason = FailureReason.REJECTED
+    reason = Reason.TOO_LATE
 
 
 class Cancelled(ConvoyError):
     """The caller went away before its answer was ready."""
 
-    reason = FailureReason.CANCELED
+    reason = Reason.CANCELLED
 
 
 class ExecutionFailed(ConvoyError):
     """The backend raised, or returned something impossible."""
 
-    reason = FailureReason.BACKEND
+    reason = Reason.BACKEND
 
 
 class LoadFailed(ConvoyError):
     """A version cannot be loaded. The message names the file and what to do."""
+
+    reason = Reason.NOT_READY
 
 
 class ConfigInvalid(LoadFailed):

@@ -1,24 +1,133 @@
-"""The log: one line an event, for people or as JSON. Tensor contents are never logged."""
+"""The log: one line an event, for people or as JSON. Tensor contents are never logged.
+
+A line about a request says which one by fields (`FIELDS`, handed over as `extra`): members of the JSON object, and
+`name=value` at the end of a line for people.
+"""
 
 from __future__ import annotations
 
+import json
 import logging
+import re
 import sys
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from typing import Any
 
 from pythonjsonlogger.json import JsonFormatter
 
 from server.settings import LogFormat, Settings
 
+FIELDS = (
+    "model", "version", "request_id", "trace_id", "rows", "batch_rows", "queue_us", "total_us", "error",
+)  # fmt: skip
+"""What a line may carry beside its message, in the order in which people read it."""
 
-def configure(settings: Settings) -> None:
+_PLAIN = re.compile(r"[\w.:/@+-]+", re.ASCII)
+
+
+@dataclass(frozen=True, slots=True)
+class LogState:
+    """What is logged, and how. May change while the server runs."""
+
+    info: bool = True
+    warning: bool = True
+    error: bool = True
+    verbose: int = 0
+    """0: information; 1: debugging detail too; 2: that of libraries as well."""
+    format: LogFormat = LogFormat.DEFAULT
+
+
+class Logs:
+    """This process's log."""
+
+    def __init__(
+        self, handler: logging.Handler, state: LogState, file: str = "", root: logging.Logger | None = None
+    ) -> None:
+        """`root` is the logger whose only handler this becomes, the root of all unless said otherwise."""
+        self.file = file
+        """Where it goes; "" for stderr."""
+        self.state = state
+        self._handler = handler
+        handler.addFilter(self._wanted)
+        self._root = root or logging.getLogger()
+        self._root.handlers = [handler]
+        self._apply()
+
+    def change(self, **fields: Any) -> None:
+        """Change fields of the state, from the next line on."""
+        self.state = replace(self.state, **fields)
+        self._apply()
+
+    def _apply(self) -> None:
+        state = self.state
+        self._handler.setFormatter(_FORMATTERS[state.format]())
+        self._root.setLevel(_least_level(state))
+        logging.getLogger("uvicorn").setLevel(logging.DEBUG if state.verbose > 1 else logging.WARNING)
+        # It tells of every export that fails, again and again: `tracing` does so once.
+        logging.getLogger("opentelemetry").setLevel(logging.DEBUG if state.verbose > 1 else logging.CRITICAL)
+
+    def _wanted(self, record: logging.LogRecord) -> bool:
+        state, level = self.state, record.levelno
+        if level >= logging.ERROR:
+            return state.error
+        if level >= logging.WARNING:
+            return state.warning
+        return state.info if level >= logging.INFO else state.verbose > 0
+
+
+def configure(settings: Settings) -> Logs:
     """Send this process's log where the flags say. Raises `OSError` where the log file cannot be opened."""
     handler = logging.FileHandler(settings.log_file) if settings.log_file else logging.StreamHandler(sys.stderr)
-    if settings.log_format is LogFormat.JSON:
+    state = LogState(
+        settings.log_info, settings.log_warning, settings.log_error, settings.log_verbose, settings.log_format
+    )
+    return Logs(handler, state, str(settings.log_file or ""))
+
+
+def _least_level(state: LogState) -> int:
+    """Below this nothing is logged, and need not be put together."""
+    if state.verbose > 0:
+        return logging.DEBUG
+    if state.info:
+        return logging.INFO
+    return logging.WARNING if state.warning else logging.ERROR
+
+
+class _LineFormatter(logging.Formatter):
+    """A line for people, with the fields behind the message."""
+
+    def __init__(self) -> None:
+        super().__init__("%(asctime)s %(levelname).1s %(name)s: %(message)s")
+
+    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 -- as the base class has it
+        line = super().formatMessage(record)
+        fields = record.__dict__
+        said = [f"{name}={_quoted(fields[name])}" for name in FIELDS if name in fields and fields[name] != ""]
+        return " ".join((line, *said)) if said else line
+
+
+class _IsoFormatter(_LineFormatter):
+    """The same, its time as ISO 8601 has it, in UTC."""
+
+    def formatTime(self, record: logging.LogRecord, datefmt: str | None = None) -> str:  # noqa: N802
+        return datetime.fromtimestamp(record.created, UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+
+
+class _JsonFormatter(JsonFormatter):
+    def __init__(self) -> None:
         fields = ("asctime", "levelname", "name", "message")
-        handler.setFormatter(JsonFormatter(fields, rename_fields={"asctime": "time", "levelname": "level"}))
-    else:
-        handler.setFormatter(logging.Formatter("%(asctime)s %(levelname).1s %(name)s: %(message)s"))
-    root = logging.getLogger()
-    root.handlers = [handler]
-    root.setLevel(logging.DEBUG if settings.log_verbose > 0 else logging.INFO)
-    logging.getLogger("uvicorn").setLevel(logging.DEBUG if settings.log_verbose > 1 else logging.WARNING)
+        super().__init__(fields, rename_fields={"asctime": "time", "levelname": "level"})
+
+
+_FORMATTERS: dict[LogFormat, type[logging.Formatter]] = {
+    LogFormat.DEFAULT: _LineFormatter,
+    LogFormat.ISO8601: _IsoFormatter,
+    LogFormat.JSON: _JsonFormatter,
+}
+
+
+def _quoted(value: object) -> str:
+    """A value that stays on its line, whatever a caller has put into it."""
+    text = str(value)
+    return text if _PLAIN.fullmatch(text) else json.dumps(text)

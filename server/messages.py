@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from math import inf
 from typing import NamedTuple
 
+from server.records import Record
 from server.tensors import Array, Buffer, DataType
 
 
@@ -49,10 +50,21 @@ class InferenceRequest:
     """1 is the most urgent; 0 takes the model's default level."""
     deadline: float = inf
     """The caller's own deadline on the monotonic clock, seconds."""
+    record: Record | None = None
+    """Where what happens to it is noted, if somebody watches."""
 
     def label(self) -> str:
         """The prefix that Triton gives to errors about one request."""
         return f"[request id: {self.request_id or '<id_unknown>'}] "
+
+    def log_fields(self, version: str = "") -> dict[str, str]:
+        """What a line of the log about it carries beside its message. `version` is the one that took it, if known."""
+        return {
+            "request_id": self.request_id,
+            "model": self.model_name,
+            "version": version or self.model_version,
+            "trace_id": self.record.trace_text if self.record is not None else "",
+        }
 
 
 @dataclass(slots=True)

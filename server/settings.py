@@ -8,6 +8,10 @@ from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 
+from server import metrics_config
+from server.metrics_config import MetricsConfig
+from server.trace_config import TraceConfig, TraceConfigInvalid, parse_trace_config
+
 
 class ModelControlMode(StrEnum):
     """Which models are loaded."""
@@ -31,6 +35,7 @@ class LogFormat(StrEnum):
     """How a line of the log looks."""
 
     DEFAULT = "default"
+    ISO8601 = "ISO8601"
     JSON = "json"
 
 
@@ -79,7 +84,14 @@ class Settings:
     allow_gpu_metrics: bool
     metrics_address: str
     metrics_port: int
+    metrics_interval_ms: int
+    metrics_config: MetricsConfig
+    trace: TraceConfig
+    access_log: bool
     log_verbose: int
+    log_info: bool
+    log_warning: bool
+    log_error: bool
     log_format: LogFormat
     log_file: Path | None
     ports_file: Path | None
@@ -133,7 +145,14 @@ def parse(argv: Sequence[str]) -> Settings:
         allow_gpu_metrics=flags.allow_gpu_metrics,
         metrics_address=flags.metrics_address or flags.http_address,
         metrics_port=flags.metrics_port,
+        metrics_interval_ms=flags.metrics_interval_ms,
+        metrics_config=_metrics_config(parser, flags.metrics_config),
+        trace=_trace_config(parser, flags.trace_config),
+        access_log=flags.access_log,
         log_verbose=flags.log_verbose,
+        log_info=flags.log_info,
+        log_warning=flags.log_warning,
+        log_error=flags.log_error,
         log_format=flags.log_format,
         log_file=flags.log_file,
         ports_file=flags.ports_file,
@@ -158,11 +177,7 @@ def _parser() -> argparse.ArgumentParser:
     other.add_argument(
         "--ports-file", type=Path, metavar="PATH", help="write the ports in use to this JSON file once listening"
     )
-    other.add_argument(
-        "--log-verbose", type=int, default=0, metavar="LEVEL", help="0: information; 1 and above: debugging detail too"
-    )
-    other.add_argument("--log-format", type=LogFormat, default=LogFormat.DEFAULT, choices=list(LogFormat))
-    other.add_argument("--log-file", type=Path, metavar="PATH", help="append the log to this file instead of stderr")
+    _add_observation_flags(parser.add_argument_group("logs and traces"))
     return parser
 
 
@@ -209,6 +224,15 @@ def _add_listener_flags(group: argparse._ArgumentGroup) -> None:
         )
     _add_boolean(group, "--allow-cpu-metrics", True, "metrics of the machine's processors and memory")
     _add_boolean(group, "--allow-gpu-metrics", True, "metrics of the machine's GPUs, where there are any")
+    group.add_argument(
+        "--metrics-interval-ms", type=_natural, default=2000, metavar="MS",
+        help="for how long readings of the machine's processors and GPUs are good (default 2000)",
+    )  # fmt: skip
+    group.add_argument(
+        "--metrics-config", action="append", default=[], metavar="KEY=VALUE",
+        help="counter_latencies=true|false, histogram_latencies=true|false, summary_latencies=true|false (default "
+        "false) and summary_quantiles=QUANTILE:ERROR,...",
+    )  # fmt: skip
 
 
 def _add_grpc_flags(group: argparse._ArgumentGroup) -> None:
@@ -244,6 +268,31 @@ def _add_grpc_flags(group: argparse._ArgumentGroup) -> None:
             f"--grpc-{name}", type=_natural, default=default, metavar=unit, help=f"{text} (default {default})"
         )
     _add_boolean(group, "--grpc-keepalive-permit-without-calls", False, "ping, and be pinged, without an open call")
+
+
+def _add_observation_flags(group: argparse._ArgumentGroup) -> None:
+    group.add_argument(
+        "--log-verbose", type=_natural, default=0, metavar="LEVEL",
+        help="0: information; 1: debugging detail and a line for each request too; 2: that of libraries as well",
+    )  # fmt: skip
+    for level in ("info", "warning", "error"):
+        _add_boolean(group, f"--log-{level}", True, f"log what is of level {level}")
+    group.add_argument("--log-format", type=LogFormat, default=LogFormat.DEFAULT, choices=list(LogFormat))
+    group.add_argument("--log-file", type=Path, metavar="PATH", help="append the log to this file instead of stderr")
+    _add_boolean(group, "--access-log", False, "a line in the log for each inference request")
+    group.add_argument(
+        "--trace-config", action="append", default=[], metavar="[MODE,]SETTING=VALUE",
+        help="mode=opentelemetry or triton; level=TIMESTAMPS or OFF; rate=N; count=N; opentelemetry,url=URL; "
+        "opentelemetry,resource=KEY=VALUE; opentelemetry,bsp_max_queue_size=N (also bsp_schedule_delay and "
+        "bsp_max_export_batch_size); triton,file=PATH; triton,log-frequency=N",
+    )  # fmt: skip
+
+
+def _trace_config(parser: argparse.ArgumentParser, texts: Sequence[str]) -> TraceConfig:
+    try:
+        return parse_trace_config(texts)
+    except TraceConfigInvalid as error:
+        parser.error(str(error))
 
 
 def _check_tls_flags(parser: argparse.ArgumentParser, flags: argparse.Namespace) -> None:
@@ -294,6 +343,13 @@ def _positive_float(text: str) -> float:
     if 0 <= value < float("inf"):
         return value
     raise argparse.ArgumentTypeError(f"must be a number of seconds, not '{text}'")
+
+
+def _metrics_config(parser: argparse.ArgumentParser, settings: Sequence[str]) -> MetricsConfig:
+    try:
+        return metrics_config.parse(settings)
+    except ValueError as error:
+        parser.error(str(error))
 
 
 def _default_max_batch_size(parser: argparse.ArgumentParser, settings: Sequence[str]) -> int:

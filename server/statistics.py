@@ -1,7 +1,7 @@
 """Exact counts of what one model version has done. Pure: times come in, totals come out.
 
 All counters of one version are changed on the event loop's thread only, so a reader there sees them consistent.
-Times are nanoseconds on the monotonic clock, and histogram values microseconds.
+Times are nanoseconds on the monotonic clock. What can be had by adding up is added up by whoever asks.
 """
 
 from __future__ import annotations
@@ -11,13 +11,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from math import inf
 
-from server.errors import ConvoyError, FailureReason
+from server.errors import CALLERS_FAULT, ConvoyError, Reason
 
 LATENCY_BOUNDS_US = (
     50, 100, 200, 500,
     1_000, 2_000, 5_000, 10_000, 20_000, 50_000, 100_000, 200_000, 500_000,
     1_000_000, 2_000_000, 5_000_000, 10_000_000,
 )  # fmt: skip
+_BOUNDS_NS = tuple(bound * 1000 for bound in LATENCY_BOUNDS_US)
 RATIO_BOUNDS = (0.25, 0.5, 0.7, 0.8, 0.9, 1, 1.1, 1.25, 1.5, 2, 4, 8)
 BATCH_ROWS_BOUNDS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024)
 
@@ -27,11 +28,15 @@ class Histogram:
 
     __slots__ = ("bounds", "counts", "total")
 
-    def __init__(self, bounds: Sequence[float]) -> None:
+    def __init__(self, bounds: Sequence[float], counts: Sequence[int] = (), total: float = 0.0) -> None:
         self.bounds = tuple(bounds)
-        self.counts = [0] * (len(bounds) + 1)
-        self.total = 0.0
+        self.counts = list(counts) or [0] * (len(bounds) + 1)
+        self.total = total
         """Sum of all values."""
+
+    def copy(self) -> Histogram:
+        """The same counts, to keep."""
+        return Histogram(self.bounds, self.counts, self.total)
 
     def observe(self, value: float, times: int = 1) -> None:
         self.counts[bisect_left(self.bounds, value)] += times
@@ -49,14 +54,60 @@ class Duration:
         self.count += times
         self.ns += ns * times
 
+    def copy(self) -> Duration:
+        return Duration(self.count, self.ns)
+
+
+class Latency:
+    """Durations, each counted once for all that is told of them: how often, how long in all, and by upper bound."""
+
+    __slots__ = ("counts", "ns")
+
+    def __init__(self) -> None:
+        self.counts = [0] * (len(_BOUNDS_NS) + 1)
+        """By upper bound, as in a `Histogram` of microseconds."""
+        self.ns = 0
+
+    @property
+    def count(self) -> int:
+        return sum(self.counts)
+
+    @property
+    def histogram(self) -> Histogram:
+        """In microseconds."""
+        return Histogram(LATENCY_BOUNDS_US, self.counts, self.ns / 1000)
+
+    def copy(self) -> Latency:
+        """The same counts, to keep."""
+        other = Latency.__new__(Latency)
+        other.counts, other.ns = self.counts.copy(), self.ns
+        return other
+
 
 @dataclass(slots=True)
 class BatchStatistics:
     """All batches of one size."""
 
-    compute_input: Duration = field(default_factory=Duration)
-    compute_infer: Duration = field(default_factory=Duration)
-    compute_output: Duration = field(default_factory=Duration)
+    runs: int = 0
+    input_ns: int = 0
+    infer_ns: int = 0
+    output_ns: int = 0
+
+    @property
+    def compute_input(self) -> Duration:
+        return Duration(self.runs, self.input_ns)
+
+    @property
+    def compute_infer(self) -> Duration:
+        return Duration(self.runs, self.infer_ns)
+
+    @property
+    def compute_output(self) -> Duration:
+        return Duration(self.runs, self.output_ns)
+
+    def copy(self) -> BatchStatistics:
+        """The same counts, to keep."""
+        return BatchStatistics(self.runs, self.input_ns, self.infer_ns, self.output_ns)
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,8 +120,9 @@ class BatchTimes:
     output_end: int
 
 
-def _latency_histogram() -> Histogram:
-    return Histogram(LATENCY_BOUNDS_US)
+def no_failures() -> dict[Reason, int]:
+    """Every reason, not counted yet."""
+    return dict.fromkeys(Reason, 0)
 
 
 @dataclass(slots=True)
@@ -79,25 +131,26 @@ class VersionStatistics:
 
     last_inference_ms: int = 0
     """Wall-clock milliseconds since the epoch of the last request that was answered; 0 before the first."""
-    inference_count: int = 0
-    """Rows inferred."""
-    execution_count: int = 0
-    """Batches run."""
     failed_runs: int = 0
-    """Runs that failed, those of batches and of single requests; `execution_count` has none of them."""
+    """Runs that failed, those of batches and of single requests; `batches` has none of them."""
     reloads: int = 0
     """How often the version has been loaded anew since the server started, because its runs failed."""
-    success: Duration = field(default_factory=Duration)
+    success: Latency = field(default_factory=Latency)
+    """Of every answered request, from arrival to answer."""
     fail: Duration = field(default_factory=Duration)
-    queue: Duration = field(default_factory=Duration)
-    compute_input: Duration = field(default_factory=Duration)
-    compute_infer: Duration = field(default_factory=Duration)
-    compute_output: Duration = field(default_factory=Duration)
+    queue: Latency = field(default_factory=Latency)
+    compute_input: Latency = field(default_factory=Latency)
+    """This phase of a batch and the next two are counted for each of its requests."""
+    compute_infer: Latency = field(default_factory=Latency)
+    compute_output: Latency = field(default_factory=Latency)
     batches: dict[int, BatchStatistics] = field(default_factory=dict)
     """By rows in the batch."""
-    failures: dict[FailureReason, int] = field(default_factory=lambda: dict.fromkeys(FailureReason, 0))
-    refusals: dict[str, int] = field(default_factory=dict)
-    """Requests that were turned away although nothing was wrong with them, by the error's `code`."""
+    failures: dict[Reason, int] = field(default_factory=no_failures)
+    """Requests that got no result."""
+    deadline_met: int = 0
+    """Answers in time, of requests that had a deadline: the caller's, their timeout, or the model's objective."""
+    deadline_missed: int = 0
+    """Requests with a deadline that got no answer in time, whoever gave up on them, unless they were at fault."""
     objective_met: int = 0
     """Answers within the latency objective, of a model that has one."""
     objective_missed: int = 0
@@ -112,33 +165,55 @@ class VersionStatistics:
     prediction_ratio: Histogram = field(default_factory=lambda: Histogram(RATIO_BOUNDS))
     """Actual by predicted time, batch by batch."""
 
-    request_us: Histogram = field(default_factory=_latency_histogram)
-    queue_us: Histogram = field(default_factory=_latency_histogram)
-    compute_input_us: Histogram = field(default_factory=_latency_histogram)
-    compute_infer_us: Histogram = field(default_factory=_latency_histogram)
-    compute_output_us: Histogram = field(default_factory=_latency_histogram)
-    batch_rows: Histogram = field(default_factory=lambda: Histogram(BATCH_ROWS_BOUNDS))
+    @property
+    def inference_count(self) -> int:
+        """Rows inferred."""
+        return sum([rows * batch.runs for rows, batch in self.batches.items()])
+
+    @property
+    def execution_count(self) -> int:
+        """Batches run."""
+        return sum([batch.runs for batch in self.batches.values()])
+
+    @property
+    def batch_rows(self) -> Histogram:
+        """Rows in a batch."""
+        histogram = Histogram(BATCH_ROWS_BOUNDS)
+        for rows, batch in self.batches.items():
+            histogram.observe(rows, batch.runs)
+        return histogram
+
+    def copy(self) -> VersionStatistics:
+        """Everything as it is now, for a reader on another thread."""
+        other = VersionStatistics.__new__(VersionStatistics)
+        for name in self.__slots__:
+            value = getattr(self, name)
+            setattr(other, name, value if isinstance(value, (int, float)) else value.copy())
+        other.batches = {rows: batch.copy() for rows, batch in self.batches.items()}
+        return other
 
     def record_batch(self, times: BatchTimes, rows: int, requests: int) -> None:
         """Count one batch that ran and answered `requests` requests of `rows` rows in all."""
-        self.inference_count += rows
-        self.execution_count += 1
-        batch = self.batches.get(rows)
-        if batch is None:
-            batch = self.batches[rows] = BatchStatistics()
+        # Written out, as `record_success` is: where batches are of one request, both run for each.
         input_ns = times.input_end - times.start
         infer_ns = times.infer_end - times.input_end
         output_ns = times.output_end - times.infer_end
-        batch.compute_input.add(input_ns)
-        batch.compute_infer.add(infer_ns)
-        batch.compute_output.add(output_ns)
-        self.compute_input.add(input_ns, requests)
-        self.compute_infer.add(infer_ns, requests)
-        self.compute_output.add(output_ns, requests)
-        self.compute_input_us.observe(input_ns / 1000, requests)
-        self.compute_infer_us.observe(infer_ns / 1000, requests)
-        self.compute_output_us.observe(output_ns / 1000, requests)
-        self.batch_rows.observe(rows)
+        batch = self.batches.get(rows)
+        if batch is None:
+            batch = self.batches[rows] = BatchStatistics()
+        batch.runs += 1
+        batch.input_ns += input_ns
+        batch.infer_ns += infer_ns
+        batch.output_ns += output_ns
+        phase = self.compute_input
+        phase.counts[bisect_left(_BOUNDS_NS, input_ns)] += requests
+        phase.ns += input_ns * requests
+        phase = self.compute_infer
+        phase.counts[bisect_left(_BOUNDS_NS, infer_ns)] += requests
+        phase.ns += infer_ns * requests
+        phase = self.compute_output
+        phase.counts[bisect_left(_BOUNDS_NS, output_ns)] += requests
+        phase.ns += output_ns * requests
 
     def record_prediction(self, predicted: float, actual: float) -> None:
         """Count what was expected of a batch beside what it took, in seconds. None is infinite."""
@@ -149,18 +224,11 @@ class VersionStatistics:
 
     def record_success(self, queue_ns: int, request_ns: int) -> None:
         """Count one answered request: its time in the queue, and from arrival to answer."""
-        # The only code here that runs for every single request, hence written out.
-        queue, success, queue_us, request_us = self.queue, self.success, self.queue_us, self.request_us
-        queue.count += 1
+        queue, success = self.queue, self.success
+        queue.counts[bisect_left(_BOUNDS_NS, queue_ns)] += 1
         queue.ns += queue_ns
-        success.count += 1
+        success.counts[bisect_left(_BOUNDS_NS, request_ns)] += 1
         success.ns += request_ns
-        value = queue_ns / 1000
-        queue_us.counts[bisect_left(queue_us.bounds, value)] += 1
-        queue_us.total += value
-        value = request_ns / 1000
-        request_us.counts[bisect_left(request_us.bounds, value)] += 1
-        request_us.total += value
 
     def record_objective(self, met: bool) -> None:
         """Count one answer of a model with a latency objective."""
@@ -173,9 +241,16 @@ class VersionStatistics:
         """Count the time that a batch waited for its turn."""
         self.turn_wait_us += seconds * 1e6
 
-    def record_failure(self, error: ConvoyError, request_ns: int) -> None:
+    def record_deadline(self, met: bool) -> None:
+        """Count one answer to a request that had a deadline."""
+        if met:
+            self.deadline_met += 1
+        else:
+            self.deadline_missed += 1
+
+    def record_failure(self, error: ConvoyError, request_ns: int, had_deadline: bool = False) -> None:
         """Count one request that was accepted or refused for this version and got no result."""
         self.failures[error.reason] += 1
-        if error.code:
-            self.refusals[error.code] = self.refusals.get(error.code, 0) + 1
         self.fail.add(request_ns)
+        if had_deadline and error.reason not in CALLERS_FAULT:
+            self.deadline_missed += 1

@@ -16,14 +16,19 @@ from server import tensors
 from server.backends.base import Devices, GraphTensor, SessionOptions
 from server.errors import ConvoyError, LoadFailed
 from server.frontends.calls import StatusCode
+from server.frontends.statuses import STATUSES
+from server.frontends.watch import Watch
 from server.messages import InferenceResponse
 from server.models.config import DeviceKind, LoadSettings, ModelConfig, TensorConfig, WindowBatching
 from server.models.config_types import WarmupSample
 from server.models.versions import Latest
 from server.pictures.preprocessing import ImagePreprocessing
+from server.records import Record
 from server.scheduling.clock import Alarm, Clock
 from server.scheduling.queue import Ticket
 from server.tensors import Array
+from server.trace_config import TraceConfig, TraceMode, TraceSetting
+from server.tracing.sampling import TraceSettings
 
 
 class NamedTicket(Ticket):
@@ -291,6 +296,9 @@ class FakeCall:
     trailing: Mapping[str, str | bytes] = field(default_factory=dict)
     compressed: bool = False
 
+    def has_metadata(self, key: str) -> bool:
+        return key in self.metadata
+
     def send_initial_metadata(self, metadata: Mapping[str, str | bytes]) -> None:
         assert not self.sent, "initial metadata after a message"
         self.initial = metadata
@@ -319,3 +327,27 @@ class FakeCall:
     def _end(self, status: StatusCode, message: str) -> None:
         assert self.status is None, "a call ended twice"
         self.status, self.message = status, message
+
+
+class KeptRecords:
+    """A `tracing.Sink` that keeps what it is given."""
+
+    def __init__(self) -> None:
+        self.records: list[Record] = []
+
+    @property
+    def lost(self) -> int:
+        return 0
+
+    def take(self, record: Record) -> None:
+        self.records.append(record)
+
+    def close(self, seconds: float) -> None:
+        """Nothing is left to send."""
+
+
+def watch(sink: KeptRecords | None = None, *, access_log: bool = False, **setting: Any) -> Watch:
+    """Sends traces of all requests to `sink`, unless fields of `TraceSetting` say otherwise; without it, none."""
+    chosen = TraceSetting(**{"on": True, "rate": 1, **setting}) if sink else TraceSetting()
+    config = TraceConfig(TraceMode.OPENTELEMETRY, chosen)
+    return Watch(TraceSettings(config), sink, STATUSES, joins_traces=True, access_log=access_log)

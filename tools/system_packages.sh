@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # system_packages.sh PACKAGE...: makes Debian packages usable, in the first of these ways that works:
 #   1. it is installed already;
-#   2. root: apt-get install;
-#   3. anybody else: downloaded with what it depends on, and unpacked into .cache/debian (nothing on the system changes;
+#   2. root: apt-get install, but not for `unpack:PACKAGE`, which would start a service of the system;
+#   3. otherwise: downloaded with what it depends on, and unpacked into .cache/debian (nothing on the system changes;
 #      who uses such a package looks for it there too).
 # Otherwise says which package is missing and the command that installs it, and exits with 1. What needs the package
 # (a test, a benchmark) then says so itself: callers may go on.
@@ -24,7 +24,14 @@ install() {
     "${apt[@]}" update && "${apt[@]}" install --no-install-recommends "$1"
 }
 
-unpack() (
+unpack() {
+    unpack_now "$1" && return
+    [ "$(id -u)" -eq 0 ] || return 1
+    echo "system_packages: fetching the lists of packages and trying once more"
+    "${apt[@]}" update && unpack_now "$1"
+}
+
+unpack_now() (
     mkdir -p "$unpacked/archives"
     cd "$unpacked/archives"
     rm -f ./*.deb
@@ -38,14 +45,15 @@ unpack() (
 )
 
 missing=()
-for package in "$@"; do
+for wanted in "$@"; do
+    package=${wanted#unpack:}
     if is_installed "$package"; then
         echo "system_packages: $package is installed"
     elif [ -e "$unpacked/$package.unpacked" ]; then
         echo "system_packages: $package is unpacked in .cache/debian"
     elif ! command -v apt-get >/dev/null; then
         missing+=("$package")
-    elif install "$package"; then
+    elif [ "$wanted" = "$package" ] && install "$package"; then
         echo "system_packages: installed $package"
     elif unpack "$package"; then
         echo "system_packages: unpacked $package into .cache/debian"

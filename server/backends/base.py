@@ -11,6 +11,9 @@ import numpy as np
 
 from server.tensors import Array, DataType
 
+RUN_LOG_SEVERITY = 4
+"""ONNX Runtime's "fatal": what goes wrong in a run is raised, and its own log would quote elements of tensors."""
+
 
 class GraphTensor(NamedTuple):
     """One input or output as the model file declares it."""

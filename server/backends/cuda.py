@@ -24,7 +24,7 @@ from pathlib import Path
 import numpy as np
 import onnxruntime as ort
 
-from server.backends.base import GraphTensor, Session
+from server.backends.base import RUN_LOG_SEVERITY, GraphTensor, Session
 from server.backends.gpus import Empty, page_locked_memory
 from server.errors import LoadFailed
 from server.tensors import BF16, BYTES, Array
@@ -170,5 +170,6 @@ def _device_value(array: Array, device: tuple[str, int]) -> ort.OrtValue:
 
 def _run_options(graph: str) -> ort.RunOptions:
     options = ort.RunOptions()
+    options.log_severity_level = RUN_LOG_SEVERITY
     options.add_run_config_entry("gpu_graph_id", graph)
     return options

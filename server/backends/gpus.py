@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from server.metrics import GpuReader, GpuSnapshot
+from server.metrics.snapshots import GpuReader, GpuSnapshot
 from server.tensors import Array
 
 log = logging.getLogger(__name__)
@@ -24,8 +24,16 @@ CUDA_DRIVER = "libcuda.so.1"
 
 _PORTABLE = 1  # CU_MEMHOSTALLOC_PORTABLE: page-locked for every context
 
+_page_locked: dict[int, int] = {}
+"""What this process holds: bytes by address. Lanes' threads write it, one entry at a time."""
+
 Empty = Callable[[tuple[int, ...], np.dtype[Any]], Array]
 """Makes an array whose content is arbitrary."""
+
+
+def page_locked_bytes() -> int:
+    """Memory that GPUs read by themselves, of all devices together."""
+    return sum(list(_page_locked.values()))
 
 
 def count_gpus(library: str = CUDA_DRIVER) -> tuple[int, str]:
@@ -63,6 +71,10 @@ def page_locked_memory(device: int, library: str = CUDA_DRIVER) -> Empty:
         finally:
             _call(driver.cuCtxPopCurrent_v2, ctypes.byref(ctypes.c_void_p()))
 
+    def free(address: ctypes.c_void_p) -> None:
+        _page_locked.pop(address.value or 0, None)
+        within_context(driver.cuMemFreeHost, address)
+
     def empty(shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
         size = prod(shape) * dtype.itemsize
         if dtype.hasobject or size == 0:
@@ -76,7 +88,8 @@ def page_locked_memory(device: int, library: str = CUDA_DRIVER) -> Empty:
         assert address.value, "the driver said that it gave memory"
         memory = (ctypes.c_byte * size).from_address(address.value)
         # Every view of the array holds on to `memory`, so nothing can read what has been freed.
-        weakref.finalize(memory, within_context, driver.cuMemFreeHost, address).atexit = False
+        weakref.finalize(memory, free, address).atexit = False
+        _page_locked[address.value] = size
         return np.frombuffer(memoryview(memory), dtype).reshape(shape)
 
     return empty

@@ -19,7 +19,7 @@ import onnxruntime as ort
 
 from server import tensors
 from server.backends import cuda, model_cache
-from server.backends.base import Devices, GraphTensor, Session, SessionOptions
+from server.backends.base import RUN_LOG_SEVERITY, Devices, GraphTensor, Session, SessionOptions
 from server.backends.external_data import external_files
 from server.backends.gpus import count_gpus
 from server.backends.loading import Loads, holds_up_others
@@ -235,11 +235,11 @@ def _open(path: Path, settings: ort.SessionOptions, options: SessionOptions) -> 
     )
 
 
-def _run_options(arena_shrinkage: str) -> ort.RunOptions | None:
-    if not arena_shrinkage:
-        return None
+def _run_options(arena_shrinkage: str) -> ort.RunOptions:
     options = ort.RunOptions()
-    options.add_run_config_entry("memory.enable_memory_arena_shrinkage", arena_shrinkage)
+    options.log_severity_level = RUN_LOG_SEVERITY
+    if arena_shrinkage:
+        options.add_run_config_entry("memory.enable_memory_arena_shrinkage", arena_shrinkage)
     return options
 
 

@@ -49,6 +49,10 @@ class Call(Protocol):
         """The caller's metadata; values of keys that end in "-bin" are bytes."""
         ...
 
+    def has_metadata(self, key: str) -> bool:
+        """Whether the caller's metadata has this key. Cheaper than to decode all of it."""
+        ...
+
     def send_initial_metadata(self, metadata: Mapping[str, str | bytes]) -> None:
         """Open the answer with this metadata: at most once, before any message."""
         ...

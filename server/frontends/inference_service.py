@@ -7,6 +7,7 @@ gRPC library: any engine that offers `frontends.calls` can carry them.
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Callable
 from functools import partial
 from typing import TypeVar
@@ -17,17 +18,19 @@ from proto import grpc_service_pb2 as pb
 from proto import model_config_pb2
 from server import __version__
 from server.engine import Engine
-from server.errors import ConvoyError, InvalidRequest, NotReady, Unsupported
+from server.errors import ConvoyError, ExecutionFailed, InvalidRequest, ShuttingDown, Unsupported
 from server.frontends.calls import Call, Method, StatusCode, StreamMethod, UnaryMethod
 from server.frontends.codec import decode_infer_request, encode_infer_response
 from server.frontends.statuses import AS_TRITON, Failures
 from server.frontends.stream_infer import StreamInfer
+from server.frontends.watch import Watch, context_of
 from server.messages import InferenceResponse
 from server.models.config import TensorConfig
 from server.models.lifecycle import State
 from server.models.model import LoadedVersion
 from server.models.registry import ModelEntry, Registry
-from server.statistics import Duration, VersionStatistics
+from server.records import Record
+from server.statistics import Duration, Latency, VersionStatistics
 from server.tensors import Buffer
 
 Q = TypeVar("Q", bound=Message)
@@ -44,6 +47,8 @@ EXTENSIONS = (
     "binary_tensor_data",
     "parameters",
     "statistics",
+    "trace",
+    "logging",
 )
 
 STATE_WORDS = {State.DRAINING: "UNLOADING"}
@@ -58,8 +63,6 @@ NOT_OFFERED = {
     "CudaSharedMemoryStatus": "shared memory is not offered; send tensors in the request",
     "CudaSharedMemoryRegister": "shared memory is not offered; send tensors in the request",
     "CudaSharedMemoryUnregister": "shared memory is not offered; send tensors in the request",
-    "TraceSetting": "tracing is not offered",
-    "LogSettings": "log settings cannot be changed while the server runs; use its flags",
 }
 """RPCs of the protocol that are answered UNIMPLEMENTED, and the sentence that goes with it."""
 
@@ -74,6 +77,7 @@ class InferenceService:
         *,
         server_id: str,
         strict_readiness: bool,
+        watch: Watch,
         failures: Failures = AS_TRITON,
     ) -> None:
         self._engine = engine
@@ -81,20 +85,21 @@ class InferenceService:
         self._registry = registry
         self._server_id = server_id
         self._strict_readiness = strict_readiness
+        self._watch = watch
 
     def methods(self) -> dict[str, Method]:
         """The method table, by full path."""
         table: dict[str, Method] = {
             "ModelInfer": UnaryMethod(self.model_infer),
-            "ModelStreamInfer": StreamMethod(partial(StreamInfer, self._engine, self._failures)),
-            "ServerLive": _answering(pb.ServerLiveRequest, self.server_live),
-            "ServerReady": _answering(pb.ServerReadyRequest, self.server_ready),
-            "ModelReady": _answering(pb.ModelReadyRequest, self.model_ready),
-            "ServerMetadata": _answering(pb.ServerMetadataRequest, self.server_metadata),
-            "ModelMetadata": _answering(pb.ModelMetadataRequest, self.model_metadata),
-            "ModelConfig": _answering(pb.ModelConfigRequest, self.model_config),
-            "ModelStatistics": _answering(pb.ModelStatisticsRequest, self.model_statistics),
-            "RepositoryIndex": _answering(pb.RepositoryIndexRequest, self.repository_index),
+            "ModelStreamInfer": StreamMethod(partial(StreamInfer, self._engine, self._failures, self._watch)),
+            "ServerLive": answering(pb.ServerLiveRequest, self.server_live),
+            "ServerReady": answering(pb.ServerReadyRequest, self.server_ready),
+            "ModelReady": answering(pb.ModelReadyRequest, self.model_ready),
+            "ServerMetadata": answering(pb.ServerMetadataRequest, self.server_metadata),
+            "ModelMetadata": answering(pb.ModelMetadataRequest, self.model_metadata),
+            "ModelConfig": answering(pb.ModelConfigRequest, self.model_config),
+            "ModelStatistics": answering(pb.ModelStatisticsRequest, self.model_statistics),
+            "RepositoryIndex": answering(pb.RepositoryIndexRequest, self.repository_index),
         }
         for name, sentence in NOT_OFFERED.items():
             table[name] = UnaryMethod(partial(_not_offered, sentence))
@@ -105,33 +110,63 @@ class InferenceService:
         return self._engine.serving and (self._registry.all_ready() or not self._strict_readiness)
 
     def model_infer(self, call: Call, message: Buffer) -> None:
+        if self._watch.active:
+            self._infer_watched(call, message)
+            return
         try:
             request = decode_infer_request(message, call.deadline)
         except ConvoyError as error:
+            self._engine.refuse(error)
             self._failures.fail(call, error)
             return
         work = self._engine.infer(request, partial(self._answer, call))
         if work is not None:
             call.on_cancel = work.cancel
 
-    def _answer(self, call: Call, answer: InferenceResponse | ConvoyError) -> None:
-        if isinstance(answer, ConvoyError):
-            self._failures.fail(call, answer)
-            return
+    def _infer_watched(self, call: Call, message: Buffer) -> None:
+        """As `model_infer`, with a record of the request where somebody wants one."""
+        received_ns = time.monotonic_ns()
         try:
-            message = encode_infer_response(answer)
-        except Exception:  # whatever a model has put into its outputs, its caller must hear of it
-            log.exception("an answer of model '%s' cannot be encoded", answer.model_name)
-            call.fail(StatusCode.INTERNAL, f"the answer of model '{answer.model_name}' cannot be encoded")
+            request = decode_infer_request(message, call.deadline)
+        except ConvoyError as error:
+            self._engine.refuse(error)
+            self._failures.fail(call, error)
+            self._watch.refused("ModelInfer", context_of(call), received_ns, error)
             return
-        call.reply(message)
+        record = self._watch.begin("ModelInfer", context_of(call), request, received_ns)
+        answer = partial(self._answer, call) if record is None else partial(self._answer_watched, call, record)
+        work = self._engine.infer(request, answer)
+        if work is not None:
+            call.on_cancel = work.cancel
+
+    def _answer_watched(self, call: Call, record: Record, answer: InferenceResponse | ConvoyError) -> None:
+        record.finish(self._answer(call, answer, record.trace_text))
+
+    def _answer(self, call: Call, answer: InferenceResponse | ConvoyError, trace_id: str = "") -> ConvoyError | None:
+        """End a call. Returns the error that it ended with."""
+        if not isinstance(answer, ConvoyError):
+            try:
+                message = encode_infer_response(answer)
+            except Exception:  # whatever a model has put into its outputs, its caller must hear of it
+                fields = {"model": answer.model_name, "version": answer.model_version, "request_id": answer.request_id}
+                log.exception(
+                    "an answer of model '%s' cannot be encoded",
+                    answer.model_name,
+                    extra=fields | {"trace_id": trace_id},
+                )
+                answer = ExecutionFailed(f"the answer of model '{answer.model_name}' cannot be encoded")
+            else:
+                call.reply(message)
+                return None
+        self._failures.fail(call, answer)
+        return answer
 
     def server_live(self, _: pb.ServerLiveRequest) -> pb.ServerLiveResponse:
         return pb.ServerLiveResponse(live=True)
 
     def server_ready(self, _: pb.ServerReadyRequest) -> pb.ServerReadyResponse:
         if self._engine.exiting:
-            raise NotReady("Server exiting")
+            raise ShuttingDown("Server exiting")
         return pb.ServerReadyResponse(ready=self.is_ready())
 
     def model_ready(self, request: pb.ModelReadyRequest) -> pb.ModelReadyResponse:
@@ -177,7 +212,7 @@ class InferenceService:
         )
 
 
-def _answering(request_type: type[Q], handler: Callable[[Q], Message]) -> UnaryMethod:
+def answering(request_type: type[Q], handler: Callable[[Q], Message]) -> UnaryMethod:
     """A method whose answer is ready at once."""
 
     def handle(call: Call, message: Buffer) -> None:
@@ -218,7 +253,7 @@ def _index_lines(entry: ModelEntry) -> list[pb.RepositoryIndexResponse.ModelInde
     ]
 
 
-def _duration(duration: Duration) -> pb.StatisticDuration:
+def _duration(duration: Duration | Latency) -> pb.StatisticDuration:
     return pb.StatisticDuration(count=duration.count, ns=duration.ns)
 
 

@@ -17,10 +17,13 @@ PUSHBACK_KEY = "grpc-retry-pushback-ms"
 
 STATUSES: dict[type[ConvoyError], StatusCode] = {
     errors.InvalidRequest: StatusCode.INVALID_ARGUMENT,
+    errors.WrongShape: StatusCode.INVALID_ARGUMENT,
+    errors.TooLarge: StatusCode.INVALID_ARGUMENT,
     errors.NotFound: StatusCode.NOT_FOUND,
     errors.Unsupported: StatusCode.UNIMPLEMENTED,
     errors.Unavailable: StatusCode.UNAVAILABLE,
     errors.NotReady: StatusCode.UNAVAILABLE,
+    errors.ShuttingDown: StatusCode.UNAVAILABLE,
     errors.QueueFull: StatusCode.UNAVAILABLE,
     errors.Overloaded: StatusCode.UNAVAILABLE,
     errors.ObjectiveMissed: StatusCode.UNAVAILABLE,

@@ -6,6 +6,7 @@ caller's header `triton_grpc_error: true` asks for a status that ends it.
 
 from __future__ import annotations
 
+import time
 from collections import deque
 from functools import partial
 
@@ -15,11 +16,16 @@ from server.errors import ConvoyError
 from server.frontends.calls import Call, StatusCode
 from server.frontends.codec import decode_infer_request, delimited, encode_infer_response
 from server.frontends.statuses import Failures
+from server.frontends.watch import Watch
 from server.messages import InferenceResponse
-from server.models.work import Work
+from server.models.work import Reply, Work
+from server.records import Record
 from server.tensors import Buffer
+from server.tracing.context import trace_context
 
 INFER_RESPONSE_FIELD = 2  # of ModelStreamInferResponse
+
+METHOD = "ModelStreamInfer"
 
 GRPC_ERROR_HEADER = "triton_grpc_error"
 
@@ -42,13 +48,16 @@ class _Slot:
 class StreamInfer:
     """One stream."""
 
-    def __init__(self, engine: Engine, failures: Failures, call: Call) -> None:
+    def __init__(self, engine: Engine, failures: Failures, watch: Watch, call: Call) -> None:
         self._engine = engine
         self._failures = failures
+        self._watch = watch
         self._call = call
         self._slots: deque[_Slot] = deque()
         self._half_closed = False
-        self._errors_end_the_stream = call.metadata.get(GRPC_ERROR_HEADER) == "true"
+        metadata = call.metadata
+        self._context = trace_context(metadata)
+        self._errors_end_the_stream = metadata.get(GRPC_ERROR_HEADER) == "true"
         call.on_cancel = self._cancel_all
 
     def message(self, data: Buffer) -> None:
@@ -58,12 +67,21 @@ class StreamInfer:
             return
         slot = _Slot()
         self._slots.append(slot)
+        received_ns = time.monotonic_ns() if self._watch.active else 0
         try:
             request = decode_infer_request(data, self._call.deadline)
         except ConvoyError as error:
+            self._engine.refuse(error)
             self._answered(slot, "", "", error)
+            if received_ns:
+                self._watch.refused(METHOD, self._context, received_ns, error)
             return
-        slot.work = self._engine.infer(request, partial(self._answered, slot, request.model_name, request.request_id))
+        answered: Reply = partial(self._answered, slot, request.model_name, request.request_id)
+        if received_ns:
+            record = self._watch.begin(METHOD, self._context, request, received_ns)
+            if record is not None:
+                answered = partial(_answer_watched, record, answered)
+        slot.work = self._engine.infer(request, answered)
 
     def half_closed(self) -> None:
         self._half_closed = True
@@ -101,3 +119,8 @@ class StreamInfer:
             if slot.work is not None:
                 slot.work.cancel()
         self._slots.clear()
+
+
+def _answer_watched(record: Record, answered: Reply, answer: InferenceResponse | ConvoyError) -> None:
+    answered(answer)
+    record.finish(answer if isinstance(answer, ConvoyError) else None)

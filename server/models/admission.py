@@ -12,7 +12,7 @@ from math import prod
 
 import numpy as np
 
-from server.errors import InvalidRequest
+from server.errors import InvalidRequest, TooLarge, WrongShape
 from server.messages import InferenceRequest, RequestedOutput, TensorSpec
 from server.models.config import ModelConfig, TensorConfig
 from server.pictures.preprocessing import CHANNEL_COUNTS, ImagePreprocessing
@@ -133,7 +133,7 @@ def inputs_in_order(config: ModelConfig, plan: Plan, request: InferenceRequest) 
             continue
         size = data.nbytes if isinstance(data, np.ndarray) else len(data)
         if size != plan.byte_sizes[i]:
-            raise InvalidRequest(
+            raise WrongShape(
                 f"{request.label()}input byte size mismatch for input '{tensor.name}' for model '{config.name}'. "
                 f"Expected {plan.byte_sizes[i]}, got {size}"
             )
@@ -208,7 +208,7 @@ def _by_name(config: ModelConfig, specs: Sequence[TensorSpec], label: str) -> di
 def _check_specified(config: ModelConfig, specs: Sequence[TensorSpec], label: str) -> None:
     for spec in specs:
         if any(dim < 0 for dim in spec.shape):
-            raise InvalidRequest(
+            raise WrongShape(
                 f"{label}All input dimensions should be specified for input '{spec.name}' for model '{config.name}', "
                 f"got {_shape(spec.shape)}"
             )
@@ -220,21 +220,17 @@ def _rows(config: ModelConfig, by_name: dict[str, tuple[int, TensorSpec]], label
     rows: int | None = None
     for _, spec in by_name.values():
         if not spec.shape:
-            raise InvalidRequest(
+            raise WrongShape(
                 f"{label}input '{spec.name}' has no shape but model requires batch dimension for '{config.name}'"
             )
         if rows is None:
             rows = spec.shape[0]
         elif spec.shape[0] != rows:
-            raise InvalidRequest(
-                f"{label}input '{spec.name}' batch size does not match other inputs for '{config.name}'"
-            )
+            raise WrongShape(f"{label}input '{spec.name}' batch size does not match other inputs for '{config.name}'")
     if rows is None or rows < 1:
-        raise InvalidRequest(f"{label}inference request batch-size must be >= 1 for '{config.name}'")
+        raise WrongShape(f"{label}inference request batch-size must be >= 1 for '{config.name}'")
     if rows > config.max_batch_size and not config.split_oversize:
-        raise InvalidRequest(
-            f"{label}inference request batch-size must be <= {config.max_batch_size} for '{config.name}'"
-        )
+        raise TooLarge(f"{label}inference request batch-size must be <= {config.max_batch_size} for '{config.name}'")
     return rows
 
 
@@ -254,18 +250,18 @@ def _pixels(config: ModelConfig, preprocessing: ImagePreprocessing, spec: Tensor
     dims = _without_batch(config, spec)
     if spec.datatype == BYTES.name:
         if dims not in ((), (1,)):
-            raise InvalidRequest(
+            raise WrongShape(
                 f"{label}unexpected shape for input '{spec.name}' for model '{config.name}'. "
                 f"Encoded images are one element a row, got {_shape(spec.shape)}."
             )
         return ()
     if len(dims) != 3 or not (dims[0] and dims[1]) or dims[2] not in CHANNEL_COUNTS:
-        raise InvalidRequest(
+        raise WrongShape(
             f"{label}unexpected shape for input '{spec.name}' for model '{config.name}'. "
             f"UINT8 images are height, width and 1, 3 or 4 channels, got {_shape(spec.shape)}."
         )
     if dims[0] * dims[1] > preprocessing.max_pixels:
-        raise InvalidRequest(
+        raise TooLarge(
             f"{label}images of input '{spec.name}' have {dims[1]}×{dims[0]} pixels; model '{config.name}' takes "
             f"{preprocessing.max_pixels} (image.max_pixels)"
         )
@@ -291,12 +287,12 @@ def _row_dims(config: ModelConfig, tensor: TensorConfig, spec: TensorSpec, label
             if config.max_batch_size
             else ""
         )
-        raise InvalidRequest(
+        raise WrongShape(
             f"{label}unexpected shape for input '{tensor.name}' for model '{config.name}'. "
             f"Expected {_shape(expected)}, got {_shape(spec.shape)}.{note}"
         )
     if prod(max(dim, 1) for dim in spec.shape) > MAX_ELEMENTS:  # numpy refuses giant sides of empty tensors, too
-        raise InvalidRequest(
+        raise TooLarge(
             f"{label}input '{tensor.name}' for model '{config.name}' has too many elements: {_shape(spec.shape)}"
         )
     return dims
@@ -326,16 +322,16 @@ def _text(config: ModelConfig, tensor: InputLayout, count: int, data: Buffer | A
         texts = np.empty(count, dtype=object)
         texts[:] = [element.decode() for element in elements]
     except UnicodeDecodeError as error:
-        raise InvalidRequest(
-            f"{label}input '{tensor.name}' for model '{config.name}' holds bytes that are not UTF-8 text: {error}"
-        ) from None
+        what = f"{label}input '{tensor.name}' for model '{config.name}' holds bytes that are not UTF-8 text"
+        raise InvalidRequest(f"{what}: {error}").logged_as(what) from None
     except ValueError as error:
         raise _bad_elements(config, tensor.name, label, error) from None
     return texts
 
 
 def _bad_elements(config: ModelConfig, name: str, label: str, error: ValueError) -> InvalidRequest:
-    return InvalidRequest(f"{label}incorrect contents of BYTES input '{name}' for model '{config.name}': {error}")
+    what = f"{label}incorrect contents of BYTES input '{name}' for model '{config.name}'"
+    return InvalidRequest(f"{what}: {error}").logged_as(what)
 
 
 def _quoted(names: Sequence[str] | dict[str, tuple[int, TensorSpec]]) -> str:

@@ -14,6 +14,7 @@ from server.models.admission import OutputPlan, Plan
 from server.models.classification import classify
 from server.models.config import ModelConfig
 from server.models.work import Answer, Work
+from server.records import Computation, Record
 from server.scheduling import buckets
 from server.scheduling.assembly import Staging, scatter
 from server.scheduling.costs import CostTable, bucket_sizes
@@ -29,7 +30,8 @@ class Run:
 
     times: BatchTimes
     rows: int
-    requests: int
+    batch: Sequence[Work]
+    """Whose rows they are."""
     size: int
     """Rows that the model was given: `rows`, and those that filled up its bucket."""
 
@@ -86,7 +88,7 @@ class Executor:
             else [self._answer(work, names, part) for work, part in zip(batch, parts, strict=True)]
         )
         times = BatchTimes(start, input_end, infer_end, time.monotonic_ns())
-        return BatchResult(answers, [Run(times, total, len(rows), size)], start)
+        return BatchResult(answers, [Run(times, total, batch, size)], start)
 
     def rescue(self, batch: Sequence[Work], error: Exception) -> BatchResult:
         """Run the requests of a batch that failed once more, so that only the guilty ones fail.
@@ -175,6 +177,24 @@ def refuse_nan(config: ModelConfig, version: int, names: Sequence[str], outputs:
             raise ExecutionFailed(f"model '{config.name}' version {version} gave NaN for output '{name}'{where}")
 
 
+def note_runs(record: Record, work: Work, runs: Sequence[Run]) -> None:
+    """Note those of these runs that the request, or a part of it, was in."""
+    for run in runs:
+        if work in run.batch:
+            times = run.times
+            record.computations.append(
+                Computation(
+                    times.start,
+                    times.input_end,
+                    times.infer_end,
+                    times.output_end,
+                    run.rows,
+                    len(run.batch),
+                    run.size,
+                )
+            )
+
+
 def all_failed(config: ModelConfig, version: int, batch: Sequence[Work], error: Exception) -> BatchResult:
     """The result of a run that raised this, and that nothing came of."""
     return BatchResult([as_failure(config, version, error)] * len(batch), [], time.monotonic_ns(), failed_runs=1)
@@ -200,10 +220,11 @@ def empty_costs(config: ModelConfig, session: Session) -> CostTable:
 
 def as_failure(config: ModelConfig, version: int, error: Exception) -> ConvoyError:
     """What the caller of a run that raised this is told."""
-    message = f"model '{config.name}' version {version} failed to run: {error}"
-    if isinstance(error, OutOfMemory):
-        return OutOfMemory(message)
-    return error if isinstance(error, ConvoyError) else ExecutionFailed(message)
+    if isinstance(error, ConvoyError) and not isinstance(error, OutOfMemory):
+        return error
+    what = f"model '{config.name}' version {version} failed to run"
+    kind = OutOfMemory if isinstance(error, OutOfMemory) else ExecutionFailed
+    return kind(f"{what}: {error}").logged_as(f"{what}: {type(error).__name__}")
 
 
 def _union(plans: Sequence[Plan]) -> tuple[str, ...]:

@@ -17,19 +17,20 @@ from server.backends.base import Session
 from server.errors import (
     ConvoyError,
     DeadlineExceeded,
-    InvalidRequest,
     NotReady,
     ObjectiveMissed,
     Overloaded,
     QueueFull,
     QueueTimeout,
+    ShuttingDown,
+    TooLarge,
     Unavailable,
 )
 from server.messages import InferenceRequest
 from server.models import admission
 from server.models.admission import Plan
 from server.models.config import ModelConfig, QueuePolicy
-from server.models.execution import CALLER_GONE, BatchResult, Executor, all_failed, empty_costs
+from server.models.execution import CALLER_GONE, BatchResult, Executor, Run, all_failed, empty_costs, note_runs
 from server.models.pictures import PictureDecoder, PictureIntake
 from server.models.queueing import make_queue, queue_policy
 from server.models.streak import FailureStreak
@@ -43,6 +44,7 @@ from server.scheduling.lanes import ThreadLane
 from server.scheduling.ordering import AnswerOrder
 from server.scheduling.turns import Turns
 from server.statistics import VersionStatistics
+from server.summaries import LatencySummaries, SummarySlices
 
 log = logging.getLogger(__name__)
 
@@ -72,12 +74,14 @@ class LoadedVersion:
         tiny_batch_seconds: float = TINY_BATCH_SECONDS,
         costs: CostTable | None = None,
         decoder: PictureDecoder | None = None,
+        summaries: LatencySummaries | None = None,
     ) -> None:
         """`costs` is what was measured before; without it the table fills as batches run. `decoder` is needed where the
         configuration names a preprocessing."""
         self.config = config
         self.version = version
         self.statistics = VersionStatistics()
+        self._summaries = summaries
         self.load_seconds = load_seconds
         self.instances = len(sessions)
         self.streak = FailureStreak()
@@ -88,12 +92,14 @@ class LoadedVersion:
         self.costs = costs or empty_costs(config, sessions[0])
         """Seconds by batch size, shared with whoever measured the version before it could serve."""
         self._objective_ns = round(config.objective_ms * 1e6)
+        self._objective_seconds = config.objective_ms / 1e3 or inf
+        self._when_gone: ConvoyError = CALLER_GONE
         self._tiny_batch_seconds = tiny_batch_seconds
         self._version_text = str(version)
         batching = config.batching
         self._levels = batching.levels if batching else (QueuePolicy(),)
         self._default_level = batching.default_level if batching else 1
-        self._order: AnswerOrder[Work, tuple[Answer, int]] | None = None
+        self._order: AnswerOrder[Work, tuple[Answer, int, Sequence[Run]]] | None = None
         if batching and batching.preserve_ordering:
             self._order = AnswerOrder()
         # Most models need neither order nor splitting, and then there is nothing between a batch and its answers.
@@ -134,6 +140,21 @@ class LoadedVersion:
         """Leases held: requests admitted and not settled yet."""
         return self._leases
 
+    def queue_age(self) -> float:
+        """Seconds that the request has waited which has waited longest; 0 where none waits."""
+        oldest = self._batcher.oldest_arrival()
+        if self._pictures is not None:
+            oldest = min(oldest, self._pictures.oldest_arrival())
+        return max(0.0, self._clock.now() - oldest)
+
+    def latest(self) -> SummarySlices | None:
+        """The latencies of the last minute; None where nobody asked for them."""
+        return None if self._summaries is None else self._summaries.copy(self._clock.now())
+
+    def busy_seconds(self) -> list[float]:
+        """For how long each instance has had a batch so far."""
+        return self._batcher.busy_seconds()
+
     @property
     def max_batch_rows(self) -> int:
         """Rows that a batch may hold now, of the signature with the smallest batches."""
@@ -145,14 +166,15 @@ class LoadedVersion:
         Returns None where the request was refused (and `reply` has been called).
         """
         arrived = self._clock.now()
+        due = inf
         try:
             plan = self._plan(request)
             inputs = admission.inputs_in_order(self.config, plan, request)
             level = request.priority if 0 < request.priority <= len(self._levels) else self._default_level
-            deadline, delay_at = self._limits(request, arrived, level)
+            deadline, delay_at, due = self._limits(request, arrived, level)
             size = admission.wire_bytes(plan, request)
             kind = Whole if plan.rows > self._policy.max_rows and self.config.split_oversize else Work
-            work = kind(self, request, plan, inputs, reply, arrived, deadline, level, delay_at, size)
+            work = kind(self, request, plan, inputs, reply, arrived, deadline, level, delay_at, size, due)
             if self._pictures is not None and plan.pictures_at >= 0:
                 self._pictures.begin(work)
             elif isinstance(work, Whole):
@@ -161,7 +183,10 @@ class LoadedVersion:
                 self._batcher.submit(work)
         except ConvoyError as error:
             refusal = self._explained(error, request)
-            self.statistics.record_failure(refusal, round((self._clock.now() - arrived) * 1e9))
+            if request.record is not None:
+                request.record.version = self._version_text
+            request_ns = round((self._clock.now() - arrived) * 1e9)
+            self.statistics.record_failure(refusal, request_ns, due < inf)
             reply(refusal)
             return None
         self._leases += 1
@@ -197,6 +222,10 @@ class LoadedVersion:
         """Run what is queued, and whatever comes, without waiting for company: the server is going down."""
         self._batcher.hurry()
 
+    def cut_off(self) -> None:
+        """From now on, whoever leaves does so because the server goes down."""
+        self._when_gone = ShuttingDown("the server went down before the answer was ready")
+
     async def abandon(self, why: str) -> None:
         """Refuse what is queued, wait for what runs, then release the lanes. Nothing may be submitted any more."""
         for work in self._batcher.clear():
@@ -222,8 +251,10 @@ class LoadedVersion:
                 del self._plans[next(iter(self._plans))]  # its layout lives on while another plan or a request has it
         return plan
 
-    def _limits(self, request: InferenceRequest, arrived: float, level: int) -> tuple[float, float]:
-        """When the request must have left the queue, and when it goes behind the others of its level."""
+    def _limits(self, request: InferenceRequest, arrived: float, level: int) -> tuple[float, float, float]:
+        """When the request must have left the queue, when it goes behind the others of its level, and when its answer
+        is due."""
+        due = min(request.deadline, arrived + self._objective_seconds)
         timeout_us = request.timeout_us
         policy = self._levels[level - 1]
         default_us = policy.default_timeout_us
@@ -231,9 +262,11 @@ class LoadedVersion:
             shortened = policy.allow_timeout_override and 0 < timeout_us < default_us
             timeout_us = timeout_us if shortened else default_us
         if not timeout_us:
-            return request.deadline, inf
+            return request.deadline, inf, due
         end = arrived + timeout_us / 1e6
-        return (request.deadline, end) if policy.delay else (min(request.deadline, end), inf)
+        if timeout_us == request.timeout_us:  # the caller's own: what the model sets is a bound on waiting only
+            due = min(due, end)
+        return (request.deadline, end, due) if policy.delay else (min(request.deadline, end), inf, due)
 
     def _decoded(self, work: Work) -> None:
         """A request's pictures are ready: queue it."""
@@ -246,9 +279,9 @@ class LoadedVersion:
             self._leave_at_once(work, self._explained(error, work.request))
 
     def _submit_parts(self, whole: Whole, most_rows: int) -> None:
-        """Queue all parts of a request, or none. Raises `Unavailable`, and `InvalidRequest` where they never fit."""
+        """Queue all parts of a request, or none. Raises `Unavailable`, and `TooLarge` where they never fit."""
         if whole.rows > most_rows:
-            raise InvalidRequest(
+            raise TooLarge(
                 f"{whole.request.label()}inference request batch-size must be <= {most_rows} for '{self.config.name}': "
                 "no more may wait, even in parts"
             )
@@ -292,9 +325,11 @@ class LoadedVersion:
             seconds = (times.output_end - times.start) / 1e9
             self.statistics.record_prediction(self.costs.typical(run.size), seconds)
             self.costs.observe(run.size, seconds)
-            self.statistics.record_batch(times, run.rows, run.requests)
+            self.statistics.record_batch(times, run.rows, len(run.batch))
+            if self._summaries is not None:
+                self._summaries.record_batch(self._clock.now(), times, len(run.batch))
         for work, answer in zip(batch, outcome.answers, strict=True):
-            self._complete(work, answer, outcome.start_ns)
+            self._complete(work, answer, outcome.start_ns, outcome.runs)
         if outcome.runs:
             self.statistics.last_inference_ms = time.time_ns() // 1_000_000
             self.streak.end()
@@ -345,43 +380,63 @@ class LoadedVersion:
         """Settle a request that never ran: it holds nobody up, whatever the order of answers."""
         self._settle(work, error)
         if self._order is not None:
-            for other, (answer, started_ns) in self._order.forget(work):
-                self._settle(other, answer, started_ns)
+            for other, due in self._order.forget(work):
+                self._settle(other, *due)
 
-    def _complete_in_order_or_parts(self, work: Work, answer: Answer, started_ns: int = 0) -> None:
+    def _complete_in_order_or_parts(
+        self, work: Work, answer: Answer, started_ns: int = 0, runs: Sequence[Run] = ()
+    ) -> None:
         """A request or a part has its answer: settle what is complete and whose turn it is."""
         whole = work.whole
         if whole is not None:
             work.inputs = []
+            if whole.request.record is not None and not whole.done:
+                note_runs(whole.request.record, work, runs)
             joined = None if whole.done else whole.collect(work, answer, started_ns)
             if joined is None:
                 return
             self._drop_parts(whole)  # where it failed, some may wait
-            work, answer, started_ns = whole, joined, whole.started_ns
+            work, answer, started_ns, runs = whole, joined, whole.started_ns, ()
         if self._order is None:
-            self._settle(work, answer, started_ns)
+            self._settle(work, answer, started_ns, runs)
             return
-        for other, (due, start) in self._order.finish(work, (answer, started_ns)):
-            self._settle(other, due, start)
+        for other, due in self._order.finish(work, (answer, started_ns, runs)):
+            self._settle(other, *due)
 
-    def _settle(self, work: Work, answer: Answer, started_ns: int = 0) -> None:
+    def _settle(self, work: Work, answer: Answer, started_ns: int = 0, runs: Sequence[Run] = ()) -> None:
         """Count a request that leaves, and answer it unless its caller has gone. Called once per admitted request."""
         self._leases -= 1
         reply, work.reply = work.reply, None
+        now = self._clock.now()
         arrived_ns = round(work.arrived * 1e9)
-        request_ns = round(self._clock.now() * 1e9) - arrived_ns
+        request_ns = round(now * 1e9) - arrived_ns
         work.inputs = []  # the queue's heap of deadlines may remember the ticket for a while
         work.request.buffers = ()
         if reply is None:
-            answer = CALLER_GONE
+            answer = self._when_gone
+        record = work.request.record
+        if record is not None:
+            record.admitted(self._version_text, work.rows, arrived_ns)
+            record.started_ns = started_ns
+            note_runs(record, work, runs)
+            if reply is None:
+                record.finish(self._when_gone)
         if isinstance(answer, ConvoyError):
-            self.statistics.record_failure(answer, request_ns)
+            self.statistics.record_failure(answer, request_ns, work.due < inf)
         else:
-            self.statistics.record_success(max(0, started_ns - arrived_ns), request_ns)
+            queue_ns = max(0, started_ns - arrived_ns)
+            self.statistics.record_success(queue_ns, request_ns)
+            if self._summaries is not None:
+                self._summaries.record_request(now, queue_ns, request_ns)
+            if work.due < inf:
+                self.statistics.record_deadline(now <= work.due)
             if self._objective_ns:
                 self.statistics.record_objective(request_ns <= self._objective_ns)
         if reply is not None:
             try:
                 reply(answer)
             except Exception:  # the rest of the batch must hear theirs
-                log.exception("an answer of model '%s' version %d was not taken", self.config.name, self.version)
+                log.exception(
+                    "an answer of model '%s' version %d was not taken",
+                    self.config.name, self.version, extra=work.request.log_fields(self._version_text),
+                )  # fmt: skip

@@ -10,10 +10,11 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Sequence
+from math import inf
 
 import numpy as np
 
-from server.errors import ConvoyError, ExecutionFailed, InvalidRequest, QueueFull
+from server.errors import ConvoyError, ExecutionFailed, InvalidRequest, QueueFull, TooLarge
 from server.models import admission
 from server.models.config import ModelConfig
 from server.models.work import Work
@@ -130,11 +131,15 @@ class PictureIntake:
         """Requests whose pictures wait or are being decoded."""
         return len(self._requests)
 
+    def oldest_arrival(self) -> float:
+        """When the one of them that has waited longest came; inf where there is none."""
+        return min((work.arrived for work in self._requests), default=inf)
+
     def begin(self, work: Work) -> None:
         """Have a request's pictures decoded. Raises `QueueFull` and `InvalidRequest`, and holds nothing then."""
         config, plan, label = self._config, work.plan, work.request.label()
         if work.rows > MAX_WAITING_PICTURES:
-            raise InvalidRequest(
+            raise TooLarge(
                 f"{label}a request for model '{config.name}' may hold {MAX_WAITING_PICTURES} images, got {work.rows}"
             )
         data = work.inputs[plan.pictures_at]
@@ -212,9 +217,10 @@ class PictureIntake:
         label = picture.request.work.request.label()
         what = f"{label}image {picture.index} of input '{self._preprocessing.input}' for model '{self._config.name}'"
         if isinstance(error, ImageInvalid):
-            return InvalidRequest(f"{what} {error}")
-        log.error("%s could not be decoded", what, exc_info=error)
-        return ExecutionFailed(f"{what} could not be decoded: {type(error).__name__}: {error}")
+            return InvalidRequest(f"{what} {error}").logged_as(f"{what} cannot be used")
+        log.error("%s could not be decoded", what, exc_info=error, extra=picture.request.work.request.log_fields())
+        failed = f"{what} could not be decoded: {type(error).__name__}"
+        return ExecutionFailed(f"{failed}: {error}").logged_as(failed)
 
 
 def _finished(batch: Sequence[Picture], outcome: Pixels | Exception) -> None:

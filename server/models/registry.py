@@ -29,6 +29,10 @@ class ModelEntry:
     """The highest of `loaded`."""
     recovering: set[int] = field(default_factory=set)
     """Versions that failed while they served, and are about to be loaded again."""
+    loads: int = 0
+    """How often one of its versions has been loaded, again or for the first time."""
+    failed_loads: int = 0
+    """How often that failed, for a version or for the model as a whole."""
 
     def add(self, loaded: LoadedVersion) -> None:
         """This version serves from now on."""
@@ -87,20 +91,28 @@ class Registry:
 
     def set_state(self, name: str, version: int, state: State, reason: str = "") -> None:
         """Move a version to a state. Raises `IllegalTransition`."""
+        entry = self.entry(name)
+        was = entry.statuses.get(version)
         self._move(name, version, state, reason)
+        if state is State.UNAVAILABLE and was is not None and was.state is State.LOADING:
+            entry.failed_loads += 1
         if state is not State.READY:
-            self.entry(name).remove(version)
+            entry.remove(version)
         self.changed()
 
     def set_ready(self, name: str, loaded: LoadedVersion) -> None:
         """A version has been loaded and serves from now on."""
         self._move(name, loaded.version, State.READY, "")
-        self.entry(name).add(loaded)
+        entry = self.entry(name)
+        entry.add(loaded)
+        entry.loads += 1
         self.changed()
 
     def set_problem(self, name: str, problem: str) -> None:
         """The model as a whole cannot be served."""
-        self.entry(name).problem = problem
+        entry = self.entry(name)
+        entry.problem = problem
+        entry.failed_loads += bool(problem)
         self.changed()
 
     def loaded(self) -> list[LoadedVersion]:

@@ -17,7 +17,7 @@ from server.scheduling.queue import Ticket
 
 Answer = InferenceResponse | ConvoyError
 
-Reply = Callable[[Answer], None]
+Reply = Callable[[Answer], object]
 """Takes the one answer to a request, on the event loop's thread."""
 
 
@@ -32,7 +32,7 @@ class Owner(Protocol):
 class Work(Ticket):
     """One admitted request, or a part of one."""
 
-    __slots__ = ("_version", "inputs", "plan", "reply", "request", "whole")
+    __slots__ = ("_version", "due", "inputs", "plan", "reply", "request", "whole")
 
     def __init__(
         self,
@@ -46,6 +46,7 @@ class Work(Ticket):
         level: int = 1,
         delay_at: float = inf,
         size: int = 0,
+        due: float = inf,
     ) -> None:
         super().__init__(plan.rows, plan.layout, arrived, deadline, level, delay_at, size)
         self.request = request
@@ -53,6 +54,8 @@ class Work(Ticket):
         self.inputs = inputs
         self.reply = reply
         """None once it is answered or its caller has gone; always None for a part."""
+        self.due = due
+        """When the answer is wanted, by the caller or by the model's objective; inf where nobody said."""
         self.whole: Whole | None = None
         """The request that this is a part of."""
         self._version = version

@@ -60,6 +60,10 @@ class Queue(Protocol[T]):
         """Let batches of this signature hold at most so many rows from now on. A larger request runs alone."""
         ...
 
+    def oldest_arrival(self) -> float:
+        """When the request that has waited longest came; inf where nothing waits."""
+        ...
+
     def next_due(self) -> float:
         """When `take` will have a batch, even if nothing joins it; inf where nothing waits."""
         ...
@@ -97,6 +101,8 @@ class Batcher(Generic[T, R]):
         self._queue = queue
         self._lanes = tuple(lanes)
         self._idle = list(lanes)
+        self._busy_seconds = dict.fromkeys(self._lanes, 0.0)
+        self._busy_since: dict[Lane[T, R], float] = {}
         self._clock = clock
         self._finished = finished
         self._expired = expired
@@ -119,6 +125,16 @@ class Batcher(Generic[T, R]):
     def running(self) -> int:
         """Batches that are running."""
         return len(self._lanes) - len(self._idle)
+
+    def oldest_arrival(self) -> float:
+        """When the request that has waited longest came; inf where nothing waits."""
+        return self._queue.oldest_arrival()
+
+    def busy_seconds(self) -> list[float]:
+        """For how long each lane has had a batch so far, from when it was handed over until the loop had it back."""
+        now = self._clock.now()
+        since = self._busy_since
+        return [seconds + now - since.get(lane, now) for lane, seconds in self._busy_seconds.items()]
 
     def submit(self, ticket: T) -> None:
         """Queue a request. Raises `Unavailable` where it is turned away."""
@@ -197,6 +213,7 @@ class Batcher(Generic[T, R]):
                 self._leave_line(now)
             has_turn = turns.begin(taker)
             lane = self._idle.pop()
+            self._busy_since[lane] = now
             lane.submit(batch, partial(self._done, lane, batch, has_turn, now))
         if self._idle and not turns.may_begin(taker) and queue:
             turns.wait(taker, queue.next_due(), queue.next_deadline())
@@ -214,9 +231,12 @@ class Batcher(Generic[T, R]):
     def _done(
         self, lane: Lane[T, R], batch: Sequence[T], had_turn: bool, started: float, outcome: R | Exception
     ) -> None:
+        seconds = self._clock.now() - started
+        self._busy_seconds[lane] += seconds
+        del self._busy_since[lane]
         self._idle.append(lane)
         self._queue.ended(batch)
-        self._turns.end(self._taker, had_turn, self._clock.now() - started)
+        self._turns.end(self._taker, had_turn, seconds)
         # Before answering, so that this lane, and whoever is called, works while the answers are written.
         self._pump()
         self._turns.call_next()

@@ -55,6 +55,11 @@ class _Bucket:
         if self.profile and len(self.latest) >= ENOUGH:
             self.profile = []
 
+    def copy(self) -> _Bucket:
+        other = _Bucket()
+        other.latest, other.sorted, other.profile = self.latest, self.sorted.copy(), self.profile.copy()
+        return other
+
     def quantile(self, share: float, profiled: bool = True) -> float:
         """The smallest value that at least this share of the runs do not exceed; inf where there is none.
 
@@ -121,6 +126,12 @@ class CostTable:
     def worst_served(self, rows: int) -> float:
         """As `worst`, by what batches of requests took alone; inf before enough of them have run."""
         return self._predict(rows, 0.99, profiled=False)
+
+    def copy(self) -> CostTable:
+        """The same lines, for a reader on another thread. It observes nothing more."""
+        other = CostTable(self.sizes, self.fills)
+        other._buckets = tuple([bucket.copy() for bucket in self._buckets])
+        return other
 
     def lines(self) -> Iterable[Cost]:
         """Every bucket that has been measured."""

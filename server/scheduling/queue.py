@@ -206,6 +206,10 @@ class BatchQueue(Generic[T]):
         if line is not None:
             line.policy = policy
 
+    def oldest_arrival(self) -> float:
+        """When the request that has waited longest came; inf where nothing waits."""
+        return min((line.oldest_arrival() for line in self._lines.values()), default=inf)
+
     def next_due(self) -> float:
         """When the next batch will be worth running even if nothing joins it; inf where nothing waits."""
         return min((self._policy.due(line.oldest_arrival()) for line in self._lines.values()), default=inf)

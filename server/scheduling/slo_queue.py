@@ -202,6 +202,11 @@ class SloQueue(Generic[T]):
         self._max_rows = min(max_rows, self._max_rows)
         self._replan()
 
+    def oldest_arrival(self) -> float:
+        """When the request that has waited longest came; inf where nothing waits."""
+        ranks = [rank for line in self._lines.values() for rank in line.values()]
+        return min((ticket.arrived for rank in ranks for _, _, ticket in rank.entries), default=inf)
+
     def next_due(self) -> float:
         """When `take` will have a batch even if nothing joins it; inf where nothing waits."""
         if self._plan is None:

@@ -116,6 +116,7 @@ def test_the_method_sees_the_callers_metadata(serve: Serve, connect: Connect, he
     assert call.result() == b""
     assert seen.pop("user-agent").startswith("grpc-python/")
     assert seen == {"one": "a value", "two-bin": b"\x00\x01\xff", "many": "x,y", "many-bin": b"x,y"}
+    assert [held_call.call.has_metadata(key) for key in ("one", "many", "three")] == [True, True, False]
 
 
 def with_metadata(call: Call) -> None:

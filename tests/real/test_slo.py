@@ -88,10 +88,12 @@ def test_what_cannot_be_in_time_is_refused_with_a_reason_and_when_to_come_again(
         assert f"its objective of {OBJECTIVE_MS} ms" in call.details()
         assert ("grpc-retry-pushback-ms" in metadata) is (metadata["convoy-reason"] == "overloaded")
         assert 1 <= int(metadata.get("grpc-retry-pushback-ms", "1")) < 60_000
-    for reason in reasons.keys() - {"answered"}:
-        assert count(server, "convoy_request_refused_total", reason=reason) == reasons[reason]
+    for reason, code in (("overloaded", "overloaded"), ("too_late", "objective_missed")):
+        assert count(server, "convoy_request_failed_total", reason=reason) == reasons[code]
     met, missed = count(server, "convoy_objective_met_total"), count(server, "convoy_objective_missed_total")
     assert met + missed == PRIMING + reasons["answered"]
+    assert count(server, "convoy_deadline_met_total") == met
+    assert count(server, "convoy_deadline_missed_total") == PRIMING + FLOOD - met
 
 
 def test_after_a_flood_everybody_is_served_again(start_engine: StartServer, tmp_path: Path) -> None:

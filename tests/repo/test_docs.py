@@ -5,22 +5,50 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+from prometheus_client.parser import text_string_to_metric_families
+
 from server import __version__
-from server.metrics import metrics_registry
+from server.errors import TRITON_REASONS, Reason
+from server.metrics.page import Request
 from server.models.config_accelerators import CUDA_OPTIONS, TENSORRT_OPTIONS
 from server.models.config_fields import DECIMALS, IMAGE_TEXTS, PARAMETERS, SWITCHES
 from server.models.config_runtime import RUNTIME_PARAMETERS
 from server.settings import _parser
+from tests.unit.metric_pages import GPU, page_of, snapshot, version
 
 ROOT = Path(__file__).parents[2]
 
+PAGES = ("serving", "metrics", "architecture", "gpu", "tracing")
+"""Of `docs`, those that name flags of the server."""
 
-def test_every_metric_of_the_page_is_documented_and_nothing_else() -> None:
-    families = metrics_registry(list, cpu=True, gpus=list).collect()
-    names = {family.name + ("_total" if family.type == "counter" else "") for family in families}
-    page = {name for name in names if name.startswith(("nv_", "convoy_"))}
-    documented = set(re.findall(r"^\| ((?:nv|convoy)_\w+) \|", (ROOT / "docs/serving.md").read_text(), re.MULTILINE))
+
+ROW = re.compile(
+    r"^\| ((?:nv|convoy|grpc|process|python)_\w+) \| ([a-z]+)(?: \((\w+)\))? \| ([\w, –]+) \|", re.MULTILINE
+)
+"""Name, type, how it is exposed where that differs, and labels."""
+
+
+def test_every_family_of_the_metrics_page_is_documented_as_it_is_and_nothing_else() -> None:
+    documented = {
+        name: (exposed or kind, set() if labels == "–" else set(labels.split(", ")))
+        for name, kind, exposed, labels in ROW.findall((ROOT / "docs/metrics.md").read_text())
+    }
+    body = page_of(cpu=True, gpus=[GPU]).render(snapshot(version()), Request()).body.decode()
+    page = {
+        f"{family.name}_total" if family.type == "counter" else family.name: (
+            "untyped" if family.type == "unknown" else family.type,
+            {label for sample in family.samples for label in sample.labels} - {"le"},
+        )
+        for family in text_string_to_metric_families(body)
+    }
     assert documented == page
+
+
+def test_every_reason_to_fail_is_documented_with_tritons_and_nothing_else() -> None:
+    text = (ROOT / "docs/metrics.md").read_text()
+    documented = dict(re.findall(r"^\| (\w+) \| (REJECTED|CANCELED|BACKEND|OTHER|–) \|", text, re.MULTILINE))
+    nowhere = {Reason.UNKNOWN_MODEL: "–"}  # Triton's are for versions
+    assert documented == {reason: nowhere.get(reason, triton) for reason, triton in TRITON_REASONS.items()}
 
 
 def test_every_parameter_of_a_configuration_is_documented() -> None:
@@ -43,7 +71,7 @@ def test_links_lead_to_files() -> None:
 
 def test_flags_named_in_the_documentation_exist() -> None:
     flags = set(_parser()._option_string_actions)
-    for page in (ROOT / "README.md", ROOT / "docs/serving.md", ROOT / "docs/architecture.md", ROOT / "docs/gpu.md"):
+    for page in (ROOT / "README.md", *(ROOT / "docs" / f"{name}.md" for name in PAGES)):
         text = re.sub(r"examples/\S+.*|pip install.*", "", page.read_text())
         for flag in re.findall(r"(--[a-z][a-z0-9-]+)", text):
             assert flag in flags, f"{page.name} names {flag}"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from math import inf
 from time import perf_counter
 
 import pytest
@@ -301,5 +302,33 @@ def test_what_waits_may_be_a_full_batch_once_batches_are_smaller() -> None:
         bench.batcher.limit_rows(2, None)
         await bench.at(5)
         assert bench.batches == [(1, ["a", "b"])]
+
+    run(main())
+
+
+def test_a_lane_is_busy_from_when_it_has_a_batch_until_the_loop_has_it_back() -> None:
+    async def main() -> None:
+        bench = BatcherBench(PuppetLane(seconds=10), PuppetLane(seconds=10), max_rows=1)
+        busy: list[list[float]] = []
+        for when, name in ((1, "a"), (5, "b"), (30, "c")):
+            await bench.at(when)
+            bench.submit(name)
+        for when in (32, 100):
+            await bench.at(when)
+            busy.append(sorted(bench.batcher.busy_seconds()))
+        assert busy == [[10, 12], [10, 20]]  # "c" has run for two seconds when first asked
+
+    run(main())
+
+
+def test_the_oldest_arrival_is_that_of_who_waits_and_not_of_who_runs() -> None:
+    async def main() -> None:
+        bench = BatcherBench(PuppetLane(seconds=10), max_rows=1)
+        assert bench.batcher.oldest_arrival() == inf
+        for when, name in ((1, "a"), (2, "b"), (3, "c")):
+            await bench.at(when)
+            bench.submit(name)
+        await bench.at(4)
+        assert bench.batcher.oldest_arrival() == 2
 
     run(main())

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from server.engine import Engine
-from server.errors import NotFound, NotReady
+from server.errors import InvalidRequest, NotFound, NotReady, Reason, ShuttingDown
 from server.models.lifecycle import State
 from server.models.registry import Registry
 from tests.fakes import OneReply
@@ -137,5 +137,62 @@ def test_a_draining_version_takes_no_new_request() -> None:
         assert [type(answer) for answer in with_version.answers] == [NotReady]
         await bench.finish()
         assert await reply.response()
+
+    run(main)
+
+
+def counted(engine: Engine) -> dict[Reason, int]:
+    return {reason: count for reason, count in engine.failures.items() if count}
+
+
+def test_requests_that_reach_no_version_are_counted_and_those_that_do_are_not() -> None:
+    async def main() -> None:
+        bench = Bench()
+        registry = serving(bench)
+        registry.set_state("m", 4, State.LOADING)
+        engine = Engine(registry)
+        for name, version in (("strange", ""), ("other", "1"), ("m", "4"), ("m", "four"), ("m", "9")):
+            request_of = request([4.0])
+            request_of.model_name, request_of.model_version = name, version
+            assert engine.infer(request_of, OneReply()) is None
+        engine.refuse(InvalidRequest("unreadable"))
+        assert engine.infer(request(), OneReply()) is None  # the version refuses it
+        assert counted(engine) == {Reason.UNKNOWN_MODEL: 3, Reason.NOT_READY: 1, Reason.INVALID: 2}
+        await bench.finish()
+
+    run(main)
+
+
+def test_a_version_that_went_with_the_server_is_not_unknown() -> None:
+    async def main() -> None:
+        bench = Bench()
+        registry = serving(bench)
+        engine = Engine(registry)
+        engine.begin_exit()
+        registry.set_state("m", 3, State.DRAINING)
+        for name, kind in (("m", ShuttingDown), ("strange", NotFound)):
+            reply = OneReply()
+            request_of = request([4.0])
+            request_of.model_name = name
+            engine.infer(request_of, reply)
+            assert type(await reply.error()) is kind
+        assert counted(engine) == {Reason.SHUTDOWN: 1, Reason.UNKNOWN_MODEL: 1}
+        await bench.finish()
+
+    run(main)
+
+
+def test_whoever_is_cut_off_when_the_server_goes_did_not_leave() -> None:
+    async def main() -> None:
+        bench = Bench()
+        engine = Engine(serving(bench))
+        left, cut_off = (engine.infer(request([4.0]), OneReply()) for _ in range(2))
+        assert left and cut_off
+        left.cancel()
+        engine.cut_off()
+        cut_off.cancel()
+        failures = bench.version.statistics.failures
+        assert (failures[Reason.CANCELLED], failures[Reason.SHUTDOWN]) == (1, 1)
+        await bench.finish()
 
     run(main)

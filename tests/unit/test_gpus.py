@@ -12,8 +12,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from server.backends.gpus import count_gpus, nvml_reader, page_locked_memory
-from server.metrics import GpuSnapshot, metrics_registry
+from server.backends.gpus import count_gpus, nvml_reader, page_locked_bytes, page_locked_memory
+from server.metrics.machine import gpu_families
+from server.metrics.snapshots import GpuSnapshot
 
 
 class NvmlProblem(Exception):
@@ -82,11 +83,9 @@ def test_without_a_gpu_there_is_nothing_to_read(nvml: Any) -> None:
 
 def test_the_page_shows_what_each_gpu_tells() -> None:
     gpus = [GpuSnapshot("GPU-a", 0.4, 1000, 300, 71.5, 300.0, 3.0), GpuSnapshot("GPU-b", None, 1, 0, None, None, None)]
-    families = {family.name: family for family in metrics_registry(list, cpu=False, gpus=lambda: gpus).collect()}
     shown = {
-        name: {sample.labels["gpu_uuid"]: sample.value for sample in family.samples}
-        for name, family in families.items()
-        if name.startswith(("nv_gpu", "nv_energy"))
+        family.name: {sample.labels["gpu_uuid"]: sample.value for sample in family.samples}
+        for family in gpu_families(gpus)
     }
     assert shown == {
         "nv_gpu_utilization": {"GPU-a": 0.4},
@@ -96,7 +95,6 @@ def test_the_page_shows_what_each_gpu_tells() -> None:
         "nv_gpu_power_limit": {"GPU-a": 300},
         "nv_energy_consumption": {"GPU-a": 3},
     }
-    assert not any(name.startswith("nv_gpu") for name in (f.name for f in metrics_registry(list, cpu=True).collect()))
 
 
 def test_without_a_driver_there_is_no_gpu() -> None:
@@ -160,11 +158,13 @@ def test_arrays_are_page_locked_for_all_contexts_and_freed_with_their_last_view(
     array[:] = 7
     view = array[1:].reshape(-1)
     assert (number(driver, "allocated"), number(driver, "portable")) == (1, 1)
+    assert page_locked_bytes() == 48
     del array
     assert view.tolist() == [7] * 8
     assert number(driver, "allocated") == 1
     del view
     assert (number(driver, "allocated"), number(driver, "depth")) == (0, 0)
+    assert page_locked_bytes() == 0
 
 
 def test_what_cannot_be_page_locked_is_ordinary_memory(driver: str, caplog: pytest.LogCaptureFixture) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable, Coroutine
 from dataclasses import replace
@@ -18,9 +19,13 @@ from server import __version__, tensors
 from server.engine import Engine
 from server.frontends.calls import StatusCode, UnaryMethod
 from server.frontends.inference_service import NOT_OFFERED, SERVICE, InferenceService
+from server.frontends.settings_service import SettingsService
+from server.frontends.watch import Watch
+from server.logs import Logs, LogState
 from server.models.config import TensorConfig
 from server.models.lifecycle import State
 from server.models.registry import Registry
+from tests import fakes
 from tests.fakes import FakeCall, model_config
 from tests.unit import loaded
 from tests.unit.loaded import Bench, batching_config, turn
@@ -35,15 +40,20 @@ CONFIG = replace(
 class Server:
     """A service with model 'm' version 3 READY, and a model 'broken'."""
 
-    def __init__(self, *, strict: bool = True) -> None:
+    def __init__(self, *, strict: bool = True, watch: Watch | None = None) -> None:
         self.bench = Bench(CONFIG)
         self.registry = Registry()
         self.engine = Engine(self.registry)
         self.registry.set_state("m", 3, State.LOADING)
         self.registry.set_ready("m", self.bench.version)
         self.engine.begin_service()
-        self.service = InferenceService(self.engine, self.registry, server_id="convoy", strict_readiness=strict)
-        self.methods = self.service.methods()
+        self.watch = watch or fakes.watch()
+        self.service = InferenceService(
+            self.engine, self.registry, server_id="convoy", strict_readiness=strict, watch=self.watch
+        )
+        self.logs = Logs(logging.NullHandler(), LogState(), root=logging.getLogger("of a test"))
+        changes = SettingsService(self.registry, self.watch, self.logs, lambda state: state.verbose > 0)
+        self.methods = self.service.methods() | changes.methods()
 
     def start(self, name: str, request: Message | bytes, **call: Any) -> FakeCall:
         fake = FakeCall(**call)
@@ -107,7 +117,7 @@ def test_what_is_not_offered_is_refused_with_a_sentence(name: str) -> None:
 
 
 OFFERED = ["ModelInfer", "ServerLive", "ServerReady", "ModelReady", "ServerMetadata", "ModelMetadata", "ModelConfig",
-           "ModelStatistics", "RepositoryIndex"]  # fmt: skip
+           "ModelStatistics", "RepositoryIndex", "TraceSetting", "LogSettings"]  # fmt: skip
 
 
 @pytest.mark.parametrize("name", OFFERED)
@@ -158,7 +168,9 @@ def test_strict_readiness_needs_every_model(strict: bool, ready: bool) -> None:
 
 
 def test_a_server_that_is_still_loading_is_not_ready() -> None:
-    service = InferenceService(Engine(Registry()), Registry(), server_id="convoy", strict_readiness=False)
+    service = InferenceService(
+        Engine(Registry()), Registry(), server_id="convoy", strict_readiness=False, watch=fakes.watch()
+    )
     assert not service.is_ready()
 
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from server import tensors
-from server.errors import ExecutionFailed, FailureReason, InvalidRequest
+from server.errors import ExecutionFailed, InvalidRequest, Reason
 from server.messages import InferenceRequest, InferenceResponse, RequestedOutput, TensorSpec
 from server.models.admission import Plan
 from server.models.config import TensorConfig
@@ -194,7 +194,7 @@ def test_a_run_that_raises_fails_only_the_request_that_makes_it_raise() -> None:
         statistics = bench.version.statistics
         assert (statistics.inference_count, statistics.execution_count) == (1 + 2 + 1, 3)
         assert (statistics.success.count, statistics.fail.count, statistics.compute_infer.count) == (3, 1, 3)
-        assert statistics.failures[FailureReason.BACKEND] == 1
+        assert statistics.failures[Reason.BACKEND] == 1
 
     run(main)
 
@@ -230,7 +230,7 @@ def test_a_request_whose_caller_left_is_not_run_again() -> None:
         assert isinstance(await stays.error(), ExecutionFailed)
         assert gone.answers == []
         assert len(bench.session.shapes) == 1 + 1 + 1
-        assert bench.version.statistics.failures[FailureReason.CANCELED] == 1
+        assert bench.version.statistics.failures[Reason.CANCELLED] == 1
         assert bench.version.in_flight == 0
 
     run(main)

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import numpy as np
 import pytest
 
-from server.errors import ExecutionFailed, FailureReason, OutOfMemory
+from server.errors import ExecutionFailed, OutOfMemory, Reason
 from server.messages import RequestedOutput
 from server.tensors import Array
 from tests.unit.loaded import Bench, Function, batching_config, doubled_and_negated, run, values
@@ -41,7 +41,7 @@ def test_a_request_of_nan_fails_and_names_output_and_row_while_the_others_are_an
         assert values(await last.response())["y"] == [[4.0]]
         assert sizes(bench) == [4, 1, 2, 1]
         statistics = bench.version.statistics
-        assert (statistics.failed_runs, statistics.failures[FailureReason.BACKEND]) == (2, 1)
+        assert (statistics.failed_runs, statistics.failures[Reason.BACKEND]) == (2, 1)
 
     run(main)
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from server.errors import DeadlineExceeded, FailureReason, ObjectiveMissed, Overloaded
+from server.errors import DeadlineExceeded, ObjectiveMissed, Overloaded, Reason
 from server.models.queueing import queue_policy
 from server.scheduling.policy import WindowPolicy
 from server.scheduling.slo import SloPolicy
@@ -53,8 +53,7 @@ def test_who_cannot_be_answered_in_time_is_told_which_objective_of_which_model_a
         assert (bench.version.in_flight, bench.version.pending) == (2, 1)
         await bench.finish()
         assert await accepted.response()
-        assert bench.version.statistics.refusals == {"overloaded": 1}
-        assert bench.version.statistics.failures[FailureReason.REJECTED] == 1
+        assert bench.version.statistics.failures[Reason.OVERLOADED] == 1
 
     run(main)
 
@@ -73,8 +72,7 @@ def test_who_can_no_longer_be_answered_in_time_is_told_so_at_that_moment_and_is_
         assert str(error) == "[request id: r] model 'm' can no longer answer within its objective of 2000 ms"
         await bench.finish()
         assert len(bench.session.shapes) == 1
-        assert bench.version.statistics.refusals == {"objective_missed": 1}
-        assert bench.version.statistics.failures[FailureReason.REJECTED] == 1
+        assert bench.version.statistics.failures[Reason.TOO_LATE] == 1
 
     run(main)
 
@@ -86,7 +84,7 @@ def test_a_callers_own_deadline_that_passes_is_no_matter_of_the_objective() -> N
         await turn()
         assert isinstance(await late.error(), DeadlineExceeded)
         await bench.finish()
-        assert bench.version.statistics.refusals == {}
+        assert bench.version.statistics.failures[Reason.TOO_LATE] == 1
 
     run(main)
 
@@ -166,7 +164,7 @@ def test_where_one_part_is_refused_all_are() -> None:
         await bench.finish()
         assert await busy.response()
         assert len(bench.session.shapes) == 1
-        assert bench.version.statistics.refusals == {"overloaded": 1}
+        assert bench.version.statistics.failures[Reason.OVERLOADED] == 1
 
     run(main)
 
@@ -183,6 +181,6 @@ def test_where_one_part_can_no_longer_be_in_time_no_other_runs() -> None:
         await bench.finish()
         assert len(late.answers) == 1
         assert len(bench.session.shapes) == 1
-        assert bench.version.statistics.refusals == {"objective_missed": 1}
+        assert bench.version.statistics.failures[Reason.TOO_LATE] == 1
 
     run(main)

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from server import tensors
-from server.errors import DeadlineExceeded, ExecutionFailed, FailureReason, InvalidRequest, QueueFull, QueueTimeout
+from server.errors import DeadlineExceeded, ExecutionFailed, InvalidRequest, QueueFull, QueueTimeout, Reason
 from server.messages import InferenceRequest, RequestedOutput, TensorSpec
 from server.models.config import QueuePolicy, TensorConfig
 from server.scheduling.budget import ByteBudget
@@ -119,7 +119,7 @@ def test_a_part_that_fails_fails_the_request_once() -> None:
         assert (bench.version.in_flight, bench.version.pending) == (0, 0)
         await bench.finish()
         assert len(reply.answers) == 1
-        assert bench.version.statistics.failures[FailureReason.BACKEND] == 1
+        assert bench.version.statistics.failures[Reason.BACKEND] == 1
         assert bench.version.statistics.fail.count == 1
 
     run(main)
@@ -143,7 +143,7 @@ def test_a_caller_who_leaves_takes_all_parts_along(when: str) -> None:
         await bench.finish()
         assert len(reply.answers) == (1 if when == "answered" else 0)
         assert bench.version.in_flight == 0
-        assert bench.version.statistics.failures[FailureReason.CANCELED] == (0 if when == "answered" else 1)
+        assert bench.version.statistics.failures[Reason.CANCELLED] == (0 if when == "answered" else 1)
         assert sizes(bench) == {"waiting": [1], "running": [2], "answered": [2, 2, 1]}[when]
 
     run(main)
@@ -160,7 +160,7 @@ def test_a_request_whose_time_runs_out_is_told_so_once_whatever_its_parts_do() -
         assert bench.version.in_flight == 0
         await bench.finish()
         assert len(reply.answers) == 1
-        assert bench.version.statistics.failures[FailureReason.REJECTED] == 1
+        assert bench.version.statistics.failures[Reason.TOO_LATE] == 1
 
     run(main)
 
@@ -267,7 +267,7 @@ def test_with_order_preserved_who_leaves_while_an_answer_is_held_back_is_not_ans
         lag.gate.open()
         await lag.bench.finish()
         assert lag.replied == [0, 2]
-        assert lag.bench.version.statistics.failures[FailureReason.CANCELED] == 1
+        assert lag.bench.version.statistics.failures[Reason.CANCELLED] == 1
         assert lag.bench.version.in_flight == 0
 
     run(main)

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from server.errors import DeadlineExceeded, FailureReason, QueueFull, QueueTimeout
+from server.errors import DeadlineExceeded, QueueFull, QueueTimeout, Reason
 from server.messages import InferenceRequest, TensorSpec
 from server.models.queueing import MIN_QUEUED_REQUESTS, QUEUED_BATCHES
 from server.tensors import Array
@@ -42,7 +42,7 @@ def test_a_request_cancelled_while_it_waits_is_neither_run_nor_answered() -> Non
         assert gone.answers == []
         assert values(await stays.response())["y"] == [[4.0]]
         assert bench.session.shapes[-1] == {"x": (1, 1)}
-        assert bench.version.statistics.failures[FailureReason.CANCELED] == 1
+        assert bench.version.statistics.failures[Reason.CANCELLED] == 1
 
     run(main)
 
@@ -62,7 +62,7 @@ def test_a_request_cancelled_while_it_runs_is_not_answered_and_harms_nobody() ->
         assert gone.answers == []
         assert values(await stays.response())["y"] == [[4.0]]
         assert bench.version.in_flight == 0
-        assert bench.version.statistics.failures[FailureReason.CANCELED] == 1
+        assert bench.version.statistics.failures[Reason.CANCELLED] == 1
         assert bench.version.statistics.success.count == 2
 
     run(main)
@@ -85,7 +85,7 @@ def test_cancelling_again_changes_nothing(when: str) -> None:
         await bench.finish()
         work.cancel()
         assert bench.version.in_flight == 0
-        assert bench.version.statistics.failures[FailureReason.CANCELED] == (0 if when == "answered" else 1)
+        assert bench.version.statistics.failures[Reason.CANCELLED] == (0 if when == "answered" else 1)
 
     run(main)
 
@@ -102,7 +102,7 @@ def test_a_request_whose_queue_time_ran_out_is_told_so() -> None:
         [error] = late.answers
         assert isinstance(error, QueueTimeout)
         assert str(error) == "Request timeout expired"
-        assert bench.version.statistics.failures[FailureReason.REJECTED] == 1
+        assert bench.version.statistics.failures[Reason.TOO_LATE] == 1
         await bench.finish()
 
     run(main)
@@ -173,7 +173,7 @@ def test_a_full_queue_refuses_with_the_requests_id() -> None:
         assert work is None
         assert isinstance(error, QueueFull)
         assert str(error) == "[request id: r] Exceeds maximum queue size"
-        assert bench.version.statistics.failures[FailureReason.REJECTED] == 1
+        assert bench.version.statistics.failures[Reason.QUEUE_FULL] == 1
         await bench.finish()
         assert bench.version.in_flight == 0
 
@@ -230,11 +230,12 @@ def test_a_scripted_sequence_is_counted_exactly() -> None:
         statistics = bench.version.statistics
         assert (statistics.inference_count, statistics.execution_count) == (7, 3)
         assert (statistics.success.count, statistics.success.ns) == (4, 3 * 2_000_000_000)
-        assert statistics.failures == {
-            FailureReason.REJECTED: 2,
-            FailureReason.CANCELED: 1,
-            FailureReason.BACKEND: 1,
-            FailureReason.OTHER: 1,
+        assert {reason: count for reason, count in statistics.failures.items() if count} == {
+            Reason.QUEUE_FULL: 1,
+            Reason.TOO_LATE: 1,
+            Reason.CANCELLED: 1,
+            Reason.BACKEND: 1,
+            Reason.INVALID: 1,
         }
         assert (statistics.fail.count, statistics.fail.ns) == (5, 1_000_000_000)
         assert statistics.queue.count == 4

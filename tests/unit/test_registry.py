@@ -288,3 +288,16 @@ def test_another_version_answers_while_the_latest_is_reloaded() -> None:
         assert registry.find("m", "").version == 1
 
     run(main)
+
+
+def test_loads_and_those_that_failed_are_counted_and_unloads_are_neither() -> None:
+    async def main() -> None:
+        registry = with_versions(1, 2)
+        for state in (State.DRAINING, State.UNAVAILABLE, State.LOADING, State.UNAVAILABLE):
+            registry.set_state("m", 1, state)
+        registry.set_problem("m", "its folder is gone")
+        registry.set_problem("m", "")
+        entry = registry.entry("m")
+        assert (entry.loads, entry.failed_loads) == (2, 2)
+
+    run(main)

@@ -7,7 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from server.metrics_config import MetricsConfig
 from server.settings import GrpcEngine, LogFormat, ModelControlMode, Settings, parse
+from server.trace_config import TraceConfig, TraceSetting
 
 REPOSITORY = ("--model-repository", "models")
 TLS = ("--grpc-server-cert", "c.pem", "--grpc-server-key", "k.pem", "--grpc-root-cert", "r.pem")
@@ -27,7 +29,12 @@ FLAGS: dict[str, tuple[str, str, object]] = {
     "--exit-timeout-secs": ("2.5", "exit_timeout_secs", 2.5),
     "--ports-file": ("ports.json", "ports_file", Path("ports.json")),
     "--log-verbose": ("2", "log_verbose", 2),
+    "--log-info": ("false", "log_info", False),
+    "--log-warning": ("false", "log_warning", False),
+    "--log-error": ("false", "log_error", False),
     "--log-format": ("json", "log_format", LogFormat.JSON),
+    "--access-log": ("true", "access_log", True),
+    "--trace-config": ("rate=100", "trace", TraceConfig(setting=TraceSetting(rate=100))),
     "--log-file": ("log", "log_file", Path("log")),
     "--allow-grpc": ("false", "allow_grpc", False),
     "--grpc-address": ("127.0.0.1", "grpc_address", "127.0.0.1"),
@@ -40,6 +47,8 @@ FLAGS: dict[str, tuple[str, str, object]] = {
     "--metrics-port": ("1", "metrics_port", 1),
     "--allow-cpu-metrics": ("false", "allow_cpu_metrics", False),
     "--allow-gpu-metrics": ("false", "allow_gpu_metrics", False),
+    "--metrics-interval-ms": ("0", "metrics_interval_ms", 0),
+    "--metrics-config": ("summary_latencies=true", "metrics_config", MetricsConfig(summary_latencies=True)),
     "--grpc-engine": ("grpcio", "grpc_engine", GrpcEngine.GRPCIO),
     "--grpc-max-message-bytes": ("1000", "grpc_max_message_bytes", 1000),
     "--reuse-grpc-port": ("true", "reuse_grpc_port", True),
@@ -151,7 +160,10 @@ WRONG = {
     "an unknown mode": ([*REPOSITORY, "--model-control-mode=poll"], "--model-control-mode: invalid"),
     "an unknown log format": ([*REPOSITORY, "--log-format=xml"], "--log-format: invalid"),
     "an unknown engine": ([*REPOSITORY, "--grpc-engine=warp"], "--grpc-engine: invalid"),
-    "no log level": ([*REPOSITORY, "--log-verbose=much"], "--log-verbose: invalid int value: 'much'"),
+    "no log level": (
+        [*REPOSITORY, "--log-verbose=much"],
+        "--log-verbose: must be an integer of at least 0",
+    ),
     "a model without explicit mode": ([*REPOSITORY, "--load-model=m"], "needs --model-control-mode=explicit"),
     "nothing to serve": (
         [*REPOSITORY, "--allow-grpc=false", "--allow-http=false", "--allow-metrics=false"],

@@ -193,6 +193,7 @@ class SloMachine(RuleBasedStateMachine):
             assert len(self.q) == len(self.waiting.tickets)
             assert self.q.rows == rows_of(self.waiting.tickets)
             assert self.bytes.used == self.waiting.bytes()
+            assert self.q.oldest_arrival() == min((ticket.arrived for ticket in self.waiting.tickets), default=inf)
             assert [ticket for ticket in self.all if ticket.waiting] == self.waiting.tickets
 
     def put_one(self, ticket: Any) -> None:

@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from math import inf
 from typing import NamedTuple
 
+from server.frontends.call_counts import CallCounts, MethodCounts
 from server.frontends.calls import Method, MethodTable, StatusCode, UnaryMethod
 from server.frontends.grpc import http2, wire
 from server.frontends.grpc.http2 import CLOSED, END, HEAD, TOO_LARGE, Event, Header, HeaderBlock, Http2Connection
@@ -42,6 +43,7 @@ class _Route(NamedTuple):
 
     head: RequestHead
     method: Method
+    counts: MethodCounts
 
 
 class Dispatcher:
@@ -56,6 +58,10 @@ class Dispatcher:
         limits: http2.Limits,
     ) -> None:
         self.methods = methods
+        self.calls = CallCounts(methods)
+        self.received_bytes = 0
+        """By all connections, as HTTP/2 has them."""
+        self.sent_bytes = 0
         self.max_message_bytes = max_message_bytes
         self.limits = limits
         self.context = http2.Http2Context()
@@ -75,6 +81,11 @@ class Dispatcher:
             self._routes[packed] = route
         return route
 
+    def count_refused(self, packed: bytes, status: StatusCode) -> None:
+        """A request that begins with this header block, b"" for one too large, is answered without becoming a call."""
+        route = self.route(packed) if packed else None
+        self.calls.refused(status, route.counts if isinstance(route, _Route) else None)
+
     def flush_soon(self, connection: Connection) -> None:
         """Send what this connection has to send when the current callback is done."""
         if not self._dirty:
@@ -93,7 +104,7 @@ class Dispatcher:
         method = self.methods.get(head.path)
         if method is None:
             return Refusal(StatusCode.UNIMPLEMENTED, "Method not found!")
-        return _Route(head, method)
+        return _Route(head, method, self.calls.of(head.path))
 
 
 class Connection:
@@ -147,6 +158,7 @@ class Connection:
     def receive(self, length: int) -> None:
         """Take bytes that were read into the context's input. Raises `Http2Error`."""
         self.bytes_received += length
+        self.dispatcher.received_bytes += length
         for event in self._http2.receive(length):
             if event.flags == WHOLE:
                 self._open(event)
@@ -211,6 +223,7 @@ class Connection:
                     self.refuse(http2.ENHANCE_YOUR_CALM)
             if data:
                 self.bytes_sent += len(data)
+                self.dispatcher.sent_bytes += len(data)
                 self._write(data)
             if len(data) < http2.OUTPUT_BYTES:
                 break
@@ -243,11 +256,16 @@ class Connection:
 
     # --- what calls use ---
 
-    def answer(self, stream_id: int, message: bytes) -> None:
-        if self._calls.pop(stream_id, None) is not None:
-            if not self._http2.answer(stream_id, _OK_HEAD, wire.frame_prefix(len(message)), message, _OK_TRAILERS):
-                self._http2.headers_only(stream_id, wire.trailers_only(StatusCode.RESOURCE_EXHAUSTED, _UNREAD))
-            self.mark_dirty()
+    def answer(self, stream_id: int, message: bytes) -> StatusCode:
+        """End a call with one message and OK, or with an error where its caller leaves too much unread."""
+        if self._calls.pop(stream_id, None) is None:
+            return StatusCode.CANCELLED
+        status = StatusCode.OK
+        if not self._http2.answer(stream_id, _OK_HEAD, wire.frame_prefix(len(message)), message, _OK_TRAILERS):
+            status = StatusCode.RESOURCE_EXHAUSTED
+            self._http2.headers_only(stream_id, wire.trailers_only(status, _UNREAD))
+        self.mark_dirty()
+        return status
 
     def fail(self, stream_id: int, headers: Sequence[Header]) -> None:
         """End a call that has not begun to answer."""
@@ -300,13 +318,14 @@ class Connection:
     def _open(self, event: Event) -> None:
         route = self.dispatcher.route(event.head)
         if isinstance(route, Refusal):
+            self.dispatcher.calls.refused(route.status)
             self._http2.headers_only(event.stream_id, route.headers())
             return
         timeout = route.head.timeout
         deadline = inf if timeout == inf else time.monotonic() + timeout
         limit = self.dispatcher.max_message_bytes
         if isinstance(route.method, UnaryMethod):
-            unary = UnaryCall(self, event.stream_id, route.head, deadline, limit, route.method)
+            unary = UnaryCall(self, event.stream_id, route.head, deadline, limit, route.counts, route.method)
             self._calls[event.stream_id] = unary
             if event.flags & END:
                 self._deliver(unary, event)
@@ -314,7 +333,7 @@ class Connection:
                 self._arriving[event.stream_id] = time.monotonic()
             return
         early = self._http2.stream_body(event.stream_id)
-        stream = StreamCall(self, event.stream_id, route.head, deadline, limit, route.method)
+        stream = StreamCall(self, event.stream_id, route.head, deadline, limit, route.counts, route.method)
         self._calls[event.stream_id] = stream
         self.next_deadline = min(self.next_deadline, deadline)
         self._deliver(stream, event._replace(body=bytes(early) + bytes(event.body)))
@@ -346,6 +365,8 @@ class Connection:
         if call is not None:
             call.cancel(StatusCode.RESOURCE_EXHAUSTED, message)
         else:
+            if event.flags & HEAD:
+                self.dispatcher.count_refused(event.head, StatusCode.RESOURCE_EXHAUSTED)
             self.fail(event.stream_id, wire.trailers_only(StatusCode.RESOURCE_EXHAUSTED, message))
 
     def _forget(self, stream_id: int) -> None:

@@ -47,6 +47,9 @@ class _GrpcioCall:
     def metadata(self) -> Mapping[str, str | bytes]:
         return _joined(self._context.invocation_metadata())
 
+    def has_metadata(self, key: str) -> bool:
+        return key in [name for name, _ in self._context.invocation_metadata()]
+
     def send_initial_metadata(self, metadata: Mapping[str, str | bytes]) -> None:
         if self._opening is None:
             self._opening = asyncio.create_task(self._context.send_initial_metadata(tuple(metadata.items())))

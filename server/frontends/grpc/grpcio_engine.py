@@ -10,7 +10,8 @@ from typing import Any
 
 import grpc
 
-from server.frontends.calls import MethodTable, StreamMethod, UnaryMethod
+from server.frontends.call_counts import CallCounts, MethodCounts, departure
+from server.frontends.calls import MethodTable, StatusCode, StreamMethod, UnaryMethod
 from server.frontends.grpc.grpcio_calls import Context, Failed, StreamCall, UnaryCall
 from server.frontends.grpc.options import GrpcOptions
 from server.frontends.tls import TlsFiles
@@ -25,11 +26,16 @@ class GrpcioEngine:
 
     def __init__(self, methods: MethodTable, options: GrpcOptions) -> None:
         """Raises `OSError` where TLS files cannot be read."""
+        self.calls = CallCounts(methods)
+        """Calls by method and status; those that grpcio refuses by itself are in none of them."""
         self._streams = _OpenStreams()
         self._credentials = _credentials(options.tls) if options.tls else None
         self._server = grpc.aio.server(
-            handlers=[_Router(methods, self._streams)], options=tuple(_channel_arguments(options).items())
+            handlers=[_Router(methods, self._streams, self.calls)], options=tuple(_channel_arguments(options).items())
         )
+
+    def transport(self) -> None:
+        """grpcio does not tell of its connections."""
 
     async def start(self, address: str, port: int) -> int:
         """Listen, and return the port, 0 for `unix:/path`. Raises `OSError` where the address cannot be had."""
@@ -107,23 +113,29 @@ class _CertificateReader:
 class _Router(grpc.GenericRpcHandler):  # type: ignore[misc] # untyped base
     """Finds methods by path; an unknown path is answered UNIMPLEMENTED by grpcio itself."""
 
-    def __init__(self, methods: MethodTable, streams: _OpenStreams) -> None:
-        self._handlers = {path: _handler(method, streams) for path, method in methods.items()}
+    def __init__(self, methods: MethodTable, streams: _OpenStreams, calls: CallCounts) -> None:
+        self._calls = calls
+        self._handlers = {path: _handler(method, streams, calls.of(path)) for path, method in methods.items()}
 
     def service(self, handler_call_details: Any) -> Any:
-        return self._handlers.get(handler_call_details.method)
+        handler = self._handlers.get(handler_call_details.method)
+        if handler is None:
+            self._calls.refused(StatusCode.UNIMPLEMENTED)
+        return handler
 
 
-def _handler(method: UnaryMethod | StreamMethod, streams: _OpenStreams) -> Any:
+def _handler(method: UnaryMethod | StreamMethod, streams: _OpenStreams, counts: MethodCounts) -> Any:
     # Without serializers, grpcio hands over and takes the messages' own bytes.
     if isinstance(method, UnaryMethod):
-        return grpc.unary_unary_rpc_method_handler(_unary(method))
-    return grpc.stream_stream_rpc_method_handler(_stream(method, streams))
+        return grpc.unary_unary_rpc_method_handler(_unary(method, counts))
+    return grpc.stream_stream_rpc_method_handler(_stream(method, streams, counts))
 
 
-def _unary(method: UnaryMethod) -> Callable[[bytes, Context], Awaitable[bytes]]:
+def _unary(method: UnaryMethod, counts: MethodCounts) -> Callable[[bytes, Context], Awaitable[bytes]]:
     async def serve(message: bytes, context: Context) -> bytes:
+        counts.started += 1
         call = UnaryCall(context)
+        status: StatusCode | None = None
         try:
             method.handle(call, message)
         except Exception:
@@ -131,8 +143,10 @@ def _unary(method: UnaryMethod) -> Callable[[bytes, Context], Awaitable[bytes]]:
             call.cancel()
         try:
             answer = await call.answer
+            status = StatusCode.OK
             await call.opened()
         except Failed as failure:
+            status = failure.status
             await call.opened()
             await context.abort(_GRPC_CODES[failure.status], failure.message)
         except asyncio.CancelledError:
@@ -140,15 +154,21 @@ def _unary(method: UnaryMethod) -> Callable[[bytes, Context], Awaitable[bytes]]:
             raise
         else:
             return answer
+        finally:
+            counts.handled[departure(call.deadline) if status is None else status] += 1
         raise AssertionError("abort always raises")
 
     return serve
 
 
-def _stream(method: StreamMethod, streams: _OpenStreams) -> Callable[[AsyncIterator[bytes], Context], Awaitable[None]]:
+def _stream(
+    method: StreamMethod, streams: _OpenStreams, counts: MethodCounts
+) -> Callable[[AsyncIterator[bytes], Context], Awaitable[None]]:
     async def serve(requests: AsyncIterator[bytes], context: Context) -> None:
+        counts.started += 1
         call = StreamCall(context)
         reader = asyncio.create_task(_feed(requests, method, call, streams))
+        status: StatusCode | None = None
         try:
             while (answer := await call.next_answer()) is not None:
                 await call.opened()
@@ -156,9 +176,11 @@ def _stream(method: StreamMethod, streams: _OpenStreams) -> Callable[[AsyncItera
                     context.disable_next_message_compression()
                 await context.write(answer.message)
             await call.opened()
+            status = call.failure.status if call.failure else StatusCode.OK
             if call.failure:
-                await context.abort(_GRPC_CODES[call.failure.status], call.failure.message)
+                await context.abort(_GRPC_CODES[status], call.failure.message)
         finally:
+            counts.handled[departure(call.deadline) if status is None else status] += 1
             streams.discard(call)
             reader.cancel()
             call.abandoned()

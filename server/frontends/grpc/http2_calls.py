@@ -7,6 +7,7 @@ from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
 
+from server.frontends.call_counts import MethodCounts, departure
 from server.frontends.calls import Receiver, StatusCode, StreamMethod, UnaryMethod
 from server.frontends.grpc import wire
 from server.frontends.grpc.compression import IDENTITY, negotiate
@@ -19,8 +20,8 @@ log = logging.getLogger(__name__)
 class Carrier(Protocol):
     """The connection, as its calls see it."""
 
-    def answer(self, stream_id: int, message: bytes) -> None:
-        """End a call with one message and OK."""
+    def answer(self, stream_id: int, message: bytes) -> StatusCode:
+        """End a call with one message and OK, or with an error where its caller leaves too much unread."""
         ...
 
     def fail(self, stream_id: int, headers: Sequence[Header]) -> None:
@@ -57,14 +58,24 @@ class _Extras:
 class _Http2Call:
     """What both kinds share."""
 
-    __slots__ = ("_carrier", "_extras", "_head", "_max_message_bytes", "_open", "_stream_id", "deadline", "on_cancel")
+    __slots__ = (
+        "_carrier", "_counts", "_extras", "_head", "_max_message_bytes", "_open", "_stream_id", "deadline", "on_cancel",
+    )  # fmt: skip
 
     def __init__(
-        self, carrier: Carrier, stream_id: int, head: RequestHead, deadline: float, max_message_bytes: int
+        self,
+        carrier: Carrier,
+        stream_id: int,
+        head: RequestHead,
+        deadline: float,
+        max_message_bytes: int,
+        counts: MethodCounts,
     ) -> None:
         self.deadline = deadline
         self.on_cancel: Callable[[], None] | None = None
         self._carrier = carrier
+        self._counts = counts
+        counts.started += 1
         self._stream_id = stream_id
         self._head = head
         self._max_message_bytes = max_message_bytes
@@ -79,6 +90,9 @@ class _Http2Call:
     @property
     def metadata(self) -> Mapping[str, str | bytes]:
         return self._head.metadata()
+
+    def has_metadata(self, key: str) -> bool:
+        return key.encode() in [name for name, _ in self._head.headers]
 
     def send_initial_metadata(self, metadata: Mapping[str, str | bytes]) -> None:
         headers = wire.encode_metadata(metadata)
@@ -98,6 +112,7 @@ class _Http2Call:
         if not self._open:
             return
         self._open = False
+        self._counts.handled[status] += 1
         extras = self._extras
         if extras is None:
             self._carrier.fail(self._stream_id, wire.trailers_only(status, message))
@@ -116,6 +131,7 @@ class _Http2Call:
         """The caller has gone."""
         if self._open:
             self._open = False
+            self._counts.handled[departure(self.deadline)] += 1
             self._tell_method()
 
     def _tell_method(self) -> None:
@@ -147,6 +163,7 @@ class _Http2Call:
     def _end(self) -> None:
         self._begin()
         self._open = False
+        self._counts.handled[StatusCode.OK] += 1
         trailing = self._with_extras().trailing
         trailers = wire.trailers(StatusCode.OK, metadata=trailing) if trailing else wire.OK_TRAILERS
         self._carrier.end(self._stream_id, trailers)
@@ -169,9 +186,10 @@ class UnaryCall(_Http2Call):
         head: RequestHead,
         deadline: float,
         max_message_bytes: int,
+        counts: MethodCounts,
         method: UnaryMethod,
     ) -> None:
-        super().__init__(carrier, stream_id, head, deadline, max_message_bytes)
+        super().__init__(carrier, stream_id, head, deadline, max_message_bytes, counts)
         self._method = method
 
     def receive(self, body: Buffer, *, ended: bool) -> None:
@@ -184,7 +202,7 @@ class UnaryCall(_Http2Call):
             return
         if self._extras is None:
             self._open = False
-            self._carrier.answer(self._stream_id, message)
+            self._counts.handled[self._carrier.answer(self._stream_id, message)] += 1
         else:
             self._send(message)
             self._end()
@@ -211,9 +229,10 @@ class StreamCall(_Http2Call):
         head: RequestHead,
         deadline: float,
         max_message_bytes: int,
+        counts: MethodCounts,
         method: StreamMethod,
     ) -> None:
-        super().__init__(carrier, stream_id, head, deadline, max_message_bytes)
+        super().__init__(carrier, stream_id, head, deadline, max_message_bytes, counts)
         self._method = method
         self._receiver: Receiver | None = None
         self._reader = MessageReader(max_message_bytes, head.encoding)

@@ -11,12 +11,14 @@ from itertools import count
 from math import inf
 from typing import cast
 
+from server.frontends.call_counts import CallCounts
 from server.frontends.calls import MethodTable
 from server.frontends.grpc import http2
 from server.frontends.grpc.connection import Connection, Dispatcher
 from server.frontends.grpc.options import GrpcOptions
 from server.frontends.grpc.pings import PingGuard
 from server.frontends.tls import TlsConfig
+from server.metrics.snapshots import TransportSnapshot
 
 log = logging.getLogger(__name__)
 
@@ -49,10 +51,22 @@ class Nghttp2Engine:
             limits=http2.Limits(max_body_bytes=max(options.max_message_bytes + PREFIX_BYTES, http2.INPUT_BYTES)),
         )
         self.sockets: set[_Socket] = set()
+        self.opened = 0
         self.agenda = _Agenda(self._loop, self.sockets)
         self._tls = TlsConfig(options.tls, ("h2",)) if options.tls else None
         self._server: asyncio.Server | None = None
         self._changed = asyncio.Event()
+
+    @property
+    def calls(self) -> CallCounts:
+        """Calls by method and status."""
+        return self.dispatcher.calls
+
+    def transport(self) -> TransportSnapshot:
+        """Connections and bytes, as a scrape finds them."""
+        return TransportSnapshot(
+            len(self.sockets), self.opened, self.dispatcher.received_bytes, self.dispatcher.sent_bytes
+        )
 
     async def start(self, address: str, port: int) -> int:
         """Listen on a host name, an IPv4 or IPv6 address, or `unix:/path`. Returns the port, 0 for a path.
@@ -179,6 +193,7 @@ class _Socket(asyncio.BufferedProtocol):
         self.transport = cast("asyncio.Transport", transport)
         self.connection = Connection(self._engine.dispatcher, self.transport.write, self.transport.close)
         self._engine.sockets.add(self)
+        self._engine.opened += 1
         secured = self.transport.get_extra_info("ssl_object")
         if secured is not None and secured.selected_alpn_protocol() != "h2":
             log.debug("a TLS peer did not choose h2 by ALPN")

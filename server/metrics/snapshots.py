@@ -1,0 +1,127 @@
+"""What a scrape finds, copied on the event loop's thread so that another may read it at leisure."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from math import inf
+
+from server.errors import Reason
+from server.statistics import LATENCY_BOUNDS_US, Histogram, VersionStatistics, no_failures
+from server.summaries import SummarySlices
+
+
+@dataclass(frozen=True, slots=True)
+class VersionSnapshot:
+    """One loaded version."""
+
+    model: str
+    version: int
+    tags: Mapping[str, str]
+    """The configuration's metric_tags; labels named with a leading underscore, as Triton names them."""
+    statistics: VersionStatistics
+    pending: int
+    in_flight: int
+    load_seconds: float
+    max_batch_rows: int
+    queue_age_seconds: float = 0.0
+    busy_seconds: Sequence[float] = ()
+    """Instance by instance."""
+    latest: SummarySlices | None = None
+    """Latencies of the last minute, where they are kept."""
+    costs: Callable[[], Iterable[tuple[int, float, float, int]]] = tuple
+    """Rows, the median and 99th percentile of the seconds that a batch of them takes, and of how many runs. Called by
+    whoever renders, since it takes longer than the copy that it works on."""
+
+
+@dataclass(frozen=True, slots=True)
+class ModelSnapshot:
+    """One model that is known, loaded or not."""
+
+    name: str
+    ready: Mapping[str, bool]
+    """By version; "" where the model as a whole cannot be served."""
+    loads: int = 0
+    failed_loads: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class ServerSnapshot:
+    """What all models share."""
+
+    running_batches: int = 0
+    max_running_batches: float = inf
+    failures: Mapping[Reason, int] = field(default_factory=no_failures)
+    """Requests that reached no version."""
+    lost_traces: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class CallSnapshot:
+    """One gRPC method."""
+
+    type: str
+    service: str
+    method: str
+    started: int
+    handled: Mapping[str, int]
+    """By the name of the status."""
+
+
+@dataclass(frozen=True, slots=True)
+class TransportSnapshot:
+    """The connections of a gRPC engine that tells of them."""
+
+    connections: int
+    opened: int
+    received_bytes: int
+    sent_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class LoopSnapshot:
+    """What holds up everybody."""
+
+    lag_us: Histogram = field(default_factory=lambda: Histogram(LATENCY_BOUNDS_US))
+    gc_pause_us: Histogram = field(default_factory=lambda: Histogram(LATENCY_BOUNDS_US))
+
+
+@dataclass(frozen=True, slots=True)
+class BuildSnapshot:
+    """What runs here."""
+
+    version: str = ""
+    onnxruntime: str = ""
+    grpc_engine: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class GpuSnapshot:
+    """One GPU; None: this GPU does not say."""
+
+    uuid: str
+    utilization: float | None
+    """0 to 1."""
+    memory_total_bytes: int | None
+    memory_used_bytes: int | None
+    power_usage_watts: float | None
+    power_limit_watts: float | None
+    energy_joules: float | None
+    """Since the server started."""
+
+
+GpuReader = Callable[[], Sequence[GpuSnapshot]]
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """All that is counted in this process."""
+
+    versions: Sequence[VersionSnapshot] = ()
+    models: Sequence[ModelSnapshot] = ()
+    server: ServerSnapshot = field(default_factory=ServerSnapshot)
+    calls: Sequence[CallSnapshot] = ()
+    transport: TransportSnapshot | None = None
+    """None where the gRPC engine does not tell."""
+    loop: LoopSnapshot = field(default_factory=LoopSnapshot)
+    build: BuildSnapshot = field(default_factory=BuildSnapshot)

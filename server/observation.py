@@ -1,0 +1,83 @@
+"""What a scrape finds: copies of everything that is counted, taken on the event loop's thread, a few at a time."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+from server.errors import Reason
+from server.loop_watch import LoopWatch
+from server.metrics.snapshots import (
+    BuildSnapshot,
+    CallSnapshot,
+    ModelSnapshot,
+    ServerSnapshot,
+    Snapshot,
+    TransportSnapshot,
+    VersionSnapshot,
+)
+from server.models.lifecycle import State
+from server.models.model import LoadedVersion
+from server.models.registry import ModelEntry, Registry
+from server.scheduling.turns import Turns
+
+VERSIONS_AT_ONCE = 4
+"""Copied between two turns of the loop."""
+
+
+@dataclass(frozen=True, slots=True)
+class Observer:
+    """Knows whom to ask."""
+
+    registry: Registry
+    turns: Turns
+    failures: Mapping[Reason, int]
+    """Of requests that reached no version."""
+    calls: Callable[[], Sequence[CallSnapshot]]
+    transport: Callable[[], TransportSnapshot | None]
+    watch: LoopWatch
+    build: BuildSnapshot
+    lost_traces: Callable[[], int] = int
+    """None where nothing is traced."""
+
+    async def take(self) -> Snapshot:
+        """Copy everything. Each version's figures are of one moment, and the loop goes on between them."""
+        versions: list[VersionSnapshot] = []
+        for count, loaded in enumerate(self.registry.loaded(), 1):
+            versions.append(version_snapshot(loaded))
+            if count % VERSIONS_AT_ONCE == 0:
+                await asyncio.sleep(0)
+        return Snapshot(
+            versions,
+            [model_snapshot(entry) for entry in self.registry],
+            ServerSnapshot(self.turns.running, self.turns.limit, dict(self.failures), self.lost_traces()),
+            self.calls(),
+            self.transport(),
+            self.watch.snapshot(),
+            self.build,
+        )
+
+
+def version_snapshot(loaded: LoadedVersion) -> VersionSnapshot:
+    return VersionSnapshot(
+        model=loaded.config.name,
+        version=loaded.version,
+        tags=loaded.config.metric_tags,
+        statistics=loaded.statistics.copy(),
+        pending=loaded.pending,
+        in_flight=loaded.in_flight,
+        load_seconds=loaded.load_seconds,
+        max_batch_rows=loaded.max_batch_rows,
+        queue_age_seconds=loaded.queue_age(),
+        busy_seconds=loaded.busy_seconds(),
+        latest=loaded.latest(),
+        costs=loaded.costs.copy().lines,
+    )
+
+
+def model_snapshot(entry: ModelEntry) -> ModelSnapshot:
+    ready = {str(number): status.state is State.READY for number, status in sorted(entry.statuses.items())}
+    if not ready and entry.problem:
+        ready[""] = False
+    return ModelSnapshot(entry.name, ready, entry.loads, entry.failed_loads)
