@@ -132,6 +132,8 @@ class App:
         await self._control.load_all()
         _freeze_heap()
         self._engine.begin_service()
+        if settings.model_control_mode is ModelControlMode.POLL:
+            self._control.follow(settings.repository_poll_secs)
         return ports
 
     async def stop(self) -> None:
@@ -181,6 +183,7 @@ class App:
         return Observer(
             self._registry,
             self._control.turns,
+            lambda: self._control.unseen_repositories,
             self._engine.failures,
             self._grpc.calls.snapshot,
             self._grpc.transport,
@@ -308,6 +311,9 @@ def _control_settings(settings: Settings, on_grpcio: bool) -> ControlSettings:
         # On grpcio the event loop has a request at a time: were each run at once, batches would never grow under load.
         tiny_batch_seconds=0.0 if on_grpcio else TINY_BATCH_SECONDS,
         max_running_batches=settings.max_running_batches,
+        urls=settings.model_repository_urls,
+        cache_dir=settings.model_repository_cache_dir,
+        poll=settings.model_control_mode is ModelControlMode.POLL,
         summaries=settings.metrics_config.summary_latencies,
     )
 

@@ -1,4 +1,4 @@
-"""The control plane: what is on disk, what should serve, and the steps between. It never touches a request."""
+"""The control plane: what repositories hold, what should serve, and the steps between. It never touches a request."""
 
 from __future__ import annotations
 
@@ -7,35 +7,36 @@ import logging
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from math import inf
 from pathlib import Path
-from typing import NamedTuple, ParamSpec, TypeVar
+from typing import ParamSpec, TypeVar
 
-from server.backends.base import Backend, Session
+from server.backends.base import Backend
 from server.backends.cores import available_cores
-from server.errors import ConfigInvalid, LoadFailed
-from server.models import config as model_config
-from server.models import repository
-from server.models.config import DeviceKind, LoadSettings, ModelConfig
-from server.models.config_fields import FieldInvalid
-from server.models.lifecycle import State
+from server.errors import LoadFailed
+from server.models import stamps
+from server.models.config import LoadSettings
+from server.models.lifecycle import State, VersionStatus
 from server.models.model import TINY_BATCH_SECONDS, LoadedVersion
+from server.models.opening import Opener, read_settings
+from server.models.outlook import Outlook
 from server.models.pictures import PictureDecoder
-from server.models.placement import place
 from server.models.probe import working_probe
 from server.models.recovery import Recovery
-from server.models.registry import Registry
+from server.models.registry import ModelEntry, Registry
+from server.models.repositories import Repositories
 from server.models.repository import ModelFolder
-from server.models.runtime import session_options
-from server.models.versions import Load, Unload, next_action, wanted_versions
-from server.models.warmup import warm_up
+from server.models.stamps import ModelSnapshot, Stamp, VersionStamp
+from server.models.versions import Forget, Load, Reload, Unload, next_action, wanted_versions
+from server.remote.store import FsspecStore, Store
 from server.scheduling.budget import ByteBudget
 from server.scheduling.clock import Clock
-from server.scheduling.costs import CostTable
+from server.scheduling.naps import Nap
 from server.scheduling.turns import Turns
 from server.summaries import LatencySummaries
+from server.urls import RepositoryUrl
 
 log = logging.getLogger(__name__)
 
@@ -60,97 +61,245 @@ class ControlSettings:
     """What takes less runs on the event loop's thread, unless it is on a GPU."""
     max_running_batches: int | None = None
     """Batches that may run at once on the CPU, of all models together; 0: no limit; None: as many as cores."""
+    urls: tuple[RepositoryUrl, ...] = ()
+    """Repositories at a distance, beside `roots`."""
+    cache_dir: Path | None = None
+    """Where those are mirrored; None: a temporary folder."""
+    poll: bool = False
+    """Whether repositories are followed after the start; then nothing is loaded whose files are just being written."""
     summaries: bool = False
     """Whether quantiles of the last minute's latencies are kept."""
 
-
-class Opened(NamedTuple):
-    """A version that could be opened."""
-
-    config: ModelConfig
-    sessions: Sequence[Session]
-    """One for each instance."""
-    on_gpu: bool
-    costs: CostTable
+    @property
+    def everything(self) -> bool:
+        """Whether all models are to be loaded."""
+        return self.load_models is None or ALL_MODELS in self.load_models
 
 
 class ControlPlane:
     """Loads and unloads versions, one step of `versions.next_action` at a time."""
 
-    def __init__(self, settings: ControlSettings, registry: Registry, backend: Backend, clock: Clock) -> None:
+    def __init__(
+        self,
+        settings: ControlSettings,
+        registry: Registry,
+        backend: Backend,
+        clock: Clock,
+        open_store: Callable[[RepositoryUrl], Store] = FsspecStore,
+    ) -> None:
         self._settings = settings
         self._registry = registry
         self._backend = backend
+        self._opener = Opener(
+            backend, default_max_batch_size=settings.default_max_batch_size, autocomplete=settings.autocomplete
+        )
         self._clock = clock
         self._budget = ByteBudget(settings.max_queued_bytes)
         self._recovery = Recovery(registry, clock)
         limit = settings.max_running_batches
         self.turns = Turns(available_cores() if limit is None else limit or inf)
         """Of all models on the CPU. Another device has turns of its own."""
-        # One thread, which starts with the first scan, before anyone is served: the event loop waits while one starts.
+        # One thread, which starts with the first model, before anyone is served: the event loop waits while one starts.
         self._loader = ThreadPoolExecutor(1, thread_name_prefix="load")
         self._decoder: PictureDecoder | None = None
+        names = None if settings.everything else settings.load_models
+        self._outlook = Outlook(Repositories(settings.roots, settings.urls, settings.cache_dir, names, open_store))
+        self._nap = Nap(clock)
+        self._polling: asyncio.Task[None] | None = None
+        self._read: dict[str, tuple[Path, Stamp, LoadSettings | LoadFailed]] = {}
+        """What the configuration of a model said, and which files it was read from."""
+        self._tried: dict[tuple[str, int], VersionStamp] = {}
+        """The files that a version was last loaded from, or failed to be."""
+
+    @property
+    def unseen_repositories(self) -> int:
+        """How many could not be looked at the last time that they were to be followed."""
+        return len(self._outlook.unseen)
 
     async def load_all(self) -> None:
         """Bring every model that should serve to READY or UNAVAILABLE. Raises `LoadFailed` where a root is missing."""
-        scan = await self._off_the_loop(repository.scan, self._settings.roots)
-        chosen = self._settings.load_models
-        everything = chosen is None or ALL_MODELS in chosen
-        for name, problem in scan.problems.items():
-            if everything or name in (chosen or ()):
-                self._refuse(name, problem)
-        found = {folder.name: folder for folder in scan.models}
-        for name in chosen or ():
-            if name != ALL_MODELS and name not in found and name not in scan.problems:
-                self._refuse(name, f"no repository has a model '{name}'")
-        for name, folder in found.items():
-            if everything or name in (chosen or ()):
-                await self._load_model(folder)
-            else:
+        look = await self._outlook.first()
+        chosen = self._settings.load_models or ()
+        for name in sorted({*look.models, *look.problems, *look.others}):
+            if self._settings.everything or name in chosen:
+                await self._bring(name, look.models.get(name), look.problems.get(name, ""))
+            elif name not in look.problems:
                 self._registry.entry(name)
+        for name in chosen:
+            if name != ALL_MODELS and not self._registry.has(name):
+                self._note(name, f"no repository has a model '{name}'")
+
+    def follow(self, seconds: float) -> None:
+        """From now on, look every so many seconds at what has become of the repositories, and follow."""
+        self._polling = asyncio.get_running_loop().create_task(self._poll_every(seconds))
+
+    async def _poll_every(self, seconds: float) -> None:
+        while await self._nap.sleep(seconds):
+            try:
+                await self.poll()
+            except Exception:  # a bug: what serves goes on, and so do the next looks
+                log.exception("following the model repositories raised")
+
+    async def poll(self) -> None:
+        """Look at the repositories, and follow what they settled on. Where they cannot be seen, nothing changes."""
+        look = await self._outlook.again({e.name: frozenset(e.loaded) | e.recovering for e in self._registry})
+        if look is None:
+            return
+        known = [entry.name for entry in self._registry]
+        for name in sorted({*known, *look.models, *look.problems}):
+            if not self._nap.ended:
+                await self._bring(name, look.models.get(name), look.problems.get(name, ""), beside=True)
 
     def give_up_loads(self) -> None:
         """Load nothing more, and do not finish what is being loaded."""
+        self._nap.end()
+        self._outlook.give_up()
         self._backend.give_up_loads()
 
     async def unload_all(self) -> None:
         """Drain and unload everything that serves."""
+        self.give_up_loads()
+        if self._polling is not None:
+            await self._polling
         await self._recovery.stop()
         await asyncio.gather(*(self._unload(loaded) for loaded in self._registry.loaded()))
         if self._decoder is not None:
             await self._decoder.close()
             self._decoder = None
+        self._outlook.close()
 
     async def _off_the_loop(self, function: Callable[P, T], *arguments: P.args, **named: P.kwargs) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._loader, partial(function, *arguments, **named))
 
-    async def _load_model(self, folder: ModelFolder) -> None:
-        try:
-            settings = await self._off_the_loop(_read_settings, folder)
-        except LoadFailed as error:
-            self._refuse(folder.name, str(error))
-            return
-        wanted = wanted_versions(settings.version_policy, folder.versions)
-        if not wanted:
-            what = f"none of its versions {list(folder.versions)} is wanted" if folder.versions else "it has no version"
-            self._refuse(folder.name, f"{folder.path}: {what}; add a folder '1' with {settings.model_filename}")
-            return
-        entry = self._registry.entry(folder.name)
-        while action := next_action(tuple(entry.statuses.values()), wanted):
+    async def _bring(self, name: str, snapshot: ModelSnapshot | None, problem: str, *, beside: bool = False) -> None:
+        """Take the steps from what serves to what the repository has: `snapshot`, None where the model is gone.
+
+        `problem` is why it is not as it should be. `beside`: the server serves already, and what comes and fails does
+        not make it less ready.
+        """
+        if beside and not self._registry.has(name):
+            self._registry.entry(name).newcomer = True
+        settings: LoadSettings | None = None
+        wanted: tuple[int, ...] = ()
+        if snapshot is not None:
+            try:
+                settings = await self._settings_of(snapshot)
+            except LoadFailed as error:
+                problem = problem or str(error)
+            else:
+                wanted = wanted_versions(settings.version_policy, snapshot.folder.versions)
+                problem = problem or ("" if wanted else _nothing_wanted(snapshot.folder, settings))
+        self._note(name, problem)
+        if settings is None and problem:
+            return  # what cannot be understood changes nothing that serves
+        entry = self._registry.entry(name)
+        for version in entry.recovering.difference(wanted):
+            await self._recovery.give_up(name, version)
+        stale = {
+            version for version in wanted if snapshot and self._tried.get((name, version)) != snapshot.stamp(version)
+        }
+        while not self._nap.ended and (action := next_action(_statuses(entry), wanted, stale)):
+            stale.discard(action.version)
+            if beside and entry.loaded and not isinstance(action, Reload):
+                entry.beside.add(action.version)
             match action:
                 case Load(version):
-                    await self._load(folder, version, settings)
+                    assert snapshot is not None and settings is not None, "it is wanted"
+                    await self._load(snapshot.folder, version, settings, self._expected(snapshot, version))
+                case Reload(version):
+                    assert snapshot is not None and settings is not None, "it is wanted"
+                    await self._reload(snapshot, version, settings)
                 case Unload(version):
+                    await self._recovery.give_up(name, version)
                     await self._unload(entry.loaded[version])
+                case Forget(version):
+                    self._tried.pop((name, version), None)
+                    self._registry.forget(name, version)
+        if snapshot is None and not entry.statuses:
+            self._read.pop(name, None)
+            self._registry.forget(name)
 
-    async def _load(self, folder: ModelFolder, version: int, settings: LoadSettings, trying_again: str = "") -> bool:
+    async def _settings_of(self, snapshot: ModelSnapshot) -> LoadSettings:
+        """The configuration, read once for the same files. Raises `LoadFailed`."""
+        folder = snapshot.folder
+        path, shared, settings = self._read.get(folder.name, (None, None, LoadFailed()))
+        if (path, shared) != (folder.path, snapshot.shared):
+            try:
+                settings = await self._off_the_loop(read_settings, folder)
+            except LoadFailed as error:
+                settings = error
+            self._read[folder.name] = folder.path, snapshot.shared, settings
+        if isinstance(settings, LoadFailed):
+            raise settings
+        return settings
+
+    def _expected(self, snapshot: ModelSnapshot, version: int) -> VersionStamp | None:
+        return snapshot.stamp(version) if self._settings.poll else None
+
+    async def _load(
+        self,
+        folder: ModelFolder,
+        version: int,
+        settings: LoadSettings | None = None,
+        expected: VersionStamp | None = None,
+        trying_again: str = "",
+    ) -> bool:
         """Load a version, or load it again; the reason of a failure ends with `trying_again`. Returns success."""
-        started = time.monotonic()
         self._registry.set_state(folder.name, version, State.LOADING)
         try:
-            opened = await self._off_the_loop(self._open, folder, version, settings)
+            loaded = await self._open(folder, version, settings, expected, must_work=bool(trying_again))
+        except LoadFailed as error:
+            reason = f"{error}; {trying_again}" if trying_again else str(error)
+            self._registry.set_state(folder.name, version, State.UNAVAILABLE, reason)
+            log.error("model '%s' version %d is UNAVAILABLE: %s", folder.name, version, reason)
+            return False
+        self._registry.set_ready(folder.name, loaded)
+        log.info("model '%s' version %d is READY after %.2f s", folder.name, version, loaded.load_seconds)
+        return True
+
+    async def _reload(self, snapshot: ModelSnapshot, version: int, settings: LoadSettings) -> None:
+        """Load a version that serves beside itself, let the new one take over, and drain the old one."""
+        name = snapshot.folder.name
+        self._registry.begin_reload(name, version)
+        try:
+            fresh = await self._open(snapshot.folder, version, settings, self._expected(snapshot, version))
+        except LoadFailed as error:
+            reason = f"its files have changed and cannot be loaded; what was loaded before serves on: {error}"
+            self._registry.reload_failed(name, version, reason)
+            log.error("model '%s' version %d: %s", name, version, reason)
+            return
+        old = self._registry.take_over(name, fresh)
+        if old is None:  # its session went bad meanwhile: `recovery` loads it again, from the new files
+            old = fresh
+        else:
+            log.info("model '%s' version %d is loaded anew after %.2f s", name, version, fresh.load_seconds)
+        await _retire(old)
+
+    async def _open(
+        self,
+        folder: ModelFolder,
+        version: int,
+        settings: LoadSettings | None,
+        expected: VersionStamp | None,
+        *,
+        must_work: bool = False,
+    ) -> LoadedVersion:
+        """A version that is ready to serve. Raises `LoadFailed`, also where its files are not those `expected`, before
+        or after."""
+        started = time.monotonic()
+        try:
+            if expected is None:
+                self._tried[folder.name, version] = await self._off_the_loop(_stamp, folder, version)
+            else:
+                self._tried[folder.name, version] = expected
+                await self._off_the_loop(_check_unchanged, folder, version, expected)
+            if settings is None:
+                settings = await self._off_the_loop(read_settings, folder)
+            opened = await self._off_the_loop(self._opener.open, folder, version, settings)
+            if expected is not None:
+                await self._off_the_loop(_check_unchanged, folder, version, expected)
             probe = await self._off_the_loop(
-                working_probe, opened.config, version, opened.sessions[0], opened.costs, must_work=bool(trying_again)
+                working_probe, opened.config, version, opened.sessions[0], opened.costs, must_work=must_work
             )
             loaded = LoadedVersion(
                 opened.config,
@@ -167,68 +316,14 @@ class ControlPlane:
                 decoder=self._picture_decoder() if opened.config.preprocessing is not None else None,
                 summaries=LatencySummaries() if self._settings.summaries else None,
             )
-        except LoadFailed as error:
-            reason = str(error)
+        except LoadFailed:
+            raise
         except Exception as error:  # a bug, or a backend's surprise: this version fails, the others serve
             log.exception("loading model '%s' version %d raised", folder.name, version)
-            reason = f"unexpected {type(error).__name__}: {error}"
-        else:
-            if probe is not None:
-                self._recovery.watch(loaded, probe, partial(self._load, folder, version, settings))
-            self._registry.set_ready(folder.name, loaded)
-            log.info("model '%s' version %d is READY after %.2f s", folder.name, version, loaded.load_seconds)
-            return True
-        reason = f"{reason}; {trying_again}" if trying_again else reason
-        self._registry.set_state(folder.name, version, State.UNAVAILABLE, reason)
-        log.error("model '%s' version %d is UNAVAILABLE: %s", folder.name, version, reason)
-        return False
-
-    def _open(self, folder: ModelFolder, version: int, settings: LoadSettings) -> Opened:
-        """Read and check everything about a version, and measure it. Runs on a thread of its own."""
-        try:
-            placement = place(settings, self._backend.devices())
-        except FieldInvalid as error:
-            raise ConfigInvalid(f"{_source(folder)}: {error}") from error
-        path = repository.model_file(folder, version, settings.model_filename)
-        sessions = self._sessions(folder, path, settings, placement)
-        on_gpu = placement[0] is not None
-        config = model_config.complete(
-            _read_message(folder),
-            folder_name=folder.name,
-            source=_source(folder),
-            inputs=sessions[0].inputs,
-            outputs=sessions[0].outputs,
-            labels=lambda filename: repository.read_labels(folder, filename),
-            default_max_batch_size=self._settings.default_max_batch_size,
-            autocomplete=self._settings.autocomplete,
-            auto_kind=DeviceKind.GPU if on_gpu else DeviceKind.CPU,
-        )
-        if config.preprocessing is not None:
-            _import_pillow(_source(folder))
-        read_file = partial(repository.read_warmup_file, folder)
-        # Instances may share a session: each that there is gets warm, and the first one is measured for all.
-        tables = [warm_up(config, version, each, _source(folder), read_file) for each in dict.fromkeys(sessions)]
-        return Opened(config, sessions, on_gpu, tables[0])
-
-    def _sessions(
-        self, folder: ModelFolder, path: Path, settings: LoadSettings, placement: Sequence[int | None]
-    ) -> list[Session]:
-        """A session for each instance, on its device; instances of one device share one, unless they should not."""
-        sessions: list[Session] = []
-        for device in dict.fromkeys(placement):
-            options = session_options(
-                settings,
-                device=device,
-                instances=len(placement),
-                cores=available_cores(),
-                folder=folder.path,
-                op_library=lambda filename: repository.op_library(folder, filename),
-            )
-            opened = [self._backend.load(path, options)]
-            while not settings.share_session and len(opened) < placement.count(device):
-                opened.append(self._backend.load(path, options))
-            sessions += [opened[i % len(opened)].for_instance() for i in range(placement.count(device))]
-        return sessions
+            raise LoadFailed(f"unexpected {type(error).__name__}: {error}") from error
+        if probe is not None:
+            self._recovery.watch(loaded, probe, partial(self._load, folder, version, None, None))
+        return loaded
 
     def _picture_decoder(self) -> PictureDecoder:
         """One for all models, from when the first one takes pictures. It leaves a core to the event loop."""
@@ -241,31 +336,46 @@ class ControlPlane:
     async def _unload(self, loaded: LoadedVersion) -> None:
         name = loaded.config.name
         self._registry.set_state(name, loaded.version, State.DRAINING)
-        await loaded.drain()
+        await _retire(loaded)
         self._registry.set_state(name, loaded.version, State.UNAVAILABLE, "unloaded")
 
-    def _refuse(self, name: str, problem: str) -> None:
+    def _note(self, name: str, problem: str) -> None:
+        """Remember what is wrong with a model, "" for nothing, and tell it once."""
+        if problem == (self._registry.entry(name).problem if self._registry.has(name) else ""):
+            return
         self._registry.set_problem(name, problem)
-        log.error("model '%s' is UNAVAILABLE: %s", name, problem)
+        if not problem:
+            return
+        if self._registry.entry(name).loaded:
+            log.error("model '%s' serves on as it is: %s", name, problem)
+        else:
+            log.error("model '%s' is UNAVAILABLE: %s", name, problem)
 
 
-def _source(folder: ModelFolder) -> str:
-    return str(folder.path / repository.CONFIG_FILENAME)
+async def _retire(loaded: LoadedVersion) -> None:
+    """Answer what was admitted, and let the session go: nothing here may hold on to it, since frozen objects that know
+    each other are never collected."""
+    loaded.streak.when_suspicious = None
+    await loaded.drain()
 
 
-def _import_pillow(source: str) -> None:
-    """Load what decodes pictures: here, since it takes a while. Raises `ConfigInvalid` where it is missing."""
-    try:
-        import server.pictures.decode  # noqa: F401
-    except ImportError as error:
-        raise ConfigInvalid(
-            f"{source}: the image.* parameters need Pillow ({error}); install it: pip install pillow"
-        ) from error
+def _statuses(entry: ModelEntry) -> Sequence[VersionStatus]:
+    """What became of each version; those that `recovery` is about are being loaded."""
+    busy = {v for v in entry.recovering if entry.statuses[v].state is not State.READY}
+    return [replace(s, state=State.LOADING) if s.version in busy else s for s in entry.statuses.values()]
 
 
-def _read_message(folder: ModelFolder) -> model_config.ConfigMessage:
-    return model_config.parse(repository.read_config(folder) or "", _source(folder))
+def _nothing_wanted(folder: ModelFolder, settings: LoadSettings) -> str:
+    what = f"none of its versions {list(folder.versions)} is wanted" if folder.versions else "it has no version"
+    return f"{folder.path}: {what}; add a folder '1' with {settings.model_filename}"
 
 
-def _read_settings(folder: ModelFolder) -> LoadSettings:
-    return model_config.load_settings(_read_message(folder), folder.name, _source(folder))
+def _stamp(folder: ModelFolder, version: int) -> VersionStamp:
+    return stamps.take(replace(folder, versions=(version,))).stamp(version)
+
+
+def _check_unchanged(folder: ModelFolder, version: int, expected: VersionStamp) -> None:
+    if _stamp(folder, version) != expected:
+        raise LoadFailed(
+            f"{folder.path}: the files of version {version} are changing; they are loaded once they are still"
+        )

@@ -45,7 +45,7 @@ class Engine:
 
     def cut_off(self) -> None:
         """The time to answer what was accepted is over: whoever still waits is not the one who leaves."""
-        for version in self._registry.loaded():
+        for version in self._registry.active():
             version.cut_off()
 
     def refuse(self, error: ConvoyError) -> None:

@@ -32,6 +32,7 @@ class Observer:
 
     registry: Registry
     turns: Turns
+    unseen_repositories: Callable[[], int]
     failures: Mapping[Reason, int]
     """Of requests that reached no version."""
     calls: Callable[[], Sequence[CallSnapshot]]
@@ -44,14 +45,20 @@ class Observer:
     async def take(self) -> Snapshot:
         """Copy everything. Each version's figures are of one moment, and the loop goes on between them."""
         versions: list[VersionSnapshot] = []
-        for count, loaded in enumerate(self.registry.loaded(), 1):
+        for count, loaded in enumerate(self.registry.active(), 1):
             versions.append(version_snapshot(loaded))
             if count % VERSIONS_AT_ONCE == 0:
                 await asyncio.sleep(0)
         return Snapshot(
             versions,
             [model_snapshot(entry) for entry in self.registry],
-            ServerSnapshot(self.turns.running, self.turns.limit, dict(self.failures), self.lost_traces()),
+            ServerSnapshot(
+                self.turns.running,
+                self.turns.limit,
+                dict(self.failures),
+                self.lost_traces(),
+                self.unseen_repositories(),
+            ),
             self.calls(),
             self.transport(),
             self.watch.snapshot(),

@@ -11,6 +11,7 @@ from pathlib import Path
 from server import metrics_config
 from server.metrics_config import MetricsConfig
 from server.trace_config import TraceConfig, TraceConfigInvalid, parse_trace_config
+from server.urls import RepositoryUrl
 
 
 class ModelControlMode(StrEnum):
@@ -20,6 +21,8 @@ class ModelControlMode(StrEnum):
     """All models of the repositories, when the server starts."""
     EXPLICIT = "explicit"
     """Those that --load-model names, when the server starts."""
+    POLL = "poll"
+    """All models of the repositories, now and as they change."""
 
 
 class GrpcEngine(StrEnum):
@@ -44,8 +47,12 @@ class Settings:
     """Everything that flags decide."""
 
     model_repositories: tuple[Path, ...]
+    model_repository_urls: tuple[RepositoryUrl, ...]
+    model_repository_cache_dir: Path | None
+    """None: a temporary folder."""
     server_id: str
     model_control_mode: ModelControlMode
+    repository_poll_secs: float
     load_models: tuple[str, ...]
     strict_readiness: bool
     disable_auto_complete_config: bool
@@ -103,13 +110,20 @@ def parse(argv: Sequence[str]) -> Settings:
     flags = parser.parse_args(argv)
     if flags.load_model and flags.model_control_mode is not ModelControlMode.EXPLICIT:
         parser.error("--load-model needs --model-control-mode=explicit")
+    if flags.repository_poll_secs is not None and flags.model_control_mode is not ModelControlMode.POLL:
+        parser.error("--repository-poll-secs needs --model-control-mode=poll")
+    if flags.model_repository_cache_dir and not any(isinstance(r, RepositoryUrl) for r in flags.model_repository):
+        parser.error("--model-repository-cache-dir is for repositories at a distance: --model-repository s3://…")
     _check_tls_flags(parser, flags)
     if not (flags.allow_grpc or flags.allow_http or flags.allow_metrics):
         parser.error("nothing to serve: --allow-grpc, --allow-http and --allow-metrics are all false")
     return Settings(
-        model_repositories=tuple(flags.model_repository),
+        model_repositories=tuple(each for each in flags.model_repository if isinstance(each, Path)),
+        model_repository_urls=tuple(each for each in flags.model_repository if isinstance(each, RepositoryUrl)),
+        model_repository_cache_dir=flags.model_repository_cache_dir,
         server_id=flags.id,
         model_control_mode=flags.model_control_mode,
+        repository_poll_secs=flags.repository_poll_secs or 15.0,
         load_models=tuple(flags.load_model),
         strict_readiness=flags.strict_readiness,
         disable_auto_complete_config=flags.disable_auto_complete_config,
@@ -183,12 +197,21 @@ def _parser() -> argparse.ArgumentParser:
 
 def _add_model_flags(group: argparse._ArgumentGroup) -> None:
     group.add_argument(
-        "--model-repository", "--model-store", type=Path, action="append", required=True, metavar="PATH",
-        help="a folder of models; give it again for more than one",
+        "--model-repository", "--model-store", type=_repository, action="append", required=True, metavar="PATH|URL",
+        help="a folder of models, or the URL of one (s3://bucket/models, gs://, abfs://); again for more than one",
+    )  # fmt: skip
+    group.add_argument(
+        "--model-repository-cache-dir", type=Path, metavar="PATH",
+        help="where repositories at a distance are kept on this machine (default: a temporary folder)",
     )  # fmt: skip
     group.add_argument(
         "--model-control-mode", type=ModelControlMode, default=ModelControlMode.NONE, choices=list(ModelControlMode),
-        help="none: load every model (default); explicit: load those of --load-model",
+        help="none: load every model (default); explicit: load those of --load-model; poll: load every model, and "
+        "follow what becomes of the repositories",
+    )  # fmt: skip
+    group.add_argument(
+        "--repository-poll-secs", type=_interval, metavar="SECONDS",
+        help="with poll, how long from one look at the repositories to the next (default 15)",
     )  # fmt: skip
     group.add_argument(
         "--load-model", action="append", default=[], metavar="NAME", help="a model to load in explicit mode; * for all"
@@ -343,6 +366,17 @@ def _positive_float(text: str) -> float:
     if 0 <= value < float("inf"):
         return value
     raise argparse.ArgumentTypeError(f"must be a number of seconds, not '{text}'")
+
+
+def _interval(text: str) -> float:
+    value = _positive_float(text)
+    if value == 0:
+        raise argparse.ArgumentTypeError("must be more than 0 seconds")
+    return value
+
+
+def _repository(text: str) -> Path | RepositoryUrl:
+    return RepositoryUrl(text) if "://" in text else Path(text)
 
 
 def _metrics_config(parser: argparse.ArgumentParser, settings: Sequence[str]) -> MetricsConfig:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from training import recipes
+from training.export_options import INPUTS, LOWER_PRECISIONS, OPSETS, OUTPUTS, PLAIN, ExportOptions
 from training.files import TrainingError
 
 if TYPE_CHECKING:
@@ -72,6 +73,7 @@ def parser() -> argparse.ArgumentParser:
     export.add_argument("--repository", type=Path, default=Path("model_repository"), help="default: model_repository")
     export.add_argument("--name", help="of the model (default: the recipe's)")
     export.add_argument("--version", type=int, help="default: one more than the highest there")
+    add_form_flags(export)
     export.set_defaults(command=run_export)
 
     zoo = commands.add_parser("check-zoo", help="export networks at their papers' sizes and compare with torch")
@@ -122,6 +124,44 @@ def run_flags() -> argparse.ArgumentParser:
     run.add_argument("--compile", action="store_true", help="make kernels for the network with torch.compile")
     run.add_argument("--tensorboard", action="store_true", help="write the run folder's tensorboard/ as well")
     return run
+
+
+def add_form_flags(export: argparse.ArgumentParser) -> None:
+    """In which form a network is exported."""
+    form = export.add_argument_group("form")
+    form.add_argument("--output", choices=OUTPUTS, default=PLAIN.output, help=f"default: {PLAIN.output}")
+    form.add_argument(
+        "--input",
+        choices=INPUTS,
+        default=PLAIN.input,
+        help="pixels: uint8, channels last, which the graph scales and normalises itself (default: tensor)",
+    )
+    form.add_argument(
+        "--pictures",
+        metavar="DATA_SET",
+        help="with --weights or --random-weights: the data set that prepares pictures as they read them "
+        "(folder224: the numbers of ImageNet)",
+    )
+    form.add_argument(
+        "--any-size", action="store_true", help="leave height and width open, for networks that take a mean over maps"
+    )
+    form.add_argument(
+        "--opset",
+        type=int,
+        default=PLAIN.opset,
+        metavar="N",
+        help=f"version of ONNX's operators, {OPSETS[0]} to {OPSETS[-1]} (default: {PLAIN.opset})",
+    )
+    lower = form.add_mutually_exclusive_group()
+    for flag, precision in LOWER_PRECISIONS.items():
+        lower.add_argument(flag, dest="form", action="store_const", const=precision, help=f"weights in {precision}")
+    form.add_argument(
+        "--max-accuracy-drop",
+        type=float,
+        metavar="PART",
+        help="of the held-out accuracy, that --fp16 or --int8 may cost a run; beyond it nothing is written "
+        f"(default: {PLAIN.max_accuracy_drop})",
+    )
 
 
 def run_train(options: argparse.Namespace) -> None:
@@ -175,11 +215,39 @@ def run_evaluate(options: argparse.Namespace) -> None:
 
 def run_export(options: argparse.Namespace) -> None:
     """Export a run, or a network with weights from elsewhere, or say why not."""
-    if options.seed is not None and not options.random_weights:
-        raise TrainingError("--seed is of --random-weights.")
-    if options.weights or options.random_weights:
-        if options.data_dir is not None:
-            raise TrainingError("--data-dir is a run's: no data comes with --weights or --random-weights.")
+    elsewhere = options.weights or options.random_weights
+    drop = options.max_accuracy_drop
+    for wrong, sentence in (
+        (options.seed is not None and not options.random_weights, "--seed is of --random-weights."),
+        (
+            elsewhere and options.data_dir is not None,
+            "--data-dir is a run's: no data comes with --weights or --random-weights.",
+        ),
+        (
+            options.labels and not elsewhere,
+            "--labels goes with --weights or --random-weights: a run knows its classes.",
+        ),
+        (
+            options.pictures and not elsewhere,
+            "--pictures goes with --weights or --random-weights: a run knows its data set.",
+        ),
+        (drop is not None and not options.form, "--max-accuracy-drop goes with --fp16 or --int8."),
+        (
+            drop is not None and elsewhere,
+            "--max-accuracy-drop is a run's: no data to measure on comes with --weights or --random-weights.",
+        ),
+    ):
+        if wrong:
+            raise TrainingError(sentence)
+    form = ExportOptions(
+        output=options.output,
+        input=options.input,
+        any_size=options.any_size,
+        opset=options.opset,
+        precision=options.form or PLAIN.precision,
+        max_accuracy_drop=PLAIN.max_accuracy_drop if drop is None else drop,
+    )
+    if elsewhere:
         from training.weights import export_weights
 
         export_weights(
@@ -190,15 +258,15 @@ def run_export(options: argparse.Namespace) -> None:
             repository=options.repository,
             name=options.name,
             version=options.version,
+            pictures=options.pictures,
+            options=form,
         )
         return
-    if options.labels:
-        raise TrainingError("--labels goes with --weights or --random-weights: a run knows its classes.")
 
     from training.export import export_run
     from training.runs import find_folder
 
-    export_run(find_folder(options.run), options.repository, options.name, options.version, options.data_dir)
+    export_run(find_folder(options.run), options.repository, options.name, options.version, options.data_dir, form)
 
 
 def run_check_zoo(options: argparse.Namespace) -> None:

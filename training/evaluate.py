@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
 
 from training import nets, runs
 from training.data import DATA_SETS
@@ -23,11 +27,16 @@ def evaluate(folder: Path, data_dir: Path | None = None) -> None:
     right, count = int(confusion.trace()), int(confusion.sum())
     print(f"{folder}: epoch {len(checkpoint.history)} of {checkpoint.plan.epochs}")
     print(f"{right} of {count} held-out examples right, {right / count:.2%}")
-    mistakes = [
+    for times, name, other in mistakes(confusion, data.names):
+        print(f"{times} × {name} taken for {other}")
+
+
+def mistakes(confusion: NDArray[np.int64], names: Sequence[str]) -> list[tuple[int, str, str]]:
+    """How often one class was taken for another, the most frequent first. (classes, classes), truth by row."""
+    kinds = [
         (int(confusion[truth, answer]), name, other)
-        for truth, name in enumerate(data.names)
-        for answer, other in enumerate(data.names)
+        for truth, name in enumerate(names)
+        for answer, other in enumerate(names)
         if truth != answer and confusion[truth, answer]
     ]
-    for times, name, other in sorted(mistakes, key=lambda mistake: -mistake[0]):
-        print(f"{times} × {name} taken for {other}")
+    return sorted(kinds, key=lambda kind: -kind[0])

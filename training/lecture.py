@@ -14,7 +14,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from training.export import compare_relatively, config, to_onnx, write_version
+from training.export.graph import INPUT, to_onnx
+from training.export.parity import TOLERANCE, compare, probes, worst_of
+from training.export.repository import Interface, Port, config, write_version
 
 NAME = "lecture_conv"
 OUTPUT = "output"
@@ -59,9 +61,10 @@ def write_model(repository: Path, version: int | None) -> Path:
     """Export the layer into the repository, and return the new version's folder."""
     layer, shape = convolution_layer(), (3, 5, 5)
     graph = to_onnx(layer, torch.zeros(2, *shape), OUTPUT)
-    compare_relatively(NAME, graph, layer, shape)
-    settings = config(NAME, shape, (2, 3, 3), 1, output=OUTPUT, labelled=False)
-    target = write_version(repository, NAME, version, graph, settings, (), CARD)
+    worst_of(NAME, compare(NAME, graph, layer, probes(shape, (1, 2, 5))), TOLERANCE)
+    interface = Interface(Port(INPUT, "TYPE_FP32", shape), Port(OUTPUT, "TYPE_FP32", (2, 3, 3)))
+    settings = config(NAME, interface, threads=1, labelled=False)
+    target = write_version(repository, NAME, version, graph, interface, settings, (), CARD)
     print(f"{target / 'model.onnx'}: {len(graph)} bytes")
     return target
 

@@ -11,35 +11,24 @@ torchvision's. Files are read without executing what is in them.
 from __future__ import annotations
 
 import hashlib
-import math
 import pickle
 from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
 from training import nets
-from training.export import (
-    INPUT,
-    MAX_BATCH_SIZE,
-    OUTPUT,
-    RELATIVE_TOLERANCE,
-    Probabilities,
-    compare_relatively,
-    config,
-    to_onnx,
-    write_version,
-)
+from training.data import DATA_SETS
+from training.data.registry import DataSet
+from training.export.publish import publish
+from training.export.source import Source
+from training.export_options import PLAIN, ExportOptions
 from training.files import TrainingError
 from training.nets.neocognitron import Neocognitron
 from training.nets.resnet import BasicBlock, Bottleneck
 from training.nets.resnet_cifar import Block
-from training.runs import versions
 
-MAX_BATCH_VALUES = 16 * 3 * 224 * 224
-"""What `max_batch_size` lets a batch hold: 16 pictures of ImageNet's size, whose maps take a GB in VGG."""
 RESIDUAL_GAIN = 0.2
 """Of random blocks' last batch norm."""
 
@@ -53,35 +42,50 @@ def export_weights(
     repository: Path,
     name: str | None,
     version: int | None,
+    pictures: str | None = None,
+    options: ExportOptions = PLAIN,
 ) -> Path:
-    """Export the network with the file's weights, or with random ones of the seed; return the new version's folder."""
+    """Export the network with the file's weights, or with random ones of the seed; return the new version's folder.
+
+    `pictures` is the data set whose pictures the weights read; without it the model takes tensors only.
+    """
     row = nets.find(network_name)
     names = read_labels(labels) if labels else ()
+    data_set = None if pictures is None else find_data_set(pictures)
     torch.manual_seed(seed)
     network = nets.build(network_name, len(names) or None)
     if weights:
         load(network, weights, network_name)
         origin = f"`{weights.name}`, SHA-256 {hashlib.sha256(weights.read_bytes()).hexdigest()}"
+        flag = f"--weights {weights.name}"
     else:
         settle(network, row.input_shape)
         origin = f"random, seed {seed}: for benchmarks; the answers mean nothing"
+        flag = f"--random-weights --seed {seed}"
     name = name or network_name
-    model = Probabilities(network).eval()
-    graph = to_onnx(model, torch.rand(2, *row.input_shape))
-    parity = compare_relatively(name, graph, model, row.input_shape)
-    classes = len(names) or row.classes
-    text = card(name, network_name, network, row.input_shape, classes, origin, parity)
-    settings = config(
+    again = [f"    python -m training export {network_name} {flag} --name {name}"]
+    again += [f"--labels {labels.name}"] if labels else []
+    again += [f"--pictures {pictures}"] if pictures else []
+    source = Source(
         name,
+        network_name,
+        network,
         row.input_shape,
-        (classes,),
-        threads=None,
-        labelled=bool(names),
-        max_batch_size=min(MAX_BATCH_SIZE, MAX_BATCH_VALUES // math.prod(row.input_shape)),
+        len(names) or row.classes,
+        names,
+        origin=("weights", origin),
+        preparation="Prepared as the weights were trained." if data_set is None else data_set.preprocessing,
+        again=" ".join(again),
+        pictures={} if data_set is None else data_set.pictures,
     )
-    target = write_version(repository, name, version, graph, settings, names, text)
-    print(f"{target / 'model.onnx'}: {len(graph) / 1e6:.1f} MB; ONNX Runtime agrees with torch to {parity:.0e}")
-    return target
+    return publish(source, repository, version, options)
+
+
+def find_data_set(name: str) -> DataSet:
+    """The data set of that name, as one that says how pictures are prepared."""
+    if name not in DATA_SETS:
+        raise TrainingError(f"--pictures {name}: there is no data set of that name. There are: {', '.join(DATA_SETS)}.")
+    return DATA_SETS[name]
 
 
 def load(network: nn.Module, path: Path, network_name: str) -> None:
@@ -180,24 +184,3 @@ def settle(network: nn.Module, shape: Sequence[int]) -> None:
             network.train()(images)
     for layer, momentum in zip(norms, momenta, strict=True):
         layer.momentum = momentum
-
-
-def card(
-    name: str, network_name: str, network: nn.Module, shape: Sequence[int], classes: int, origin: str, parity: float
-) -> str:
-    """The model card, in Markdown."""
-    return f"""\
-# {name}
-
-| | |
-|---|---|
-| network | `{network_name}`, {sum(p.numel() for p in network.parameters()):,} parameters (`training/nets/`) |
-| weights | {origin} |
-| ONNX Runtime against torch | {parity:.0e} of the greatest answer apart; {RELATIVE_TOLERANCE:.0e} is allowed |
-| exported | {datetime.now(UTC).date().isoformat()}, with torch {versions()["torch"]} |
-
-`{INPUT}` float32 (batch, {", ".join(map(str, shape))}), prepared as the weights were trained → `{OUTPUT}` float32
-(batch, {classes}), softmax of the network's scores.
-
-How well it does is not known here: no data came with the weights.
-"""

@@ -12,6 +12,7 @@ from deploy.grafana.promql import (
     FAILED,
     MODEL,
     REQUEST_US,
+    SERVER,
     SUCCESS,
     VERSION,
     buckets,
@@ -312,9 +313,10 @@ def _instances() -> list[AnyPanel]:
         graph(
             "Loading",
             "How long the version took to load, and how often loading has succeeded and failed. A failure: the "
-            "repository's index and the log say why.",
+            "repository's index and the log say why. Repositories unseen: nothing of them changes until they are back.",
             Query(highest(f"nv_model_load_duration_secs{{{VERSION}}}", "version"), "seconds, version {{version}}"),
             *(Query(f"sum({name}{{{MODEL}}})", name.split("_")[3]) for name in loads),
+            Query(f"sum(convoy_repositories_unseen{{{SERVER}}})", "repositories unseen"),
             span=6,
         ),
     ]

@@ -55,8 +55,8 @@ STATE_WORDS = {State.DRAINING: "UNLOADING"}
 """Triton's word for a state, where it differs from ours."""
 
 NOT_OFFERED = {
-    "RepositoryModelLoad": "models are loaded when the server starts; restart it to load another",
-    "RepositoryModelUnload": "models stay loaded until the server stops",
+    "RepositoryModelLoad": "models are loaded at start, and with --model-control-mode=poll as repositories change",
+    "RepositoryModelUnload": "models stay until the server stops, or with --model-control-mode=poll are removed",
     "SystemSharedMemoryStatus": "shared memory is not offered; send tensors in the request",
     "SystemSharedMemoryRegister": "shared memory is not offered; send tensors in the request",
     "SystemSharedMemoryUnregister": "shared memory is not offered; send tensors in the request",
@@ -247,7 +247,7 @@ def _index_lines(entry: ModelEntry) -> list[pb.RepositoryIndexResponse.ModelInde
             name=entry.name,
             version=str(status.version),
             state=STATE_WORDS.get(status.state, status.state.value),
-            reason=status.reason,
+            reason=status.reason or entry.problem,
         )
         for _, status in sorted(entry.statuses.items())
     ]

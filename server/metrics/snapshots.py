@@ -54,6 +54,7 @@ class ServerSnapshot:
     failures: Mapping[Reason, int] = field(default_factory=no_failures)
     """Requests that reached no version."""
     lost_traces: int = 0
+    unseen_repositories: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -106,6 +106,10 @@ GAUGES: dict[str, tuple[str, Callable[[VersionSnapshot], float]]] = {
 SERVER_GAUGES: dict[str, tuple[str, Callable[[ServerSnapshot], float]]] = {
     "convoy_running_batch_count": ("Batches that have a turn on the CPU", lambda s: s.running_batches),
     "convoy_running_batch_limit": ("Turns that there are", lambda s: s.max_running_batches),
+    "convoy_repositories_unseen": (
+        "Model repositories that could not be looked at the last time",
+        lambda s: s.unseen_repositories,
+    ),
 }
 
 CODE_WORDS = {

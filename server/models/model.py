@@ -19,8 +19,6 @@ from server.errors import (
     DeadlineExceeded,
     NotReady,
     ObjectiveMissed,
-    Overloaded,
-    QueueFull,
     QueueTimeout,
     ShuttingDown,
     TooLarge,
@@ -32,7 +30,7 @@ from server.models.admission import Plan
 from server.models.config import ModelConfig, QueuePolicy
 from server.models.execution import CALLER_GONE, BatchResult, Executor, Run, all_failed, empty_costs, note_runs
 from server.models.pictures import PictureDecoder, PictureIntake
-from server.models.queueing import make_queue, queue_policy
+from server.models.queueing import explained, make_queue, queue_policy, time_limits
 from server.models.streak import FailureStreak
 from server.models.work import Answer, Reply, Whole, Work
 from server.scheduling.assembly import BatchLayout, InputLayout
@@ -171,7 +169,7 @@ class LoadedVersion:
             plan = self._plan(request)
             inputs = admission.inputs_in_order(self.config, plan, request)
             level = request.priority if 0 < request.priority <= len(self._levels) else self._default_level
-            deadline, delay_at, due = self._limits(request, arrived, level)
+            deadline, delay_at, due = time_limits(request, arrived, self._levels[level - 1], self._objective_seconds)
             size = admission.wire_bytes(plan, request)
             kind = Whole if plan.rows > self._policy.max_rows and self.config.split_oversize else Work
             work = kind(self, request, plan, inputs, reply, arrived, deadline, level, delay_at, size, due)
@@ -182,7 +180,7 @@ class LoadedVersion:
             else:
                 self._batcher.submit(work)
         except ConvoyError as error:
-            refusal = self._explained(error, request)
+            refusal = explained(error, request, self.config)
             if request.record is not None:
                 request.record.version = self._version_text
             request_ns = round((self._clock.now() - arrived) * 1e9)
@@ -193,18 +191,6 @@ class LoadedVersion:
         if self._order is not None:
             self._order.arrive(work)
         return work
-
-    def _explained(self, error: ConvoyError, request: InferenceRequest) -> ConvoyError:
-        """A refusal by the queue, which knows neither models nor requests, in words for its caller."""
-        if isinstance(error, QueueFull):
-            return QueueFull(f"{request.label()}{error}")
-        if isinstance(error, Overloaded):
-            return Overloaded(
-                f"{request.label()}model '{self.config.name}' cannot answer within its objective of "
-                f"{self.config.objective_ms:g} ms: {error}",
-                error.retry_after,
-            )
-        return error
 
     def cancel(self, work: Work) -> None:
         """See `Work.cancel`."""
@@ -251,23 +237,6 @@ class LoadedVersion:
                 del self._plans[next(iter(self._plans))]  # its layout lives on while another plan or a request has it
         return plan
 
-    def _limits(self, request: InferenceRequest, arrived: float, level: int) -> tuple[float, float, float]:
-        """When the request must have left the queue, when it goes behind the others of its level, and when its answer
-        is due."""
-        due = min(request.deadline, arrived + self._objective_seconds)
-        timeout_us = request.timeout_us
-        policy = self._levels[level - 1]
-        default_us = policy.default_timeout_us
-        if default_us:
-            shortened = policy.allow_timeout_override and 0 < timeout_us < default_us
-            timeout_us = timeout_us if shortened else default_us
-        if not timeout_us:
-            return request.deadline, inf, due
-        end = arrived + timeout_us / 1e6
-        if timeout_us == request.timeout_us:  # the caller's own: what the model sets is a bound on waiting only
-            due = min(due, end)
-        return (request.deadline, end, due) if policy.delay else (min(request.deadline, end), inf, due)
-
     def _decoded(self, work: Work) -> None:
         """A request's pictures are ready: queue it."""
         try:
@@ -276,7 +245,7 @@ class LoadedVersion:
             else:
                 self._batcher.submit(work)
         except ConvoyError as error:
-            self._leave_at_once(work, self._explained(error, work.request))
+            self._leave_at_once(work, explained(error, work.request, self.config))
 
     def _submit_parts(self, whole: Whole, most_rows: int) -> None:
         """Queue all parts of a request, or none. Raises `Unavailable`, and `TooLarge` where they never fit."""

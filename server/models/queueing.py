@@ -1,11 +1,14 @@
-"""From a model's configuration to the queue that its requests wait in."""
+"""From a model's configuration to the queue that its requests wait in, and to how long each of them may. Pure."""
 
 from __future__ import annotations
 
 from functools import partial
-from typing import TypeVar
+from math import inf
+from typing import NamedTuple, TypeVar
 
-from server.models.config import ModelConfig
+from server.errors import ConvoyError, Overloaded, QueueFull
+from server.messages import InferenceRequest
+from server.models.config import ModelConfig, QueuePolicy
 from server.scheduling import buckets
 from server.scheduling.batcher import Queue
 from server.scheduling.budget import ByteBudget
@@ -47,3 +50,43 @@ def make_queue(policy: WindowPolicy | SloPolicy, costs: CostTable, lanes: int, b
     if isinstance(policy, SloPolicy):
         return SloQueue(policy, costs, lanes, budget)
     return BatchQueue(policy, budget, partial(buckets.worth_taking, costs=costs) if costs.fills else None)
+
+
+class TimeLimits(NamedTuple):
+    """How long a request may take. Times of the monotonic clock, seconds."""
+
+    deadline: float
+    """When it must have left the queue."""
+    delay_at: float
+    """When it goes behind the others of its level."""
+    due: float
+    """When its answer is due; inf where nobody said."""
+
+
+def time_limits(request: InferenceRequest, arrived: float, policy: QueuePolicy, objective_seconds: float) -> TimeLimits:
+    """What the caller, the queue's policy for its level and the model's objective (inf for none) say together."""
+    due = min(request.deadline, arrived + objective_seconds)
+    timeout_us = request.timeout_us
+    default_us = policy.default_timeout_us
+    if default_us:
+        shortened = policy.allow_timeout_override and 0 < timeout_us < default_us
+        timeout_us = timeout_us if shortened else default_us
+    if not timeout_us:
+        return TimeLimits(request.deadline, inf, due)
+    end = arrived + timeout_us / 1e6
+    if timeout_us == request.timeout_us:  # the caller's own: what the model sets is a bound on waiting only
+        due = min(due, end)
+    return TimeLimits(request.deadline, end, due) if policy.delay else TimeLimits(min(request.deadline, end), inf, due)
+
+
+def explained(error: ConvoyError, request: InferenceRequest, config: ModelConfig) -> ConvoyError:
+    """A refusal by the queue, which knows neither models nor requests, in words for its caller."""
+    if isinstance(error, QueueFull):
+        return QueueFull(f"{request.label()}{error}")
+    if isinstance(error, Overloaded):
+        return Overloaded(
+            f"{request.label()}model '{config.name}' cannot answer within its objective of "
+            f"{config.objective_ms:g} ms: {error}",
+            error.retry_after,
+        )
+    return error

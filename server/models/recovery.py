@@ -21,6 +21,7 @@ from server.models.model import LoadedVersion
 from server.models.probe import Probe
 from server.models.registry import Registry
 from server.scheduling.clock import Clock
+from server.scheduling.naps import Nap
 
 log = logging.getLogger(__name__)
 
@@ -62,8 +63,7 @@ class Recovery:
         self._registry = registry
         self._clock = clock
         self._histories: dict[tuple[str, int], _History] = {}
-        self._tasks: set[asyncio.Task[None]] = set()
-        self._sleepers: set[asyncio.Future[None]] = set()
+        self._tasks: dict[asyncio.Task[None], tuple[tuple[str, int], Nap]] = {}
         self._stopping = False
 
     def watch(self, loaded: LoadedVersion, probe: Probe, reload: Reload) -> None:
@@ -79,20 +79,29 @@ class Recovery:
     async def stop(self) -> None:
         """Take nothing down any more, and give up what cannot be loaded. Returns when nothing is in progress here."""
         self._stopping = True
-        for sleeper in self._sleepers:
-            _wake(sleeper)
-        await asyncio.gather(*self._tasks)
+        await self._end(list(self._tasks))
+
+    async def give_up(self, name: str, version: int) -> None:
+        """Do not load this version again. Returns when nothing is in progress for it."""
+        await self._end([task for task, (key, _) in self._tasks.items() if key == (name, version)])
+        self._histories.pop((name, version), None)
+
+    async def _end(self, tasks: list[asyncio.Task[None]]) -> None:
+        for task in tasks:
+            self._tasks[task][1].end()
+        await asyncio.gather(*tasks)
 
     def _suspect(self, loaded: LoadedVersion, probe: Probe, reload: Reload) -> None:
         if self._stopping:
             return
-        task = asyncio.get_running_loop().create_task(self._examine(loaded, probe, reload))
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        nap = Nap(self._clock)
+        task = asyncio.get_running_loop().create_task(self._examine(loaded, probe, reload, nap))
+        self._tasks[task] = (loaded.config.name, loaded.version), nap
+        task.add_done_callback(self._tasks.pop)
 
-    async def _examine(self, loaded: LoadedVersion, probe: Probe, reload: Reload) -> None:
+    async def _examine(self, loaded: LoadedVersion, probe: Probe, reload: Reload, nap: Nap) -> None:
         problem = await _problem(loaded, probe)
-        if self._stopping or self._registry.entry(loaded.config.name).loaded.get(loaded.version) is not loaded:
+        if nap.ended or self._registry.entry(loaded.config.name).loaded.get(loaded.version) is not loaded:
             return
         if not problem:
             log.debug("model '%s' version %d fails, but not with zeros", loaded.config.name, loaded.version)
@@ -102,7 +111,7 @@ class Recovery:
         history = self._histories.setdefault((name, version), _History())
         delay = await self._take_down(loaded, problem, history)
         del loaded, probe
-        while await self._sleep(delay):
+        while await nap.sleep(delay):
             delay = history.backoff.next(self._clock.now())
             if await reload(_trying_again(delay)):
                 history.backoff.delay, history.backoff.well_since = delay, self._clock.now()
@@ -120,26 +129,6 @@ class Recovery:
         delay = history.backoff.next(self._clock.now())
         self._registry.set_state(name, version, State.UNAVAILABLE, f"{problem}; {_trying_again(delay)}")
         return delay
-
-    async def _sleep(self, seconds: float) -> bool:
-        """Wait. Returns False, and sooner, where the server is going down."""
-        if self._stopping:
-            return False
-        awake: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        alarm = self._clock.alarm(partial(_wake, awake))
-        alarm.set(self._clock.now() + seconds)
-        self._sleepers.add(awake)
-        try:
-            await awake
-        finally:
-            self._sleepers.discard(awake)
-            alarm.close()
-        return not self._stopping
-
-
-def _wake(sleeper: asyncio.Future[None]) -> None:
-    if not sleeper.done():
-        sleeper.set_result(None)
 
 
 async def _problem(loaded: LoadedVersion, probe: Probe) -> str:

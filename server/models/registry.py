@@ -6,10 +6,10 @@ The control plane writes it, the data plane looks versions up in it. It owns no 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from server.errors import InvalidRequest, NotFound, NotReady
-from server.models.lifecycle import State, VersionStatus, move
+from server.models.lifecycle import IllegalTransition, State, VersionStatus, move
 from server.models.model import LoadedVersion
 
 MAX_VERSION = 2**63 - 1
@@ -24,19 +24,39 @@ class ModelEntry:
     loaded: dict[int, LoadedVersion] = field(default_factory=dict)
     """Versions that serve; exactly those whose state is READY."""
     problem: str = ""
-    """Why the model as a whole cannot be served; "" where it is a matter of its versions."""
+    """Why the model as a whole cannot be served, or not as it is in its repository; "" where it is a matter of its
+    versions, or nothing is wrong."""
     latest: LoadedVersion | None = None
     """The highest of `loaded`."""
+    draining: dict[int, LoadedVersion] = field(default_factory=dict)
+    """Versions that answer their last requests."""
     recovering: set[int] = field(default_factory=set)
     """Versions that failed while they served, and are about to be loaded again."""
     loads: int = 0
     """How often one of its versions has been loaded, again or for the first time."""
     failed_loads: int = 0
     """How often that failed, for a version or for the model as a whole."""
+    newcomer: bool = False
+    """Whether it came when the server was serving already, and has not served yet: it makes nobody less ready."""
+    beside: set[int] = field(default_factory=set)
+    """Versions that come, or go, while others of the model serve: the model is no less ready for it."""
+    successors: dict[int, VersionStatus] = field(default_factory=dict)
+    """The second lives of versions that serve: what is being loaded, and will take over from them."""
+
+    def is_ready(self) -> bool:
+        """Whether what should serve does; a model of which nothing should is ready."""
+        if self.newcomer:
+            return True
+        failing = [status.version for status in self.statuses.values() if status.state is not State.READY]
+        if len(failing) == len(self.statuses):
+            return not self.problem and not failing
+        return self.beside.issuperset(failing)
 
     def add(self, loaded: LoadedVersion) -> None:
         """This version serves from now on."""
         self.loaded[loaded.version] = loaded
+        self.beside.discard(loaded.version)
+        self.newcomer = False
         self.latest = self.loaded[max(self.loaded)]
 
     def remove(self, version: int) -> None:
@@ -96,6 +116,9 @@ class Registry:
         self._move(name, version, state, reason)
         if state is State.UNAVAILABLE and was is not None and was.state is State.LOADING:
             entry.failed_loads += 1
+        entry.draining.pop(version, None)
+        if state is State.DRAINING and version in entry.loaded:
+            entry.draining[version] = entry.loaded[version]
         if state is not State.READY:
             entry.remove(version)
         self.changed()
@@ -108,8 +131,53 @@ class Registry:
         entry.loads += 1
         self.changed()
 
+    def begin_reload(self, name: str, version: int) -> None:
+        """A version that serves begins a second life beside the first. Raises `IllegalTransition`."""
+        status = self.entry(name).statuses[version]
+        if status.state is not State.READY:
+            raise IllegalTransition(f"a version that is {status.state} has nothing to be loaded beside")
+        self.entry(name).successors[version] = VersionStatus(version, move(State.UNKNOWN, State.LOADING))
+
+    def take_over(self, name: str, loaded: LoadedVersion) -> LoadedVersion | None:
+        """A version that was loaded beside the one that serves takes its place. Returns that one, to be drained.
+
+        None where it serves no more: nothing has changed then.
+        """
+        entry = self.entry(name)
+        move(entry.successors.pop(loaded.version).state, State.READY)
+        old = entry.loaded.get(loaded.version)
+        if old is None:
+            return None
+        move(entry.statuses[loaded.version].state, State.DRAINING)
+        entry.statuses[loaded.version] = VersionStatus(loaded.version, State.READY)
+        entry.add(loaded)
+        entry.loads += 1
+        self.changed()
+        return old
+
+    def reload_failed(self, name: str, version: int, reason: str) -> None:
+        """What was to take over cannot be loaded; the version serves on, if it does."""
+        entry = self.entry(name)
+        move(entry.successors.pop(version).state, State.UNAVAILABLE)
+        entry.failed_loads += 1
+        if version in entry.loaded:
+            entry.statuses[version] = replace(entry.statuses[version], reason=reason)
+        self.changed()
+
+    def forget(self, name: str, version: int | None = None) -> None:
+        """Keep nothing of a version that is UNAVAILABLE, or of a model without versions."""
+        entry = self.entry(name)
+        if version is None:
+            assert not entry.statuses, "versions go first"
+            del self._models[name]
+        else:
+            assert entry.statuses[version].state is State.UNAVAILABLE, "it is drained first"
+            del entry.statuses[version]
+            entry.beside.discard(version)
+        self.changed()
+
     def set_problem(self, name: str, problem: str) -> None:
-        """The model as a whole cannot be served."""
+        """The model cannot be served, or not as it is in its repository; "" where nothing is wrong any more."""
         entry = self.entry(name)
         entry.problem = problem
         entry.failed_loads += bool(problem)
@@ -119,12 +187,18 @@ class Registry:
         """All versions that serve, by model and version."""
         return [entry.loaded[version] for entry in self for version in sorted(entry.loaded)]
 
+    def active(self) -> list[LoadedVersion]:
+        """All versions that serve or answer their last requests, by model and version."""
+        return [
+            active[version]
+            for entry in self
+            for active in [entry.draining | entry.loaded]
+            for version in sorted(active)
+        ]
+
     def all_ready(self) -> bool:
-        """Whether every model and version that should serve does."""
-        return not any(
-            entry.problem or any(status.state is not State.READY for status in entry.statuses.values())
-            for entry in self._models.values()
-        )
+        """Whether every model and version that should serve does. What comes or goes beside them does not count."""
+        return all(entry.is_ready() for entry in self._models.values())
 
     def subscribe(self, listener: Callable[[], None]) -> Callable[[], None]:
         """Call `listener` after every change of a state. Returns the function that ends it."""

@@ -113,9 +113,17 @@ def read_warmup_file(folder: ModelFolder, filename: str) -> bytes:
         raise LoadFailed(f"{path}: cannot be read: {error.strerror}") from error
 
 
+def version_number(folder_name: str) -> int | None:
+    """The version that a folder of this name in a model's folder holds; None where it is no version."""
+    if not _VERSION.fullmatch(folder_name) or len(folder_name) > len(str(_MAX_VERSION)):
+        return None
+    number = int(folder_name)
+    return number if number <= _MAX_VERSION else None
+
+
 def _versions(model_path: Path) -> tuple[int, ...]:
-    names = [path.name for path in _folders(model_path, "model folder") if _VERSION.fullmatch(path.name)]
-    return tuple(sorted(version for version in map(int, names) if version <= _MAX_VERSION))
+    numbers = [version_number(path.name) for path in _folders(model_path, "model folder")]
+    return tuple(sorted(number for number in numbers if number is not None))
 
 
 def _folders(path: Path, what: str) -> list[Path]:

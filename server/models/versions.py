@@ -4,7 +4,9 @@
 without acting gives the same answer. Rules:
 - Availability first: every wanted version has had its chance before an unwanted one goes, and the last READY one
   goes only when nothing is wanted or a wanted one has taken over.
-- UNAVAILABLE is never retried here. To try again, the control plane forgets that version's status.
+- What was tried is tried again only where its files are others now (`stale`). A version that serves is then loaded
+  again beside itself: it goes on serving, whatever comes of it.
+- A version that is UNAVAILABLE and not wanted is forgotten, as if the server had never seen it.
 """
 
 from __future__ import annotations
@@ -61,6 +63,23 @@ class Unload:
     version: int
 
 
+@dataclass(frozen=True, slots=True)
+class Reload:
+    """Load this version, which serves, once more, and let the new one take over."""
+
+    version: int
+
+
+@dataclass(frozen=True, slots=True)
+class Forget:
+    """Keep nothing of this version."""
+
+    version: int
+
+
+Action = Load | Reload | Unload | Forget
+
+
 def wanted_versions(policy: VersionPolicy, available: Collection[int]) -> tuple[int, ...]:
     """The versions to serve of those available, ascending."""
     match policy:
@@ -73,19 +92,30 @@ def wanted_versions(policy: VersionPolicy, available: Collection[int]) -> tuple[
     return tuple(chosen)
 
 
-def next_action(statuses: Sequence[VersionStatus], wanted: Collection[int]) -> Load | Unload | None:
+def next_action(
+    statuses: Sequence[VersionStatus], wanted: Collection[int], stale: Collection[int] = ()
+) -> Action | None:
     """The next step towards serving exactly `wanted`, or None where there is nothing to do but wait.
 
-    Loads come first, newest version first; unloads follow, oldest version first.
+    `stale` are the versions whose files are not those that were last loaded, or failed to be. Loads come first, newest
+    version first, then reloads; unloads follow, oldest version first.
     """
     states = {status.version: status.state for status in statuses}
-    missing = [version for version in wanted if states.get(version, State.UNKNOWN) is State.UNKNOWN]
+    missing = [version for version in wanted if _must_load(states.get(version, State.UNKNOWN), version in stale)]
     if missing:
         return Load(max(missing))
+    outdated = [version for version in wanted if version in stale and states[version] is State.READY]
+    if outdated:
+        return Reload(max(outdated))
 
     unwanted = [version for version, state in states.items() if state is State.READY and version not in wanted]
     settled = all(states[version] in (State.READY, State.UNAVAILABLE) for version in wanted)
     taken_over = not wanted or any(states[version] is State.READY for version in wanted)
     if unwanted and settled and taken_over:
         return Unload(min(unwanted))
-    return None
+    leftover = [v for v, state in states.items() if state is State.UNAVAILABLE and v not in wanted]
+    return Forget(min(leftover)) if leftover else None
+
+
+def _must_load(state: State, stale: bool) -> bool:
+    return state is State.UNKNOWN or (stale and state is State.UNAVAILABLE)

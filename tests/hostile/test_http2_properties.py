@@ -72,6 +72,7 @@ def assert_nothing_left(server: Server, line: Line) -> None:
     assert server.dispatcher.context.held_bytes == 0
     assert ledger.opened == ledger.ended + ledger.cancelled
     assert not ledger.waiting
+    assert all(call.started == sum(call.handled.values()) for call in server.dispatcher.calls.snapshot())
 
 
 def final(data: bytes, chunks: list[bytes]) -> list[object]:

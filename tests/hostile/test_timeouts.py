@@ -76,6 +76,7 @@ class Ring:
         await self.assert_all_have_gone()
         assert self.engine.dispatcher.context.held_bytes == 0
         assert self.ledger.opened == self.ledger.ended + self.ledger.cancelled
+        assert all(call.started == sum(call.handled.values()) for call in self.engine.calls.snapshot())
 
 
 def attack(script: Callable[[Ring], Awaitable[None]]) -> None:

@@ -18,7 +18,18 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from proto import grpc_service_pb2 as pb
 from tests import onnx_models
-from tests.real.clients import SERVICE, Client, answer_of, arrays, http_status, infer_request, metric
+from tests.real.clients import (
+    SERVICE,
+    WAIT_SECONDS,
+    Client,
+    answer_of,
+    arrays,
+    http_status,
+    infer_request,
+    metric,
+    wait_for_pending,
+    wait_for_running,
+)
 from tests.real.conftest import ENGINES, ROOT, RunningServer, StartServer, connect
 from tests.real.waiting import wait_until
 from tests.real.zoo import held
@@ -154,11 +165,17 @@ def test_readiness_is_off_while_the_last_are_answered(start_engine: StartServer,
 def test_requests_that_outlast_the_exit_timeout_are_given_up(start_engine: StartServer, repository: Path) -> None:
     server = start_engine("--exit-timeout-secs=0.2", model_repository=repository)
     with connect(server) as channel:
-        busy = Client(channel).start_infer("slow", slow(1))
-        wait_until(lambda: in_flight(server, "slow") == 1, 10)
+        busy = Client(channel).start_infer("slow", slow(1, 3 * SLOW_ROUNDS))
+        wait_for_running(server.metrics_url, "slow", 1)
+        behind = Client(channel).start_infer("slow", slow(2))
+        wait_for_pending(server.metrics_url, "slow", 1)
         server.process.send_signal(signal.SIGTERM)
 
-        assert busy.exception().code() in CLOSING
+        assert {call.exception().code() for call in (busy, behind)} <= CLOSING
+        # Their callers did not leave. The page is there as long as the batch runs.
+        name = "convoy_request_failed_total"
+        wait_until(lambda: metric(server.metrics_url, name, model="slow", reason="shutdown") == 1, WAIT_SECONDS)
+        assert metric(server.metrics_url, name, model="slow", reason="cancelled") == 0
     assert server.terminate() == 0
 
 
@@ -175,7 +192,7 @@ def test_an_idle_server_stops_within_two_seconds(
     assert "Traceback" not in server.log.read_text()
 
 
-def starting(engine: str, repository: Path, log: Path, *flags: str) -> subprocess.Popen[bytes]:
+def starting(engine: str, repository: Path | str, log: Path, *flags: str) -> subprocess.Popen[bytes]:
     """A server that is still loading."""
     addresses = ("--grpc-address=127.0.0.1", "--http-address=127.0.0.1", "--http-port=0", "--metrics-port=0")
     command = [sys.executable, "-m", "server", f"--model-repository={repository}", *addresses, *ENGINES[engine], *flags]

@@ -62,7 +62,7 @@ def live_through_everything(client: Client) -> None:
         iter([each.SerializeToString() for each in requests]), timeout=CALL_SECONDS
     )
     assert len(list(answers)) == 2
-    client.refusal("LogSettings", pb.LogSettingsRequest())
+    client.refusal("CudaSharedMemoryStatus", pb.CudaSharedMemoryStatusRequest())
     client.refusal("NoSuchMethod", b"")
 
 
@@ -96,7 +96,7 @@ def test_calls_are_counted_by_method_and_status(server: RunningServer) -> None:
 
     wait_until(lambda: handled("ModelStreamInfer") == {"OK": 1}, WAIT_SECONDS)
     assert handled("ModelInfer") == {"OK": 3, "InvalidArgument": 6, "Internal": 1, "NotFound": 3, "Unavailable": 1}
-    assert handled("LogSettings") == {"Unimplemented": 1}
+    assert handled("CudaSharedMemoryStatus") == {"Unimplemented": 1}
     assert handled("unknown") == {"Unimplemented": 1}
     assert metric(server.metrics_url, "grpc_server_started_total", grpc_method="ModelInfer") == 14
 

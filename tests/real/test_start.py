@@ -16,7 +16,19 @@ from tests.repositories import add_model
 if TYPE_CHECKING:
     from tests.real.conftest import StartServer
 
-STRANGERS = ("torch", "onnx", "sklearn", "matplotlib", "training", "loadtest", "locust", "tritonclient", "tests")
+STRANGERS = (
+    "torch",
+    "onnx",
+    "sklearn",
+    "matplotlib",
+    "training",
+    "loadtest",
+    "locust",
+    "tritonclient",
+    "tests",
+    "fsspec",
+    "s3fs",
+)
 
 
 def python(*arguments: str) -> subprocess.CompletedProcess[str]:

@@ -2,29 +2,48 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
-
-import numpy as np
 
 from server.control import ControlPlane, ControlSettings
 from server.models.registry import Registry
+from server.remote.store import Store
+from server.tensors import Array
+from server.urls import RepositoryUrl
 from tests.fakes import Gate, PuppetBackend, PuppetClock, PuppetSession, fp32
 
 DOUBLING = "doubling"
-"""The text of a model file that the puppet backend knows."""
+TREBLING = "trebling it"
+"""The texts of model files that the puppet backend knows. No two are of one size."""
 
 
 class Bench:
-    """A repository, a backend that can open one kind of file, and the plane between them."""
+    """A repository, a backend that can open two kinds of files, and the plane between them."""
 
-    def __init__(self, root: Path, *, load_models: tuple[str, ...] | None = None, autocomplete: bool = True) -> None:
+    def __init__(
+        self,
+        root: Path,
+        *,
+        load_models: tuple[str, ...] | None = None,
+        autocomplete: bool = True,
+        poll: bool = False,
+        stores: Mapping[str, Store] | None = None,
+    ) -> None:
+        """`stores` are repositories at a distance, by URL."""
         self.root = root
         self.gate = Gate()
-        session = PuppetSession([fp32("x", -1, 2)], [fp32("y", -1, 2)], self._doubled)
-        self.backend = PuppetBackend({DOUBLING: session})
+        sessions = {
+            text: PuppetSession([fp32("x", -1, 2)], [fp32("y", -1, 2)], partial(self._times, factor))
+            for text, factor in ((DOUBLING, 2), (TREBLING, 3))
+        }
+        self.backend = PuppetBackend(sessions)
         self.registry = Registry()
-        settings = ControlSettings((root,), load_models, default_max_batch_size=4, autocomplete=autocomplete)
-        self.plane = ControlPlane(settings, self.registry, self.backend, PuppetClock())
+        self.clock = PuppetClock()
+        stores = stores or {}
+        urls = tuple(map(RepositoryUrl, stores))
+        settings = ControlSettings((root,), load_models, 4, autocomplete=autocomplete, poll=poll, urls=urls)
+        self.plane = ControlPlane(settings, self.registry, self.backend, self.clock, lambda url: stores[url.text])
 
     def add(self, name: str, *versions: int, config: str | None = None, text: str = DOUBLING) -> None:
         (self.root / name).mkdir()
@@ -42,11 +61,10 @@ class Bench:
         entry = self.registry.entry(name)
         return entry.problem or next(status.reason for status in entry.statuses.values())
 
-    def _doubled(self, inputs: object) -> dict[str, np.ndarray]:
-        assert isinstance(inputs, dict)
+    def _times(self, factor: int, inputs: Mapping[str, Array]) -> dict[str, Array]:
         if inputs["x"].any():  # what is run before READY is zeros, and passes
             self.gate.wait()
-        return {"y": inputs["x"] * 2}
+        return {"y": inputs["x"] * factor}
 
 
 def operators(filename: str) -> str:

@@ -43,6 +43,7 @@ FAMILIES: dict[str, tuple[str, tuple[str, ...]]] = {
     "convoy_turn_wait_duration_us_total": ("counter", VERSION),
     "convoy_running_batch_count": ("gauge", ()),
     "convoy_running_batch_limit": ("gauge", ()),
+    "convoy_repositories_unseen": ("gauge", ()),
     "convoy_traces_lost_total": ("counter", ()),
     "convoy_max_batch_rows": ("gauge", VERSION),
     "convoy_batch_cost_us": ("gauge", (*VERSION, "rows", "quantile")),

@@ -104,6 +104,7 @@ def test_every_counter_and_level_of_a_version_is_tried_here() -> None:
 SINGLE: dict[str, tuple[float, Mapping[str, str]]] = {
     "convoy_running_batch_count": (1, {}),
     "convoy_running_batch_limit": (2, {}),
+    "convoy_repositories_unseen": (3, {}),
     "convoy_traces_lost_total": (4, {}),
     "convoy_grpc_connections": (3, {}),
     "convoy_grpc_connections_opened_total": (8, {}),

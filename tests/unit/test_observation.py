@@ -28,6 +28,7 @@ def observer(registry: Registry) -> Observer:
     return Observer(
         registry,
         Turns(2),
+        lambda: 1,
         no_failures() | {Reason.INVALID: 3},
         lambda: [CallSnapshot("unary", "s", "m", 1, {"OK": 1})],
         lambda: TransportSnapshot(1, 2, 3, 4),
@@ -53,6 +54,7 @@ def test_a_snapshot_has_what_a_version_is_doing_and_changes_no_more() -> None:
         assert (shown.queue_age_seconds, shown.busy_seconds, shown.max_batch_rows) == (2, [2], 8)
         assert shown.statistics.success.count == 0
         assert (taken.server.max_running_batches, taken.server.failures[Reason.INVALID]) == (2, 3)
+        assert taken.server.unseen_repositories == 1
         assert taken.server.lost_traces == 5
         assert (taken.calls[0].started, taken.transport) == (1, TransportSnapshot(1, 2, 3, 4))
 
@@ -81,7 +83,7 @@ def test_the_loop_turns_while_many_versions_are_copied() -> None:
         registry = Registry()
         benches = [Bench() for _ in range(3)]
         many = [bench.version for bench in benches] * VERSIONS_AT_ONCE
-        registry.loaded = lambda: many  # type: ignore[method-assign] # so many lanes would be so many threads
+        registry.active = lambda: many  # type: ignore[method-assign] # so many lanes would be so many threads
         turns = 0
 
         def count() -> None:

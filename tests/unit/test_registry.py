@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from server.errors import ConvoyError, InvalidRequest, NotFound, NotReady
-from server.models.lifecycle import IllegalTransition, State
+from server.models.lifecycle import IllegalTransition, State, VersionStatus
 from server.models.model import LoadedVersion
 from server.models.registry import Registry, parse_version
 from tests import autojump
@@ -217,6 +217,79 @@ def test_a_model_that_nobody_wants_does_not_spoil_readiness() -> None:
     assert registry.all_ready()
 
 
+def test_a_second_life_takes_over_from_the_first() -> None:
+    async def main() -> None:
+        registry = with_versions(1)
+        old, fresh = registry.find("m", "1"), loaded(1)
+        registry.begin_reload("m", 1)
+        assert registry.find("m", "1") is old
+        assert registry.take_over("m", fresh) is old
+        assert registry.find("m", "1") is fresh and registry.find("m", "") is fresh
+        assert registry.loaded() == [fresh]
+        with pytest.raises(KeyError):
+            registry.take_over("m", fresh)
+
+    run(main)
+
+
+def test_a_second_life_that_fails_leaves_the_first_and_its_reason() -> None:
+    async def main() -> None:
+        registry = with_versions(1)
+        old = registry.find("m", "1")
+        registry.begin_reload("m", 1)
+        registry.reload_failed("m", 1, "a bad file")
+        assert registry.find("m", "1") is old
+        assert registry.entry("m").statuses[1] == VersionStatus(1, State.READY, "a bad file")
+        registry.begin_reload("m", 1)
+        registry.take_over("m", loaded(1))
+        assert registry.entry("m").statuses[1].reason == ""
+
+    run(main)
+
+
+def test_a_second_life_takes_over_from_nothing_that_has_gone() -> None:
+    async def main() -> None:
+        registry = with_versions(1)
+        registry.begin_reload("m", 1)
+        registry.set_state("m", 1, State.DRAINING)
+        assert registry.take_over("m", loaded(1)) is None
+        assert registry.entry("m").statuses[1].state is State.DRAINING
+        assert registry.loaded() == []
+
+    run(main)
+
+
+def test_only_what_serves_has_a_second_life() -> None:
+    registry = Registry()
+    registry.set_state("m", 1, State.LOADING)
+    with pytest.raises(IllegalTransition, match="a version that is LOADING has nothing to be loaded beside"):
+        registry.begin_reload("m", 1)
+
+
+@pytest.mark.parametrize("state", [State.LOADING, State.DRAINING, State.UNAVAILABLE])
+def test_what_comes_or_goes_beside_what_serves_spoils_no_readiness(state: State) -> None:
+    registry = Registry()
+    paths = {State.LOADING: [State.LOADING], State.UNAVAILABLE: [State.LOADING, State.UNAVAILABLE]}
+    for number, states in ((1, [State.LOADING, State.READY]), (2, paths.get(state, [*READINESS["draining"][0]]))):
+        for each in states:
+            registry.set_state("m", number, each)
+    assert not registry.all_ready()
+    registry.entry("m").beside.add(2)
+    assert registry.all_ready()
+    registry.set_state("m", 1, State.DRAINING)
+    assert not registry.all_ready()
+
+
+def test_what_is_forgotten_was_never_there() -> None:
+    registry = Registry()
+    for state in (State.LOADING, State.UNAVAILABLE):
+        registry.set_state("m", 1, state)
+    registry.forget("m", 1)
+    assert registry.entry("m").statuses == {}
+    registry.forget("m")
+    assert not registry.has("m")
+
+
 def test_every_change_is_told_when_it_has_happened() -> None:
     async def main() -> None:
         registry = Registry()
@@ -299,5 +372,21 @@ def test_loads_and_those_that_failed_are_counted_and_unloads_are_neither() -> No
         registry.set_problem("m", "")
         entry = registry.entry("m")
         assert (entry.loads, entry.failed_loads) == (2, 2)
+
+    run(main)
+
+
+def test_a_version_that_answers_its_last_requests_is_active_until_it_is_gone() -> None:
+    async def main() -> None:
+        registry = with_versions(1, 2)
+
+        def active() -> list[int]:
+            return [version.version for version in registry.active()]
+
+        registry.set_state("m", 2, State.DRAINING)
+        assert [version.version for version in registry.loaded()] == [1]
+        assert active() == [1, 2]
+        registry.set_state("m", 2, State.UNAVAILABLE)
+        assert active() == [1]
 
     run(main)

@@ -18,6 +18,8 @@ FLAGS: dict[str, tuple[str, str, object]] = {
     "--model-repository": ("more", "model_repositories", (Path("models"), Path("more"))),
     "--model-store": ("more", "model_repositories", (Path("models"), Path("more"))),
     "--model-control-mode": ("explicit", "model_control_mode", ModelControlMode.EXPLICIT),
+    "--model-repository-cache-dir": ("/cache", "model_repository_cache_dir", Path("/cache")),
+    "--repository-poll-secs": ("0.5", "repository_poll_secs", 0.5),
     "--load-model": ("m", "load_models", ("m",)),
     "--strict-readiness": ("false", "strict_readiness", False),
     "--disable-auto-complete-config": ("true", "disable_auto_complete_config", True),
@@ -78,6 +80,10 @@ def with_context(flag: str, *words: str) -> Settings:
     context = [*REPOSITORY, *TLS]
     if flag == "--load-model":
         context += ["--model-control-mode", "explicit"]
+    if flag == "--repository-poll-secs":
+        context += ["--model-control-mode", "poll"]
+    if flag == "--model-repository-cache-dir":
+        context += ["--model-repository", "s3://bucket/models"]
     return parse([*context, *words])
 
 
@@ -123,6 +129,14 @@ def test_flags_that_may_be_given_again_add_up() -> None:
     assert settings.load_models == ("x", "*")
 
 
+def test_a_repository_may_be_a_url_and_is_never_printed_with_its_secrets() -> None:
+    settings = parse([*REPOSITORY, "--model-repository=s3://user:secret@bucket/models?token=secret"])
+    assert settings.model_repositories == (Path("models"),)
+    (url,) = settings.model_repository_urls
+    assert url.text == "s3://user:secret@bucket/models?token=secret"
+    assert "secret" not in f"{settings} {url} {url!r}"
+
+
 def test_the_last_default_batch_size_counts() -> None:
     size = "--backend-config=onnxruntime,default-max-batch-size="
     assert parse([*REPOSITORY, f"{size}8", f"{size}0"]).default_max_batch_size == 0
@@ -157,13 +171,16 @@ WRONG = {
     "a negative time": ([*REPOSITORY, "--exit-timeout-secs=-1"], "must be a number of seconds, not '-1'"),
     "an endless time": ([*REPOSITORY, "--exit-timeout-secs=inf"], "must be a number of seconds, not 'inf'"),
     "not a time": ([*REPOSITORY, "--exit-timeout-secs=nan"], "must be a number of seconds, not 'nan'"),
-    "an unknown mode": ([*REPOSITORY, "--model-control-mode=poll"], "--model-control-mode: invalid"),
+    "an unknown mode": ([*REPOSITORY, "--model-control-mode=push"], "--model-control-mode: invalid"),
     "an unknown log format": ([*REPOSITORY, "--log-format=xml"], "--log-format: invalid"),
     "an unknown engine": ([*REPOSITORY, "--grpc-engine=warp"], "--grpc-engine: invalid"),
     "no log level": (
         [*REPOSITORY, "--log-verbose=much"],
         "--log-verbose: must be an integer of at least 0",
     ),
+    "no time between looks": ([*REPOSITORY, "--repository-poll-secs=0"], "must be more than 0 seconds"),
+    "looks without poll": ([*REPOSITORY, "--repository-poll-secs=5"], "needs --model-control-mode=poll"),
+    "a cache of nothing": ([*REPOSITORY, "--model-repository-cache-dir=c"], "is for repositories at a distance"),
     "a model without explicit mode": ([*REPOSITORY, "--load-model=m"], "needs --model-control-mode=explicit"),
     "nothing to serve": (
         [*REPOSITORY, "--allow-grpc=false", "--allow-http=false", "--allow-metrics=false"],

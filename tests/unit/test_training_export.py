@@ -1,30 +1,37 @@
-"""Export: one dynamic graph, refused when it disagrees with torch, and never half-written."""
+"""Export: one dynamic graph, refused when it disagrees with torch, in the form that was asked for."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import onnx
 import pytest
 import torch
+from onnx import TensorProto, helper
 
-from training import export
+from training.export import lower_precision, parity
+from training.export.graph import Served, to_onnx
+from training.export.measure import Accuracy
+from training.export.parity import Difference, Probe, compare, probes, worst_of
+from training.export.publish import refuse_loss
+from training.export_options import OPSETS, ExportOptions
 from training.files import TrainingError
 from training.nets import lenet5
 
-LABELS = ("a", "b")
+TRAINED = parity.TRAINED_TOLERANCE
 
 
 @pytest.fixture(scope="module")
-def model() -> export.Probabilities:
+def model() -> Served:
     torch.manual_seed(0)
-    return export.Probabilities(lenet5.build("lenet5")).eval()
+    return Served(lenet5.build("lenet5")).eval()
 
 
 @pytest.fixture(scope="module")
-def graph(model: export.Probabilities) -> bytes:
-    return export.to_onnx(model, torch.zeros(2, 1, 32, 32))
+def graph(model: Served) -> bytes:
+    return to_onnx(model, torch.zeros(2, 1, 32, 32))
 
 
 @pytest.fixture(scope="module")
@@ -32,12 +39,8 @@ def pictures() -> torch.Tensor:
     return torch.rand(64, 1, 32, 32, generator=torch.Generator().manual_seed(1))
 
 
-def write(repository: Path, version: int | None = None, labels: tuple[str, ...] = LABELS, card: str = "card") -> Path:
-    return export.write_version(repository, "m", version, b"graph", 'name: "m"\n', labels, card)
-
-
-def files(folder: Path) -> dict[str, str]:
-    return {str(path.relative_to(folder)): path.read_text() for path in sorted(folder.rglob("*")) if path.is_file()}
+def tried(pictures: torch.Tensor) -> Iterator[Probe]:
+    return probes((1, 32, 32), (1, 7, 64), real=pictures)
 
 
 def test_the_graph_names_its_ends_and_leaves_the_batch_open(graph: bytes) -> None:
@@ -57,121 +60,145 @@ def test_the_graph_is_folded_and_carries_nothing_of_the_machine_that_made_it(gra
 
 
 def test_onnx_runtime_agrees_at_each_batch_size_on_random_and_real_inputs(
-    graph: bytes, model: export.Probabilities, pictures: torch.Tensor
+    graph: bytes, model: Served, pictures: torch.Tensor
 ) -> None:
-    differences = export.compare(graph, model, pictures)
+    differences = compare("m", graph, model, tried(pictures))
     assert [(d.batch, d.inputs) for d in differences] == [(b, kind) for b in (1, 7, 64) for kind in ("random", "real")]
-    export.refuse_disagreement("m", differences)
+    assert worst_of("m", differences, TRAINED).worst <= TRAINED
+
+
+def test_few_real_inputs_fill_a_large_batch(pictures: torch.Tensor) -> None:
+    (_, _), (_, real) = probes((1, 32, 32), (7,), real=pictures[:3])
+    assert torch.equal(real, pictures[[0, 1, 2, 0, 1, 2, 0]])
 
 
 def test_another_network_than_the_exported_one_is_refused(graph: bytes, pictures: torch.Tensor) -> None:
     torch.manual_seed(1)
-    another = export.Probabilities(lenet5.build("lenet5")).eval()
+    another = Served(lenet5.build("lenet5")).eval()
     with pytest.raises(
         TrainingError, match=r"m is not exported: ONNX Runtime and torch differ by .*batch 1, .*1e-05 is allowed"
     ):
-        export.refuse_disagreement("m", export.compare(graph, another, pictures))
+        worst_of("m", compare("m", graph, another, tried(pictures)), TRAINED)
 
 
-def test_a_difference_on_real_inputs_alone_is_refused(
-    graph: bytes, model: export.Probabilities, pictures: torch.Tensor
-) -> None:
+def test_a_difference_on_real_inputs_alone_is_refused(graph: bytes, model: Served, pictures: torch.Tensor) -> None:
     def wrong_on_the_first_picture(images: torch.Tensor) -> torch.Tensor:
-        return model(images) + 2e-5 * torch.equal(images[0], pictures[0])
+        return model(images) * (1 + 2e-5 * torch.equal(images[0], pictures[0]))
 
-    differences = export.compare(graph, wrong_on_the_first_picture, pictures)
+    differences = compare("m", graph, wrong_on_the_first_picture, tried(pictures))
     with pytest.raises(TrainingError, match="real inputs") as refusal:
-        export.refuse_disagreement("m", differences)
+        worst_of("m", differences, TRAINED)
     assert "random" not in str(refusal.value)
 
 
 def test_nan_is_refused() -> None:
     with pytest.raises(TrainingError, match="nan"):
-        export.refuse_disagreement("m", [export.Difference(float("nan"), 1, "real"), export.Difference(0.0, 7, "real")])
+        worst_of("m", [Difference(float("nan"), 1, "real"), Difference(0.0, 7, "real")], TRAINED)
 
 
-def test_first_version_brings_the_models_folder(tmp_path: Path) -> None:
-    assert write(tmp_path / "repository") == tmp_path / "repository" / "m" / "1"
-    assert files(tmp_path / "repository") == {
-        "m/1/model.onnx": "graph",
-        "m/README.md": "card",
-        "m/config.pbtxt": 'name: "m"\n',
-        "m/labels.txt": "a\nb\n",
-    }
+def test_a_network_that_answers_nothing_but_zeros_is_refused(graph: bytes, pictures: torch.Tensor) -> None:
+    with pytest.raises(TrainingError, match="answers 0 to everything"):
+        compare("m", graph, lambda images: torch.zeros(len(images), 10), tried(pictures))
 
 
-def test_next_version_is_one_more_than_the_highest_and_the_owners_config_stays(tmp_path: Path) -> None:
-    write(tmp_path, version=9)
-    (tmp_path / "m" / "config.pbtxt").write_text("tuned by hand")
-    assert write(tmp_path, card="newer card") == tmp_path / "m" / "10"
-    assert files(tmp_path / "m") == {
-        "9/model.onnx": "graph",
-        "10/model.onnx": "graph",
-        "README.md": "newer card",
-        "config.pbtxt": "tuned by hand",
-        "labels.txt": "a\nb\n",
-    }
-
-
-def test_versions_sort_as_numbers_and_other_folders_are_not_versions(tmp_path: Path) -> None:
-    for name in ("2", "10", "old", ".11"):
-        (tmp_path / name).mkdir()
-    assert export.next_version(tmp_path) == 11
-
-
-@pytest.mark.parametrize(
-    ("version", "labels", "sentence"),
-    [
-        (1, LABELS, "exists. Choose another --version, or leave it out for 2"),
-        (0, LABELS, "versions count from 1"),
-        (None, ("a", "c"), "names other classes than this run. Choose another --name"),
-    ],
-)
-def test_a_refused_version_changes_nothing(
-    tmp_path: Path, version: int | None, labels: tuple[str, ...], sentence: str
-) -> None:
-    write(tmp_path)
-    before = files(tmp_path)
-    with pytest.raises(TrainingError, match=sentence):
-        write(tmp_path, version, labels, card="other card")
-    assert files(tmp_path) == before
-
-
-@pytest.mark.parametrize("name", ["", ".hidden", "a/b"])
-def test_a_name_that_is_no_folder_name_is_refused(tmp_path: Path, name: str) -> None:
-    with pytest.raises(TrainingError, match="cannot be a model's name"):
-        export.write_version(tmp_path, name, None, b"", "", LABELS, "")
-    assert list(tmp_path.iterdir()) == []
-
-
-def test_a_failure_half_way_leaves_nothing_behind(tmp_path: Path) -> None:
-    unwritable = "\udc80"  # a lone surrogate has no UTF-8: fails after model.onnx, config and labels were made
-    with pytest.raises(UnicodeEncodeError):
-        write(tmp_path, card=unwritable)
-    assert list(tmp_path.iterdir()) == []
-
-
-def test_config_describes_the_graph() -> None:
-    text = export.config("m", (1, 32, 32), (10,), 1, {"image.resize": "32x32"})
-    for line in (
-        'name: "m"',
-        'platform: "onnxruntime_onnx"',
-        "max_batch_size: 64",
-        "dims: [ 1, 32, 32 ]",
-        "dims: [ 10 ]",
-        "dynamic_batching { }",
-        'value { string_value: "1" }',
-        "format: FORMAT_NCHW",
-        'key: "image.resize"',
-        'value { string_value: "32x32" }',
-    ):
-        assert line in text
-
-
-def test_probabilities_add_up_and_keep_the_order_of_the_scores(
-    model: export.Probabilities, pictures: torch.Tensor
-) -> None:
+def test_probabilities_add_up_and_keep_the_order_of_the_scores(model: Served, pictures: torch.Tensor) -> None:
     with torch.no_grad():
         probabilities, scores = model(pictures), model.network(pictures)
     assert np.allclose(probabilities.sum(dim=1), 1, atol=1e-6)
     assert torch.equal(probabilities.argmax(dim=1), scores.argmax(dim=1))
+
+
+def test_float16_halves_the_file_keeps_the_ends_and_stays_near(
+    graph: bytes, model: Served, pictures: torch.Tensor
+) -> None:
+    half = lower_precision.to_float16(graph)
+    assert len(half) < 0.6 * len(graph)
+    proto = onnx.load_from_string(half)
+    assert {end.type.tensor_type.elem_type for end in (*proto.graph.input, *proto.graph.output)} == {TensorProto.FLOAT}
+    assert {tensor.data_type for tensor in proto.graph.initializer} >= {TensorProto.FLOAT16}
+    worst = worst_of("m", compare("m", half, model, tried(pictures)), parity.HALF_TOLERANCE).worst
+    assert worst > TRAINED, "nothing was rounded"
+
+
+def test_int8_quantises_each_layer_with_weights_the_same_way_each_time(graph: bytes, pictures: torch.Tensor) -> None:
+    small = lower_precision.to_int8("m", graph, pictures)
+    assert small == lower_precision.to_int8("m", graph, pictures)
+    assert len(small) < 0.4 * len(graph)
+    proto = onnx.load_from_string(small)
+    made_by = {output: node for node in proto.graph.node for output in node.output}
+    stored = {tensor.name: tensor for tensor in proto.graph.initializer}
+    weighted = [node for node in proto.graph.node if node.op_type in lower_precision.WEIGHTED]
+    assert [node.op_type for node in weighted] == ["Conv", "Conv", "Conv", "Gemm"]
+    for node in weighted:
+        image, kernel = (made_by[name] for name in node.input[:2])
+        assert image.op_type == kernel.op_type == "DequantizeLinear"
+        assert stored[kernel.input[0]].data_type == TensorProto.INT8
+        assert list(stored[kernel.input[1]].dims) == [stored[kernel.input[0]].dims[0]], "a scale for each channel"
+
+
+def test_a_graph_without_layers_to_quantise_is_refused() -> None:
+    ends = [helper.make_tensor_value_info(name, TensorProto.FLOAT, ["batch", 4]) for name in ("input", "y")]
+    node = helper.make_node("Tanh", ["input"], ["y"])
+    opset = helper.make_opsetid("", 20)
+    proto = helper.make_model(helper.make_graph([node], "g", ends[:1], ends[1:]), opset_imports=[opset], ir_version=10)
+    with pytest.raises(TrainingError, match="m has no layer that could be quantised"):
+        lower_precision.to_int8("m", proto.SerializeToString(), torch.rand(4, 4))
+
+
+def test_what_comes_before_the_first_weights_is_found_whatever_lies_beside_it() -> None:
+    nodes = [
+        helper.make_node("Cast", ["pixels"], ["a"], name="cast", to=TensorProto.FLOAT),
+        helper.make_node("Add", ["a", "mean"], ["b"], name="normalise"),
+        helper.make_node("Conv", ["b", "w"], ["c"], name="conv"),
+        helper.make_node("Relu", ["c"], ["d"], name="relu"),
+        helper.make_node("Add", ["d", "b"], ["e"], name="residual"),
+    ]
+    assert lower_precision.before_the_first_weights(helper.make_graph(nodes, "g", [], [])) == ["cast", "normalise"]
+
+
+def test_nodes_are_sorted_behind_what_they_read() -> None:
+    given = [helper.make_tensor_value_info("x", TensorProto.FLOAT, [1])]
+    nodes = [helper.make_node("Neg", [one], [other]) for one, other in (("b", "c"), ("a", "b"), ("x", "a"))]
+    graph = helper.make_graph(nodes, "g", given, [])
+    lower_precision.sort(graph)
+    assert [node.output[0] for node in graph.node] == ["a", "b", "c"]
+
+
+def accuracy(right: int, count: int = 100) -> Accuracy:
+    return Accuracy(np.array([[right, count - right], [0, 0]]))
+
+
+def test_a_loss_is_allowed_up_to_the_bound_and_refused_beyond(capsys: pytest.CaptureFixture[str]) -> None:
+    options = ExportOptions(precision="int8", max_accuracy_drop=0.02)
+    for after in (98, 96, 100):
+        refuse_loss("m", accuracy(98), accuracy(after), options)
+    assert "98.00% (98 of 100) in float32" in capsys.readouterr().out
+    with pytest.raises(
+        TrainingError, match=r"m is not exported: .*95\.00% \(95 of 100\) right in int8.*2\.00% less is"
+    ):
+        refuse_loss("m", accuracy(98), accuracy(95), options)
+
+
+@pytest.mark.parametrize(
+    ("fields", "sentence"),
+    [
+        ({"opset": OPSETS[0] - 1}, "--opset 17: 18 to 23 can be written"),
+        ({"opset": OPSETS[-1] + 1}, "--opset 24: 18 to 23"),
+        ({"output": "scores"}, "output 'scores' is none of softmax, logits"),
+        ({"input": "bytes"}, "input 'bytes' is none of tensor, pixels"),
+        ({"precision": "int4"}, "precision 'int4' is none of float32, float16, int8"),
+        ({"max_accuracy_drop": -0.1}, "--max-accuracy-drop -0.1: a part of 1"),
+        ({"max_accuracy_drop": float("nan")}, "--max-accuracy-drop nan"),
+    ],
+)
+def test_forms_that_there_are_not_are_refused(fields: dict[str, object], sentence: str) -> None:
+    with pytest.raises(TrainingError, match=sentence):
+        ExportOptions(**fields)  # type: ignore[arg-type]
+
+
+def test_a_form_tells_the_flags_that_ask_for_it() -> None:
+    assert ExportOptions().flags() == []
+    form = ExportOptions("logits", "pixels", any_size=True, opset=21, precision="int8", max_accuracy_drop=0.02)
+    assert form.flags() == [
+        "--input pixels", "--output logits", "--opset 21", "--any-size", "--int8", "--max-accuracy-drop 0.02"
+    ]  # fmt: skip

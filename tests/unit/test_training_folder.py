@@ -203,10 +203,10 @@ def test_small_pictures_are_kept_in_memory_as_evaluation_sees_them(folder: Path)
 
 
 def test_large_pictures_are_streamed_and_come_to_memory_when_asked(folder: Path) -> None:
-    row = DATA_SETS["folder224"]
-    assert isinstance(row.open(folder), Streamed)
-    images, labels, names = row.held_out(folder)
-    assert images.shape == (4, 3, 224, 224) and labels.tolist() == [0, 0, 1, 1] and names == ("boat", "plane")
+    data = DATA_SETS["folder224"].open(folder)
+    assert isinstance(data, Streamed)
+    assert data.held_out_images().shape == (4, 3, 224, 224)
+    assert data.held_out_labels.tolist() == [0, 0, 1, 1] and data.names == ("boat", "plane")
 
 
 def test_more_than_fits_into_memory_is_refused_before_it_is_read(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

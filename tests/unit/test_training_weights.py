@@ -132,6 +132,12 @@ def test_a_checkpoint_for_other_classes_is_exported_with_its_labels(tmp_path: Pa
         (["lenet5", "--seed", "3"], "--seed is of --random-weights"),
         (["lenet5", "--labels", "names"], "--labels goes with"),
         (["lenet5", "--random-weights", "--data-dir", "files"], "--data-dir is a run's"),
+        (["lenet5", "--pictures", "digits"], "--pictures goes with"),
+        (["lenet5", "--random-weights", "--pictures", "imagenet"], "--pictures imagenet: there is no data set"),
+        (["lenet5", "--random-weights", "--int8"], "--int8 needs data"),
+        (["lenet5", "--max-accuracy-drop", "0.1"], "--max-accuracy-drop goes with --fp16 or --int8"),
+        (["lenet5", "--random-weights", "--fp16", "--max-accuracy-drop", "0.1"], "--max-accuracy-drop is a run's"),
+        (["lenet5", "--opset", "99"], "--opset 99: 18 to 23 can be written"),
     ],
 )
 def test_what_does_not_belong_together_is_refused(

@@ -7,7 +7,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from server.models.lifecycle import State, VersionStatus, move
-from server.models.versions import All, Latest, Load, Specific, Unload, VersionPolicy, next_action, wanted_versions
+from server.models.versions import (
+    Action,
+    All,
+    Forget,
+    Latest,
+    Load,
+    Reload,
+    Specific,
+    Unload,
+    VersionPolicy,
+    next_action,
+    wanted_versions,
+)
 
 U, L, R, D, X = State.UNKNOWN, State.LOADING, State.READY, State.DRAINING, State.UNAVAILABLE
 
@@ -63,26 +75,53 @@ def test_specific_refuses_what_no_folder_can_be(versions: tuple[int, ...]) -> No
         pytest.param({1: R, 2: L, 3: R}, [2, 3], None, id="the old one stays until all have settled"),
         pytest.param({1: R, 2: R, 3: R}, [3], Unload(1), id="the oldest goes first"),
         pytest.param({1: R, 2: R}, [], Unload(1), id="everything goes when nothing is wanted"),
-        pytest.param({1: L, 2: D, 3: X}, [], None, id="only a ready version can be unloaded"),
+        pytest.param({1: L, 2: D}, [], None, id="only a ready version can be unloaded"),
+        pytest.param({1: R, 2: X}, [1], Forget(2), id="a failure that nobody wants any more is forgotten"),
+        pytest.param({1: R, 2: X, 3: R}, [3], Unload(1), id="what serves goes before what failed is forgotten"),
     ],
 )
-def test_next_action(states: dict[int, State], wanted: list[int], action: Load | Unload | None) -> None:
+def test_next_action(states: dict[int, State], wanted: list[int], action: Action | None) -> None:
     assert next_action(statuses(states), wanted) == action
+
+
+@pytest.mark.parametrize(
+    ("states", "stale", "action"),
+    [
+        pytest.param({1: R, 2: R}, {1, 2}, Reload(2), id="what serves is loaded again, the newest first"),
+        pytest.param({1: X, 2: R}, {1, 2}, Load(1), id="what failed has its chance first"),
+        pytest.param({1: R, 2: R, 3: R}, {2}, Reload(2), id="an unwanted one goes after all reloads"),
+        pytest.param({1: R, 2: R, 3: R}, {3}, Unload(3), id="an unwanted one is not loaded again"),
+        pytest.param({1: R, 2: L}, {2}, None, id="a load is not begun twice"),
+        pytest.param({1: R, 2: D}, {2}, None, id="what drains is waited for"),
+    ],
+)
+def test_other_files_are_a_reason_to_load_again(
+    states: dict[int, State], stale: set[int], action: Action | None
+) -> None:
+    assert next_action(statuses(states), [1, 2], stale) == action
 
 
 @given(
     st.dictionaries(st.integers(1, 6), st.sampled_from(State)),
     st.sets(st.integers(1, 6)),
     st.sets(st.integers(1, 6)),
+    st.sets(st.integers(1, 6)),
 )
 def test_following_the_actions_settles_and_never_drops_the_last_ready_version(
-    states: dict[int, State], wanted: set[int], broken: set[int]
+    states: dict[int, State], wanted: set[int], broken: set[int], stale: set[int]
 ) -> None:
     had_ready = R in states.values()
     finish = {L: lambda version: X if version in broken else R, D: lambda version: X}
     for _ in range(50):
-        action = next_action(statuses(states), wanted)
+        action = next_action(statuses(states), wanted, stale)
+        assert action == next_action(statuses(states), wanted, stale)
         if action is not None:
+            stale.discard(action.version)
+        if isinstance(action, Reload):
+            assert states[action.version] is R, "only what serves is loaded beside itself"
+        elif isinstance(action, Forget):
+            assert states.pop(action.version) is X
+        elif action is not None:
             target = L if isinstance(action, Load) else D
             states[action.version] = move(states.get(action.version, U), target)
         elif moving := [version for version, state in states.items() if state in finish]:
@@ -94,3 +133,4 @@ def test_following_the_actions_settles_and_never_drops_the_last_ready_version(
     else:
         pytest.fail("the actions never settle")
     assert all(states[version] in (R, X) for version in wanted)
+    assert not stale & wanted, "what has other files was tried again"

@@ -9,7 +9,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from training import digits
 from training.data import cifar, folder, idx, letters
@@ -60,12 +59,6 @@ class DataSet:
         """Both sides in memory, pictures from files as evaluation sees them."""
         data = self.open(data_dir)
         return data.in_memory() if isinstance(data, Streamed) else data
-
-    def held_out(self, data_dir: Path | None = None) -> tuple[Tensor, Tensor, tuple[str, ...]]:
-        """The held-out images and labels in memory, and the classes' names."""
-        data = self.open(data_dir)
-        images = data.held_out_images() if isinstance(data, Streamed) else data.held_out_images
-        return images, data.held_out_labels, data.names
 
 
 def load_digits() -> Data:

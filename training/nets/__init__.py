@@ -81,3 +81,8 @@ def build(name: str, classes: int | None = None) -> nn.Module:
     """A freshly initialised network, drawn from torch's global generator. `classes` is the paper's unless given."""
     network = find(name)
     return network.paper.build(name, network.classes if classes is None else classes)
+
+
+def reads_any_size(network: nn.Module) -> bool:
+    """Whether the network's linear layers see the mean of each map, so that pictures may have any height and width."""
+    return any(isinstance(layer, nn.AdaptiveAvgPool2d) and layer.output_size == 1 for layer in network.modules())

@@ -1,0 +1,79 @@
+"""A run as a served model."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from training import nets, runs
+from training.data import DATA_SETS, Data
+from training.data.registry import DataSet
+from training.data.streams import Streamed
+from training.export.publish import publish
+from training.export.source import Examples, Source
+from training.export_options import PLAIN, ExportOptions
+
+DECODED_AT_ONCE = 64
+
+
+def export_run(
+    folder: Path,
+    repository: Path,
+    name: str | None,
+    version: int | None,
+    data_dir: Path | None = None,
+    options: ExportOptions = PLAIN,
+) -> Path:
+    """Export the run's network into the repository, and return the new version's folder.
+
+    `data_dir` is where the data is now; None: where the run found it.
+    """
+    checkpoint = runs.load(folder)
+    plan, recipe = checkpoint.plan, checkpoint.plan.recipe
+    name = name or recipe.name
+    data_set = DATA_SETS[recipe.data]
+    data = data_set.open(data_dir or plan.data_folder)
+    examples = examples_of(data)
+    network = nets.build(recipe.network, len(data.names))
+    network.load_state_dict(checkpoint.network)
+    before = f", after pre-training `{recipe.pretraining}` (`training/pretraining/`)" if recipe.pretraining else ""
+    depth, height, width = examples.images.shape[1:]
+    source = Source(
+        name,
+        recipe.network,
+        network,
+        (depth, height, width),
+        len(data.names),
+        data.names,
+        origin=(
+            "training",
+            f"recipe `{recipe.name}`, seed {plan.seed}, {len(checkpoint.history)} epochs, on {plan.device}{before}",
+        ),
+        preparation=data_set.preprocessing,
+        again=f"    {runs.command(plan)}\n"
+        f"    python -m training export {runs.default_folder(recipe.name, plan.seed)} --name {name}",
+        pictures=data_set.pictures,
+        threads=recipe.threads,
+        task=data_set.task,
+        data=describe(data_set),
+        examples=examples,
+    )
+    return publish(source, repository, version, options)
+
+
+def examples_of(data: Data | Streamed) -> Examples:
+    """The held-out side in memory, and a way to some of the training side."""
+
+    def to_learn_from(count: int) -> Tensor:
+        chosen = torch.randperm(len(data.labels), generator=torch.Generator().manual_seed(0))[:count]
+        return torch.cat([images for images, _ in data.plain_batches(chosen, DECODED_AT_ONCE)])
+
+    images = data.held_out_images() if isinstance(data, Streamed) else data.held_out_images
+    return Examples(images, data.held_out_labels, to_learn_from)
+
+
+def describe(data_set: DataSet) -> str:
+    """Where the data is from, for the card."""
+    return f"{data_set.source}\nLicence of the data: {data_set.licence}\n{data_set.split}"
