@@ -21,8 +21,10 @@ from tools.serve_zoo import Served
 from training import nets
 from training.weights import export_weights
 
-NETWORKS = ("neocognitron", "lstm_rows", "convnetjs_cifar10", "resnet20", "resnet18")
-"""Big ones are for `python -m training check-zoo` and `tools/serve_zoo.py`: see training/LOG.md."""
+NETWORKS = ("neocognitron", "lstm_rows", "resnet18")
+"""Families that no other test serves. Big ones are for `python -m training check-zoo` and `tools/serve_zoo.py`: see
+training/LOG.md.
+"""
 
 
 @pytest.fixture(scope="module")
