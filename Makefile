@@ -10,7 +10,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --disable-pip-version-check --no-input --constraint constraints.txt
 SERVING := $(VENV)/.serving-installed
 EVERYTHING := $(VENV)/.everything-installed
-TEST_PACKAGES := libb64-0d nghttp2-client unpack:prometheus
+TEST_PACKAGES := libb64-0d nghttp2-client unpack:nginx unpack:prometheus
 # What the HTTP/2 extension is built from and with. Without these packages the install succeeds, and serves with grpcio.
 EXTENSION := setup.py $(wildcard server/frontends/grpc/http2_build.py server/frontends/grpc/http2_shim.*)
 BUILD_PACKAGES = gcc libc6-dev libnghttp2-dev $(shell $(BIN)/python tools/needs_python_dev.py)
@@ -35,7 +35,7 @@ install-dev: $(EVERYTHING) ## install the rest: torch (CPU), training, load test
 
 test: install-dev system-packages check ## make check, then the whole test suite
 	$(announce)
-	$(BIN)/python -m pytest -ra $(ARGS)
+	$(BIN)/python -m pytest -ra --numprocesses logical --maxprocesses 4 --dist loadfile $(ARGS)
 
 check: $(EVERYTHING) ## lint, format, types, layers of imports, generated protobuf and dashboards
 	$(announce)

@@ -1,11 +1,13 @@
 """The composition root: builds the server from the bottom up, runs it, and takes it down in reverse.
 
-Start: listen → load → ready. Stop: not ready → take no new calls, answer those in progress → drain the models → gone.
+Start: listen → load → ready. Stop: not ready → a delay, if asked for → take no new calls, answer those in progress →
+drain the models → gone.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import gc
 import json
 import logging
@@ -100,7 +102,9 @@ class App:
             failures=failures,
         )
         names = (inference_service.SERVICE, health_service.SERVICE)
-        health = HealthService(inference.is_ready, self._registry, (inference_service.SERVICE,))
+        health = HealthService(
+            inference.is_ready, lambda: self._engine.exiting, self._registry, (inference_service.SERVICE,)
+        )
         changes = SettingsService(self._registry, watch, logs, self._access_logged)
         methods = inference.methods() | changes.methods() | health.methods() | reflection_methods(names)
         self._grpc = _grpc_engine(settings, methods)
@@ -135,6 +139,10 @@ class App:
         if settings.model_control_mode is ModelControlMode.POLL:
             self._control.follow(settings.repository_poll_secs)
         return ports
+
+    def announce_stop(self) -> None:
+        """Not ready any more, for load balancers to see; requests are served as before until `stop`."""
+        self._engine.announce_exit()
 
     async def stop(self) -> None:
         """Answer everything that was accepted, then close."""
@@ -200,11 +208,13 @@ class App:
 async def serve(settings: Settings, logs: Logs) -> None:
     """Run a server until SIGTERM or SIGINT, also where that comes before all models are loaded."""
     loop = asyncio.get_running_loop()
-    stop = asyncio.Event()
+    stop, no_delay = asyncio.Event(), asyncio.Event()
     app = App(settings, logs)
     starting = asyncio.create_task(app.start())
 
     def begin_stop() -> None:
+        if stop.is_set():
+            no_delay.set()
         stop.set()
         starting.cancel()  # changes nothing once it has started
 
@@ -216,6 +226,10 @@ async def serve(settings: Settings, logs: Logs) -> None:
         if settings.ports_file:
             _write_ports(settings.ports_file, ports)
         await stop.wait()
+        if settings.shutdown_delay_secs:
+            log.info("stopping: not ready, serving for %g s; a second signal ends that", settings.shutdown_delay_secs)
+            app.announce_stop()
+            await _wait_at_most(no_delay, settings.shutdown_delay_secs)
         log.info("stopping: answering what is in progress")
     except asyncio.CancelledError:
         if not stop.is_set():
@@ -223,6 +237,12 @@ async def serve(settings: Settings, logs: Logs) -> None:
         log.info("stopping: before all models were loaded")
     finally:
         await app.stop()
+
+
+async def _wait_at_most(event: asyncio.Event, seconds: float) -> None:
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(seconds):
+            await event.wait()
 
 
 def _freeze_heap() -> None:

@@ -33,15 +33,19 @@ class Engine:
         self._started = True
         self._registry.changed()
 
+    def announce_exit(self) -> None:
+        """The server is going down soon: it is not ready any more. Requests are served as before."""
+        self._exiting = True
+        self._registry.changed()
+
     def begin_exit(self) -> None:
         """The server is going down: it is not ready any more, and nobody waits for company from now on.
 
         Requests are still served until the listeners close.
         """
-        self._exiting = True
         for version in self._registry.loaded():
             version.hurry()
-        self._registry.changed()
+        self.announce_exit()
 
     def cut_off(self) -> None:
         """The time to answer what was accepted is over: whoever still waits is not the one who leaves."""

@@ -63,6 +63,7 @@ class Settings:
     max_running_batches: int | None
     """None: as many as cores; 0: no limit."""
     exit_timeout_secs: float
+    shutdown_delay_secs: float
     allow_grpc: bool
     grpc_address: str
     grpc_port: int
@@ -133,6 +134,7 @@ def parse(argv: Sequence[str]) -> Settings:
         distinct_overload_statuses=flags.distinct_overload_statuses,
         max_running_batches=flags.max_running_batches,
         exit_timeout_secs=flags.exit_timeout_secs,
+        shutdown_delay_secs=flags.shutdown_delay_secs,
         allow_grpc=flags.allow_grpc,
         grpc_address=flags.grpc_address,
         grpc_port=flags.grpc_port,
@@ -187,6 +189,10 @@ def _parser() -> argparse.ArgumentParser:
     other.add_argument(
         "--exit-timeout-secs", type=_positive_float, default=30.0, metavar="SECONDS",
         help="on SIGTERM, how long requests in progress may take before they are aborted (default 30)",
+    )  # fmt: skip
+    other.add_argument(
+        "--shutdown-delay-secs", type=_positive_float, default=0.0, metavar="SECONDS",
+        help="on SIGTERM, how long to go on serving as not ready, so that load balancers notice (default 0)",
     )  # fmt: skip
     other.add_argument(
         "--ports-file", type=Path, metavar="PATH", help="write the ports in use to this JSON file once listening"

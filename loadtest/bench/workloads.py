@@ -17,6 +17,7 @@ from loadtest.bench.loading import loading
 from loadtest.bench.objectives import slo_lenet5, slo_resnet18
 from loadtest.bench.pictures import pictures
 from loadtest.bench.resnet18 import resnet18
+from loadtest.bench.scaling import scaling
 from loadtest.bench.servers import Plan
 from loadtest.bench.soak import soak
 from loadtest.bench.unary import single, small
@@ -29,6 +30,7 @@ WORKLOADS: Mapping[str, Callable[[Plan], dict[str, object]]] = {
     "resnet18": resnet18,
     "slo-resnet18": slo_resnet18,
     "slo-lenet5": slo_lenet5,
+    "scaling": scaling,
     "idle": idle,
     "loading": loading,
     "soak": soak,

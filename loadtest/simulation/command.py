@@ -10,6 +10,7 @@ from pathlib import Path
 
 from loadtest.simulation.arrivals import ARRIVALS
 from loadtest.simulation.costs import MeasuredCosts, read_costs
+from loadtest.simulation.fleet import Balancer
 from loadtest.simulation.points import OVERLAP_SECONDS, Scenario, run_points
 from loadtest.simulation.policies import POLICIES, swept_policies
 from loadtest.simulation.report import headline, notes, table, write_report
@@ -54,7 +55,15 @@ def add_command(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
         metavar="MS",
         help="an answer in this time is good (default: the table's, else 5 × its p50 of 1 row)",
     )
-    parser.add_argument("--lanes", type=_count, help="batches at a time (default: the table's instances)")
+    parser.add_argument("--lanes", type=_count, help="batches at a time, of a server (default: the table's instances)")
+    parser.add_argument("--servers", type=_count, default=1, help="each with a queue of its own (%(default)s)")
+    parser.add_argument(
+        "--balancer",
+        type=Balancer,
+        choices=list(Balancer),
+        default=Balancer.ROUND_ROBIN,
+        help="which server a request goes to (%(default)s)",
+    )
     parser.add_argument("--rows", type=_count, default=1, help="of every request, unless a trace says (%(default)s)")
     parser.add_argument("--seed", type=int, default=1, help="equal seeds give equal results (%(default)s)")
     parser.add_argument("--processes", type=_count, default=1, help="for points and stretches (%(default)s)")
@@ -83,6 +92,8 @@ def simulate(arguments: argparse.Namespace) -> None:
         objective=_objective(costs, arguments.objective_ms),
         seconds=arguments.seconds,
         lanes=arguments.lanes or costs.instances,
+        servers=arguments.servers,
+        balancer=arguments.balancer,
         rows=arguments.rows,
         seed=arguments.seed,
         stretches=arguments.stretches,

@@ -64,6 +64,11 @@ class Engine:
         """Requests that wait or run."""
         return self._waiting + sum(len(batch) for _, _, batch, _, _ in self._running)
 
+    @property
+    def next_event(self) -> float:
+        """When something happens here next if nothing arrives."""
+        return min(self._running[0][0], self._alarm) if self._running else self._alarm
+
     def run(self, times: list[float], rows: list[int] | None, until: float) -> None:
         """Let these requests arrive, all before `until`, and do everything that happens before it.
 

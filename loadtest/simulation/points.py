@@ -15,6 +15,7 @@ from loadtest.errors import LoadTestError
 from loadtest.simulation.arrivals import Arrivals, Block, make_arrivals
 from loadtest.simulation.costs import MeasuredCosts, normals
 from loadtest.simulation.engine import Engine
+from loadtest.simulation.fleet import Balancer, Fleet
 from loadtest.simulation.policies import Setup, make_policy
 from loadtest.simulation.tally import Tally, joined
 
@@ -33,17 +34,25 @@ class Scenario:
     seconds: float | None
     """Of virtual time; None: a trace's own length."""
     lanes: int = 1
+    """Of each server."""
+    servers: int = 1
+    balancer: Balancer = Balancer.ROUND_ROBIN
     rows: int = 1
     """Of every request, where the arrivals bring none."""
     seed: int = 1
     stretches: int = 1
     overlap: float = OVERLAP_SECONDS
 
+    @property
+    def all_lanes(self) -> int:
+        """Of all servers."""
+        return self.servers * self.lanes
+
     @cached_property
     def capacity(self) -> float:
         """Requests per second of lanes that run nothing but the batches with the most rows per second."""
         rows = self.arrive(None).rows if self.recorded else None
-        return self.costs.capacity(self.lanes) / (self.rows if rows is None else float(rows.mean()))
+        return self.costs.capacity(self.all_lanes) / (self.rows if rows is None else float(rows.mean()))
 
     @property
     def recorded(self) -> bool:
@@ -120,19 +129,7 @@ def _simulate(job: _Job) -> tuple[Tally, float]:
     arrivals = scenario.arrive(job.rate)
     edges = np.linspace(0, arrivals.seconds, scenario.stretches + 1)
     start, end = float(edges[job.stretch]), float(edges[job.stretch + 1])
-    setup = _setup(scenario, job.policy, job.stretch)
-    typical, spread = scenario.costs.truth()
-    engine = Engine(
-        setup.queue,
-        scenario.lanes,
-        Tally(scenario.objective, scenario.costs.max_rows),
-        typical=typical,
-        spread=spread,
-        normals=normals(np.random.default_rng([scenario.seed, 3, job.stretch])),
-        rows=scenario.rows,
-        timeout=setup.timeout,
-        observe=setup.observe,
-    )
+    engine = _fleet(scenario, job.policy, job.stretch)
     if start:
         _run(engine, arrivals, max(0.0, start - scenario.overlap), start)
     tally = engine.tally = Tally(scenario.objective, scenario.costs.max_rows)
@@ -142,12 +139,40 @@ def _simulate(job: _Job) -> tuple[Tally, float]:
     return tally, time.process_time() - began
 
 
-def _setup(scenario: Scenario, policy: str, stretch: int) -> Setup:
-    rng = np.random.default_rng([scenario.seed, 4, stretch])
+def _fleet(scenario: Scenario, policy: str, stretch: int) -> Fleet:
+    """The servers, each with nobody waiting and chance of its own."""
+    typical, spread = scenario.costs.truth()
+    tally = Tally(scenario.objective, scenario.costs.max_rows)
+    engines = []
+    for server in range(scenario.servers):
+        setup = _setup(scenario, policy, stretch, server)
+        engines.append(
+            Engine(
+                setup.queue,
+                scenario.lanes,
+                tally,
+                typical=typical,
+                spread=spread,
+                normals=normals(_rng(scenario, 3, stretch, server)),
+                rows=scenario.rows,
+                timeout=setup.timeout,
+                observe=setup.observe,
+            )
+        )
+    return Fleet(engines, scenario.balancer, np.random.default_rng([scenario.seed, 5, stretch]))
+
+
+def _rng(scenario: Scenario, purpose: int, stretch: int, server: int) -> np.random.Generator:
+    """The first server's is the same however many there are."""
+    return np.random.default_rng([scenario.seed, purpose, stretch, *([server] if server else [])])
+
+
+def _setup(scenario: Scenario, policy: str, stretch: int, server: int = 0) -> Setup:
+    rng = _rng(scenario, 4, stretch, server)
     return make_policy(policy, scenario.costs, scenario.lanes, scenario.objective, rng)
 
 
-def _run(engine: Engine, arrivals: Arrivals, start: float, end: float) -> None:
+def _run(engine: Fleet, arrivals: Arrivals, start: float, end: float) -> None:
     for times, rows in _between(arrivals.blocks(), start, end):
         until = float(np.nextafter(times[-1], np.inf))
         engine.run(times.tolist(), None if rows is None else rows.tolist(), until)

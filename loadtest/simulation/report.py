@@ -17,10 +17,15 @@ COLUMNS = ("policy", "load", "arrivals/s", "goodput/s", "of arrivals", "of capac
 def headline(scenario: Scenario) -> str:
     """What is simulated, in a line."""
     return (
-        f"{scenario.costs.model}: batches of up to {scenario.costs.max_rows} rows, {scenario.lanes} lane(s), capacity "
+        f"{scenario.costs.model}: batches of up to {scenario.costs.max_rows} rows, {_servers(scenario)}capacity "
         f"{scenario.capacity:,.0f}/s, objective {scenario.objective * 1e3:g} ms, arrivals {scenario.arrivals}, "
         f"seed {scenario.seed}"
     )
+
+
+def _servers(scenario: Scenario) -> str:
+    lanes = f"{scenario.lanes} lane(s), "
+    return lanes if scenario.servers == 1 else f"{scenario.servers} servers ({scenario.balancer}) of {lanes}"
 
 
 def table(points: Sequence[Point], scenario: Scenario) -> str:
@@ -87,7 +92,7 @@ def _cells(point: Point, scenario: Scenario) -> tuple[str, ...]:
         f"{tally.latency(0.5) * 1e3:.3g}",
         f"{tally.latency(0.99) * 1e3:.3g}",
         f"{tally.mean_rows:.1f}",
-        f"{tally.busy / tally.seconds / scenario.lanes:.0%}",
+        f"{tally.busy / tally.seconds / scenario.all_lanes:.0%}",
         reasons or "–",
     )
 
@@ -104,6 +109,8 @@ def _document(points: Sequence[Point], scenario: Scenario) -> dict[str, Any]:
             "objective_ms": scenario.objective * 1e3,
             "arrivals": scenario.arrivals,
             "lanes": scenario.lanes,
+            "servers": scenario.servers,
+            "balancer": scenario.balancer,
             "rows": scenario.rows,
             "seed": scenario.seed,
             "stretches": scenario.stretches,
@@ -134,7 +141,7 @@ def _figures(point: Point, scenario: Scenario) -> dict[str, Any]:
         else None,
         "rows_per_batch": tally.mean_rows,
         "batches_by_rows": {str(rows): int(count) for rows, count in enumerate(tally.batches) if count},
-        "busy": tally.busy / tally.seconds / scenario.lanes,
+        "busy": tally.busy / tally.seconds / scenario.all_lanes,
         "stretch_gap_requests": point.gap,
         "cpu_seconds": point.cpu_seconds,
     }

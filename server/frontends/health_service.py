@@ -21,10 +21,17 @@ SERVICE_UNKNOWN = health_pb2.HealthCheckResponse.SERVICE_UNKNOWN
 
 
 class HealthService:
-    """Answers from `is_ready` for the server and from the registry for models."""
+    """Answers from `is_ready` for the server and from the registry for models, until the server `is_exiting`."""
 
-    def __init__(self, is_ready: Callable[[], bool], registry: Registry, server_names: tuple[str, ...]) -> None:
+    def __init__(
+        self,
+        is_ready: Callable[[], bool],
+        is_exiting: Callable[[], bool],
+        registry: Registry,
+        server_names: tuple[str, ...],
+    ) -> None:
         self._is_ready = is_ready
+        self._is_exiting = is_exiting
         self._registry = registry
         self._server_names = ("", *server_names)
 
@@ -37,7 +44,7 @@ class HealthService:
         if service in self._server_names:
             return SERVING if self._is_ready() else NOT_SERVING
         if self._registry.has(service):
-            return SERVING if self._registry.entry(service).latest else NOT_SERVING
+            return SERVING if self._registry.entry(service).latest and not self._is_exiting() else NOT_SERVING
         return SERVICE_UNKNOWN
 
     def _check(self, call: Call, message: Buffer) -> None:

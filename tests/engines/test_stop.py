@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
+import socket
 import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import grpc
+import pytest
 
 from server.frontends.calls import StatusCode
 from tests.engines.conftest import Connect, Serve
-from tests.engines.hosting import PATIENCE_SECONDS, Host, Server
+from tests.engines.hosting import GRACE_SECONDS, PATIENCE_SECONDS, Host, Server
 from tests.engines.methods import ECHO, HELD, STREAM, Held, echoes, end_of, failure_of
-from tests.engines.raw_peer import GOAWAY, NO_ERROR, RawPeer, goaway_code
+from tests.engines.raw_peer import ACK, GOAWAY, NO_ERROR, PING, PREFACE, SETTINGS, Frame, RawPeer, goaway_code
 from tests.engines.requests import Requests
 
 
@@ -18,17 +22,21 @@ class Watcher:
     """Waits until a channel has been told to go."""
 
     def __init__(self, channel: grpc.Channel) -> None:
-        self._was_ready = False
+        self._ready = threading.Event()
         self._told = threading.Event()
         channel.subscribe(self._on_change)
+
+    def wait_until_ready(self) -> None:
+        """grpcio tells states late; one that has passed when it does is never told."""
+        assert self._ready.wait(PATIENCE_SECONDS)
 
     def wait(self) -> None:
         assert self._told.wait(PATIENCE_SECONDS)
 
     def _on_change(self, state: grpc.ChannelConnectivity) -> None:
         if state is grpc.ChannelConnectivity.READY:
-            self._was_ready = True
-        elif self._was_ready:
+            self._ready.set()
+        elif self._ready.is_set():
             self._told.set()
 
 
@@ -44,6 +52,7 @@ def test_calls_in_progress_are_answered_and_new_ones_are_refused(
     watcher = Watcher(channel)
     pending = [begin(channel, bytes([index])) for index in range(8)]
     calls = [held.next_call() for _ in pending]
+    watcher.wait_until_ready()
     wait_for_end = host.begin_stop(server)
     watcher.wait()
     assert begin(channel).code() == grpc.StatusCode.UNAVAILABLE
@@ -113,6 +122,29 @@ def test_a_method_that_raises_when_it_is_asked_to_end_does_not_stop_the_stop(
     call.drain = broken
     host.stop(server)
     assert end_of(answers)[0] == grpc.StatusCode.INTERNAL
+
+
+def test_who_has_connected_and_was_not_accepted_yet_is_served(serve: Serve, held: Held, host: Host) -> None:
+    if host.engine == "grpcio":
+        pytest.skip("grpcio resets such connections")
+    server = serve(held.methods)
+    connected = threading.Event()
+
+    def stop_as_soon_as_somebody_has_connected() -> asyncio.Task[None]:
+        # The one runs right behind the other: between them the loop looks at no socket.
+        asyncio.get_running_loop().call_soon(connected.wait, PATIENCE_SECONDS)
+        return asyncio.ensure_future(server.engine.stop(GRACE_SECONDS))
+
+    with ThreadPoolExecutor(1) as elsewhere:
+        stopping = elsewhere.submit(host.do, stop_as_soon_as_somebody_has_connected)
+        with socket.create_connection(("127.0.0.1", server.port), PATIENCE_SECONDS) as peer:
+            peer.sendall(PREFACE + Frame(SETTINGS, 0, 0, b"").encode() + Frame(PING, 0, 0, b"12345678").encode())
+            connected.set()
+            heard = b""
+            while part := peer.recv(1024):
+                heard += part
+        host.run(asyncio.wait_for(stopping.result(PATIENCE_SECONDS), PATIENCE_SECONDS))
+    assert Frame(PING, ACK, 0, b"12345678").encode() in heard
 
 
 def test_what_outlasts_the_grace_is_cut_off(serve: Serve, connect: Connect, held: Held, host: Host) -> None:

@@ -208,7 +208,8 @@ def write_many(root: Path, count: int = 100) -> Path:
 
 def test_sigterm_while_models_load_stops_the_loading(engine: str, tmp_path: Path) -> None:
     log = tmp_path / "log"
-    process = starting(engine, write_many(tmp_path / "models"), log, "--grpc-port=0")
+    # It was never ready, so no load balancer has to notice anything.
+    process = starting(engine, write_many(tmp_path / "models"), log, "--grpc-port=0", "--shutdown-delay-secs=600")
     wait_until(lambda: "is READY" in log.read_text(), 30)
     process.terminate()
 

@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Callable
+
+import pytest
+
 from server.engine import Engine
 from server.errors import InvalidRequest, NotFound, NotReady, Reason, ShuttingDown
 from server.models.lifecycle import State
@@ -111,12 +116,30 @@ def test_an_exiting_server_does_not_wait_for_company() -> None:
     run(main)
 
 
-def test_whoever_watches_is_told_that_the_server_exits() -> None:
+def test_an_announced_exit_lets_requests_wait_for_company_until_it_comes() -> None:
+    async def main() -> None:
+        bench = Bench(batching_config(max_queue_delay_us=60_000_000))
+        bench.gate.open()
+        reply = OneReply()
+        engine = Engine(serving(bench))
+        engine.infer(request([4.0]), reply)
+        engine.announce_exit()
+        await asyncio.sleep(1.0)
+        assert (engine.exiting, reply.answers) == (True, [])
+        engine.begin_exit()
+        assert await reply.response()
+        await bench.finish()
+
+    run(main)
+
+
+@pytest.mark.parametrize("step", [Engine.announce_exit, Engine.begin_exit])
+def test_whoever_watches_is_told_that_the_server_exits(step: Callable[[Engine], None]) -> None:
     registry = Registry()
     engine = Engine(registry)
     seen: list[bool] = []
     registry.subscribe(lambda: seen.append(engine.exiting))
-    engine.begin_exit()
+    step(engine)
     assert seen == [True]
 
 

@@ -23,8 +23,11 @@ class Health:
 
     def __init__(self) -> None:
         self.ready = True
+        self.exiting = False
         self.registry = Registry()
-        self.methods = HealthService(lambda: self.ready, self.registry, ("inference.Service",)).methods()
+        self.methods = HealthService(
+            lambda: self.ready, lambda: self.exiting, self.registry, ("inference.Service",)
+        ).methods()
 
     def check(self, request: bytes) -> FakeCall:
         call = FakeCall()
@@ -175,6 +178,21 @@ def test_a_model_is_serving_while_a_version_of_it_is_ready() -> None:
         assert told(health.check(asking("m"))) == [SERVING]
         health.registry.set_state("m", 3, State.DRAINING)
         assert told(call) == [NOT_SERVING, SERVING, NOT_SERVING]
+        await bench.finish()
+
+    loaded.run(main)
+
+
+def test_no_model_is_serving_once_the_server_exits() -> None:
+    async def main() -> None:
+        health, bench = Health(), Bench()
+        health.registry.set_state("m", 3, State.LOADING)
+        health.registry.set_ready("m", bench.version)
+        call, _ = health.watch("m")
+        health.exiting = True
+        health.registry.changed()
+        assert told(health.check(asking("m"))) == [NOT_SERVING]
+        assert told(call) == [SERVING, NOT_SERVING]
         await bench.finish()
 
     loaded.run(main)

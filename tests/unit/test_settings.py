@@ -29,6 +29,7 @@ FLAGS: dict[str, tuple[str, str, object]] = {
     "--max-running-batches": ("3", "max_running_batches", 3),
     "--id": ("name", "server_id", "name"),
     "--exit-timeout-secs": ("2.5", "exit_timeout_secs", 2.5),
+    "--shutdown-delay-secs": ("7.5", "shutdown_delay_secs", 7.5),
     "--ports-file": ("ports.json", "ports_file", Path("ports.json")),
     "--log-verbose": ("2", "log_verbose", 2),
     "--log-info": ("false", "log_info", False),

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
+import socket
 import time
 from collections.abc import Callable, Iterator
 from heapq import heapify, heappop, heappush
@@ -90,7 +92,7 @@ class Nghttp2Engine:
     async def stop(self, grace_seconds: float) -> None:
         """Take no new calls, let those in progress end, and cut off what is left after the grace."""
         if self._server:
-            self._server.close()
+            await self._stop_listening(self._server, min(GOAWAY_SECONDS, grace_seconds))
         for final in (False, True):
             for peer in tuple(self.sockets):
                 peer.connection.drain(final=final)
@@ -107,6 +109,22 @@ class Nghttp2Engine:
                 peer.transport.abort()
         self.agenda.close()
 
+    async def _stop_listening(self, server: asyncio.Server, seconds: float) -> None:
+        """Whoever has connected by now is a peer like others: the system would reset those that wait to be accepted."""
+        listeners = [socket.socket(fileno=os.dup(listener.fileno())) for listener in server.sockets]
+        server.close()
+        context = self._tls.context if self._tls else None
+        arrivals = [
+            asyncio.ensure_future(self._loop.connect_accepted_socket(self._accept, peer, ssl=context))
+            for listener in listeners
+            for peer in _accept_all(listener)
+        ]
+        if arrivals:  # with TLS, a handshake may fail or take long
+            _, late = await asyncio.wait(arrivals, timeout=seconds)
+            for arrival in late:
+                arrival.cancel()
+            await asyncio.gather(*arrivals, return_exceptions=True)
+
     def forget(self, peer: _Socket) -> None:
         """A socket is gone."""
         self.sockets.discard(peer)
@@ -114,6 +132,19 @@ class Nghttp2Engine:
 
     def _accept(self) -> _Socket:
         return _Socket(self)
+
+
+def _accept_all(listener: socket.socket) -> Iterator[socket.socket]:
+    """Those that wait to be accepted; then the listener is closed."""
+    with listener:
+        listener.setblocking(False)
+        while True:
+            try:
+                peer, _ = listener.accept()
+            except OSError:
+                return
+            peer.setblocking(False)
+            yield peer
 
 
 class _Agenda:
