@@ -4,6 +4,7 @@
 
 PYTHON ?= python3
 ARGS ?=
+RECIPE ?= lenet5
 VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --disable-pip-version-check --no-input --constraint constraints.txt
@@ -20,11 +21,11 @@ announce = @sed -n 's/^$@:.*\#\# /== make $@: /p' $(firstword $(MAKEFILE_LIST))
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help serve install-dev test check format proto dashboards train fuzz sanitize load bench deploy-check system-packages clean
+.PHONY: help serve install-dev test check format proto dashboards train model fuzz sanitize load bench deploy-check system-packages clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
-	@echo '  ARGS="..." is passed on to the command of serve, test, fuzz, sanitize, train, load, bench and deploy-check; PYTHON=... picks the interpreter.'
+	@echo '  ARGS="..." is passed on to the command of serve, test, fuzz, sanitize, train, model, load, bench and deploy-check; PYTHON=... picks the interpreter.'
 
 serve: $(SERVING) ## install what serving needs (no torch) and serve model_repository/ on ports 8001, 8000 and 8002
 	$(announce)
@@ -69,6 +70,10 @@ dashboards: $(EVERYTHING) ## generate deploy/grafana/dashboards/*.json
 train: $(EVERYTHING) ## train LeNet-5 on real handwritten digits
 	$(announce)
 	$(BIN)/python -m training train $(ARGS)
+
+model: $(EVERYTHING) ## train, evaluate, export and serve a recipe: RECIPE=letters26; what is done is not done again
+	$(announce)
+	$(BIN)/python tools/model.py $(RECIPE) $(ARGS)
 
 load: $(EVERYTHING) ## put 64 Locust users on a fresh server for 60 s: report, CSV and a verdict
 	$(announce)

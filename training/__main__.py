@@ -1,4 +1,4 @@
-"""python -m training: train, evaluate, export, check-zoo, lecture, list, digits, experiment.
+"""python -m training: train, evaluate, export, build, check-zoo, lecture, list, digits, experiment.
 
 Heavy imports are inside the commands, so that --help answers at once.
 """
@@ -6,13 +6,18 @@ Heavy imports are inside the commands, so that --help answers at once.
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import sys
 import time
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from training import recipes
 from training.export_options import INPUTS, LOWER_PRECISIONS, OPSETS, OUTPUTS, PLAIN, ExportOptions
 from training.files import TrainingError
+
+if TYPE_CHECKING:
+    from training.runs import Plan
 
 DATA_DIR = "folder of a data set that is not built in, in its published format"
 
@@ -35,29 +40,17 @@ def parser() -> argparse.ArgumentParser:
     )
     commands = top.add_subparsers(required=True, metavar="COMMAND")
 
-    train = commands.add_parser("train", help="train a recipe into a run folder")
-    train.add_argument("recipe", nargs="?", default="lenet5", help=f"{' | '.join(recipes.RECIPES)} (default: lenet5)")
-    train.add_argument("--seed", type=int, help="of weights, order and distortions (default: the recipe's)")
-    train.add_argument("--epochs", type=int, help="default: the recipe's")
-    train.add_argument("--run-dir", type=Path, help="default: runs/RECIPE-seedSEED")
+    run = run_flags()
+    train = commands.add_parser("train", parents=[run], help="train a recipe into a run folder")
     train.add_argument("--resume", action="store_true", help="go on from the run folder's checkpoint")
-    train.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto", help="default: auto")
-    train.add_argument("--data-dir", type=Path, metavar="DIR", help=DATA_DIR)
-    train.add_argument(
-        "--early-stop",
-        type=int,
-        metavar="EPOCHS",
-        help="stop after so many without a better loss on a tenth of the training data, which is set aside; 0: never",
-    )
-    train.add_argument(
-        "--precision",
-        choices=("float32", "bfloat16", "float16"),
-        default="float32",
-        help="of the network's arithmetic; weights stay in float32 (default: float32)",
-    )
-    train.add_argument("--compile", action="store_true", help="make kernels for the network with torch.compile")
-    train.add_argument("--tensorboard", action="store_true", help="write the run folder's tensorboard/ as well")
     train.set_defaults(command=run_train)
+
+    build = commands.add_parser(
+        "build", parents=[run], help="train, evaluate and export a recipe; what is done already is not done again"
+    )
+    build.add_argument("--repository", type=Path, default=Path("model_repository"), help="default: model_repository")
+    build.add_argument("--name", help="of the model (default: the recipe's)")
+    build.set_defaults(command=run_build)
 
     evaluate = commands.add_parser("evaluate", help="a run's accuracy and mistakes on the held-out data")
     evaluate.add_argument("run", help="a run folder, or a recipe's name for its run with the recipe's seed")
@@ -107,6 +100,32 @@ def parser() -> argparse.ArgumentParser:
     return top
 
 
+def run_flags() -> argparse.ArgumentParser:
+    """What decides a run, for the commands that train."""
+    run = argparse.ArgumentParser(add_help=False)
+    run.add_argument("recipe", nargs="?", default="lenet5", help=f"{' | '.join(recipes.RECIPES)} (default: lenet5)")
+    run.add_argument("--seed", type=int, help="of weights, order and distortions (default: the recipe's)")
+    run.add_argument("--epochs", type=int, help="default: the recipe's")
+    run.add_argument("--run-dir", type=Path, help="default: runs/RECIPE-seedSEED")
+    run.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto", help="default: auto")
+    run.add_argument("--data-dir", type=Path, metavar="DIR", help=DATA_DIR)
+    run.add_argument(
+        "--early-stop",
+        type=int,
+        metavar="EPOCHS",
+        help="stop after so many without a better loss on a tenth of the training data, which is set aside; 0: never",
+    )
+    run.add_argument(
+        "--precision",
+        choices=("float32", "bfloat16", "float16"),
+        default="float32",
+        help="of the network's arithmetic; weights stay in float32 (default: float32)",
+    )
+    run.add_argument("--compile", action="store_true", help="make kernels for the network with torch.compile")
+    run.add_argument("--tensorboard", action="store_true", help="write the run folder's tensorboard/ as well")
+    return run
+
+
 def add_form_flags(export: argparse.ArgumentParser) -> None:
     """In which form a network is exported."""
     form = export.add_argument_group("form")
@@ -147,29 +166,43 @@ def add_form_flags(export: argparse.ArgumentParser) -> None:
 
 def run_train(options: argparse.Namespace) -> None:
     """Train, then say how well it did."""
+    from training import distribution
+    from training.train import train
+
+    plan, folder = planned(options)
+    with distribution.join(plan.device) as processes:
+        plan = dataclasses.replace(plan, processes=processes.count)
+        train(plan, folder, resume=options.resume, processes=processes, tensorboard=options.tensorboard)
+
+
+def run_build(options: argparse.Namespace) -> None:
+    """All from the recipe to a served version, but for what is there."""
+    from training.build import build
+
+    plan, folder = planned(options)
+    build(plan, folder, options.repository, options.name or options.recipe, tensorboard=options.tensorboard)
+
+
+def planned(options: argparse.Namespace) -> tuple[Plan, Path]:
+    """What `run_flags` ask for, in one process, and the run's folder; raise if it cannot be done."""
     recipe = recipes.find(options.recipe)
     epochs = recipe.epochs if options.epochs is None else options.epochs
     if epochs < 1:
         raise TrainingError(f"--epochs {epochs}: at least 1 is needed.")
-
     seed = recipe.seed if options.seed is None else options.seed
     patience = recipe.patience if options.early_stop is None else options.early_stop or None
     if patience is not None and patience < 0:
         raise TrainingError(f"--early-stop {patience}: a number of epochs is needed, or 0 for never.")
 
-    from training import distribution
     from training.runs import Plan, default_folder
-    from training.train import choose_device, require_compiler, train
+    from training.train import choose_device, require_compiler
 
     device = choose_device(options.device)
     if options.compile:
         require_compiler(device)
     data_dir = None if options.data_dir is None else str(options.data_dir.resolve())
-    folder = options.run_dir or default_folder(recipe.name, seed)
-    with distribution.join(device) as processes:
-        shared = processes.count
-        plan = Plan(recipe, seed, epochs, device, patience, options.precision, options.compile, shared, data_dir)
-        train(plan, folder, resume=options.resume, processes=processes, tensorboard=options.tensorboard)
+    plan = Plan(recipe, seed, epochs, device, patience, options.precision, options.compile, data_dir=data_dir)
+    return plan, options.run_dir or default_folder(recipe.name, seed)
 
 
 def run_evaluate(options: argparse.Namespace) -> None:
@@ -252,10 +285,11 @@ def run_lecture(options: argparse.Namespace) -> None:
 
 def run_list(_: argparse.Namespace) -> None:
     """One line for each recipe."""
-    print(f"{'recipe':16} {'data':16} {'loss':14} {'epochs':>6}  promises")
+    print(f"{'recipe':18} {'network':17} {'data':16} {'loss':14} {'epochs':>6}  promises")
     for recipe in recipes.RECIPES.values():
-        promise = f"{recipe.target:.1%} held-out accuracy"
-        print(f"{recipe.name:16} {recipe.data:16} {recipe.loss:14} {recipe.epochs:6}  {promise}")
+        promise = "nothing: the data is yours" if recipe.target is None else f"{recipe.target:.1%} held-out accuracy"
+        columns = f"{recipe.name:18} {recipe.network:17} {recipe.data:16} {recipe.loss:14} {recipe.epochs:6}"
+        print(f"{columns}  {promise}")
 
 
 def run_digits(options: argparse.Namespace) -> None:

@@ -52,6 +52,8 @@ Augmentation = Affine | PadCropFlip | RandomCrops
 CIFAR = PadCropFlip(padding=4)
 # Krizhevsky, Sutskever, Hinton 2012, section 4.1.
 ALEXNET = RandomCrops(side=224, short_side_from=256, short_side_to=256, central_square=True, colour=0.1)
+# Simonyan & Zisserman 2014, section 3.1: scale jitter, and AlexNet's colours.
+VGG = RandomCrops(side=224, short_side_from=256, short_side_to=512, central_square=False, colour=0.1)
 # He, Zhang, Ren, Sun 2015, section 3.4: the scale augmentation of VGG, with AlexNet's colours.
 RESNET = RandomCrops(side=224, short_side_from=256, short_side_to=480, central_square=False, colour=0.1)
 

@@ -76,8 +76,13 @@ def write(
     if maps:
         plots.feature_maps(folder / "feature_maps.png", example.cpu().numpy(), maps)
     write_atomically(folder / "metrics.json", runs.to_json(metrics))
-    target = plan.recipe.target
-    verdict = f"as promised: {target:.2%}" if right / count >= target else f"below the recipe's {target:.2%}"
     stopped = f" after epoch {final['epoch']}, the best of {len(history)}" if plan.patience is not None else ""
-    result = f"{right} of {count} held-out examples right{stopped}, {right / count:.2%} ({verdict})"
-    print(f"{folder}: {result}, {final['seconds']:.0f} s")
+    result = f"{right} of {count} held-out examples right{stopped}, {right / count:.2%}"
+    print(f"{folder}: {result}{verdict(right / count, plan.recipe.target)}, {final['seconds']:.0f} s")
+
+
+def verdict(accuracy: float, promised: float | None) -> str:
+    """What a recipe's promise has become, in brackets; nothing if it promised nothing."""
+    if promised is None:
+        return ""
+    return f" (as promised: {promised:.2%})" if accuracy >= promised else f" (below the recipe's {promised:.2%})"

@@ -8,6 +8,7 @@
       confusion_matrix.png   on the held-out data
       filters.png            the first layer's weights
       feature_maps.png       what the layers make of one held-out image
+      exported.json          which version `build` made of which checkpoint
       tensorboard/           if asked for
 
 The checkpoint is the truth; the other files are for people.

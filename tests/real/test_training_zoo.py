@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import math
+import os
+import subprocess
+import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import grpc
@@ -11,12 +16,15 @@ import onnxruntime
 import pytest
 
 from tests.real.clients import Client
-from tests.real.conftest import start
+from tests.real.conftest import ROOT, start
+from tools.serve_zoo import Served
 from training import nets
 from training.weights import export_weights
 
-NETWORKS = ("neocognitron", "lstm_rows", "letters26", "convnetjs_cifar10", "resnet20", "resnet18")
-"""Big ones are for `python -m training check-zoo`: see training/LOG.md."""
+NETWORKS = ("neocognitron", "lstm_rows", "resnet18")
+"""Families that no other test serves. Big ones are for `python -m training check-zoo` and `tools/serve_zoo.py`: see
+training/LOG.md.
+"""
 
 
 @pytest.fixture(scope="module")
@@ -45,3 +53,21 @@ def test_an_exported_network_is_served_as_onnx_runtime_computes_it(name: str, re
     answer = client.infer(name, {"input": x})["probabilities"]
     assert answer.shape == (3, nets.NETWORKS[name].classes)
     np.testing.assert_allclose(answer, session.run(None, {"input": x})[0], rtol=0, atol=1e-5)
+
+
+def test_the_tool_that_serves_them_all_serves_one() -> None:
+    command = [sys.executable, "tools/serve_zoo.py", "letters26"]
+    done = subprocess.run(
+        command, cwd=ROOT, env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True, text=True, timeout=200
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    name, size, _, apart, *_, peak_gb = done.stdout.splitlines()[-1].strip("| ").split(" | ")
+    assert (name, size) == ("letters26", "1×28×28")
+    assert float(apart) <= 1e-5 and 0.01 < float(peak_gb) < 1
+
+
+def test_a_network_that_answers_otherwise_or_takes_too_much_memory_falls_short() -> None:
+    good = Served("vgg19", graph_mb=575, apart=1e-6, ready_s=1, answer_ms=1, peak_gb=2)
+    assert good.shortcoming() is None
+    for lacking in (replace(good, apart=2e-4), replace(good, apart=math.nan), replace(good, peak_gb=8.1)):
+        assert lacking.shortcoming() is not None

@@ -314,6 +314,9 @@ def test_convnetjs_shapes_and_parameters() -> None:
 
 def test_letters26_has_haykins_maps() -> None:
     shapes = shapes_of("letters26")
+    c1 = convolved(28, 5)
+    c3 = convolved(pooled(c1, 2, 2), 5)
+    assert (c1, pooled(c1, 2, 2), c3, pooled(c3, 2, 2), convolved(pooled(c3, 2, 2), 4)) == (24, 12, 8, 4, 1)
     assert {layer: shapes[layer][1:] for layer in ("c1", "s2", "c3", "s4", "output")} == {
         "c1": (4, 24, 24),
         "s2": (4, 12, 12),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from typing import Any
 
 import pytest
@@ -41,6 +42,14 @@ def test_a_constant_rate_stays_after_its_warm_up() -> None:
     by_step = rates(dataclasses.replace(COSINE, schedule="constant"))
     assert by_step[19:] == [1.0] * 81 and by_step[:20] == sorted(by_step[:20])
     assert rates(dataclasses.replace(COSINE, schedule="constant", warm_up=0.0)) == [1.0] * 100
+
+
+def test_the_cifar_resnet_takes_the_papers_64000_steps() -> None:
+    recipe = RECIPES["resnet20_cifar10"]
+    steps = recipe.epochs * math.ceil(50_000 / recipe.batch_size)
+    assert steps == pytest.approx(64_000, rel=0.005)
+    by_step = [learning_rate(recipe, step, steps) for step in (0, 31_900, 32_200, 47_900, 48_300, steps - 1)]
+    assert by_step == pytest.approx([0.1, 0.1, 0.01, 0.01, 0.001, 0.001])
 
 
 @pytest.mark.parametrize("name", OPTIMIZERS)

@@ -224,8 +224,17 @@ def _wide(row: DataSet) -> DataSet:
     )
 
 
+def _with_files(row: DataSet) -> DataSet:
+    """The same row, whose users are told that the server takes picture files too."""
+    if "PNG" in row.preprocessing:
+        return row
+    sign = ", dark on light paper" if row.pictures.get("image.scale", "").startswith("-") else ""
+    files = f"Or a PNG or JPEG file of any size{sign}, as one BYTES element a row: the server then does all of this."
+    return dataclasses.replace(row, preprocessing=f"{row.preprocessing}\n\n{files}")
+
+
 DATA_SETS = {
-    row.name: row
+    row.name: _with_files(row)
     for row in (
         DIGITS,
         LETTERS,

@@ -9,8 +9,9 @@ Three modules of S cells, which match features that they find by themselves, and
     scores  (N, 24)          0 to 1: each plane of c3 stands for a pattern that the network has come across
 
 There is no teacher, so that the scores' order is the network's own, and no gradient: `learn` reinforces winners. Sizes
-of layers and fields, r, q and α are the paper's. The spread of a field (γ) and the first weights are chosen here: the
-paper begins with faintly oriented planes, this network with faint random ones.
+of layers and fields, r, q and α are the paper's as remembered: they fit together, but were not compared with its text.
+The spread of a field (γ) and the first weights are chosen here: the paper begins with faintly oriented planes, this
+network with faint random ones.
 """
 
 from __future__ import annotations
