@@ -95,7 +95,7 @@ def _acts(wave: Wave) -> list[Act]:
         lambda client: _ask(client, "lenet5", digits, wave.callers(4, 60)),
         lambda client: _ask(client, "lenet5", digits, wave.callers(4, 60, 0.1)),
         lambda client: _ask(client, "lecture_conv", patch, wave.callers(2, 30, 0.5)),
-        lambda client: _ask(client, "slow", slow_rows(ROUNDS), wave.flood(1, 40)),
+        lambda client: _ask(client, "slow", slow_rows(ROUNDS), wave.flood(1, 150)),
         lambda client: together(client, "lenet5", wrong, 1),
         lambda client: together(client, "nobody", digits, 1),
     ]
