@@ -71,6 +71,7 @@ class Recipe:
 # have not been run on the real files: their promises are the papers' figures (mnist, resnet20_cifar10) and guesses.
 GENTLE = Affine(rotation=12, scale=0.12, shift=1.5, shear=0.15)
 STRONG = Affine(rotation=15, scale=0.2, shift=2, shear=0.25)
+NOTHING = Affine(rotation=0, scale=0, shift=0, shear=0)
 
 # The same fine-tuning for each kind of pre-training, and for the networks that need none.
 DEEP_SIGMOID = Recipe(
@@ -147,6 +148,16 @@ RECIPES = {
         replace(DEEP_SIGMOID, name="mlp_shallow_digits", network="mlp_shallow", pretraining=None),
         replace(DEEP_SIGMOID, name="mlp_deep_digits", network="mlp_deep", pretraining=None),
         replace(DEEP_SIGMOID, name="lstm_digits", network="lstm_rows", pretraining=None, clip_norm=1.0),
+        replace(
+            DEEP_SIGMOID,
+            name="neocognitron_digits",
+            network="neocognitron_classifier",
+            data="digits16",
+            augmentation=NOTHING,
+            learning_rate=3e-2,
+            target=0.93,
+            pretraining="neocognitron",
+        ),
         Recipe(
             name="mnist",
             network="lenet5",

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import dataclasses
+import io
 import re
 import subprocess
 import sys
+from contextlib import redirect_stdout
 from pathlib import Path
 
 import pytest
 import torch
 
-from training import export, runs
+from tests.tiny_training import torch_as_before
+from training import export, nets, runs
+from training.data import DATA_SETS
 from training.files import TrainingError
 from training.pretraining import PRETRAINING
 from training.recipes import RECIPES, Recipe
@@ -27,7 +31,9 @@ def _short(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setitem(PRETRAINING, name, short)
 
 
-@pytest.mark.parametrize("recipe", [recipe for recipe in RECIPES.values() if recipe.pretraining], ids=lambda r: r.name)
+@pytest.mark.parametrize(
+    "recipe", [recipe for recipe in RECIPES.values() if recipe.pretraining in PRETRAINING], ids=lambda r: r.name
+)
 def test_pretraining_comes_before_the_first_epoch_and_not_again_when_a_run_goes_on(
     recipe: Recipe, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -46,6 +52,40 @@ def test_a_pretrained_network_is_exported_like_any_other(tmp_path: Path) -> None
     assert folder == tmp_path / "repository" / "dbn_digits" / "1"
     assert (folder / "model.onnx").stat().st_size < 600_000
     assert "after pre-training `dbn`" in (folder.parent / "README.md").read_text()
+
+
+@pytest.fixture(scope="module")
+def neocognitron(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+    """The run of a neocognitron that saw 64 digits, and what was said in it."""
+    data_set, said = DATA_SETS["digits16"], io.StringIO()
+    whole = data_set.load()
+    few = dataclasses.replace(whole, images=whole.images[:64], labels=whole.labels[:64])
+    folder = tmp_path_factory.mktemp("neocognitron")
+    with pytest.MonkeyPatch.context() as patch, torch_as_before(), redirect_stdout(said):
+        patch.setitem(DATA_SETS, "digits16", dataclasses.replace(data_set, read=lambda: few))
+        train(runs.Plan(RECIPES["neocognitron_digits"], seed=0, epochs=5, device="cpu"), folder, resume=False)
+    return folder, said.getvalue()
+
+
+def test_a_neocognitron_learns_without_labels_and_its_last_layer_with_them(neocognitron: tuple[Path, str]) -> None:
+    folder, said = neocognitron
+    found = dict(re.findall(r"layer (s\d): (\d+) of 24 planes found a feature in 64", said))
+    assert set(found) == {"s1", "s2"} and all(int(planes) > 12 for planes in found.values())
+    assert said.index("layer s2") < said.index("learned without labels") < said.index("epoch 1/5")
+    with torch_as_before():
+        torch.manual_seed(0)
+        untaught = nets.build("neocognitron_classifier", 10).state_dict()
+    taught = runs.load(folder).network
+    assert [key for key in untaught if torch.equal(untaught[key], taught[key])] == []
+    losses = [float(loss) for loss in re.findall(r"loss (\S+)", said)]
+    assert losses[-1] < 0.8 * losses[0]
+
+
+def test_a_taught_neocognitron_is_exported_like_any_other(neocognitron: tuple[Path, str], tmp_path: Path) -> None:
+    folder = export.export_run(neocognitron[0], tmp_path, None, None)
+    assert folder == tmp_path / "neocognitron_digits" / "1"
+    assert "1, 16, 16" in (folder.parent / "config.pbtxt").read_text()
+    assert "after pre-training `neocognitron`" in (folder.parent / "README.md").read_text()
 
 
 def test_a_run_without_pretraining_does_not_go_on_as_one_with_it(tmp_path: Path) -> None:

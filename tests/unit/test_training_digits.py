@@ -6,8 +6,10 @@ import hashlib
 from pathlib import Path
 
 import numpy as np
+import torch
 
 from training import digits
+from training.data import DATA_SETS
 
 COMMITTED = Path(__file__).parents[2] / "examples" / "digits_held_out.npz"
 
@@ -60,3 +62,12 @@ def test_writing_the_file_again_changes_nothing(tmp_path: Path) -> None:
     assert [entry.name for entry in tmp_path.iterdir()] == ["again.npz"]
     with np.load(tmp_path / "again.npz") as again, np.load(COMMITTED) as committed:
         assert all(np.array_equal(again[field], committed[field]) for field in committed.files)
+
+
+def test_the_small_digits_are_the_large_ones_between_paper_0_and_ink_1() -> None:
+    small, large = DATA_SETS["digits16"].load(), DATA_SETS["digits"].load()
+    assert small.images.shape == (1437, 1, 16, 16) and small.held_out_images.shape == (360, 1, 16, 16)
+    assert torch.equal(small.labels, large.labels) and torch.equal(small.held_out_labels, large.held_out_labels)
+    assert small.images.min() == 0 and small.images.max() <= 1 and not small.images[:, :, :1].any()
+    inked = (large.images[:, 0, 12:14, 14:16].mean(dim=(1, 2)) + 0.1) / 1.275
+    torch.testing.assert_close(small.images[:, 0, 6, 7], inked, rtol=0, atol=1e-6)

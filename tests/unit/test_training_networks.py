@@ -17,6 +17,7 @@ from training.nets.formulas import convolution_parameters, convolved, pooled
 
 PARAMETERS = {
     "neocognitron": 24 * 25 + 2 * 24 * 24 * 25 + 3 * 24,
+    "neocognitron_classifier": 24 * 25 + 24 * 24 * 25 + 2 * 24 + 24 * 6 * 6 * 24 + 24,
     "mlp_shallow": 426_430,
     "mlp_deep": 426_430,
     "deep_sigmoid": 256 * 200 + 200 + 2 * (200 * 200 + 200) + 200 * 10 + 10,

@@ -10,7 +10,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from training import digits
+from tests.tiny_training import torch_as_before
+from training import digits, nets
+from training.data import DATA_SETS
 from training.files import TrainingError
 from training.nets import deep_sigmoid
 from training.nets.deep_sigmoid import DeepSigmoid
@@ -232,3 +234,20 @@ def test_what_cannot_be_pretrained_is_said() -> None:
         pretrain_by_name("gan", small_network(), small_digits)
     with pytest.raises(TrainingError, match=r"'dbn' needs a network of sigmoid layers .* not Linear"):
         pretrain_by_name("dbn", nn.Linear(2, 2), small_digits)
+    with pytest.raises(TrainingError, match=r"'neocognitron' needs a neocognitron .* not DeepSigmoid"):
+        pretrain_by_name("neocognitron", small_network(), small_digits)
+
+
+def test_a_classifiers_cells_organise_themselves_and_its_labelled_layer_waits() -> None:
+    torch.manual_seed(0)
+    network = nets.build("neocognitron_classifier", 10)
+    before = {key: tensor.clone() for key, tensor in network.state_dict().items()}
+    images = DATA_SETS["digits16"].load().images[:16]
+    with torch_as_before():
+        torch.set_num_threads(1)  # steps this small wait for a second thread, on a busy machine for minutes
+        pretrain_by_name("neocognitron", network, lambda: images, say=lambda _: None)
+    changed = {key for key, tensor in network.state_dict().items() if not torch.equal(tensor, before[key])}
+    assert changed == {"layers.s1.a", "layers.s1.b", "layers.s2.a", "layers.s2.b"}
+    assert [key for key, parameter in network.named_parameters() if parameter.requires_grad] == [
+        "output.weight", "output.bias"
+    ]  # fmt: skip

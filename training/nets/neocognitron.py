@@ -12,6 +12,10 @@ There is no teacher, so that the scores' order is the network's own, and no grad
 of layers and fields, r, q and α are the paper's as remembered: they fit together, but were not compared with its text.
 The spread of a field (γ) and the first weights are chosen here: the paper begins with faintly oriented planes, this
 network with faint random ones.
+
+`neocognitron_classifier` names what it sees: the first two modules, and in the third one's place a linear layer, which
+has a teacher, on all cells of c2 (N, 864). Fukushima's "Neocognitron for Handwritten Digit Recognition", 2003, has a
+supervised last stage too, but of S cells; a linear one is chosen here.
 """
 
 from __future__ import annotations
@@ -44,13 +48,12 @@ class Module:
     """Negative: so many cells at the border are looked at by nobody."""
 
 
-NETWORKS = {
-    "neocognitron": (
-        Module(24, s_padding=2, selectivity=4.0, learning_rate=1.0, c_kernel=5, c_padding=-1),
-        Module(24, s_padding=1, selectivity=1.5, learning_rate=16.0, c_kernel=5, c_padding=1),
-        Module(24, s_padding=0, selectivity=1.5, learning_rate=16.0, c_kernel=2, c_padding=0),
-    )
-}
+MODULES = (
+    Module(24, s_padding=2, selectivity=4.0, learning_rate=1.0, c_kernel=5, c_padding=-1),
+    Module(24, s_padding=1, selectivity=1.5, learning_rate=16.0, c_kernel=5, c_padding=1),
+    Module(24, s_padding=0, selectivity=1.5, learning_rate=16.0, c_kernel=2, c_padding=0),
+)
+NETWORKS = {"neocognitron": MODULES, "neocognitron_classifier": MODULES[:2]}
 
 S_KERNEL = 5
 SATURATION = 0.5  # α
@@ -59,13 +62,15 @@ FAINT = 1e-3  # the first weights: enough to win where no plane knows the featur
 
 
 def build(name: str, classes: int = CLASSES) -> Neocognitron:
-    """A network that has seen nothing. `classes` is the last module's number of planes."""
+    """A network that has seen nothing. `classes` is the last layer's number of planes, or of linear scores."""
     rows = NETWORKS[name]
+    if name == "neocognitron_classifier":
+        return Classifier(rows, classes)
     return Neocognitron(rows, [*(row.planes for row in rows[:-1]), classes])
 
 
 class Neocognitron(nn.Module):
-    """(N, 1, 16, 16) → (N, classes)."""
+    """(N, 1, 16, 16) → (N, cells of the last C layer): with the paper's three modules, one a plane."""
 
     def __init__(self, rows: tuple[Module, ...], planes: list[int]) -> None:
         super().__init__()
@@ -76,9 +81,9 @@ class Neocognitron(nn.Module):
             layers.add_module(f"c{index}", CCells(row.c_kernel, row.c_padding))
             depth, side = count, convolved(side, S_KERNEL, row.s_padding)
             side = convolved(side, row.c_kernel, row.c_padding)
-        assert side == 1, "the last C cells see everything"
         layers.add_module("flatten", nn.Flatten())
         self.layers = layers
+        self.cells = depth * side * side
 
     def forward(self, x: Tensor) -> Tensor:
         scores: Tensor = self.layers(x)
@@ -94,6 +99,18 @@ class Neocognitron(nn.Module):
                         layer.learn(one[None])
             with torch.no_grad():
                 seen = layer(seen)
+
+
+class Classifier(Neocognitron):
+    """(N, 1, 16, 16) → linear scores (N, classes). Only `output` has gradients: its training leaves S cells alone."""
+
+    def __init__(self, rows: tuple[Module, ...], classes: int) -> None:
+        super().__init__(rows, [row.planes for row in rows])
+        self.output = nn.Linear(self.cells, classes)
+
+    def forward(self, x: Tensor) -> Tensor:
+        scores: Tensor = self.output(super().forward(x))
+        return scores
 
 
 class SCells(nn.Module):

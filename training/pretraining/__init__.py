@@ -9,10 +9,12 @@ from torch import nn
 
 from training.files import TrainingError
 from training.nets.deep_sigmoid import DeepSigmoid
+from training.nets.neocognitron import Neocognitron
 from training.pretraining.denoising import DenoisingAutoencoder
 from training.pretraining.greedy import Draw, Schedule, pretrain
 from training.pretraining.layer import Layer
 from training.pretraining.rbm import RBM
+from training.pretraining.self_organisation import SelfOrganisation, organise
 from training.pretraining.sparse import SparseAutoencoder
 
 
@@ -40,11 +42,23 @@ PRETRAINING = {
     ),
 }
 
+SELF_ORGANISATION = {"neocognitron": SelfOrganisation(rounds=1)}
+"""The rows for networks that have a way of their own to learn without labels."""
+
 
 def pretrain_by_name(name: str, network: nn.Module, draw: Draw, say: Callable[[str], None] = print) -> None:
-    """Pre-train the network's hidden layers in place by a row of the table, and say how far each layer came."""
+    """Pre-train the network's hidden layers in place by a row of the tables, and say how far each layer came."""
+    if name in SELF_ORGANISATION:
+        if not isinstance(network, Neocognitron):
+            raise TrainingError(
+                f"Pre-training {name!r} needs a neocognitron (training/nets/neocognitron.py), "
+                f"not {type(network).__name__}. Leave it out of the recipe, or choose another network."
+            )
+        organise(network, draw, SELF_ORGANISATION[name], say)
+        return
     if name not in PRETRAINING:
-        raise TrainingError(f"There is no pre-training named {name!r}. There are: {', '.join(PRETRAINING)}.")
+        names = ", ".join((*PRETRAINING, *SELF_ORGANISATION))
+        raise TrainingError(f"There is no pre-training named {name!r}. There are: {names}.")
     if not isinstance(network, DeepSigmoid):
         raise TrainingError(
             f"Pre-training {name!r} needs a network of sigmoid layers (training/nets/deep_sigmoid.py), "
