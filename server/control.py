@@ -212,6 +212,7 @@ class ControlPlane:
                 case Unload(version):
                     await self._recovery.give_up(name, version)
                     await self._unload(entry.loaded[version])
+                    log.info("model '%s' version %d is unloaded", name, version)
                 case Forget(version):
                     self._tried.pop((name, version), None)
                     self._registry.forget(name, version)
