@@ -120,7 +120,11 @@ class ControlPlane:
         """Bring every model that should serve to READY or UNAVAILABLE. Raises `LoadFailed` where a root is missing."""
         look = await self._outlook.first()
         chosen = self._settings.load_models or ()
-        for name in sorted({*look.models, *look.problems, *look.others}):
+        there = sorted({*look.models, *look.problems, *look.others})
+        if not there:
+            places = ", ".join(map(str, (*self._settings.roots, *self._settings.urls)))
+            log.warning("there is no model in %s: nothing can be served from there", places)
+        for name in there:
             if self._settings.everything or name in chosen:
                 await self._bring(name, look.models.get(name), look.problems.get(name, ""))
             elif name not in look.problems:

@@ -130,3 +130,13 @@ def test_a_store_that_cannot_be_listed_stops_the_server_at_start(tmp_path: Path)
         await bench.plane.unload_all()
 
     run(main)
+
+
+def test_a_repository_without_models_is_told_at_start(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    async def main() -> None:
+        bench = Bench(tmp_path, stores={"s3://bucket/modles": PuppetStore()})
+        await bench.plane.load_all()
+        await bench.plane.unload_all()
+
+    run(main)
+    assert f"there is no model in {tmp_path}, s3://bucket/modles" in caplog.text
