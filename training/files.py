@@ -10,6 +10,11 @@ class TrainingError(Exception):
     """A command cannot do what it was asked. The message says what happened, to which file, and what to do."""
 
 
+def first_line(error: Exception) -> str:
+    """What a library says before it goes on for a page."""
+    return (str(error) or "it is empty").splitlines()[0]
+
+
 def write_atomically(path: Path, content: bytes) -> None:
     """Write to a hidden file beside `path`, on disk before it takes the name: a kill leaves the old file or the new."""
     path.parent.mkdir(parents=True, exist_ok=True)

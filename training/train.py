@@ -59,6 +59,7 @@ def train(plan: Plan, folder: Path, *, resume: bool, processes: Processes = ALON
     best: dict[str, Any] | None = None
     if resume:
         checkpoint = runs.resume(folder, plan)
+        runs.refuse_other_classes(folder, checkpoint, data.names)
         network.load_state_dict(checkpoint.network)
         optimizer.load_state_dict(checkpoint.optimizer)
         scaler.load_state_dict(checkpoint.scaler)
@@ -76,7 +77,7 @@ def train(plan: Plan, folder: Path, *, resume: bool, processes: Processes = ALON
 
     def save() -> None:
         states = network.state_dict(), optimizer.state_dict(), torch.get_rng_state(), scaler.state_dict()
-        runs.save(folder, Checkpoint(plan, history, *states, best))
+        runs.save(folder, Checkpoint(plan, history, *states, best, data.names))
 
     model: Callable[[Tensor], Tensor] = processes.together(network, example)
     if plan.compile:

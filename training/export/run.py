@@ -7,10 +7,11 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from training import nets, runs
+from training import runs
 from training.data import DATA_SETS, Data
 from training.data.registry import DataSet
 from training.data.streams import Streamed
+from training.evaluate import reopen
 from training.export.publish import publish
 from training.export.source import Examples, Source
 from training.export_options import PLAIN, ExportOptions
@@ -31,14 +32,11 @@ def export_run(
 
     `data_dir` is where the data is now; None: where the run found it.
     """
-    checkpoint = runs.load(folder)
+    checkpoint, data, network = reopen(folder, data_dir)
     plan, recipe = checkpoint.plan, checkpoint.plan.recipe
     name = name or recipe.name
     data_set = DATA_SETS[recipe.data]
-    data = data_set.open(data_dir or plan.data_folder)
     examples = examples_of(data)
-    network = nets.build(recipe.network, len(data.names))
-    network.load_state_dict(checkpoint.network)
     before = f", after pre-training `{recipe.pretraining}` (`training/pretraining/`)" if recipe.pretraining else ""
     depth, height, width = examples.images.shape[1:]
     source = Source(
