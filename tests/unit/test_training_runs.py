@@ -106,6 +106,12 @@ def test_a_damaged_checkpoint_is_named(tmp_path: Path) -> None:
         runs.load(tmp_path)
 
 
+def test_a_file_where_a_folder_must_be_is_named(tmp_path: Path) -> None:
+    (tmp_path / "run").write_bytes(b"in the way")
+    with pytest.raises(TrainingError, match=r"run/config\.json cannot be written: (File exists|Not a directory)\.$"):
+        runs.start(tmp_path / "run", PLAN)
+
+
 @pytest.mark.parametrize("seed", ["-1", str(2**63), "one"])
 def test_a_seed_that_no_generator_takes_is_misspelt(seed: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit, match="2"):
