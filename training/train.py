@@ -33,7 +33,8 @@ from training.runs import Checkpoint, Epoch, Plan
 from training.scalars import Scalars
 
 PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
-PREDICTED_AT_ONCE = 256
+PREDICTED_AT_ONCE = 64
+"""The first maps of VGG take 0.8 GB for so many photographs, and two of them are there at a time."""
 SET_ASIDE_EVERY = 10
 """Of each class, for early stopping to look at."""
 
