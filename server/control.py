@@ -120,7 +120,11 @@ class ControlPlane:
         """Bring every model that should serve to READY or UNAVAILABLE. Raises `LoadFailed` where a root is missing."""
         look = await self._outlook.first()
         chosen = self._settings.load_models or ()
-        for name in sorted({*look.models, *look.problems, *look.others}):
+        there = sorted({*look.models, *look.problems, *look.others})
+        if not there:
+            places = ", ".join(map(str, (*self._settings.roots, *self._settings.urls)))
+            log.warning("there is no model in %s: nothing can be served from there", places)
+        for name in there:
             if self._settings.everything or name in chosen:
                 await self._bring(name, look.models.get(name), look.problems.get(name, ""))
             elif name not in look.problems:
@@ -212,6 +216,7 @@ class ControlPlane:
                 case Unload(version):
                     await self._recovery.give_up(name, version)
                     await self._unload(entry.loaded[version])
+                    log.info("model '%s' version %d is unloaded", name, version)
                 case Forget(version):
                     self._tried.pop((name, version), None)
                     self._registry.forget(name, version)

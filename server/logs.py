@@ -23,6 +23,9 @@ FIELDS = (
 )  # fmt: skip
 """What a line may carry beside its message, in the order in which people read it."""
 
+OURS = __name__.partition(".")[0]
+"""Where the loggers of the server begin. All others are libraries'."""
+
 _PLAIN = re.compile(r"[\w.:/@+-]+", re.ASCII)
 
 
@@ -73,7 +76,9 @@ class Logs:
             return state.error
         if level >= logging.WARNING:
             return state.warning
-        return state.info if level >= logging.INFO else state.verbose > 0
+        if level >= logging.INFO:
+            return state.info
+        return state.verbose > 1 or (state.verbose > 0 and record.name.partition(".")[0] == OURS)
 
 
 def configure(settings: Settings) -> Logs:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 
-from server import metrics_config
+from server import flag_values, metrics_config
 from server.metrics_config import MetricsConfig
 from server.trace_config import TraceConfig, TraceConfigInvalid, parse_trace_config
 from server.urls import RepositoryUrl
@@ -187,11 +187,11 @@ def _parser() -> argparse.ArgumentParser:
     other = parser.add_argument_group("process")
     other.add_argument("--id", default="convoy", metavar="NAME", help="the server's name in ServerMetadata")
     other.add_argument(
-        "--exit-timeout-secs", type=_positive_float, default=30.0, metavar="SECONDS",
+        "--exit-timeout-secs", type=flag_values.seconds, default=30.0, metavar="SECONDS",
         help="on SIGTERM, how long requests in progress may take before they are aborted (default 30)",
     )  # fmt: skip
     other.add_argument(
-        "--shutdown-delay-secs", type=_positive_float, default=0.0, metavar="SECONDS",
+        "--shutdown-delay-secs", type=flag_values.seconds, default=0.0, metavar="SECONDS",
         help="on SIGTERM, how long to go on serving as not ready, so that load balancers notice (default 0)",
     )  # fmt: skip
     other.add_argument(
@@ -203,7 +203,8 @@ def _parser() -> argparse.ArgumentParser:
 
 def _add_model_flags(group: argparse._ArgumentGroup) -> None:
     group.add_argument(
-        "--model-repository", "--model-store", type=_repository, action="append", required=True, metavar="PATH|URL",
+        "--model-repository", "--model-store", type=flag_values.repository, action="append", required=True,
+        metavar="PATH|URL",
         help="a folder of models, or the URL of one (s3://bucket/models, gs://, abfs://); again for more than one",
     )  # fmt: skip
     group.add_argument(
@@ -211,12 +212,13 @@ def _add_model_flags(group: argparse._ArgumentGroup) -> None:
         help="where repositories at a distance are kept on this machine (default: a temporary folder)",
     )  # fmt: skip
     group.add_argument(
-        "--model-control-mode", type=ModelControlMode, default=ModelControlMode.NONE, choices=list(ModelControlMode),
+        "--model-control-mode", type=flag_values.one_of(ModelControlMode), default=ModelControlMode.NONE,
+        choices=list(ModelControlMode),
         help="none: load every model (default); explicit: load those of --load-model; poll: load every model, and "
         "follow what becomes of the repositories",
     )  # fmt: skip
     group.add_argument(
-        "--repository-poll-secs", type=_interval, metavar="SECONDS",
+        "--repository-poll-secs", type=flag_values.interval, metavar="SECONDS",
         help="with poll, how long from one look at the repositories to the next (default 15)",
     )  # fmt: skip
     group.add_argument(
@@ -233,11 +235,11 @@ def _add_model_flags(group: argparse._ArgumentGroup) -> None:
         help="where optimised graphs are kept, for models whose parameter optimized_model_cache is true",
     )  # fmt: skip
     group.add_argument(
-        "--max-queued-bytes", type=_positive_int, default=1 << 30, metavar="BYTES",
+        "--max-queued-bytes", type=flag_values.positive_int, default=1 << 30, metavar="BYTES",
         help="how much the waiting requests of all models may hold together (default 1 GiB)",
     )  # fmt: skip
     group.add_argument(
-        "--max-running-batches", type=_natural, metavar="N",
+        "--max-running-batches", type=flag_values.natural, metavar="N",
         help="how many batches of all models may run at once on the CPU; 0: as many as instances (default: cores)",
     )  # fmt: skip
 
@@ -249,12 +251,16 @@ def _add_listener_flags(group: argparse._ArgumentGroup) -> None:
         note = "default: as --http-address" if name == "metrics" else "default 0.0.0.0"
         group.add_argument(f"--{name}-address", default=address, metavar="ADDRESS", help=f"where to serve it ({note})")
         group.add_argument(
-            f"--{name}-port", type=_port, default=port, metavar="PORT", help=f"default {port}; 0 takes a free one"
+            f"--{name}-port",
+            type=flag_values.port,
+            default=port,
+            metavar="PORT",
+            help=f"default {port}; 0 takes a free one",
         )
     _add_boolean(group, "--allow-cpu-metrics", True, "metrics of the machine's processors and memory")
     _add_boolean(group, "--allow-gpu-metrics", True, "metrics of the machine's GPUs, where there are any")
     group.add_argument(
-        "--metrics-interval-ms", type=_natural, default=2000, metavar="MS",
+        "--metrics-interval-ms", type=flag_values.natural, default=2000, metavar="MS",
         help="for how long readings of the machine's processors and GPUs are good (default 2000)",
     )  # fmt: skip
     group.add_argument(
@@ -266,11 +272,11 @@ def _add_listener_flags(group: argparse._ArgumentGroup) -> None:
 
 def _add_grpc_flags(group: argparse._ArgumentGroup) -> None:
     group.add_argument(
-        "--grpc-engine", type=GrpcEngine, default=GrpcEngine.AUTO, choices=list(GrpcEngine),
+        "--grpc-engine", type=flag_values.one_of(GrpcEngine), default=GrpcEngine.AUTO, choices=list(GrpcEngine),
         help="auto (default): nghttp2 where it was built, else grpcio",
     )  # fmt: skip
     group.add_argument(
-        "--grpc-max-message-bytes", type=_positive_int, default=128 << 20, metavar="BYTES",
+        "--grpc-max-message-bytes", type=flag_values.positive_int, default=128 << 20, metavar="BYTES",
         help="the largest request to read (default 128 MiB)",
     )  # fmt: skip
     _add_boolean(
@@ -294,19 +300,25 @@ def _add_grpc_flags(group: argparse._ArgumentGroup) -> None:
     )
     for name, default, unit, text in numbers:
         group.add_argument(
-            f"--grpc-{name}", type=_natural, default=default, metavar=unit, help=f"{text} (default {default})"
+            f"--grpc-{name}",
+            type=flag_values.natural,
+            default=default,
+            metavar=unit,
+            help=f"{text} (default {default})",
         )
     _add_boolean(group, "--grpc-keepalive-permit-without-calls", False, "ping, and be pinged, without an open call")
 
 
 def _add_observation_flags(group: argparse._ArgumentGroup) -> None:
     group.add_argument(
-        "--log-verbose", type=_natural, default=0, metavar="LEVEL",
+        "--log-verbose", type=flag_values.natural, default=0, metavar="LEVEL",
         help="0: information; 1: debugging detail and a line for each request too; 2: that of libraries as well",
     )  # fmt: skip
     for level in ("info", "warning", "error"):
         _add_boolean(group, f"--log-{level}", True, f"log what is of level {level}")
-    group.add_argument("--log-format", type=LogFormat, default=LogFormat.DEFAULT, choices=list(LogFormat))
+    group.add_argument(
+        "--log-format", type=flag_values.one_of(LogFormat), default=LogFormat.DEFAULT, choices=list(LogFormat)
+    )
     group.add_argument("--log-file", type=Path, metavar="PATH", help="append the log to this file instead of stderr")
     _add_boolean(group, "--access-log", False, "a line in the log for each inference request")
     group.add_argument(
@@ -333,56 +345,12 @@ def _check_tls_flags(parser: argparse.ArgumentParser, flags: argparse.Namespace)
 
 def _add_boolean(group: argparse._ArgumentGroup, flag: str, default: bool, text: str) -> None:
     group.add_argument(
-        flag, type=_boolean, default=default, metavar="true|false", help=f"{text} (default {str(default).lower()})"
+        flag,
+        type=flag_values.boolean,
+        default=default,
+        metavar="true|false",
+        help=f"{text} (default {str(default).lower()})",
     )
-
-
-def _boolean(text: str) -> bool:
-    match text.lower():
-        case "true" | "1":
-            return True
-        case "false" | "0":
-            return False
-    raise argparse.ArgumentTypeError(f"must be true or false, not '{text}'")
-
-
-def _port(text: str) -> int:
-    if text.isdigit() and int(text) <= 65535:
-        return int(text)
-    raise argparse.ArgumentTypeError(f"must be a port number from 0 to 65535, not '{text}'")
-
-
-def _positive_int(text: str) -> int:
-    if text.isdigit() and int(text) > 0:
-        return int(text)
-    raise argparse.ArgumentTypeError(f"must be a positive integer, not '{text}'")
-
-
-def _natural(text: str) -> int:
-    if text.isdigit():
-        return int(text)
-    raise argparse.ArgumentTypeError(f"must be an integer of at least 0, not '{text}'")
-
-
-def _positive_float(text: str) -> float:
-    try:
-        value = float(text)
-    except ValueError:
-        value = -1.0
-    if 0 <= value < float("inf"):
-        return value
-    raise argparse.ArgumentTypeError(f"must be a number of seconds, not '{text}'")
-
-
-def _interval(text: str) -> float:
-    value = _positive_float(text)
-    if value == 0:
-        raise argparse.ArgumentTypeError("must be more than 0 seconds")
-    return value
-
-
-def _repository(text: str) -> Path | RepositoryUrl:
-    return RepositoryUrl(text) if "://" in text else Path(text)
 
 
 def _metrics_config(parser: argparse.ArgumentParser, settings: Sequence[str]) -> MetricsConfig:

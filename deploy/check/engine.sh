@@ -16,11 +16,11 @@ start_engine() {
     command -v apt-get >/dev/null || { echo "no Docker Engine runs here, and Debian's is not to be had"; return 1; }
     bash tools/system_packages.sh debootstrap iptables || return 1
     unpack_engine || { echo "Debian's docker.io could not be unpacked"; return 1; }
-    export PATH=$engine_home/root/usr/sbin:$engine_home/root/usr/bin:$PATH
+    export PATH=$engine_home/unpacked/usr/sbin:$engine_home/unpacked/usr/bin:$PATH
     export DOCKER_HOST=unix://$engine_home/docker.sock DOCKER_BUILDKIT=0
     # Its own mount namespace: there the cgroups look like version 1 alone where the machine mounts both.
     unshare --mount bash -c 'umount /sys/fs/cgroup/unified 2>/dev/null; exec "$@"' engine \
-        env LD_LIBRARY_PATH="$(echo "$engine_home"/root/usr/lib/*-linux-gnu)" \
+        env LD_LIBRARY_PATH="$(echo "$engine_home"/unpacked/usr/lib/*-linux-gnu)" \
         dockerd --data-root "$engine_home/data" --exec-root "$engine_home/exec" --pidfile "$engine_home/dockerd.pid" \
         --host "$DOCKER_HOST" --iptables=false --ip6tables=false --bridge=none --exec-opt native.cgroupdriver=cgroupfs \
         >"$engine_home/dockerd.log" 2>&1 &
@@ -34,7 +34,7 @@ unpack_engine() (
     packages=(docker.io containerd runc tini libdevmapper1.02.1)
     mkdir -p "$engine_home/debs" && cd "$engine_home/debs" || exit 1
     apt-get -q download "${packages[@]}" || { apt-get -q update && apt-get -q download "${packages[@]}"; } || exit 1
-    for package in ./*.deb; do dpkg-deb --extract "$package" "$engine_home/root" || exit 1; done
+    for package in ./*.deb; do dpkg-deb --extract "$package" "$engine_home/unpacked" || exit 1; done
     touch "$engine_home/whole"
 )
 

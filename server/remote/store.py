@@ -28,6 +28,9 @@ PACKAGES = {
 }  # fmt: skip
 """What fsspec needs besides itself, by scheme, where the extra `remote` does not bring it."""
 
+FOLDERS = ("file", "local", "http", "https", "ftp", "sftp", "ssh", "smb")
+"""Schemes with folders, which can be missing or closed. On object stores a prefix without objects is just empty."""
+
 _MD5 = re.compile(r"[0-9a-f]{32}")
 
 _CHATTY = ("aiobotocore", "botocore", "s3fs", "fsspec", "gcsfs", "adlfs", "azure", "aiohttp", "google", "urllib3")
@@ -71,12 +74,30 @@ class FsspecStore:
             raise LoadFailed(f"{url}: a package is missing ({error}); install it: pip install {packages}") from None
         self._root = str(root).rstrip("/")
         self._is_s3 = scheme in ("s3", "s3a")
+        self._has_folders = scheme in FOLDERS
 
     def list(self) -> list[RemoteFile]:
         with self._explained("cannot be listed"):
             self._fs.invalidate_cache()
-            found = self._fs.find(self._root, detail=True)
+            found = self._walk() if self._has_folders else self._fs.find(self._root, detail=True)
             return [self._file(name, info) for name, info in found.items() if info.get("type") != "directory"]
+
+    def _walk(self) -> dict[str, Mapping[str, Any]]:
+        """As `find` of fsspec, which passes over what it cannot look into: all in there would be taken for removed."""
+        found = {}
+        folders = [self._root]
+        while folders:
+            folder = folders.pop()
+            for info in self._fs.ls(folder, detail=True):
+                name = info["name"].rstrip("/")
+                if name == folder:
+                    if info["type"] == "file":
+                        raise NotADirectoryError("it is a file, no folder of models")
+                elif info["type"] == "directory":
+                    folders.append(name)
+                else:
+                    found[name] = info
+        return found
 
     def read(self, file: RemoteFile, start: int, end: int) -> bytes:
         with self._explained(f"{file.path}: cannot be read"):

@@ -196,7 +196,7 @@ def test_jobs_get_commands_that_training_has(services: dict[str, Any]) -> None:
     train, export = (training_parser().parse_args(services[name]["command"]) for name in JOBS)
     assert train.recipe == export.run == "lenet5"
     targets = [volume["target"] for volume in services["export"]["volumes"]]
-    assert targets == [str(export.repository), "/work/runs"]
+    assert targets == [str(export.repository), "/var/lib/convoy/runs"]
 
 
 def test_images_are_named_by_whole_versions(services: dict[str, Any]) -> None:

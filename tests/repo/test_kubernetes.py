@@ -42,6 +42,10 @@ def flags(manifests: dict[str, Manifest], container: Manifest) -> Settings:
     return flags_of(container, manifests[f"ConfigMap/{source['configMapRef']['name']}"]["data"] | {"POD_NAME": "pod"})
 
 
+def mebibytes(quantity: str) -> int:
+    return int(quantity[:-2]) * {"Mi": 1, "Gi": 1024}[quantity[-2:]]
+
+
 def ports_of(container: Manifest) -> dict[str, int]:
     return {port["name"]: port["containerPort"] for port in container["ports"]}
 
@@ -78,6 +82,12 @@ def test_the_operator_scrapes_each_pod_once(manifests: dict[str, Manifest]) -> N
     assert [endpoint["port"] in {port["name"] for port in one["spec"]["ports"]} for one in services].count(True) == 1
 
 
+def test_alerts_find_what_the_operator_scrapes(manifests: dict[str, Manifest]) -> None:
+    label = read("kubernetes/components/prometheus-operator/servicemonitor.yaml")["spec"]["jobLabel"]
+    job = manifests["Service/convoy-headless"]["metadata"]["labels"][label]
+    assert set(re.findall(r'job="(\w+)"', (DEPLOY / "prometheus/alerts.yml").read_text())) == {job}
+
+
 def test_probes_ask_what_the_server_answers(container: Manifest, flags: Settings) -> None:
     assert container["readinessProbe"]["grpc"] == {"port": flags.grpc_port}
     for probe in ("startupProbe", "livenessProbe"):
@@ -110,8 +120,16 @@ def test_the_server_writes_where_it_may_and_nowhere_else(pod: Manifest, containe
     volumes = {volume["name"]: volume for volume in pod["volumes"]}
     assert {mount["name"] for mount in mounts.values()} == set(volumes)
     assert "emptyDir" in volumes[mounts[str(flags.model_cache_dir)]["name"]]
+    if flags.model_repository_urls:
+        mirror = volumes[mounts[str(flags.model_repository_cache_dir)]["name"]]
+        assert "emptyDir" in mirror and str(flags.model_repository_cache_dir) != str(flags.model_cache_dir)
     assert all(mount.get("readOnly") or "emptyDir" in volumes[mount["name"]] for mount in mounts.values())
     assert "/tmp" in mounts
+
+
+def test_the_pods_folders_fit_into_what_it_may_use_of_the_disk(pod: Manifest, container: Manifest) -> None:
+    folders = [mebibytes(volume["emptyDir"]["sizeLimit"]) for volume in pod["volumes"] if "emptyDir" in volume]
+    assert sum(folders) <= mebibytes(container["resources"]["limits"]["ephemeral-storage"])
 
 
 def test_a_pod_has_no_privileges(pod: Manifest, container: Manifest) -> None:
@@ -135,6 +153,8 @@ def test_models_come_from_the_volume_or_from_the_object_store() -> None:
         claims = [v["persistentVolumeClaim"]["claimName"] for v in pod["volumes"] if "persistentVolumeClaim" in v]
         assert {f"PersistentVolumeClaim/{claim}" for claim in claims} == {n for n in manifests if "VolumeClaim" in n}
         assert bool(claims) == (root == "/models")
+        (container,) = pod["containers"]
+        assert ("--model-control-mode=poll" in container["args"]) == (root == "s3://")
 
 
 def adapter_rules() -> dict[str, str]:

@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import asyncio
+from collections.abc import Callable, Coroutine, Mapping
 from functools import partial
 from pathlib import Path
 
 from server.control import ControlPlane, ControlSettings
+from server.engine import Engine
 from server.models.registry import Registry
 from server.remote.store import Store
 from server.tensors import Array
 from server.urls import RepositoryUrl
-from tests.fakes import Gate, PuppetBackend, PuppetClock, PuppetSession, fp32
+from tests.fakes import Gate, OneReply, PuppetBackend, PuppetClock, PuppetSession, fp32
+from tests.unit.loaded import request, run, values
 
 DOUBLING = "doubling"
 TREBLING = "trebling it"
 """The texts of model files that the puppet backend knows. No two are of one size."""
+LONG = "a file that is no model at all"
+TWO_VERSIONS = "version_policy { latest { num_versions: 2 } }"
 
 
 class Bench:
@@ -69,3 +74,52 @@ class Bench:
 
 def operators(filename: str) -> str:
     return f'model_operations {{ op_library_filename: "{filename}" }}'
+
+
+def following(root: Path, test: Callable[[Bench], Coroutine[None, None, None]]) -> None:
+    """Run a test on a bench that polls and has model 'm' with version 1."""
+
+    async def main() -> None:
+        bench = Bench(root, poll=True)
+        bench.gate.open(1_000)
+        bench.add("m", 1)
+        await bench.plane.load_all()
+        await test(bench)
+        await bench.plane.unload_all()
+
+    run(main)
+
+
+async def settle(bench: Bench) -> None:
+    """What is on disk now is seen twice."""
+    await bench.plane.poll()
+    await bench.plane.poll()
+
+
+async def until(bench: Bench, condition: Callable[[], bool]) -> None:
+    """Wait for a change of the registry after which this holds."""
+    changed = asyncio.Event()
+    leave = bench.registry.subscribe(changed.set)
+    while not condition():
+        await changed.wait()
+        changed.clear()
+    leave()
+
+
+def write(bench: Bench, version: int, text: str = DOUBLING) -> None:
+    folder = bench.root / "m" / str(version)
+    folder.mkdir(exist_ok=True)
+    (folder / "model.onnx").write_text(text)
+
+
+async def answer(bench: Bench, version: str = "") -> object:
+    reply = OneReply()
+    asked = request([1.0, 2.0])
+    asked.model_version = version
+    Engine(bench.registry).infer(asked, reply)
+    return values(await reply.response())["y"]
+
+
+def loads(bench: Bench) -> list[str]:
+    """The versions that were opened, in order."""
+    return [path.parent.name for path, _ in bench.backend.opened]

@@ -38,7 +38,8 @@ def levels(log: Log) -> list[str]:
     ("state", "written"),
     [
         (LogState(), ["INFO", "WARNING", "ERROR", "CRITICAL"]),
-        (LogState(verbose=1), ["DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"]),
+        (LogState(verbose=1), ["INFO", "WARNING", "ERROR", "CRITICAL"]),
+        (LogState(verbose=2), ["DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"]),
         (LogState(info=False), ["WARNING", "ERROR", "CRITICAL"]),
         (LogState(warning=False), ["INFO", "ERROR", "CRITICAL"]),
         (LogState(error=False), ["INFO", "WARNING"]),
@@ -49,6 +50,16 @@ def levels(log: Log) -> list[str]:
 )
 def test_every_level_has_its_switch(state: LogState, written: list[str]) -> None:
     assert levels(Log(state)) == written
+
+
+@pytest.mark.parametrize(("verbose", "written"), [(0, []), (1, ["ours"]), (2, ["ours", "a library's"])])
+def test_details_of_libraries_are_told_only_on_the_second_level(verbose: int, written: list[str]) -> None:
+    log = Log(LogState(verbose=verbose))
+    for name, message in (("server.of.a.test", "ours"), ("urllib3.connectionpool", "a library's")):
+        record = logging.LogRecord(name, logging.DEBUG, __file__, 1, message, None, None)
+        if log.root.isEnabledFor(record.levelno):
+            log.root.handle(record)
+    assert [line.rsplit(": ", 1)[1] for line in log.lines] == written
 
 
 def test_a_change_counts_from_the_next_line_on() -> None:

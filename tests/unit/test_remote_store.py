@@ -10,6 +10,7 @@ from typing import Any
 
 import fsspec
 import pytest
+from fsspec.implementations.local import LocalFileSystem
 from fsspec.registry import _registry
 from fsspec.spec import AbstractFileSystem
 
@@ -147,6 +148,35 @@ def test_without_fsspec_the_command_that_installs_it_is_named(monkeypatch: pytes
     monkeypatch.setitem(sys.modules, "fsspec", None)
     with pytest.raises(LoadFailed, match=re.escape("a package is missing")):
         FsspecStore(RepositoryUrl("s3://bucket/models"))
+
+
+def test_a_folder_that_is_missing_is_not_an_empty_one(tmp_path: Path) -> None:
+    store = FsspecStore(RepositoryUrl(f"file://{tmp_path}/models"))
+    with pytest.raises(LoadFailed, match=r"models: cannot be listed: .*No such file"):
+        store.list()
+    (tmp_path / "models").mkdir()
+    assert store.list() == []
+    (tmp_path / "models").rmdir()
+    (tmp_path / "models").write_text("no folder")
+    with pytest.raises(LoadFailed, match="models: cannot be listed: it is a file"):
+        store.list()
+
+
+def test_a_folder_that_cannot_be_looked_into_is_not_an_empty_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def ls(self: LocalFileSystem, path: str, *arguments: Any, **named: Any) -> Any:
+        if path.endswith("closed"):
+            raise PermissionError(f"no right to look into {path}")
+        return honest(self, path, *arguments, **named)
+
+    honest = LocalFileSystem.ls
+    monkeypatch.setattr(LocalFileSystem, "ls", ls)
+    for name in ("open", "closed"):
+        (tmp_path / name / "1").mkdir(parents=True)
+        (tmp_path / name / "1" / "model.onnx").write_text("a model")
+    with pytest.raises(LoadFailed, match=r"cannot be listed: no right to look into .*closed"):
+        FsspecStore(RepositoryUrl(f"file://{tmp_path}")).list()
 
 
 def test_a_scheme_that_nobody_knows_is_named() -> None:

@@ -172,9 +172,18 @@ WRONG = {
     "a negative time": ([*REPOSITORY, "--exit-timeout-secs=-1"], "must be a number of seconds, not '-1'"),
     "an endless time": ([*REPOSITORY, "--exit-timeout-secs=inf"], "must be a number of seconds, not 'inf'"),
     "not a time": ([*REPOSITORY, "--exit-timeout-secs=nan"], "must be a number of seconds, not 'nan'"),
-    "an unknown mode": ([*REPOSITORY, "--model-control-mode=push"], "--model-control-mode: invalid"),
-    "an unknown log format": ([*REPOSITORY, "--log-format=xml"], "--log-format: invalid"),
-    "an unknown engine": ([*REPOSITORY, "--grpc-engine=warp"], "--grpc-engine: invalid"),
+    "an unknown mode": (
+        [*REPOSITORY, "--model-control-mode=push"],
+        "--model-control-mode: must be one of none, explicit, poll, not 'push'",
+    ),
+    "an unknown log format": (
+        [*REPOSITORY, "--log-format=xml"],
+        "--log-format: must be one of default, ISO8601, json, not 'xml'",
+    ),
+    "an unknown engine": (
+        [*REPOSITORY, "--grpc-engine=warp"],
+        "--grpc-engine: must be one of auto, nghttp2, grpcio, not 'warp'",
+    ),
     "no log level": (
         [*REPOSITORY, "--log-verbose=much"],
         "--log-verbose: must be an integer of at least 0",

@@ -1,1 +1,1 @@
-"""HTTP: health today, the whole v2 protocol later, and the metrics page."""
+"""HTTP: health, costs, and the metrics page."""

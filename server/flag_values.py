@@ -1,0 +1,73 @@
+"""What the text behind a flag may be: a function each, which raises `ArgumentTypeError` with what it must be."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+from enum import StrEnum
+from pathlib import Path
+from typing import TypeVar
+
+from server.urls import RepositoryUrl
+
+E = TypeVar("E", bound=StrEnum)
+
+
+def one_of(kind: type[E]) -> Callable[[str], E]:
+    """For a flag that takes one of the words of `kind`."""
+
+    def word(text: str) -> E:
+        try:
+            return kind(text)
+        except ValueError:
+            raise argparse.ArgumentTypeError(f"must be one of {', '.join(kind)}, not '{text}'") from None
+
+    return word
+
+
+def boolean(text: str) -> bool:
+    match text.lower():
+        case "true" | "1":
+            return True
+        case "false" | "0":
+            return False
+    raise argparse.ArgumentTypeError(f"must be true or false, not '{text}'")
+
+
+def port(text: str) -> int:
+    if text.isdigit() and int(text) <= 65535:
+        return int(text)
+    raise argparse.ArgumentTypeError(f"must be a port number from 0 to 65535, not '{text}'")
+
+
+def positive_int(text: str) -> int:
+    if text.isdigit() and int(text) > 0:
+        return int(text)
+    raise argparse.ArgumentTypeError(f"must be a positive integer, not '{text}'")
+
+
+def natural(text: str) -> int:
+    if text.isdigit():
+        return int(text)
+    raise argparse.ArgumentTypeError(f"must be an integer of at least 0, not '{text}'")
+
+
+def seconds(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
+    if 0 <= value < float("inf"):
+        return value
+    raise argparse.ArgumentTypeError(f"must be a number of seconds, not '{text}'")
+
+
+def interval(text: str) -> float:
+    value = seconds(text)
+    if value == 0:
+        raise argparse.ArgumentTypeError("must be more than 0 seconds")
+    return value
+
+
+def repository(text: str) -> Path | RepositoryUrl:
+    return RepositoryUrl(text) if "://" in text else Path(text)
