@@ -67,7 +67,7 @@ def parser() -> argparse.ArgumentParser:
     elsewhere = export.add_mutually_exclusive_group()
     elsewhere.add_argument("--weights", type=Path, metavar="FILE.pth", help="of the network, as torch.save wrote them")
     elsewhere.add_argument("--random-weights", action="store_true", help="of the network, for benchmarks")
-    export.add_argument("--seed", type=int, help="of --random-weights (default: 0)")
+    export.add_argument("--seed", type=seed, help="of --random-weights (default: 0)")
     export.add_argument("--labels", type=Path, metavar="FILE", help="with either: names of the classes, one a line")
     export.add_argument("--data-dir", type=Path, metavar="DIR", help=f"{DATA_DIR} (default: where the run found it)")
     export.add_argument("--repository", type=Path, default=Path("model_repository"), help="default: model_repository")
@@ -104,7 +104,7 @@ def run_flags() -> argparse.ArgumentParser:
     """What decides a run, for the commands that train."""
     run = argparse.ArgumentParser(add_help=False)
     run.add_argument("recipe", nargs="?", default="lenet5", help=f"{' | '.join(recipes.RECIPES)} (default: lenet5)")
-    run.add_argument("--seed", type=int, help="of weights, order and distortions (default: the recipe's)")
+    run.add_argument("--seed", type=seed, help="of weights, order and distortions (default: the recipe's)")
     run.add_argument("--epochs", type=int, help="default: the recipe's")
     run.add_argument("--run-dir", type=Path, help="default: runs/RECIPE-seedSEED")
     run.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto", help="default: auto")
@@ -124,6 +124,14 @@ def run_flags() -> argparse.ArgumentParser:
     run.add_argument("--compile", action="store_true", help="make kernels for the network with torch.compile")
     run.add_argument("--tensorboard", action="store_true", help="write the run folder's tensorboard/ as well")
     return run
+
+
+def seed(text: str) -> int:
+    """A flag's number that torch's generators take."""
+    number = int(text)
+    if not 0 <= number < 2**63:
+        raise argparse.ArgumentTypeError(f"{text} is not between 0 and 2**63 - 1")
+    return number
 
 
 def add_form_flags(export: argparse.ArgumentParser) -> None:

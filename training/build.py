@@ -15,12 +15,12 @@ A run of another plan (seed, epochs, a recipe's row that has changed since) is r
 from __future__ import annotations
 
 import hashlib
-import json
 from pathlib import Path
 
 from training import runs
 from training.evaluate import evaluate
 from training.export import export_run, next_version
+from training.export.repository import refuse_impossible_name
 from training.files import write_atomically
 from training.runs import Plan
 from training.train import train
@@ -31,6 +31,7 @@ EXPORTED = "exported.json"
 
 def build(plan: Plan, folder: Path, repository: Path, name: str, *, tensorboard: bool = False) -> Path:
     """Train, evaluate and export as far as it is not done; return the version's folder."""
+    refuse_impossible_name(name)  # rather than after hours of training
     begun = (folder / "checkpoint.pt").exists()
     if begun and (folder / "metrics.json").exists():
         runs.resume(folder, plan)
@@ -57,8 +58,8 @@ def exported(folder: Path, model: Path) -> Path | None:
     newest = model / str(next_version(model) - 1)
     if not (folder / EXPORTED).exists() or not (newest / "model.onnx").exists():
         return None
-    known = json.loads((folder / EXPORTED).read_text())
-    return newest if known == identity(folder, newest) else None
+    known = (folder / EXPORTED).read_bytes()
+    return newest if known == runs.to_json(identity(folder, newest)) else None
 
 
 def identity(folder: Path, version: Path) -> dict[str, str]:

@@ -20,6 +20,7 @@ import dataclasses
 import io
 import json
 import math
+import pickle
 import platform
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -28,7 +29,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from training.files import TrainingError, write_atomically
+from training.files import TrainingError, first_line, write_atomically
 from training.recipes import RECIPES, Recipe, from_dict
 
 RUNS = Path("runs")
@@ -91,6 +92,8 @@ class Checkpoint:
     """Of float16's gradients; empty for the other precisions."""
     best: dict[str, Any] | None = None
     """The network after the epoch with the least validation loss; None if nothing is set aside."""
+    classes: tuple[str, ...] = ()
+    """Their names, in the order of the network's outputs; empty: from before they were noted."""
 
 
 def best_epoch(history: list[Epoch]) -> int:
@@ -136,7 +139,8 @@ def find_folder(run_or_recipe: str) -> Path:
             return folder
         raise TrainingError(f"No checkpoint in {folder}. Train first: python -m training train {run_or_recipe}")
     raise TrainingError(
-        f"{run_or_recipe} is neither a run folder with a checkpoint.pt nor a recipe. Recipes: {', '.join(RECIPES)}."
+        f"{run_or_recipe} is neither a run folder with a checkpoint.pt nor a recipe. Recipes: {', '.join(RECIPES)}. "
+        "A network's name is for export with --weights or --random-weights."
     )
 
 
@@ -184,8 +188,20 @@ def load(folder: Path) -> Checkpoint:
         plan = Plan(**{**plain["plan"], "recipe": from_dict(plain["plan"]["recipe"])})
         history = [Epoch(**epoch) for epoch in plain["history"]]
         return Checkpoint(**{**plain, "plan": plan, "history": history})
-    except (OSError, RuntimeError, KeyError, TypeError, ValueError) as error:
-        raise TrainingError(f"{path} cannot be read as a checkpoint of this version: {error}. Train anew.") from error
+    except (OSError, EOFError, RuntimeError, KeyError, TypeError, ValueError, pickle.UnpicklingError) as error:
+        raise TrainingError(
+            f"{path} cannot be read as a checkpoint of this version: {first_line(error)}. Train anew."
+        ) from error
+
+
+def refuse_other_classes(folder: Path, checkpoint: Checkpoint, names: tuple[str, ...]) -> None:
+    """Raise unless the data has the classes that the run learnt: a folder may have changed since."""
+    learnt = checkpoint.classes
+    if learnt and learnt != names:
+        raise TrainingError(
+            f"{folder} learnt the classes {', '.join(learnt)}, and the data has {', '.join(names)}. "
+            "Name the data that it learnt from with --data-dir, or train anew."
+        )
 
 
 def versions() -> dict[str, str]:

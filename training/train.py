@@ -33,7 +33,8 @@ from training.runs import Checkpoint, Epoch, Plan
 from training.scalars import Scalars
 
 PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
-PREDICTED_AT_ONCE = 256
+PREDICTED_AT_ONCE = 64
+"""The first maps of VGG take 0.8 GB for so many photographs, and two of them are there at a time."""
 SET_ASIDE_EVERY = 10
 """Of each class, for early stopping to look at."""
 
@@ -59,6 +60,7 @@ def train(plan: Plan, folder: Path, *, resume: bool, processes: Processes = ALON
     best: dict[str, Any] | None = None
     if resume:
         checkpoint = runs.resume(folder, plan)
+        runs.refuse_other_classes(folder, checkpoint, data.names)
         network.load_state_dict(checkpoint.network)
         optimizer.load_state_dict(checkpoint.optimizer)
         scaler.load_state_dict(checkpoint.scaler)
@@ -76,7 +78,7 @@ def train(plan: Plan, folder: Path, *, resume: bool, processes: Processes = ALON
 
     def save() -> None:
         states = network.state_dict(), optimizer.state_dict(), torch.get_rng_state(), scaler.state_dict()
-        runs.save(folder, Checkpoint(plan, history, *states, best))
+        runs.save(folder, Checkpoint(plan, history, *states, best, data.names))
 
     model: Callable[[Tensor], Tensor] = processes.together(network, example)
     if plan.compile:

@@ -24,7 +24,7 @@ from training.data.registry import DataSet
 from training.export.publish import publish
 from training.export.source import Source
 from training.export_options import PLAIN, ExportOptions
-from training.files import TrainingError
+from training.files import TrainingError, first_line
 from training.nets.neocognitron import Neocognitron
 from training.nets.resnet import BasicBlock, Bottleneck
 from training.nets.resnet_cifar import Block
@@ -133,11 +133,6 @@ def read(path: Path) -> dict[str, Tensor]:
     if all(key.startswith("module.") for key in content):
         return {key.removeprefix("module."): value for key, value in content.items()}
     return dict(content)
-
-
-def first_line(error: Exception) -> str:
-    """What torch says before it goes on for a page."""
-    return (str(error) or "it is empty").splitlines()[0]
 
 
 def first_few(keys: Sequence[str]) -> str:

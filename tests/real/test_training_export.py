@@ -182,7 +182,9 @@ def test_int8_that_loses_too_much_is_not_written(
     network.load_state_dict(runs.load(run).network)
     labels = torch.from_numpy(held_out[1])
     # Pictures that are all paper tell nothing of the range that strokes have.
-    badly_calibrated = Examples(held_out[0], labels, lambda count: torch.zeros(count, 1, 32, 32))
+    badly_calibrated = Examples(
+        held_out[0], lambda size: iter([(held_out[0], labels)]), lambda count: torch.zeros(count, 1, 32, 32)
+    )
     source = Source(
         "m", RECIPE.network, network, (1, 32, 32), 10, tuple("0123456789"), ("training", ""), "", "",
         examples=badly_calibrated,

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from training.__main__ import main
 from training.build import exported, remember
 
 
@@ -34,6 +35,7 @@ def test_an_export_that_nothing_happened_to_is_the_run_s(run: Path, tmp_path: Pa
         ("run/checkpoint.pt", "weights of another training"),
         ("model/1/model.onnx", "somebody else's graph"),
         ("model/2/model.onnx", "graph"),
+        ("run/exported.json", "{"),
     ],
 )
 def test_a_change_of_either_end_or_a_newer_version_makes_it_another(
@@ -41,6 +43,14 @@ def test_a_change_of_either_end_or_a_newer_version_makes_it_another(
 ) -> None:
     put(tmp_path / path, content)
     assert exported(run, tmp_path / "model") is None
+
+
+def test_a_name_that_no_model_can_have_is_refused_before_there_is_a_run(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["build", "lenet5", "--name", "my/model", "--run-dir", str(tmp_path / "run")]) == 1
+    assert "'my/model' cannot be a model's name" in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
 
 
 def test_what_is_gone_elsewhere_or_never_was_is_not_exported(run: Path, tmp_path: Path) -> None:

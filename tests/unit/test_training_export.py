@@ -11,7 +11,7 @@ import pytest
 import torch
 from onnx import TensorProto, helper
 
-from training.export import lower_precision, parity
+from training.export import lower_precision, measure, parity
 from training.export.graph import Served, to_onnx
 from training.export.measure import Accuracy
 from training.export.parity import Difference, Probe, compare, probes, worst_of
@@ -65,6 +65,16 @@ def test_onnx_runtime_agrees_at_each_batch_size_on_random_and_real_inputs(
     differences = compare("m", graph, model, tried(pictures))
     assert [(d.batch, d.inputs) for d in differences] == [(b, kind) for b in (1, 7, 64) for kind in ("random", "real")]
     assert worst_of("m", differences, TRAINED).worst <= TRAINED
+
+
+def test_accuracy_is_that_of_all_batches_together(graph: bytes, model: Served, pictures: torch.Tensor) -> None:
+    labels = torch.arange(64) % 10
+    with torch.no_grad():
+        predicted = model(pictures).argmax(dim=1)
+    batches = zip(pictures.split(25), labels.split(25), strict=True)
+    found = measure.accuracy(graph, batches, 10)
+    assert (found.right, found.count) == (int((predicted == labels).sum()), 64)
+    assert found.confusion.sum(axis=0).tolist() == predicted.bincount(minlength=10).tolist()
 
 
 def test_few_real_inputs_fill_a_large_batch(pictures: torch.Tensor) -> None:

@@ -127,7 +127,7 @@ def test_a_config_that_cannot_be_read_is_its_owners_to_mend(tmp_path: Path) -> N
         write(tmp_path)
 
 
-@pytest.mark.parametrize("name", ["", ".hidden", "a/b"])
+@pytest.mark.parametrize("name", ["", ".hidden", "a/b", 'a"b', "a\nb"])
 def test_a_name_that_is_no_folder_name_is_refused(tmp_path: Path, name: str) -> None:
     with pytest.raises(TrainingError, match="cannot be a model's name"):
         write_version(tmp_path, name, None, b"", TENSOR, "", LABELS, "")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,13 +14,15 @@ from server.pictures.pixels import Normalization
 from server.pictures.preprocessing import ImagePreprocessing
 from server.tensors import FP32, UINT8
 from tests.unit.test_config import configure
+from tests.unit.test_training_folder import picture
 from training import nets
-from training.data import DATA_SETS
-from training.data.sets import INK
+from training.data import DATA_SETS, Streamed
+from training.data.sets import IMAGENET, INK
 from training.export.card import Card, describe_mistakes
 from training.export.measure import Accuracy
 from training.export.pixels import Pixels, Scaling, picture_size
 from training.export.repository import config
+from training.export.run import AT_ONCE, examples_of
 from training.export.source import Inputs, Source, refuse_impossible
 from training.export_options import ExportOptions
 from training.files import TrainingError
@@ -71,6 +74,20 @@ def test_bytes_are_what_the_data_set_reads_or_its_negative_and_survive_the_way_b
     if row.normalisation is not None:
         as_published = (255 - image if row.normalisation == INK else image).permute(0, 3, 1, 2)
         torch.testing.assert_close(made, row.normalisation.bytes(as_published), rtol=0, atol=1e-6)
+
+
+def test_held_out_pictures_are_read_from_their_files_as_they_are_asked_for(tmp_path: Path) -> None:
+    for side, count in (("train", 1), ("val", AT_ONCE + 2)):
+        for name in ("boat", "plane"):
+            for number in range(count if name == "boat" else 1):
+                picture(tmp_path / side / name / f"{number}.png", number)
+    (tmp_path / "val" / "plane" / "0.png").write_bytes(b"the last one")
+    examples = examples_of(Streamed(tmp_path, 32, IMAGENET, workers=0))
+    assert len(examples.images) == AT_ONCE
+    batches = examples.held_out(AT_ONCE + 1)
+    assert len(next(batches)[1]) == AT_ONCE + 1
+    with pytest.raises(TrainingError, match=r"plane/0\.png cannot be read"):
+        next(batches)
 
 
 def test_what_cannot_be_a_byte_becomes_the_nearest() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import pickle
 import subprocess
 import sys
 from pathlib import Path
@@ -105,6 +106,26 @@ def test_a_damaged_checkpoint_is_named(tmp_path: Path) -> None:
         runs.load(tmp_path)
 
 
+def test_a_file_where_a_folder_must_be_is_named(tmp_path: Path) -> None:
+    (tmp_path / "run").write_bytes(b"in the way")
+    with pytest.raises(TrainingError, match=r"run/config\.json cannot be written: (File exists|Not a directory)\.$"):
+        runs.start(tmp_path / "run", PLAN)
+
+
+@pytest.mark.parametrize("seed", ["-1", str(2**63), "one"])
+def test_a_seed_that_no_generator_takes_is_misspelt(seed: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        main(["train", "lenet5", f"--seed={seed}"])
+    assert "argument --seed: " in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("content", [b"", b"no file of torch.save", pickle.dumps(Path("anything"), protocol=2)])
+def test_what_is_no_checkpoint_is_named_and_not_executed(content: bytes, tmp_path: Path) -> None:
+    (tmp_path / "checkpoint.pt").write_bytes(content)
+    with pytest.raises(TrainingError, match=r"checkpoint\.pt cannot be read as a checkpoint of this version: [^\n]+$"):
+        runs.load(tmp_path)
+
+
 def test_what_a_killed_write_left_does_not_disturb_the_next(tmp_path: Path) -> None:
     path = tmp_path / "file"
     path.write_bytes(b"old")
@@ -152,13 +173,21 @@ def test_a_run_may_go_on_with_its_data_elsewhere_but_not_in_another_precision(tm
 def test_a_checkpoint_of_before_there_were_options_is_read(tmp_path: Path) -> None:
     runs.save(tmp_path, checkpoint())
     plain = torch.load(tmp_path / "checkpoint.pt", weights_only=True)
-    del plain["scaler"], plain["best"], plain["history"][0]["validation_loss"]
+    del plain["scaler"], plain["best"], plain["classes"], plain["history"][0]["validation_loss"]
     for option in ("patience", "precision", "compile", "processes", "data_dir"):
         del plain["plan"][option]
     for field in ("seed", "optimizer", "schedule", "milestones", "label_smoothing", "clip_norm", "patience"):
         del plain["plan"]["recipe"][field]
     torch.save(plain, tmp_path / "checkpoint.pt")
     assert runs.resume(tmp_path, PLAN).plan == PLAN
+
+
+def test_data_of_other_classes_than_the_run_learnt_is_refused(tmp_path: Path) -> None:
+    learnt = dataclasses.replace(checkpoint(), classes=("boat", "plane"))
+    runs.save(tmp_path, learnt)
+    runs.refuse_other_classes(tmp_path, runs.load(tmp_path), ("boat", "plane"))
+    with pytest.raises(TrainingError, match="learnt the classes boat, plane, and the data has plane, zebra"):
+        runs.refuse_other_classes(tmp_path, runs.load(tmp_path), ("plane", "zebra"))
 
 
 def test_the_command_of_a_plan_has_what_differs_from_the_recipe() -> None:

@@ -49,10 +49,8 @@ def find_pictures(folder: Path) -> tuple[Pictures, Pictures, tuple[str, ...]]:
     else:
         everything = _classes(folder)
         held_out_classes = {name: _held_out(paths) for name, paths in everything.items()}
-        classes = {
-            name: [path for path in paths if path not in set(held_out_classes[name])]
-            for name, paths in everything.items()
-        }
+        held_out = {path for paths in held_out_classes.values() for path in paths}
+        classes = {name: [path for path in paths if path not in held_out] for name, paths in everything.items()}
         for name, paths in classes.items():
             if not paths:
                 raise TrainingError(f"{folder / name} holds one picture: at least 2 are needed, one to be held out.")

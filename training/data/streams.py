@@ -131,16 +131,17 @@ class Streamed:
 
     def in_memory(self) -> Data:
         """Both sides decoded, without chance. Refused beyond `MEMORY_LIMIT`."""
-        self._refuse_too_many(len(self.labels) + len(self.held_out_labels))
+        count = len(self.labels) + len(self.held_out_labels)
+        size = count * 3 * self._side * self._side * 4
+        if size > MEMORY_LIMIT:
+            raise TrainingError(
+                f"{self._folder}: {count:,} pictures of {self._side}×{self._side} take {size / 1e9:.1f} GB, and "
+                f"{MEMORY_LIMIT / 1e9:.0f} GB are allowed in memory. Use fewer pictures, or a smaller data set."
+            )
         seen, held_out = (
             torch.cat([images for images, _ in self._every(DECODED_AT_ONCE, held_out=side)]) for side in (False, True)
         )
         return Data(seen, self.labels, held_out, self.held_out_labels, self.names)
-
-    def held_out_images(self) -> Tensor:
-        """All of the held-out side: (N, 3, side, side). Refused beyond `MEMORY_LIMIT`."""
-        self._refuse_too_many(len(self.held_out_labels))
-        return torch.cat([images for images, _ in self.held_out_batches(DECODED_AT_ONCE)])
 
     def _every(self, batch_size: int, *, held_out: bool) -> Iterator[tuple[Tensor, Tensor]]:
         count = len(self.held_out_labels if held_out else self.labels)
@@ -153,14 +154,6 @@ class Streamed:
             views = Views(pictures, self._side, self._normalisation, how, background)
             self._loaders[key] = Loader(views, self._workers, self._device)
         return self._loaders[key]
-
-    def _refuse_too_many(self, count: int) -> None:
-        size = count * 3 * self._side * self._side * 4
-        if size > MEMORY_LIMIT:
-            raise TrainingError(
-                f"{self._folder}: {count:,} pictures of {self._side}×{self._side} take {size / 1e9:.1f} GB, and "
-                f"{MEMORY_LIMIT / 1e9:.0f} GB are allowed in memory. Use fewer pictures, or a smaller data set."
-            )
 
 
 def seed_of(seed: int, index: int) -> int:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import platform
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
@@ -59,10 +59,13 @@ class Latency:
     """The median."""
 
 
-def accuracy(graph: bytes, images: Tensor, labels: Tensor, classes: int) -> Accuracy:
-    """The graph's own answers, in ONNX Runtime."""
-    predicted = torch.from_numpy(Runner(graph).answers(images).argmax(axis=1))
-    return Accuracy(confusion_matrix(predicted, labels, classes))
+def accuracy(graph: bytes, batches: Iterable[tuple[Tensor, Tensor]], classes: int) -> Accuracy:
+    """The graph's own answers, in ONNX Runtime, to inputs with their labels."""
+    run = Runner(graph)
+    confusion = np.zeros((classes, classes), np.int64)
+    for images, labels in batches:
+        confusion += confusion_matrix(torch.from_numpy(run(images).argmax(axis=1)), labels, classes)
+    return Accuracy(confusion)
 
 
 def latencies(graph: bytes, example: Tensor, batches: Sequence[int], threads: int | None) -> list[Latency]:

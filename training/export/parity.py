@@ -23,7 +23,6 @@ TRAINED_TOLERANCE = 1e-5
 """Of the probabilities of a trained network, the greatest of which is near 1."""
 HALF_TOLERANCE = 1e-2
 """Of float16: each step rounds to a part in 2,048, and a deep network has a hundred steps."""
-RUN_AT_ONCE = 64
 
 Reference = Callable[[Tensor], Tensor]
 """What the exported graph must agree with."""
@@ -58,10 +57,6 @@ class Runner:
     def __call__(self, images: Tensor) -> NDArray[np.float32]:
         """The answer to one batch."""
         return np.asarray(self._session.run(None, {self._input: images.numpy()})[0], dtype=np.float32)
-
-    def answers(self, images: Tensor) -> NDArray[np.float32]:
-        """The answers to any number of inputs, a few at a time."""
-        return np.concatenate([self(some) for some in torch.split(images, RUN_AT_ONCE)])
 
 
 def random_inputs(shape: Sequence[int], batch: int, seed: int, real: Tensor | None, dtype: torch.dtype) -> Tensor:

@@ -111,14 +111,15 @@ def make(source: Source, inputs: Inputs, options: ExportOptions) -> Made:
         pictures = inputs.prepared(source.examples.to_learn_from(CALIBRATION_PICTURES))
         graph = to_int8(source.name, plain, pictures)
         rows.append(("calibration", f"on {len(pictures)} pictures of the training data, undistorted"))
-    if source.examples is None or inputs.held_out is None:
+    if source.examples is None:
         return Made(graph, plain, None, rows)
-    before = accuracy(plain, inputs.held_out, source.examples.labels, source.classes)
+    largest = max_batch_size(source.shape)
+    before = accuracy(plain, inputs.held_out(source.examples, largest), source.classes)
     if graph is plain:
         return Made(
             graph, plain, before, [("held-out accuracy", f"{before}, of this ONNX file in ONNX Runtime"), *rows]
         )
-    after = accuracy(graph, inputs.held_out, source.examples.labels, source.classes)
+    after = accuracy(graph, inputs.held_out(source.examples, largest), source.classes)
     refuse_loss(source.name, before, after, options)
     row = ("held-out accuracy", f"{after}, of this ONNX file in ONNX Runtime; {before} in float32")
     return Made(graph, plain, after, [row, *rows])
@@ -138,7 +139,7 @@ def agreement(
     tried = probes(
         inputs.shape,
         batches,
-        real=inputs.held_out,
+        real=inputs.real,
         dtype=inputs.dtype,
         other_shapes=inputs.other_shapes() if options.any_size else (),
     )

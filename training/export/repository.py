@@ -118,10 +118,7 @@ def choose_version(
     repository: Path, name: str, version: int | None, labels: Sequence[str], interface: Interface
 ) -> int:
     """The version's number (default: the next), if such a version can be added there; raise TrainingError otherwise."""
-    if not name or name.startswith(".") or "/" in name:
-        raise TrainingError(
-            f"{name!r} cannot be a model's name: it is a folder's name, without a slash or a leading dot."
-        )
+    refuse_impossible_name(name)
     model = repository / name
     version = next_version(model) if version is None else version
     if version < 1:
@@ -133,6 +130,14 @@ def choose_version(
         raise TrainingError(f"{model / 'labels.txt'} names other classes than this export. Choose another --name.")
     refuse_other_interface(model, interface)
     return version
+
+
+def refuse_impossible_name(name: str) -> None:
+    """Raise unless a folder and a string in config.pbtxt can have that name."""
+    if not name or name.startswith(".") or not name.isprintable() or set(name) & set('/\\"'):
+        raise TrainingError(
+            f"{name!r} cannot be a model's name: it is a folder's name, without slashes, quotes or a leading dot."
+        )
 
 
 def refuse_other_interface(model: Path, interface: Interface) -> None:
@@ -197,7 +202,10 @@ def write_version(
     version = choose_version(repository, name, version, labels, interface)
     model = repository / name
     target = model / str(version)
-    repository.mkdir(parents=True, exist_ok=True)
+    try:
+        repository.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise TrainingError(f"{repository} cannot be made a folder: {error.strerror}.") from error
     with tempfile.TemporaryDirectory(prefix=f".{name}-", dir=repository) as hidden:
         made = Path(hidden) / name
         write_atomically(made / str(version) / "model.onnx", graph)

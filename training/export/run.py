@@ -7,15 +7,17 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from training import nets, runs
+from training import runs
 from training.data import DATA_SETS, Data
 from training.data.registry import DataSet
 from training.data.streams import Streamed
+from training.evaluate import reopen
 from training.export.publish import publish
 from training.export.source import Examples, Source
 from training.export_options import PLAIN, ExportOptions
 
-DECODED_AT_ONCE = 64
+AT_ONCE = 64
+"""Pictures that are decoded together, and that stay in memory to compare ONNX Runtime and torch on."""
 
 
 def export_run(
@@ -30,14 +32,11 @@ def export_run(
 
     `data_dir` is where the data is now; None: where the run found it.
     """
-    checkpoint = runs.load(folder)
+    checkpoint, data, network = reopen(folder, data_dir)
     plan, recipe = checkpoint.plan, checkpoint.plan.recipe
     name = name or recipe.name
     data_set = DATA_SETS[recipe.data]
-    data = data_set.open(data_dir or plan.data_folder)
     examples = examples_of(data)
-    network = nets.build(recipe.network, len(data.names))
-    network.load_state_dict(checkpoint.network)
     before = f", after pre-training `{recipe.pretraining}` (`training/pretraining/`)" if recipe.pretraining else ""
     depth, height, width = examples.images.shape[1:]
     source = Source(
@@ -64,14 +63,14 @@ def export_run(
 
 
 def examples_of(data: Data | Streamed) -> Examples:
-    """The held-out side in memory, and a way to some of the training side."""
+    """The first of the held-out side in memory, and ways to all of it and to some of the training side."""
 
     def to_learn_from(count: int) -> Tensor:
         chosen = torch.randperm(len(data.labels), generator=torch.Generator().manual_seed(0))[:count]
-        return torch.cat([images for images, _ in data.plain_batches(chosen, DECODED_AT_ONCE)])
+        return torch.cat([images for images, _ in data.plain_batches(chosen, AT_ONCE)])
 
-    images = data.held_out_images() if isinstance(data, Streamed) else data.held_out_images
-    return Examples(images, data.held_out_labels, to_learn_from)
+    some, _ = next(data.held_out_batches(AT_ONCE))
+    return Examples(some, data.held_out_batches, to_learn_from)
 
 
 def describe(data_set: DataSet) -> str:

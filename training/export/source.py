@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 import torch
@@ -20,9 +20,9 @@ class Examples:
     """Data that belongs to a network."""
 
     images: Tensor
-    """Held out, (N, C, H, W) as the network reads them."""
-    labels: Tensor
-    """(N,)."""
+    """Some of the held-out ones, (N, C, H, W) as the network reads them."""
+    held_out: Callable[[int], Iterator[tuple[Tensor, Tensor]]]
+    """All of the held-out side in batches of that size: images, and labels (N,). There may be too many for memory."""
     to_learn_from: Callable[[int], Tensor]
     """So many images of the training side at most, (N, C, H, W), the same ones each time."""
 
@@ -66,7 +66,8 @@ class Inputs:
     """Of bytes; None: tensors."""
     shape: tuple[int, int, int]
     """Of one row."""
-    held_out: Tensor | None
+    real: Tensor | None
+    """Some rows made of held-out data; None: without data."""
 
     @classmethod
     def of(cls, source: Source, options: ExportOptions) -> Inputs:
@@ -86,9 +87,9 @@ class Inputs:
     @property
     def example(self) -> Tensor:
         """Two rows."""
-        if self.held_out is None:
+        if self.real is None:
             return torch.zeros(2, *self.shape, dtype=self.dtype)
-        return self.held_out[torch.arange(2) % len(self.held_out)]
+        return self.real[torch.arange(2) % len(self.real)]
 
     @property
     def spatial_axes(self) -> tuple[int, int]:
@@ -98,6 +99,10 @@ class Inputs:
     def prepared(self, images: Tensor) -> Tensor:
         """What a client sends of images (N, C, H, W) that the network could read."""
         return images if self.scaling is None else self.scaling.to_bytes(images)
+
+    def held_out(self, examples: Examples, batch_size: int) -> Iterator[tuple[Tensor, Tensor]]:
+        """What a client sends of all held-out images, and their labels."""
+        return ((self.prepared(images), labels) for images, labels in examples.held_out(batch_size))
 
     def pictures(self, source: Source) -> dict[str, str]:
         """The server's `image.*` parameters. What the graph does to pixels the server must not do as well."""
