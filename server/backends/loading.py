@@ -30,6 +30,7 @@ class Loads:
         self._in_progress.add(settings)  # before the question, so that none slips through between the two
         try:
             if not self._given_up:
+                log.debug("%s: being opened", path)
                 yield
                 return
         except LoadFailed:

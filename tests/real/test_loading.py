@@ -72,8 +72,8 @@ def test_nothing_more_is_opened_once_loads_are_given_up(large: Path) -> None:
 
 def test_sigterm_while_a_large_model_is_opened_gives_it_up(engine: str, large: Path, tmp_path: Path) -> None:
     log = tmp_path / "log"
-    process = starting(engine, large, log, "--grpc-port=0")
-    wait_until(lambda: "'affine' version 1 is READY" in log.read_text(), 30)
+    process = starting(engine, large, log, "--grpc-port=0", "--log-verbose=1")
+    wait_until(lambda: "large/1/model.onnx: being opened" in log.read_text(), 30)
     process.terminate()
 
     assert process.wait(30) == 0, log.read_text()
