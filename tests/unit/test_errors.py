@@ -5,11 +5,7 @@ from __future__ import annotations
 import pytest
 
 from server.errors import TRITON_REASONS, ConvoyError, FailureReason, Reason
-
-
-def every(error: type[ConvoyError]) -> list[type[ConvoyError]]:
-    """All classes below this one."""
-    return [kind for child in error.__subclasses__() for kind in (child, *every(child))]
+from tests.unit.error_classes import every
 
 
 @pytest.mark.parametrize("kind", every(ConvoyError), ids=lambda kind: kind.__name__)

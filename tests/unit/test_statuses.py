@@ -8,11 +8,7 @@ from server.errors import ConvoyError, InvalidRequest, ObjectiveMissed, Overload
 from server.frontends.calls import StatusCode
 from server.frontends.statuses import AS_TRITON, DISTINCT, STATUSES
 from tests.fakes import FakeCall
-
-
-def every(error: type[ConvoyError]) -> list[type[ConvoyError]]:
-    """All classes below this one."""
-    return [kind for child in error.__subclasses__() for kind in (child, *every(child))]
+from tests.unit.error_classes import every
 
 
 def test_every_error_has_a_status() -> None:
