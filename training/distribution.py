@@ -8,7 +8,9 @@ All processes draw the same order and the same distortions, take their parts of 
 
 from __future__ import annotations
 
+import gc
 import hashlib
+import importlib
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -99,8 +101,13 @@ def join(device: str) -> Iterator[Processes]:
                 "Use --nproc-per-node with one process for each GPU, or --device cpu."
             )
         torch.cuda.set_device(local)
+    # Its default arguments keep the group that there is at its first import, and DistributedDataParallel imports it.
+    importlib.import_module("torch.distributed.nn.functional")
     distributed.init_process_group("nccl" if device == "cuda" else "gloo")
     try:
         yield Processes(rank, count)
     finally:
         distributed.destroy_process_group()
+        # The group's threads end with its last reference, and DistributedDataParallel, which holds one, is in a cycle.
+        # A thread that outlives the interpreter and lets go of a tensor aborts the process.
+        gc.collect()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import sys
@@ -18,13 +19,27 @@ from training.runs import Plan
 from training.train import train
 
 ROOT = Path(__file__).parents[2]
+WITH_ROOT = {**os.environ, "PYTHONPATH": str(ROOT)}
 EPOCHS, SEED = 2, 5
 
 
+TWO = (sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
+JOINS = """
+from pathlib import Path
+import torch
+from training.distribution import join
+
+with join("cpu") as processes:
+    network = processes.together(torch.nn.Linear(3, 3), torch.ones(1, 3))
+    network(torch.ones(1, 3)).sum().backward()
+    del network
+print(*(thread.read_text().strip() for thread in Path("/proc/self/task").glob("*/comm")))
+"""
+
+
 def command(folder: Path, *more: str) -> list[str]:
-    two = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m"]
-    plan = ["training", "train", "lenet5", "--epochs", str(EPOCHS), "--seed", str(SEED), "--device", "cpu"]
-    return [*two, *plan, "--run-dir", str(folder), *more]
+    plan = ["-m", "training", "train", "lenet5", "--epochs", str(EPOCHS), "--seed", str(SEED), "--device", "cpu"]
+    return [*TWO, *plan, "--run-dir", str(folder), *more]
 
 
 def run(folder: Path, *more: str) -> str:
@@ -70,3 +85,13 @@ def test_a_kill_of_one_process_ends_all_and_they_resume_to_the_same_bits(finishe
 
     assert "epoch 1/" not in run(folder, "--resume")
     assert states(folder) == states(finished)
+
+
+def test_no_thread_of_the_group_outlives_it(tmp_path: Path) -> None:
+    """One that did could let go of a tensor while the interpreter ends, which aborts the process."""
+    script = tmp_path / "joins.py"
+    script.write_text(JOINS)
+    done = subprocess.run([*TWO, script], cwd=ROOT, capture_output=True, text=True, timeout=200, env=WITH_ROOT)
+    assert done.returncode == 0, done.stderr
+    assert "python" in done.stdout
+    assert "gloo" not in done.stdout
