@@ -14,7 +14,7 @@ from served_model import served_model
 MODEL = served_model()
 
 
-@bentoml.service(workers=1)
+@bentoml.service(workers=1, logging={"access": {"enabled": False}})
 class Classifier:
     def __init__(self) -> None:
         self.run = MODEL.load()

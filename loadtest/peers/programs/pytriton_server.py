@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import signal
+import sys
+
 import numpy as np
 from pytriton.decorators import batch
 from pytriton.model_config import DynamicBatcher, ModelConfig, Tensor
@@ -11,6 +14,8 @@ from served_model import served_model
 MODEL = served_model()
 
 if __name__ == "__main__":
+    # As for SIGINT: Triton is stopped, and its copy in the workspace removed.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     run = MODEL.load()
 
     @batch
