@@ -8,12 +8,15 @@ import sys
 from pathlib import Path
 
 from loadtest.bench.servers import Plan
-from loadtest.bench.workloads import QUICK, WORKLOADS, bench
+from loadtest.bench.workloads import WORKLOADS, bench
 from loadtest.errors import LoadTestError
 from loadtest.payload import parse_shape
 from loadtest.run import LoadTest, run
+from loadtest.side_by_side.command import add_check, add_flags, run_check, run_side_by_side
 from loadtest.simulation.command import add_command, simulate
 from loadtest.verdict import Limits
+
+_ROUNDS = 5
 
 
 def main() -> int:
@@ -22,19 +25,24 @@ def main() -> int:
     # Whoever stops us stops the servers we started: SystemExit unwinds through the blocks that own them.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     try:
+        if arguments.command == "bench" and not arguments.workload:
+            run_side_by_side(arguments)
+            return 0
+        if arguments.command == "bench-check":
+            return 0 if run_check(arguments) else 1
         if arguments.command == "bench":
             bench(
                 Plan(
                     model=arguments.model,
                     model_repository=arguments.model_repository,
                     out=arguments.out or Path("runs/bench"),
-                    rounds=arguments.rounds,
+                    rounds=arguments.rounds or _ROUNDS,
                     requests=arguments.requests,
                     connections=arguments.connections,
                     streams=arguments.streams,
                     idle_connections=arguments.idle_connections,
                 ),
-                arguments.workload or QUICK,
+                arguments.workload,
             )
             return 0
         if arguments.command == "simulate":
@@ -97,21 +105,30 @@ def _parser() -> argparse.ArgumentParser:
         help="whole shape of one input, batch axis included; else each variable dimension is 1; may be repeated",
     )
 
-    side_by_side = commands.add_parser("bench", parents=[common], help="servers side by side, ratios and tables")
+    side_by_side = commands.add_parser(
+        "bench",
+        parents=[common],
+        help="servers side by side, ratios and tables; without a WORKLOAD: all peers, and the report",
+    )
     side_by_side.add_argument(
         "workload",
         type=_workload,
         nargs="*",
         metavar="WORKLOAD",
-        help=f"of {', '.join(WORKLOADS)} (default: {', '.join(QUICK)})",
+        help=f"of {', '.join(WORKLOADS)} (default: our server beside its peers)",
     )
-    side_by_side.add_argument("--rounds", type=_positive, default=5, help="servers take turns in each (%(default)s)")
+    side_by_side.add_argument(
+        "--rounds", type=_positive, help=f"servers take turns in each ({_ROUNDS}; beside peers: 3, --quick: 1)"
+    )
     own = "(default: each workload's own)"
     side_by_side.add_argument("--requests", type=_positive, help=f"in each round, per server; soak: in all {own}")
     side_by_side.add_argument("--connections", type=_positive, help=f"of h2load {own}")
     side_by_side.add_argument("--streams", type=_positive, help=f"in flight per connection of h2load {own}")
     side_by_side.add_argument("--idle-connections", type=_positive, default=10_000, help="idle: how many (%(default)s)")
 
+    add_flags(side_by_side)
+
+    add_check(commands)
     add_command(commands)
     return parser
 

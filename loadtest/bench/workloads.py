@@ -36,7 +36,6 @@ WORKLOADS: Mapping[str, Callable[[Plan], dict[str, object]]] = {
     "soak": soak,
     "perf-analyzer": perf_analyzer_workload,
 }
-QUICK = ("small", "single", "large")
 
 
 def bench(plan: Plan, names: Sequence[str]) -> None:

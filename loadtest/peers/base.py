@@ -75,7 +75,7 @@ class Serving:
         subject = self.subject
         served = {
             "name": subject.name,
-            "file": str(subject.file),
+            "file": str(subject.file.resolve()),
             "input": subject.input,
             "output": subject.output,
             "shape": subject.shape,

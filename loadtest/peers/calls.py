@@ -68,7 +68,12 @@ def v2_http(subject: Subject) -> Call:
 def raw_http(path: str) -> Call:
     """Float32 as it lies in memory, both ways."""
     return Call(
-        True, path, _OCTETS, lambda row: row.tobytes(), lambda answer: np.frombuffer(answer, np.float32), fixed_size=True
+        True,
+        path,
+        _OCTETS,
+        lambda row: row.tobytes(),
+        lambda answer: np.frombuffer(answer, np.float32),
+        fixed_size=True,
     )
 
 

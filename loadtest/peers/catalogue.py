@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from loadtest.peers.base import Peer
 from loadtest.peers.bentoml import BENTOML
 from loadtest.peers.fastapi import FASTAPI
 from loadtest.peers.grpc_floor import GRPC_FLOOR

@@ -1,4 +1,4 @@
-"""A bare grpc.aio server that answers what ONNX Runtime computed beforehand: what Python and grpcio cost by themselves."""
+"""A bare grpc.aio server that answers what ONNX Runtime computed beforehand: what grpcio costs by itself."""
 
 from __future__ import annotations
 

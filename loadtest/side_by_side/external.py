@@ -40,12 +40,14 @@ class External:
         """Why there are no figures of CPU and memory; None where there are."""
         if self.pid is not None:
             return None
-        where = "no process of this machine is known to listen there" if _is_local(self.address) else "it runs elsewhere"
+        where = (
+            "no process of this machine is known to listen there" if _is_local(self.address) else "it runs elsewhere"
+        )
         return f"{where}: give its process id with --peer-pid"
 
 
 def parse_external(url: str, pid: int | None) -> External:
-    """From "grpc://host:port"; the process is found by its port where it is ours to see. ValueError says what is wrong."""
+    """From "grpc://host:port"; its process is found by the port where that is possible. ValueError says what is wrong."""
     parts = urlsplit(url)
     if parts.scheme != "grpc" or parts.port is None or not parts.hostname or parts.path.strip("/"):
         raise ValueError(f"'{url}' is not grpc://HOST:PORT")

@@ -56,9 +56,7 @@ class ProcessTree:
 
     def own_bytes(self) -> int:
         """Resident memory that is no file's. A page that n processes share counts 1/n for each."""
-        return sum(
-            int(kib) * 1024 for one in self.processes() for kib in _OWN.findall(_read(one.pid, "smaps_rollup"))
-        )
+        return sum(int(kib) * 1024 for one in self.processes() for kib in _OWN.findall(_read(one.pid, "smaps_rollup")))
 
     def file_bytes(self) -> int:
         """Resident pages of mapped files (programs, libraries, models), each file once, whoever else uses it."""

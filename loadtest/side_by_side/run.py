@@ -20,8 +20,9 @@ from loadtest.peers.environments import interpreter, versions
 from loadtest.side_by_side.external import External, take_external_turn
 from loadtest.side_by_side.processes import adopt_orphans
 from loadtest.side_by_side.records import Record, Records
-from loadtest.side_by_side.report import Run, Server, write_report
+from loadtest.side_by_side.report import write_report
 from loadtest.side_by_side.subjects import Workload, rows, workloads
+from loadtest.side_by_side.summary import Run, Server
 from loadtest.side_by_side.turn import Tools, take_turn
 
 _FAILURES_THAT_ARE_ENOUGH = 2
@@ -77,10 +78,24 @@ def _measure(options: Options) -> None:
         if not options.subjects or name in options.subjects
     }
     data = {name: rows(workload.subject) for name, workload in chosen.items()}
-    servers, turns = participants([peer for peer in PEERS if not options.only or peer.name in options.only], data, tools)
+    servers, turns = participants(
+        [peer for peer in PEERS if not options.only or peer.name in options.only], data, tools
+    )
     if options.external is not None:
         external = options.external
-        servers.append(Server(external.name, external.title, "gRPC", "as it is", {}, None, external.without_cpu))
+        servers.append(
+            Server(
+                name=external.name,
+                title=external.title,
+                protocol="gRPC",
+                configuration="as it is",
+                versions={},
+                absent=None,
+                without_cpu=external.without_cpu,
+                ours=False,
+                runs_model=True,
+            )
+        )
         turns[external.name] = lambda workload, number: take_external_turn(
             external, workload, *data[workload.subject.name], number, tools
         )
@@ -97,11 +112,10 @@ def _measure(options: Options) -> None:
     (options.out / "run.json").write_text(json.dumps(run.as_json(), indent=1) + "\n")
 
 
-def participants(
-    peers: Sequence[Peer], data: Mapping[str, Rows], tools: Tools
-) -> tuple[list[Server], dict[str, Turn]]:
+def participants(peers: Sequence[Peer], data: Mapping[str, Rows], tools: Tools) -> tuple[list[Server], dict[str, Turn]]:
     """All of `peers` for the report, and how to take a turn with those that can be run."""
-    servers, turns = [], {}
+    servers: list[Server] = []
+    turns: dict[str, Turn] = {}
     for peer in peers:
         try:
             python = interpreter(peer)
@@ -109,7 +123,19 @@ def participants(
         except LoadTestError as error:
             found, absent = {}, str(error)
             print(f"bench: {peer.title} cannot run: {error}", flush=True)
-        servers.append(Server(peer.name, peer.title, peer.protocol, peer.configuration, found, absent, None))
+        servers.append(
+            Server(
+                name=peer.name,
+                title=peer.title,
+                protocol=peer.protocol,
+                configuration=peer.configuration,
+                versions=found,
+                absent=absent,
+                without_cpu=None,
+                ours=peer.ours,
+                runs_model=peer.runs_model,
+            )
+        )
         if absent is None:
             turns[peer.name] = partial(_turn, peer, python, data, tools)
     return servers, turns
@@ -133,12 +159,12 @@ def take_all(turns: Mapping[str, Turn], chosen: Mapping[str, Workload], rounds: 
                 records.write(record)
                 if record.failure:
                     failures[name, subject] = failures.get((name, subject), 0) + 1
-                print(f"bench: round {number} of {rounds}, {_line(record)}, {time.monotonic() - began:.0f} s", flush=True)
+                print(
+                    f"bench: round {number} of {rounds}, {_line(record)}, {time.monotonic() - began:.0f} s", flush=True
+                )
 
 
-def _turn(
-    peer: Peer, python: Path, data: Mapping[str, Rows], tools: Tools, workload: Workload, number: int
-) -> Record:
+def _turn(peer: Peer, python: Path, data: Mapping[str, Rows], tools: Tools, workload: Workload, number: int) -> Record:
     return take_turn(peer, python, workload, *data[workload.subject.name], number, tools)
 
 

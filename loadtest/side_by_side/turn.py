@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import re
 import tempfile
 import threading
 import time
@@ -29,6 +30,7 @@ _PATIENCE_LIMITS = 3.0
 # An answer in decimal digits may be a little shorter in one batch than in another.
 _DECIMAL_SLACK = 0.9
 _LOG_TAIL = 600
+_ERROR = re.compile(r"[\w.]*(Error|Exception|Fail|NoSuchFile)[\w.]*: ")
 
 
 @dataclass(frozen=True)
@@ -130,9 +132,7 @@ def _count(rate: float, in_flight: int, seconds: float) -> int:
     return max(4 * in_flight, 20, round(rate * seconds))
 
 
-def _volley(
-    target: Target, in_flight: int, requests: int, seconds: float, tools: Tools
-) -> tuple[Volley, float | None]:
+def _volley(target: Target, in_flight: int, requests: int, seconds: float, tools: Tools) -> tuple[Volley, float | None]:
     """What h2load saw, and the CPU seconds of the server. LoadTestError unless everything was answered."""
     call = target.call
     body = tools.out / "request.body"
@@ -220,6 +220,7 @@ def _watched_memory(target: Target, peak: list[int]) -> Iterator[None]:
 
 
 def _tail(log: Path) -> str:
-    """The last that the server said, for the report."""
+    """What the server said last, or the last error that it named, for the report."""
     lines = [line.strip() for line in log.read_text(errors="replace").splitlines() if line.strip()]
-    return f" | {lines[-1][:_LOG_TAIL]}" if lines else ""
+    errors = [line for line in lines if _ERROR.match(line)]
+    return f" | {(errors or lines)[-1][:_LOG_TAIL]}" if lines else ""

@@ -9,6 +9,7 @@ import numpy as np
 from pytriton.decorators import batch
 from pytriton.model_config import DynamicBatcher, ModelConfig, Tensor
 from pytriton.triton import Triton, TritonConfig
+from served_model import Tensor as Rows
 from served_model import served_model
 
 MODEL = served_model()
@@ -19,7 +20,7 @@ if __name__ == "__main__":
     run = MODEL.load()
 
     @batch
-    def infer(**inputs):  # type: ignore[no-untyped-def]
+    def infer(**inputs: Rows) -> list[Rows]:
         return [run(inputs[MODEL.input])]
 
     config = TritonConfig(
