@@ -47,7 +47,7 @@ class External:
 
 
 def parse_external(url: str, pid: int | None) -> External:
-    """From "grpc://host:port"; its process is found by the port where that is possible. ValueError says what is wrong."""
+    """From "grpc://host:port"; its process is found by the port if possible. ValueError says what is wrong."""
     parts = urlsplit(url)
     if parts.scheme != "grpc" or parts.port is None or not parts.hostname or parts.path.strip("/"):
         raise ValueError(f"'{url}' is not grpc://HOST:PORT")

@@ -17,7 +17,7 @@ _LINE_INCHES = 0.27
 def draw(run: Run, summary: Summary, folder: Path) -> dict[str, str]:
     """Writes the pictures to `folder`; returns their paths from its parent, by what they show."""
     folder.mkdir(parents=True, exist_ok=True)
-    busiest = {subject: loads[-1] for subject in run.subjects if (loads := summary.loads(subject))}
+    busiest = {subject: summary.loads(subject)[-1] for subject in run.subjects if summary.loads(subject)}
     panels: dict[str, tuple[str, str, dict[str, str]]] = {
         "requests/s at the most in flight": ("throughput", "requests_per_second", busiest),
         "server CPU per request, µs": ("cpu", "cpu_us_per_request", busiest),
@@ -25,9 +25,9 @@ def draw(run: Run, summary: Summary, folder: Path) -> dict[str, str]:
         "memory under load, MiB": ("memory", "peak_memory_mib", dict.fromkeys(busiest, START)),
     }
     paths = {}
-    for title, (name, figure, loads) in panels.items():
+    for title, (name, figure, places) in panels.items():
         file = folder / f"benchmarks-{name}.svg"
-        if _bars(run, summary, title, figure, loads, file):
+        if _bars(run, summary, title, figure, places, file):
             paths[title] = f"{folder.name}/{file.name}"
     return paths
 

@@ -67,8 +67,9 @@ def _opening(run: Run, summary: Summary) -> str:
     return (
         f"This page is made by `make bench` (`ARGS=--report-only` draws it again) and took {run.minutes:.0f} minutes.\n"
         f"Machine: {of['processor']}, {of['cores']} cores, {of['system']}; Python {of['python']}, {packages}.\n"
-        f"Load average {of['load_average_before']:.2f} before and {of['load_average_after']:.2f} after. Noise: the rounds "
-        f"of {REFERENCE.title} differed by up to {rate:.0%} of the median in requests/s and {cpu:.0%} in server CPU."
+        f"Load average {of['load_average_before']:.2f} before and {of['load_average_after']:.2f} after. "
+        f"Noise: the rounds of {REFERENCE.title} differed by up to "
+        f"{rate:.0%} of the median in requests/s and {cpu:.0%} in server CPU."
     )
 
 

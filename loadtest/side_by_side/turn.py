@@ -21,7 +21,7 @@ from loadtest.side_by_side.processes import ProcessTree, ServerProcesses, server
 from loadtest.side_by_side.records import Load, Record
 from loadtest.side_by_side.subjects import Objective, Workload
 
-_START_SECONDS = 90.0
+_START_SECONDS = 60.0
 _IDLE_SECONDS = 1.0
 _CONNECTIONS = 4
 _GOOD_SHARE = 0.99
@@ -111,7 +111,7 @@ def _meet(peer: Peer, serving: Serving, processes: ServerProcesses, record: Reco
 
 def _volleys(target: Target, in_flight: int, seconds: float, tools: Tools) -> Load:
     """Finds out how fast the server is, warms it up, and measures."""
-    rate = _volley(target, in_flight, max(4 * in_flight, 20), seconds, tools)[0].requests_per_second
+    rate = _volley(target, in_flight, max(2 * in_flight, 10), seconds, tools)[0].requests_per_second
     rate = _volley(target, in_flight, _count(rate, in_flight, seconds / 4), seconds, tools)[0].requests_per_second
     count = _count(rate, in_flight, seconds)
     volley, cpu_seconds = _volley(target, in_flight, count, seconds, tools)
