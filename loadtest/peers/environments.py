@@ -50,7 +50,7 @@ def versions(peer: Peer, python: Path) -> dict[str, str]:
         [str(python), "-c", _VERSIONS, *peer.packages], capture_output=True, text=True, timeout=60, check=False
     )
     if done.returncode != 0:
-        raise LoadTestError(f"{peer.title}: {_last_line(done.stderr)}")
+        raise LoadTestError(f"{peer.title}: {last_error(done.stderr)}")
     return dict(zip(("Python", *peer.packages), done.stdout.split(), strict=True))
 
 
@@ -62,11 +62,11 @@ def _run(command: list[str], what: str) -> None:
     except subprocess.TimeoutExpired as error:
         raise LoadTestError(f"{what}: not done after {_INSTALL_SECONDS:.0f} s") from error
     if done.returncode != 0:
-        raise LoadTestError(f"{what}: {_last_line(done.stderr or done.stdout)}")
+        raise LoadTestError(f"{what}: {last_error(done.stderr or done.stdout)}")
 
 
-def _last_line(text: str) -> str:
-    """The one that says what is wrong."""
+def last_error(text: str) -> str:
+    """The last line of a program's output that says what is wrong."""
     lines = [line for line in text.splitlines() if line.strip()]
     errors = [line for line in lines if line.startswith("ERROR")]
     return (errors or lines or ["it said nothing"])[-1]

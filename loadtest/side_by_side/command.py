@@ -10,13 +10,12 @@ from loadtest.peers.catalogue import PEERS
 from loadtest.side_by_side.external import parse_external
 from loadtest.side_by_side.guard import BASELINE, check
 from loadtest.side_by_side.run import Options, side_by_side
-from loadtest.side_by_side.subjects import LENET5, PICTURE, RESNET18
+from loadtest.side_by_side.subjects import SUBJECTS
 
 _ROUNDS, _QUICK_ROUNDS = 3, 1
 _QUICK_SPEED = 4.0
 _DOCS = Path("docs")
 _NAMES = tuple(peer.name for peer in PEERS)
-_SUBJECTS = (LENET5, RESNET18, PICTURE)
 
 
 def add_flags(bench: argparse.ArgumentParser) -> None:
@@ -41,9 +40,9 @@ def add_flags(bench: argparse.ArgumentParser) -> None:
         "--subject",
         action="append",
         default=[],
-        choices=_SUBJECTS,
+        choices=SUBJECTS,
         metavar="MODEL",
-        help=f"one of {', '.join(_SUBJECTS)}; may be repeated",
+        help=f"one of {', '.join(SUBJECTS)}; may be repeated",
     )
     flags.add_argument("--peer", metavar="grpc://HOST:PORT", help="a running server of the v2 protocol takes part too")
     flags.add_argument(

@@ -33,7 +33,7 @@ def check(*, baseline: Path, update: bool, rounds: int, model_repository: Path, 
     shutil.rmtree(out / "turns", ignore_errors=True)
     out.mkdir(parents=True, exist_ok=True)
     adopt_orphans()
-    workload = replace(workloads(out, model_repository)[LENET5], in_flight=_IN_FLIGHT, objective=None)
+    workload = replace(workloads([LENET5], out, model_repository)[LENET5], in_flight=_IN_FLIGHT, objective=None)
     data = {LENET5: rows(workload.subject)}
     records = Records(out / "turns")
     _, turns = participants([*_OURS, *FLOORS], data, Tools(H2load.find(), out, speed=1.0))

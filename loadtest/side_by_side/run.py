@@ -21,7 +21,7 @@ from loadtest.side_by_side.external import External, take_external_turn
 from loadtest.side_by_side.processes import adopt_orphans
 from loadtest.side_by_side.records import Record, Records
 from loadtest.side_by_side.report import write_report
-from loadtest.side_by_side.subjects import Workload, rows, workloads
+from loadtest.side_by_side.subjects import SUBJECTS, Workload, rows, workloads
 from loadtest.side_by_side.summary import Run, Server
 from loadtest.side_by_side.turn import Tools, take_turn
 
@@ -72,11 +72,7 @@ def _measure(options: Options) -> None:
     options.out.mkdir(parents=True, exist_ok=True)
     adopt_orphans()
     tools = Tools(H2load.find(), options.out, options.speed)
-    chosen = {
-        name: workload
-        for name, workload in workloads(options.out, options.model_repository).items()
-        if not options.subjects or name in options.subjects
-    }
+    chosen = workloads(options.subjects or SUBJECTS, options.out, options.model_repository)
     data = {name: rows(workload.subject) for name, workload in chosen.items()}
     servers, turns = participants(
         [peer for peer in PEERS if not options.only or peer.name in options.only], data, tools

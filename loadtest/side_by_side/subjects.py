@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -37,61 +39,70 @@ class Workload:
     objective: Objective | None = None
 
 
-def workloads(folder: Path, model_repository: Path) -> dict[str, Workload]:
-    """By name. What has to be generated is written to `folder`, once."""
-    resnet18 = folder / "resnet18.onnx"
-    if not resnet18.exists():
-        networks.write_resnet18(resnet18, _SIDE)
-    if not (folder / "pictures" / large.MODEL).exists():
-        large.write_repository(folder / "pictures")
-    return {
-        LENET5: Workload(
-            Subject(
-                name=LENET5,
-                title="LeNet-5, 4 KB a request",
-                file=model_repository / "lenet5" / "1" / "model.onnx",
-                input="input",
-                output="probabilities",
-                shape=(1, 32, 32),
-                row_values=10,
-                max_batch=64,
-                threads=1,
-            ),
-            in_flight=(1, 16, 64),
-            seconds=2.0,
-            objective=Objective(10.0, tuple(250.0 * 2 ** (step / 2) for step in range(13)), 1.2),
-        ),
-        RESNET18: Workload(
-            Subject(
-                name=RESNET18,
-                title="ResNet-18, 602 KB a request",
-                file=resnet18,
-                input=networks.INPUT,
-                output=networks.OUTPUT,
-                shape=(3, _SIDE, _SIDE),
-                row_values=networks.CLASSES,
-                max_batch=8,
-                threads=2,
-            ),
-            in_flight=(1, 8),
-            seconds=2.5,
-        ),
-        PICTURE: Workload(
-            Subject(
-                name=PICTURE,
-                title="602 KB a request, hardly any computing",
-                file=folder / "pictures" / large.MODEL / "1" / "model.onnx",
-                input=large.INPUT,
-                output="values",
-                shape=(3, _SIDE, _SIDE),
-                row_values=10,
-                max_batch=8,
-                threads=1,
-            ),
-            in_flight=(8,),
-            seconds=2.0,
-        ),
+SUBJECTS = (LENET5, RESNET18, PICTURE)
+
+
+def workloads(names: Sequence[str], folder: Path, model_repository: Path) -> dict[str, Workload]:
+    """Those of SUBJECTS that are named. What has to be generated is written to `folder`, once."""
+    make: dict[str, Callable[[], Workload]] = {
+        LENET5: partial(_lenet5, model_repository),
+        RESNET18: partial(_resnet18, folder),
+        PICTURE: partial(_picture, folder),
     }
+    return {name: make[name]() for name in names}
+
+
+def _lenet5(model_repository: Path) -> Workload:
+    subject = Subject(
+        name=LENET5,
+        title="LeNet-5, 4 KB a request",
+        file=model_repository / "lenet5" / "1" / "model.onnx",
+        input="input",
+        output="probabilities",
+        shape=(1, 32, 32),
+        row_values=10,
+        max_batch=64,
+        threads=1,
+    )
+    objective = Objective(10.0, tuple(250.0 * 2 ** (step / 2) for step in range(13)), 1.2)
+    return Workload(subject, in_flight=(1, 16, 64), seconds=2.0, objective=objective)
+
+
+def _resnet18(folder: Path) -> Workload:
+    file = folder / "resnet18.onnx"
+    if not file.exists():
+        networks.write_resnet18(file, _SIDE)
+    subject = Subject(
+        name=RESNET18,
+        title="ResNet-18, 602 KB a request",
+        file=file,
+        input=networks.INPUT,
+        output=networks.OUTPUT,
+        shape=(3, _SIDE, _SIDE),
+        row_values=networks.CLASSES,
+        max_batch=8,
+        threads=2,
+    )
+    return Workload(subject, in_flight=(1, 8), seconds=2.5)
+
+
+def _picture(folder: Path) -> Workload:
+    repository = folder / "pictures"
+    file = repository / large.MODEL / "1" / "model.onnx"
+    if not file.exists():
+        large.write_repository(repository)
+    subject = Subject(
+        name=PICTURE,
+        title="602 KB a request, hardly any computing",
+        file=file,
+        input=large.INPUT,
+        output="values",
+        shape=(3, _SIDE, _SIDE),
+        row_values=10,
+        max_batch=8,
+        threads=1,
+    )
+    return Workload(subject, in_flight=(8,), seconds=2.0)
 
 
 def rows(subject: Subject) -> tuple[list[Tensor], list[Tensor]]:

@@ -11,6 +11,7 @@ from loadtest.errors import WrongAnswerError
 from loadtest.peers.base import Call, Subject
 from loadtest.peers.calls import base64_in_json, raw_http, v2_grpc, v2_http
 from loadtest.peers.catalogue import PEERS
+from loadtest.peers.environments import last_error
 from loadtest.side_by_side.asking import checked
 from proto import grpc_service_pb2 as pb
 
@@ -118,3 +119,11 @@ def test_every_peer_says_how_it_is_asked_and_its_requirements_are_pinned() -> No
         assert {f"{name}==" for name in peer.packages} - {
             line[: len(line.partition("==")[0]) + 2] for line in lines
         } == (set() if lines else {f"{name}==" for name in peer.packages})
+
+
+def test_of_what_pip_says_the_last_error_is_told() -> None:
+    text = "Collecting x\nERROR: no version\nERROR: No matching distribution found for x==1\nWARNING: a new release\n\n"
+
+    assert last_error(text) == "ERROR: No matching distribution found for x==1"
+    assert last_error("Traceback:\nOSError: disk full\n") == "OSError: disk full"
+    assert last_error("") == "it said nothing"
