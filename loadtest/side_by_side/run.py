@@ -7,7 +7,7 @@ import os
 import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -95,17 +95,26 @@ def _measure(options: Options) -> None:
         turns[external.name] = lambda workload, number: take_external_turn(
             external, workload, *data[workload.subject.name], number, tools
         )
-    began, load_before = time.monotonic(), os.getloadavg()[0]
-    take_all(turns, chosen, options.rounds, records)
+    began = time.monotonic()
     run = Run(
-        machine={**machine(), "load_average_before": load_before, "load_average_after": os.getloadavg()[0]},
+        machine={**machine(), "load_average_after": os.getloadavg()[0]},
         servers=tuple(servers),
         subjects={name: workload.subject.title for name, workload in chosen.items()},
         rounds=options.rounds,
         volley_seconds={name: workload.seconds / options.speed for name, workload in chosen.items()},
-        minutes=(time.monotonic() - began) / 60,
+        minutes=0.0,
     )
-    (options.out / "run.json").write_text(json.dumps(run.as_json(), indent=1) + "\n")
+    _write(run, options.out)
+    take_all(turns, chosen, options.rounds, records)
+    minutes = (time.monotonic() - began) / 60
+    _write(
+        replace(run, machine={**run.machine, "load_average_after": os.getloadavg()[0]}, minutes=minutes), options.out
+    )
+
+
+def _write(run: Run, out: Path) -> None:
+    """Before the first turn already: the report of a run that was broken off can be drawn too."""
+    (out / "run.json").write_text(json.dumps(run.as_json(), indent=1) + "\n")
 
 
 def participants(peers: Sequence[Peer], data: Mapping[str, Rows], tools: Tools) -> tuple[list[Server], dict[str, Turn]]:

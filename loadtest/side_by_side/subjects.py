@@ -64,7 +64,7 @@ def _lenet5(model_repository: Path) -> Workload:
         max_batch=64,
         threads=1,
     )
-    objective = Objective(10.0, tuple(250.0 * 2 ** (step / 2) for step in range(13)), 1.2)
+    objective = Objective(10.0, tuple(250.0 * 2 ** (step / 2) for step in range(13)), 1.0)
     return Workload(subject, in_flight=(1, 16, 64), seconds=2.0, objective=objective)
 
 

@@ -22,7 +22,6 @@ WORDS = {
     "start_seconds": ("time to the first answer", " s"),
     "idle_memory_mib": ("memory when idle", " MiB"),
     "peak_memory_mib": ("memory under load", " MiB"),
-    "idle_cores": ("CPU when idle", " cores"),
     "kept_per_second": ("arrivals/s within the objective", ""),
 }
 """Figures that servers are compared by, in words, and their unit."""
@@ -143,13 +142,14 @@ class Lead:
 
 
 def leads(summary: Summary, run: Run, reference: str) -> list[Lead]:
-    """Wherever the median of another's server is better than that of `reference`."""
+    """Wherever the median of another's server that runs the model is better than that of `reference`."""
     found: list[Lead] = []
     for subject in run.subjects:
         for load in (*summary.loads(subject), OBJECTIVE, START):
             ours = summary.figures(reference, subject, load)
             for server in run.servers:
-                theirs = {} if server.ours else summary.figures(server.name, subject, load)
+                rival = server.runs_model and not server.ours
+                theirs = summary.figures(server.name, subject, load) if rival else {}
                 found += [
                     Lead(server.name, subject, load, name, theirs[name], ours[name])
                     for name in WORDS

@@ -30,6 +30,7 @@ RUN = Run(
     servers=(
         server("nghttp2", ours=True),
         server("rival"),
+        server("second"),
         server("broken"),
         server("absent", absent="pip cannot install it:\nno such version"),
         server("floor", runs_model=False),
@@ -58,7 +59,8 @@ TURNS = [
     turn("rival", 1, 550, 0.5, cpu_us_per_request=400),
     turn("rival", 2, 550, 0.7, cpu_us_per_request=440),
     Record("broken", "lenet5", 1, failure="it ended before its first answer | ImportError: libfoo.so\nis missing"),
-    turn("floor", 1, 1150, 2.0),
+    turn("second", 1, 1150, 2.0),
+    turn("floor", 1, 5000, 0.1),
 ]
 
 
@@ -79,15 +81,13 @@ def test_a_loss_is_said_and_whether_it_is_beyond_the_spread(page: str) -> None:
     behind = page.partition("## Where others are ahead")[2].partition("##")[0]
 
     assert "LeNet-5, 1 in flight: The rival is ahead in p50, 0.60 ms against 1.10 ms." in behind
-    assert (
-        "The floor, which runs no model, is ahead in requests/s, 1,150 against 1,100; within the spread of the rounds."
-        in behind
-    )
+    assert "The second is ahead in requests/s, 1,150 against 1,100; within the spread of the rounds." in behind
+    assert "floor" not in behind
     assert "server CPU" not in behind
 
 
 def test_the_best_of_the_others_is_named_and_a_floor_is_none(page: str) -> None:
-    assert "The rival, 550" in page.partition("## In short")[2].partition("##")[0]
+    assert "0.96 × the best of the others (The second, 1,150)" in page.partition("## In short")[2].partition("##")[0]
 
 
 def test_who_could_not_run_is_listed_with_the_reason(page: str) -> None:
@@ -109,7 +109,7 @@ def test_nobody_ahead_is_said_too() -> None:
     summary = Summary(TURNS[:2])
 
     assert leads(summary, RUN, "nghttp2") == []
-    assert "No other server is ahead" in render(RUN, summary, {})
+    assert "No other server that runs the model is ahead" in render(RUN, summary, {})
 
 
 def test_a_run_survives_its_file() -> None:

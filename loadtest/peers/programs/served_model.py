@@ -42,6 +42,9 @@ class ServedModel:
         """A function from a batch of inputs to its outputs."""
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = self.threads
+        # As our server does: on cores that are shared with the load generator, spinning threads only take from others.
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        options.add_session_config_entry("session.inter_op.allow_spinning", "0")
         session = onnxruntime.InferenceSession(self.file, options, providers=["CPUExecutionProvider"])
 
         def run(batch: Tensor) -> Tensor:
