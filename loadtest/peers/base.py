@@ -62,7 +62,7 @@ class Serving:
     python: Path
     """The interpreter of the peer's environment."""
     scratch: Path
-    """A folder of its own, which is empty."""
+    """A folder of its own, which is empty and goes with the turn. Its path is short: sockets are made in it."""
     ports: Mapping[str, int]
     """Free ones: "grpc", "http", "metrics"."""
     row: Tensor
@@ -71,7 +71,7 @@ class Serving:
     """And what ONNX Runtime computes from it."""
 
     def environment(self) -> dict[str, str]:
-        """Variables for the programs in `programs/`."""
+        """Variables for the programs in `programs/`. What a peer leaves at home or in /tmp goes with the scratch."""
         subject = self.subject
         served = {
             "name": subject.name,
@@ -85,7 +85,8 @@ class Serving:
             "window_us": subject.window_us,
             "ports": dict(self.ports),
         }
-        return {"SERVED_MODEL": json.dumps(served), "PYTHONPATH": str(PROGRAMS)}
+        scratch = str(self.scratch)
+        return {"SERVED_MODEL": json.dumps(served), "PYTHONPATH": str(PROGRAMS), "HOME": scratch, "TMPDIR": scratch}
 
 
 @dataclass(frozen=True)

@@ -9,8 +9,7 @@ from loadtest.peers.calls import base64_in_json
 def _launch(serving: Serving) -> Launch:
     command = [str(serving.python.with_name("bentoml")), "serve", "bentoml_server:Classifier"]
     command += ["--host", "127.0.0.1", "--port", str(serving.ports["http"]), "--working-dir", str(PROGRAMS)]
-    scratch = {"BENTOML_HOME": str(serving.scratch), "BENTOML_DO_NOT_TRACK": "True"}
-    return Launch(tuple(command), {**serving.environment(), **scratch})
+    return Launch(tuple(command), {**serving.environment(), "BENTOML_DO_NOT_TRACK": "True"})
 
 
 BENTOML = Peer(

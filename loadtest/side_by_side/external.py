@@ -72,7 +72,7 @@ def take_external_turn(
         check_together(external.address, call, rows, answers)
         processes = None if external.pid is None else ProcessTree([external.pid])
         measure(Target(external.address, call, rows[0], answers[0], len(body), processes), workload, record, tools)
-    except (LoadTestError, WrongAnswerError) as error:
+    except (LoadTestError, WrongAnswerError, OSError) as error:
         record = replace(record, failure=str(error))
     return record
 

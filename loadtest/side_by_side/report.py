@@ -38,8 +38,12 @@ same largest batch (64; 8 for ResNet-18 and the 602 KB requests). Where a server
 
 
 def write_report(run: Run, records: Iterable[Record], folder: Path) -> Path:
-    """Writes benchmarks.md to `folder` and its pictures to `folder`/images; returns the page's path."""
-    summary = Summary(records)
+    """Writes benchmarks.md to `folder` and its pictures to `folder`/images; returns the page's path.
+
+    Records of servers and subjects that `run` does not name are left out.
+    """
+    names = {server.name for server in run.servers}
+    summary = Summary(record for record in records if record.server in names and record.subject in run.subjects)
     pictures = draw(run, summary, folder / "images")
     page = folder / "benchmarks.md"
     page.write_text(render(run, summary, pictures))

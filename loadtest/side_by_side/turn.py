@@ -66,7 +66,7 @@ def take_turn(
     """Never raises what the server is to blame for: the record says why it ended early."""
     record = Record(peer.name, workload.subject.name, number)
     log = tools.out / f"{workload.subject.name}.{peer.name}.log"
-    with tempfile.TemporaryDirectory(prefix="peer-") as scratch:
+    with tempfile.TemporaryDirectory(prefix="peer-", ignore_cleanup_errors=True) as scratch:
         serving = Serving(workload.subject, python, Path(scratch), free_ports(), rows[0], answers[0])
         try:
             began = time.monotonic()
@@ -75,7 +75,7 @@ def take_turn(
                 if peer.runs_model:
                     check_together(target.address, target.call, rows, answers)
                 measure(target, workload, record, tools)
-        except (LoadTestError, WrongAnswerError) as error:
+        except (LoadTestError, WrongAnswerError, OSError) as error:
             record = replace(record, failure=f"{error}{_tail(log)}")
     return record
 

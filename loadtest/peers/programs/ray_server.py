@@ -30,11 +30,9 @@ class Classifier:
 
 
 if __name__ == "__main__":
-    # The paths of its sockets have a place for 107 characters only.
-    with tempfile.TemporaryDirectory(prefix="ray", dir="/tmp") as folder:
-        ray.init(num_cpus=4, include_dashboard=False, log_to_driver=False, _temp_dir=folder)
-        serve.start(http_options={"host": "127.0.0.1", "port": MODEL.ports["http"]})
-        serve.run(Classifier.bind())
-        signal.sigwait({signal.SIGTERM, signal.SIGINT})
-        serve.shutdown()
-        ray.shutdown()
+    ray.init(num_cpus=4, include_dashboard=False, log_to_driver=False, _temp_dir=tempfile.gettempdir())
+    serve.start(http_options={"host": "127.0.0.1", "port": MODEL.ports["http"]})
+    serve.run(Classifier.bind())
+    signal.sigwait({signal.SIGTERM, signal.SIGINT})
+    serve.shutdown()
+    ray.shutdown()
