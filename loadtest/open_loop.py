@@ -1,6 +1,7 @@
 """Requests at their own times, whatever becomes of those before: an open loop, Poisson, one thread, few µs a request.
 
-python -m loadtest.open_loop --port PORT --message FILE --rate N --seconds S --patience S [--connections N] [--seed N]
+python -m loadtest.open_loop --address HOST:PORT --message FILE --rate N --seconds S --patience S
+    [--connections N] [--seed N]
 
 Equal seeds give equal schedules. A latency counts from the moment that the schedule names, so that a late generator
 flatters nobody. An answer is a message; a refusal has none (a gRPC status alone). `--patience` after the last request,
@@ -13,6 +14,8 @@ import argparse
 import json
 import select
 import socket
+import subprocess
+import sys
 import time
 from collections import deque
 from dataclasses import asdict, dataclass
@@ -21,6 +24,7 @@ from pathlib import Path
 import numpy as np
 
 from loadtest import http2_frames as http2
+from loadtest.errors import LoadTestError
 from loadtest.simulation.arrivals import Floats, RandomArrivals
 
 _SILENCE_SECONDS = 60.0
@@ -50,7 +54,7 @@ class Outcome:
 class Connection:
     """One connection of the generator; `began` is when the schedule began, on `time.perf_counter`."""
 
-    def __init__(self, port: int, message: bytes, due: list[float]) -> None:
+    def __init__(self, address: str, message: bytes, due: list[float]) -> None:
         """`due`: when its requests are due, in seconds from the beginning, ascending."""
         self.due = due
         self.sent_at = [0.0] * len(due)
@@ -64,7 +68,8 @@ class Connection:
         self._window = http2.FIRST_WINDOW
         self._streams = 1 << 31
         self._settled = False
-        self.socket = socket.create_connection(("127.0.0.1", port), _SILENCE_SECONDS)
+        host, _, port = address.rpartition(":")
+        self.socket = socket.create_connection((host.strip("[]"), int(port)), _SILENCE_SECONDS)
         self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self.socket.sendall(http2.PREFACE + http2.frame(http2.SETTINGS, 0, 0) + http2.WIDE_OPEN)
         while not self._settled:
@@ -149,10 +154,10 @@ class Connection:
 
 
 def play(
-    port: int, message: bytes, schedule: list[float], seconds: float, patience: float, connections: int
+    address: str, message: bytes, schedule: list[float], seconds: float, patience: float, connections: int
 ) -> Outcome:
-    """Sends the framed message at the times of `schedule`, on the connections in turn."""
-    each = [Connection(port, message, schedule[i::connections]) for i in range(connections)]
+    """Sends the framed message to `address` ("host:port") at the times of `schedule`, on the connections in turn."""
+    each = [Connection(address, message, schedule[i::connections]) for i in range(connections)]
     began, cpu_began = time.perf_counter(), time.process_time()
     give_up = seconds + patience
     while (now := time.perf_counter() - began) < give_up and sum([one.ended for one in each]) < len(schedule):
@@ -198,6 +203,23 @@ def _sorted_ms(seconds: Floats) -> list[float]:
     return milliseconds
 
 
+def offer(address: str, message: Path, rate: float, seconds: float, patience: float, seed: int) -> Outcome:
+    """The generator in a process of its own. A LoadTestError says why it ended early."""
+    command = [sys.executable, "-m", "loadtest.open_loop", "--address", address, "--message", str(message)]
+    command += ["--rate", str(rate), "--seconds", str(seconds), "--patience", str(patience), "--seed", str(seed)]
+    done = subprocess.run(
+        command,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=seconds + patience + _SILENCE_SECONDS,
+        check=False,
+    )
+    if done.returncode != 0:
+        raise LoadTestError(f"the generator ended with {done.returncode}:\n{done.stderr[-2000:]}")
+    return Outcome(**json.loads(done.stdout))
+
+
 def poisson(rate: float, seconds: float, seed: int) -> list[float]:
     """Arrivals of a Poisson process, in seconds from its beginning."""
     arrivals = RandomArrivals(np.array([0.0, seconds]), np.array([0.0, rate * seconds]), seed)
@@ -206,7 +228,7 @@ def poisson(rate: float, seconds: float, seed: int) -> list[float]:
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--port", type=int, required=True, help="where the server listens on this machine")
+    parser.add_argument("--address", required=True, metavar="HOST:PORT", help="where the server speaks gRPC")
     parser.add_argument("--message", type=Path, required=True, help="a file with the framed request")
     parser.add_argument("--rate", type=float, required=True, help="requests per second, in the mean")
     parser.add_argument("--seconds", type=float, required=True, help="length of the schedule")
@@ -215,5 +237,5 @@ if __name__ == "__main__":
     parser.add_argument("--seed", type=int, default=1)
     flags = parser.parse_args()
     times = poisson(flags.rate, flags.seconds, flags.seed)
-    outcome = play(flags.port, flags.message.read_bytes(), times, flags.seconds, flags.patience, flags.connections)
+    outcome = play(flags.address, flags.message.read_bytes(), times, flags.seconds, flags.patience, flags.connections)
     print(json.dumps(asdict(outcome)))

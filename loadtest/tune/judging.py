@@ -1,0 +1,181 @@
+"""Which of two candidates is better, and when the difference is noise. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from statistics import median
+
+from loadtest.tune.candidates import Candidate
+
+LEAST_MARGIN = 0.03
+"""A smaller difference is not worth a change, however sure it is."""
+
+
+class Goal(StrEnum):
+    """What is to be best."""
+
+    THROUGHPUT = "throughput"
+    """Rows answered per second: the most."""
+    LATENCY = "latency"
+    """The 99th percentile: the least."""
+    CPU = "cpu"
+    """Processor time of the server per request: the least."""
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """What one volley at a served candidate showed."""
+
+    rows_per_second: float
+    """Answered; of arrivals at a rate with a p99 allowed, within that time."""
+    p50_ms: float
+    p99_ms: float
+    refused_share: float
+    """Of the requests: refused, failed, or given up."""
+    average_batch: float
+    cpu_us_per_request: float | None
+    """None where the server's process cannot be seen."""
+    peak_rss_mib: float | None
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A candidate that could not be served, or measured."""
+
+    reason: str
+
+
+@dataclass(frozen=True)
+class Trial:
+    """A candidate, and what came of it: one measurement at least, or a failure."""
+
+    candidate: Candidate
+    rounds: tuple[Measurement, ...] = ()
+    failure: Failure | None = None
+
+    def middle(self) -> Measurement:
+        """The medians of all rounds, each figure by itself."""
+        return Measurement(
+            rows_per_second=median(one.rows_per_second for one in self.rounds),
+            p50_ms=median(one.p50_ms for one in self.rounds),
+            p99_ms=median(one.p99_ms for one in self.rounds),
+            refused_share=median(one.refused_share for one in self.rounds),
+            average_batch=median(one.average_batch for one in self.rounds),
+            cpu_us_per_request=_median_if_known([one.cpu_us_per_request for one in self.rounds]),
+            peak_rss_mib=_median_if_known([one.peak_rss_mib for one in self.rounds]),
+        )
+
+
+@dataclass(frozen=True)
+class Aim:
+    """What is asked for."""
+
+    goal: Goal
+    p99_ms: float | None = None
+    """What is allowed."""
+    refused_share: float = 0.0
+    """What is allowed."""
+
+    def broken(self, trial: Trial) -> str | None:
+        """The limit that `trial` does not keep, in words."""
+        if trial.failure is not None:
+            return f"failed: {trial.failure.reason}"
+        seen = trial.middle()
+        if seen.refused_share > self.refused_share:
+            return f"refuses {seen.refused_share:.1%}"
+        if self.p99_ms is not None and seen.p99_ms > self.p99_ms:
+            return f"p99 {seen.p99_ms:.3g} > {self.p99_ms:g} ms"
+        return None
+
+    def cost(self, measurement: Measurement) -> float:
+        """What is to be as small as possible."""
+        match self.goal:
+            case Goal.THROUGHPUT:
+                return 1 / measurement.rows_per_second if measurement.rows_per_second else float("inf")
+            case Goal.LATENCY:
+                return measurement.p99_ms
+            case Goal.CPU:
+                return float("inf") if measurement.cpu_us_per_request is None else measurement.cpu_us_per_request
+
+    def gain(self, trial: Trial, over: Trial) -> float:
+        """By what share `trial` is better than `over`; below 0 it is worse.
+
+        One that keeps the limits is infinitely better than one that breaks them. Of two that break them, the one
+        that refuses less is better, and then the one with the smaller p99.
+        """
+        broken, other_broken = self.broken(trial), self.broken(over)
+        if trial.failure is not None or over.failure is not None:
+            return float("-inf") if trial.failure is not None else float("inf")
+        one, other = trial.middle(), over.middle()
+        if broken is None and other_broken is None:
+            return _gain(self.cost(one), self.cost(other))
+        if broken is None or other_broken is None:
+            return float("inf") if broken is None else float("-inf")
+        if max(one.refused_share, other.refused_share) > self.refused_share:
+            return other.refused_share - one.refused_share
+        return _gain(one.p99_ms, other.p99_ms)
+
+    def spread(self, trial: Trial) -> float:
+        """From the best to the worst of the rounds, as a share of their median; 0 for a single one."""
+        costs = [self.cost(one) for one in trial.rounds]
+        middle = median(costs) if costs else float("inf")
+        return (max(costs) - min(costs)) / middle if 0 < middle < float("inf") else 0.0
+
+    def margin(self, trial: Trial, over: Trial) -> float:
+        """What a gain must exceed to be more than noise."""
+        return max(LEAST_MARGIN, self.spread(trial), self.spread(over))
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What comes out in the end."""
+
+    trial: Trial
+    best: Trial
+    """The best by its median. Not chosen where a simpler one is as good within the noise."""
+    keeps_limits: bool
+
+
+def choose(trials: Sequence[Trial], present: Candidate, aim: Aim) -> Choice:
+    """The simplest of those that are as good as the best within the noise. At least one trial did not fail.
+
+    Simplest is the present candidate, then what changes the fewest of its settings, then what has the fewest parts.
+    """
+    best = best_of(trials, aim)
+    keeps = aim.broken(best) is None
+    equals = [one for one in trials if one is best or (keeps and is_equal(one, best, aim))]
+    return Choice(min(equals, key=lambda one: complexity(one.candidate, present)), best, keeps)
+
+
+def best_of(trials: Sequence[Trial], aim: Aim) -> Trial:
+    """By the medians."""
+    best = trials[0]
+    for trial in trials[1:]:
+        if aim.gain(trial, best) > 0:
+            best = trial
+    return best
+
+
+def is_equal(trial: Trial, best: Trial, aim: Aim) -> bool:
+    """Whether `trial` keeps the limits and is as good as `best` within the noise."""
+    return aim.broken(trial) is None and aim.gain(best, trial) <= aim.margin(trial, best)
+
+
+def complexity(candidate: Candidate, present: Candidate) -> tuple[int, ...]:
+    """Ascending: the simpler, the smaller."""
+    threads = candidate.threads or 0
+    return (candidate.changes(present), candidate.instances, threads, candidate.max_batch_size)
+
+
+def _gain(one: float, other: float) -> float:
+    """By what share the cost `one` is below `other`: 1 is half of it."""
+    if one == other:
+        return 0.0
+    return other / one - 1 if one else float("inf")
+
+
+def _median_if_known(values: Sequence[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return median(known) if known else None

@@ -1,0 +1,147 @@
+"""What is tried, and how often: a climb along one axis after another, then a final among the best. Pure.
+
+The measurer and the clock are arguments. The climb measures the neighbours of the best candidate so far once each, and
+moves on where one is better by more than the noise, which repeats of the present candidate show beforehand. What it
+finds is a guess: machines drift. So the contenders are measured again in turns, and only those rounds decide.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+
+from loadtest.errors import LoadTestError
+from loadtest.tune.candidates import Axis, Candidate
+from loadtest.tune.judging import Aim, Choice, Failure, Measurement, Trial, best_of, choose, complexity, is_equal
+from loadtest.tune.space import Space
+
+Measure = Callable[[Candidate], Measurement | Failure]
+"""Serves a candidate and puts the load on it."""
+
+FINALISTS = 4
+FINAL_ROUNDS = 3
+_FIRST_ROUNDS = 3
+"""Of the present candidate, for the noise."""
+
+
+@dataclass(frozen=True)
+class Budget:
+    """When to stop climbing. The final is held within it too, in as many rounds as there is time for, at least one."""
+
+    measurements: int
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Result:
+    """All that was seen."""
+
+    present: Candidate
+    climbed: tuple[Trial, ...]
+    """In the order in which they were first tried."""
+    finals: tuple[Trial, ...]
+    """Of the contenders, measured in turns."""
+    choice: Choice
+    complete: bool
+    """Whether the climb came to its end; the budget cut it short otherwise."""
+
+
+@dataclass
+class Search:
+    """One search. `clock` gives seconds."""
+
+    present: Candidate
+    space: Space
+    aim: Aim
+    budget: Budget
+    measure: Measure
+    clock: Callable[[], float]
+    _trials: dict[Candidate, Trial] = field(default_factory=dict)
+    _measurements: int = 0
+    _began: float = 0.0
+
+    def run(self) -> Result:
+        """The whole of it. Raises LoadTestError where the present candidate cannot be measured."""
+        self._began = self.clock()
+        for _ in range(_FIRST_ROUNDS):
+            self._try(self.present)
+            failure = self._trials[self.present].failure
+            if failure is not None:
+                raise LoadTestError(f"the present configuration cannot be measured: {failure.reason}")
+        complete = self._climb()
+        finals = self._finals()
+        climbed = tuple(self._trials.values())
+        return Result(self.present, climbed, finals, choose(finals, self.present, self.aim), complete)
+
+    def _climb(self) -> bool:
+        """Until no axis has anything better, or the budget is spent: then False."""
+        best, moved = self.present, True
+        while moved:
+            moved = False
+            for axis in self.space.axes(best):
+                while (better := self._step(axis, best)) != best:
+                    best, moved = better, True
+                if not self._may_climb():
+                    return False
+        return True
+
+    def _step(self, axis: Axis, best: Candidate) -> Candidate:
+        """The best neighbour along `axis`, where that is better than `best` by more than the noise; else `best`."""
+        typical_ms = self._trials[self.present].middle().p50_ms
+        neighbours = self.space.neighbours(axis, best, typical_ms)
+        for neighbour in neighbours:
+            if neighbour not in self._trials and self._may_climb():
+                self._try(neighbour)
+        tried = [self._trials[one] for one in neighbours if one in self._trials]
+        if not tried:
+            return best
+        winner, current = best_of(tried, self.aim), self._trials[best]
+        margin = max(self.aim.margin(winner, current), self.aim.spread(self._trials[self.present]))
+        return winner.candidate if self.aim.gain(winner, current) > margin else best
+
+    def _may_climb(self) -> bool:
+        """Whether there is room for one more, with a full final after it."""
+        left = self.budget.measurements - self._measurements - FINALISTS * FINAL_ROUNDS
+        return left > 0 and self._seconds_left() > self._seconds_each() * (FINALISTS * FINAL_ROUNDS + 1)
+
+    def _finals(self) -> tuple[Trial, ...]:
+        """Rounds in turns among the contenders. Who fails now is out."""
+        finals = {candidate: Trial(candidate) for candidate in self._contenders()}
+        for number in range(FINAL_ROUNDS):
+            if number and self._seconds_left() < self._seconds_each() * len(finals):
+                break
+            for candidate, trial in finals.items():
+                if trial.failure is None:
+                    finals[candidate] = _with(trial, self._measure(candidate))
+        return tuple(finals.values())
+
+    def _contenders(self) -> list[Candidate]:
+        """The present candidate, the best, the simplest of those that are as good as the best, and the next best."""
+        served = [trial for trial in self._trials.values() if trial.failure is None]
+        best = best_of(served, self.aim)
+        equals = [trial for trial in served if is_equal(trial, best, self.aim)]
+        equals.sort(key=lambda trial: complexity(trial.candidate, self.present))
+        keeping = [trial for trial in served if self.aim.broken(trial) is None]
+        keeping.sort(key=lambda trial: self.aim.cost(trial.middle()))
+        ordered = [self.present, best.candidate, *(trial.candidate for trial in [*equals[:1], *keeping])]
+        return list(dict.fromkeys(ordered))[:FINALISTS]
+
+    def _try(self, candidate: Candidate) -> None:
+        trial = self._trials.get(candidate, Trial(candidate))
+        self._trials[candidate] = _with(trial, self._measure(candidate))
+
+    def _measure(self, candidate: Candidate) -> Measurement | Failure:
+        self._measurements += 1
+        return self.measure(candidate)
+
+    def _seconds_left(self) -> float:
+        return self.budget.seconds - (self.clock() - self._began)
+
+    def _seconds_each(self) -> float:
+        return (self.clock() - self._began) / max(1, self._measurements)
+
+
+def _with(trial: Trial, seen: Measurement | Failure) -> Trial:
+    if isinstance(seen, Failure):
+        return replace(trial, failure=seen)
+    return replace(trial, rounds=(*trial.rounds, seen))
