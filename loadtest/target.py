@@ -17,6 +17,7 @@ from proto.model_config_pb2 import ModelConfig
 SERVICE = "/inference.GRPCInferenceService/"
 INFER = SERVICE + "ModelInfer"
 _CALL_SECONDS = 30.0
+_LOAD_SECONDS = 300.0
 
 Answer = TypeVar("Answer", bound=Message)
 
@@ -62,6 +63,13 @@ class Target:
         """The configuration that `model` is served with, complete."""
         return self._call("ModelConfig", pb.ModelConfigRequest(name=model), pb.ModelConfigResponse).config
 
+    def load(self, model: str, config: str | None) -> None:
+        """Loads `model` again, with the configuration `config` (JSON of a ModelConfig); None: with its own file's."""
+        request = pb.RepositoryModelLoadRequest(model_name=model)
+        if config is not None:
+            request.parameters["config"].string_param = config
+        self._call("RepositoryModelLoad", request, pb.RepositoryModelLoadResponse, seconds=_LOAD_SECONDS)
+
     def answer(self, body: bytes) -> bytes:
         """To one serialised request."""
         try:
@@ -86,10 +94,10 @@ class Target:
         batching = self.config(model).max_batch_size > 0
         return make_workload(metadata, batching=batching, shapes=shapes, count=count, seed=seed)
 
-    def _call(self, method: str, request: Message, answer: type[Answer]) -> Answer:
+    def _call(self, method: str, request: Message, answer: type[Answer], *, seconds: float = _CALL_SECONDS) -> Answer:
         call: Any = self._channel.unary_unary(SERVICE + method)
         try:
-            return answer.FromString(call(request.SerializeToString(), timeout=_CALL_SECONDS))
+            return answer.FromString(call(request.SerializeToString(), timeout=seconds))
         except grpc.RpcError as error:
             raise self._refused(method, error) from error
 

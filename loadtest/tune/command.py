@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import tempfile
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +14,7 @@ from loadtest.flag_values import count, positive, shape, share
 from loadtest.payload import parse_shape
 from loadtest.tune.candidates import Axis, Candidate, apply
 from loadtest.tune.config_file import write_config
-from loadtest.tune.hosts import Host, OwnServers, RunningServer
+from loadtest.tune.hosts import Host, OwnServers, RemoteServer
 from loadtest.tune.judging import Aim, Failure, Goal, Measurement
 from loadtest.tune.measuring import LoadSpec, Measurer
 from loadtest.tune.report import as_json, describe, notes, round_line
@@ -43,6 +42,11 @@ def add_command(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
     )
     parser.add_argument(
         "--url", metavar="HOST:PORT", help="gRPC address of a running server, measured as it is (default: own servers)"
+    )
+    parser.add_argument(
+        "--reload",
+        action="store_true",
+        help="with --url: have that server load the model with every candidate, and as it was at the end",
     )
     parser.add_argument(
         "--objective", type=Goal, choices=list(Goal), default=Goal.THROUGHPUT, help="what is to be best (%(default)s)"
@@ -73,8 +77,12 @@ def add_command(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
         default=[],
         help="what must stay as it is; may be repeated",
     )
-    parser.add_argument("--max-measurements", type=count, default=60, help="in all (%(default)s)")
-    parser.add_argument("--max-minutes", type=positive, default=10.0, help="in all, about (%(default)s)")
+    parser.add_argument("--cores", type=count, metavar="N", help="that the server may use (default: those we may use)")
+    parser.add_argument(
+        "--rounds", type=count, default=3, help="of the final, and of the present configuration first (%(default)s)"
+    )
+    parser.add_argument("--max-measurements", type=count, default=60, metavar="N", help="in all (%(default)s)")
+    parser.add_argument("--max-minutes", type=positive, default=10.0, metavar="N", help="in all, about (%(default)s)")
     parser.add_argument("--write", action="store_true", help="write the choice into the model's config.pbtxt")
     parser.add_argument("--json", action="store_true", help="the last line is the report as one JSON object")
     parser.add_argument("--out", type=Path, default=Path("runs/tune"), metavar="DIR", help="for reports (%(default)s)")
@@ -86,13 +94,16 @@ def tune(arguments: argparse.Namespace) -> bool:
         raise LoadTestError("--write needs --model-repository: what a server at --url was loaded from is not known")
     if arguments.url is not None and arguments.objective is Goal.CPU:
         raise LoadTestError("--objective cpu needs a server of our own: the processor time of one at --url is not seen")
+    if arguments.url is None and arguments.reload:
+        raise LoadTestError("--reload is about the server at --url; without it, each candidate has a server of its own")
     out: Path = arguments.out
     out.mkdir(parents=True, exist_ok=True)
-    # Beside the reports and not in /tmp: there the copy can share the model's contents.
-    with tempfile.TemporaryDirectory(prefix="repository-", dir=out) as workspace:
-        host = _host(arguments, Path(workspace))
+    with _host(arguments) as host:
         if not host.can_change:
-            print(f"tune: the server at {arguments.url} is measured as it is; nothing else can be tried there")
+            print(
+                f"tune: the server at {arguments.url} is measured as it is. Instances, threads, batch sizes, delays "
+                "and slo_ms cannot be tried there without --reload"
+            )
         outcome = _search(arguments, host)
     result, aim = outcome.result, outcome.aim
     print(describe(result, aim))
@@ -117,24 +128,25 @@ class _Outcome:
     notes: list[str]
 
 
-def _host(arguments: argparse.Namespace, workspace: Path) -> Host:
+def _host(arguments: argparse.Namespace) -> OwnServers | RemoteServer:
+    shapes = dict(map(parse_shape, arguments.shape))
     if arguments.url is not None:
-        return RunningServer(arguments.url, arguments.model)
-    return OwnServers(arguments.model_repository, arguments.model, workspace, arguments.out)
+        return RemoteServer(arguments.url, arguments.model, shapes, can_change=arguments.reload)
+    return OwnServers(arguments.model_repository, arguments.model, shapes, arguments.out)
 
 
 def _search(arguments: argparse.Namespace, host: Host) -> _Outcome:
     in_flight = None if arguments.rate is not None else arguments.in_flight or DEFAULT_IN_FLIGHT
-    load = LoadSpec(in_flight, arguments.rate, arguments.seconds, dict(map(parse_shape, arguments.shape)))
-    measurer = Measurer(host, arguments.model, load, arguments.p99_ms, arguments.out)
-    rows = measurer.workload.rows
-    cores = len(os.sched_getaffinity(0))
+    load = LoadSpec(in_flight, arguments.rate, arguments.seconds)
+    measurer = Measurer(host, load, arguments.p99_ms, arguments.out)
+    rows = host.workload.rows
+    cores = arguments.cores or len(os.sched_getaffinity(0))
     fixed = frozenset(arguments.keep) if host.can_change else AS_IT_IS
     search = Search(
         present=host.present,
         space=Space(cores, rows, in_flight, arguments.p99_ms, fixed),
         aim=Aim(arguments.objective, arguments.p99_ms, arguments.max_error_rate),
-        budget=Budget(arguments.max_measurements, arguments.max_minutes * 60),
+        budget=Budget(arguments.max_measurements, arguments.max_minutes * 60, arguments.rounds),
         measure=_Spoken(measurer),
         clock=time.monotonic,
     )

@@ -1,22 +1,24 @@
 """A candidate → a model that is served. The seam between what is searched and what serves it.
 
-`OwnServers` starts a fresh server for each candidate, on a copy of the model's folder. `RunningServer` measures what
-is served at an address as it is.
+`OwnServers` starts a fresh server for each candidate, on a copy of the model's folder. `RemoteServer` is a server that
+runs already: as it is, or told over the wire to load the model anew.
 """
 
 from __future__ import annotations
 
 import os
 import shutil
+import tempfile
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, Self
 
-from google.protobuf import text_format
+from google.protobuf import json_format, text_format
 
 from loadtest.errors import LoadTestError
+from loadtest.payload import Shape, Workload
 from loadtest.processes import Running, our_server, running
 from loadtest.target import Target
 from loadtest.tune.candidates import Candidate, apply, read_candidate
@@ -35,7 +37,7 @@ class Served:
 
 
 class Host(Protocol):
-    """What can serve candidates."""
+    """What can serve candidates, one at a time."""
 
     present: Candidate
     """How the model is configured now."""
@@ -43,25 +45,44 @@ class Host(Protocol):
     can_change: bool
     """Whether it serves anything but `present`."""
 
+    workload: Workload
+    """A request that `present` takes."""
+
     def serve(self, candidate: Candidate) -> AbstractContextManager[Served]:
         """Until the block ends. A LoadTestError says why it cannot be served."""
 
 
 class OwnServers:
-    """Servers of our own, one at a time. The user's repository is read and never written."""
+    """Servers of our own. The user's repository is read and never written."""
 
     can_change = True
 
-    def __init__(self, model_repository: Path, model: str, workspace: Path, out: Path) -> None:
-        """`workspace` is an empty folder for the copy, `out` one for the log. Raises LoadTestError."""
+    def __init__(self, model_repository: Path, model: str, shapes: dict[str, Shape], out: Path) -> None:
+        """`shapes`: whole shapes of inputs, see `make_workload`; `out`: where the log goes, and the copy of the model
+        for as long as the block lasts. Raises LoadTestError.
+        """
         folder = model_repository / model
         if not folder.is_dir():
             raise LoadTestError(f"{folder} is not a folder: no model '{model}' in {model_repository}")
         self.text, self.config = read_config(folder)
-        self._repository, self._model, self._out = workspace, model, out
-        _copy(folder, workspace / model)
-        with self._running() as served:
-            self.present = read_candidate(served.target.config(model))
+        self._model, self._out = model, out
+        # Beside the reports and not in /tmp: there the copy can share the contents of large files.
+        self._temporary = tempfile.TemporaryDirectory(prefix="repository-", dir=out)
+        self._repository = Path(self._temporary.name)
+        try:
+            _copy(folder, self._repository / model)
+            with self._running() as served:
+                self.present = read_candidate(served.target.config(model))
+                self.workload = served.target.workload(model, shapes, count=1)
+        except BaseException:
+            self._temporary.cleanup()
+            raise
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._temporary.cleanup()
 
     @contextmanager
     def serve(self, candidate: Candidate) -> Iterator[Served]:
@@ -81,25 +102,49 @@ class OwnServers:
             yield Served(server.address, target, server)
 
 
-class RunningServer:
-    """The server at an address, which is left as it is."""
+class RemoteServer:
+    """The server at an address.
 
-    can_change = False
+    With `can_change`, RepositoryModelLoad gives it each candidate as the parameter `config`, and at the end of the
+    block it serves what it served before.
+    """
 
-    def __init__(self, address: str, model: str) -> None:
-        """Raises LoadTestError where `address` does not serve `model`."""
-        self._address = address
+    def __init__(self, address: str, model: str, shapes: dict[str, Shape], *, can_change: bool) -> None:
+        """Raises LoadTestError where `address` does not serve `model`, or does not load it when it is told to."""
+        self.can_change = can_change
+        self._address, self._model = address, model
         with Target(address) as target:
-            self.config: pb.ModelConfig = target.config(model)
-        self.present = read_candidate(self.config)
+            self._config = target.config(model)
+            self.present = read_candidate(self._config)
+            self.workload = target.workload(model, shapes, count=1)
+            if can_change:
+                target.load(model, _json(self._config))
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if not self.can_change:
+            return
+        with Target(self._address) as target:
+            target.load(self._model, None)
+            if target.config(self._model) != self._config:
+                # It was served with another configuration than its folder's.
+                target.load(self._model, _json(self._config))
 
     @contextmanager
     def serve(self, candidate: Candidate) -> Iterator[Served]:
-        """`present`, which is all that there is."""
-        if candidate != self.present:
-            raise LoadTestError(f"{self._address} serves {self.present}, and cannot be told to serve {candidate}")
+        """`candidate`, loaded anew; `present` as it is where nothing can be changed."""
         with Target(self._address) as target:
+            if self.can_change:
+                target.load(self._model, _json(apply(self._config, self.present, candidate)))
+            elif candidate != self.present:
+                raise LoadTestError(f"{self._address} serves {self.present}, and is not to load {candidate}")
             yield Served(self._address, target, None)
+
+
+def _json(config: pb.ModelConfig) -> str:
+    return json_format.MessageToJson(config, preserving_proto_field_name=True, indent=None)
 
 
 def _copy(source: Path, target: Path) -> None:

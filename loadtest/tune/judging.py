@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from math import inf
 from statistics import median
 
 from loadtest.tune.candidates import Candidate
@@ -93,11 +94,11 @@ class Aim:
         """What is to be as small as possible."""
         match self.goal:
             case Goal.THROUGHPUT:
-                return 1 / measurement.rows_per_second if measurement.rows_per_second else float("inf")
+                return 1 / measurement.rows_per_second if measurement.rows_per_second else inf
             case Goal.LATENCY:
                 return measurement.p99_ms
             case Goal.CPU:
-                return float("inf") if measurement.cpu_us_per_request is None else measurement.cpu_us_per_request
+                return inf if measurement.cpu_us_per_request is None else measurement.cpu_us_per_request
 
     def gain(self, trial: Trial, over: Trial) -> float:
         """By what share `trial` is better than `over`; below 0 it is worse.
@@ -107,25 +108,32 @@ class Aim:
         """
         broken, other_broken = self.broken(trial), self.broken(over)
         if trial.failure is not None or over.failure is not None:
-            return float("-inf") if trial.failure is not None else float("inf")
+            return -inf if trial.failure is not None else inf
         one, other = trial.middle(), over.middle()
         if broken is None and other_broken is None:
             return _gain(self.cost(one), self.cost(other))
         if broken is None or other_broken is None:
-            return float("inf") if broken is None else float("-inf")
+            return inf if broken is None else -inf
         if max(one.refused_share, other.refused_share) > self.refused_share:
             return other.refused_share - one.refused_share
         return _gain(one.p99_ms, other.p99_ms)
 
     def spread(self, trial: Trial) -> float:
         """From the best to the worst of the rounds, as a share of their median; 0 for a single one."""
-        costs = [self.cost(one) for one in trial.rounds]
-        middle = median(costs) if costs else float("inf")
-        return (max(costs) - min(costs)) / middle if 0 < middle < float("inf") else 0.0
+        return _spread([self.cost(one) for one in trial.rounds])
 
     def margin(self, trial: Trial, over: Trial) -> float:
-        """What a gain must exceed to be more than noise."""
-        return max(LEAST_MARGIN, self.spread(trial), self.spread(over))
+        """What a gain must exceed to be more than noise.
+
+        Equally many rounds were measured in turns: what a slow minute does to both is no noise, and what counts is the
+        spread of their ratio from round to round.
+        """
+        if len(trial.rounds) == len(over.rounds) > 1:
+            pairs = zip(trial.rounds, over.rounds, strict=True)
+            spread = _spread([_ratio(self.cost(one), self.cost(other)) for one, other in pairs])
+        else:
+            spread = max(self.spread(trial), self.spread(over))
+        return max(LEAST_MARGIN, spread)
 
 
 @dataclass(frozen=True)
@@ -170,10 +178,22 @@ def complexity(candidate: Candidate, present: Candidate) -> tuple[int, ...]:
 
 
 def _gain(one: float, other: float) -> float:
-    """By what share the cost `one` is below `other`: 1 is half of it."""
+    """By what share the cost `one` is better than `other`: half the cost is 1, 100 % better."""
+    return _ratio(other, one) - 1
+
+
+def _ratio(one: float, other: float) -> float:
     if one == other:
+        return 1.0
+    return one / other if other else inf
+
+
+def _spread(values: Sequence[float]) -> float:
+    """Largest minus smallest, as a share of the median; 0 where one of them is endless."""
+    if not values or inf in values:
         return 0.0
-    return other / one - 1 if one else float("inf")
+    middle = median(values)
+    return (max(values) - min(values)) / middle if middle else 0.0
 
 
 def _median_if_known(values: Sequence[float | None]) -> float | None:

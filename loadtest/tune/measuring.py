@@ -10,7 +10,6 @@ from loadtest.errors import LoadTestError, WrongAnswerError
 from loadtest.figures import Counts
 from loadtest.h2load import H2load, Volley, frame
 from loadtest.open_loop import Outcome, offer
-from loadtest.payload import Shape, Workload
 from loadtest.tune.candidates import Candidate
 from loadtest.tune.hosts import Host, Served
 from loadtest.tune.judging import Failure, Measurement
@@ -33,29 +32,26 @@ class LoadSpec:
     """Open loop: Poisson arrivals per second, whatever becomes of those before."""
     seconds: float
     """Of one measurement."""
-    shapes: dict[str, Shape]
-    """Whole shapes of inputs; see `payload.make_workload`."""
 
 
 class Measurer:
     """Serves candidates by a host, puts the load on them, and counts."""
 
-    def __init__(self, host: Host, model: str, load: LoadSpec, p99_ms: float | None, out: Path) -> None:
+    def __init__(self, host: Host, load: LoadSpec, p99_ms: float | None, out: Path) -> None:
         """`out` is a folder for the request and the generator's log. Raises LoadTestError."""
-        self._host, self._model, self._load, self._p99_ms = host, model, load, p99_ms
+        self._host, self._load, self._p99_ms = host, load, p99_ms
+        self._workload, self._model = host.workload, host.workload.model
         self._h2load = H2load.find()
         self._body, self._log = out / "request.grpc", out / "h2load.log"
         self.generator_late_ms = 0.0
         """The longest p99 of how late arrivals at a rate were sent."""
-        with host.serve(host.present) as served:
-            self.workload: Workload = served.target.workload(model, load.shapes, count=1)
-        self._body.write_bytes(frame(self.workload.bodies[0]))
+        self._body.write_bytes(frame(self._workload.bodies[0]))
 
     def measure(self, candidate: Candidate) -> Measurement | Failure:
         """A fresh serving of `candidate`, warmed up and measured once."""
         try:
             with self._host.serve(candidate) as served:
-                self.workload.check(served.target.answer(self.workload.bodies[0]))
+                self._workload.check(served.target.answer(self._workload.bodies[0]))
                 rate = self._load.rate
                 return self._closed_loop(served) if rate is None else self._open_loop(served, rate)
         except (LoadTestError, WrongAnswerError) as error:
@@ -74,7 +70,7 @@ class Measurer:
         # h2load takes a refusal for an answer: the server knows better. Others' requests may be among its counts.
         answered = min(1.0, counted.successes / requests)
         return Measurement(
-            rows_per_second=volley.requests_per_second * answered * self.workload.rows,
+            rows_per_second=volley.requests_per_second * answered * self._workload.rows,
             p50_ms=volley.p50_ms,
             p99_ms=volley.p99_ms,
             refused_share=1 - answered,
@@ -92,7 +88,7 @@ class Measurer:
         self.generator_late_ms = max(self.generator_late_ms, seen.send_lag_p99_ms)
         good = len(seen.latencies_ms) if self._p99_ms is None else bisect_right(seen.latencies_ms, self._p99_ms)
         return Measurement(
-            rows_per_second=good / seen.seconds * self.workload.rows,
+            rows_per_second=good / seen.seconds * self._workload.rows,
             p50_ms=_quantile(seen, 0.5),
             p99_ms=_quantile(seen, 0.99),
             refused_share=(seen.refused + seen.given_up) / max(1, seen.scheduled),

@@ -21,9 +21,8 @@ def describe(result: Result, aim: Aim) -> str:
 
 def table(result: Result, aim: Aim) -> str:
     """A line for each candidate: finalists with the medians of the final, then the others as the climb saw them."""
-    finalists = {trial.candidate for trial in result.finals}
-    others = [trial for trial in result.climbed if trial.candidate not in finalists]
-    lines = [_HEAD, *(_line(trial, verdict(trial, result, aim)) for trial in [*result.finals, *others])]
+    trials = [*result.finals, *_only_climbed(result)]
+    lines = [_HEAD, *(_line(trial, verdict(trial, result, aim)) for trial in trials)]
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     return "\n".join(
         "  ".join(
@@ -35,7 +34,7 @@ def table(result: Result, aim: Aim) -> str:
 
 
 def verdict(trial: Trial, result: Result, aim: Aim) -> str:
-    """Of one line. "measured once" marks figures of the climb, which are not of the same minutes as the final's."""
+    """Of one line. Figures of the climb are not of the same minutes as those of the final."""
     marks = ["chosen"] * (trial is result.choice.trial) + ["present"] * (trial.candidate == result.present)
     broken = aim.broken(trial)
     if broken is not None:
@@ -44,7 +43,7 @@ def verdict(trial: Trial, result: Result, aim: Aim) -> str:
     if trial is not best and trial is not result.choice.trial:
         gain = aim.gain(best, trial)
         equal = trial in result.finals and is_equal(trial, best, aim)
-        marks.append("as good as the best" if equal else _against_best(gain))
+        marks.append("as good as the best" if equal else _against_best(gain, aim))
     elif trial is best and trial is not result.choice.trial:
         marks.append("best, by less than the noise")
     return ", ".join(marks)
@@ -87,7 +86,7 @@ def notes(result: Result, choice_rows: int) -> list[str]:
 
 
 def as_json(result: Result, aim: Aim) -> dict[str, Any]:
-    """All of it: limits, every round, the choice."""
+    """Limits, the choice, and every round of the final; of the climb, those that did not get into it."""
     return {
         "goal": aim.goal.value,
         "p99_ms": aim.p99_ms,
@@ -99,7 +98,7 @@ def as_json(result: Result, aim: Aim) -> dict[str, Any]:
         "complete": result.complete,
         "sentence": sentence(result, aim),
         "finals": [_trial_json(trial, result, aim) for trial in result.finals],
-        "climbed": [_trial_json(trial, result, aim) for trial in result.climbed],
+        "climb": [_trial_json(trial, result, aim) for trial in _only_climbed(result)],
     }
 
 
@@ -109,6 +108,12 @@ def round_line(candidate: Candidate, seen: Measurement) -> str:
     return f"{candidate}: {seen.rows_per_second:,.0f} rows/s, p50 {seen.p50_ms:.3g}, p99 {seen.p99_ms:.3g} ms{cpu}"
 
 
+def _only_climbed(result: Result) -> list[Trial]:
+    """What did not get into the final."""
+    finalists = {trial.candidate for trial in result.finals}
+    return [trial for trial in result.climbed if trial.candidate not in finalists]
+
+
 def _why_present(choice: Choice, aim: Aim) -> str:
     if choice.best is choice.trial:
         return "Nothing that was tried is better."
@@ -116,8 +121,9 @@ def _why_present(choice: Choice, aim: Aim) -> str:
     return f"{choice.best.candidate} is {gain:.1%} better, within the noise of {margin:.1%}."
 
 
-def _against_best(gain: float) -> str:
-    return f"{gain:.0%} behind" if gain >= 0 else "better when measured once"
+def _against_best(gain: float, aim: Aim) -> str:
+    """`gain`: of the best over this one. Where it is negative, the final has shown that it was luck."""
+    return f"{_NAMES[aim.goal]}: the best is {gain:.0%} better" if gain >= 0 else "not in the final"
 
 
 def _line(trial: Trial, said: str) -> tuple[str, ...]:

@@ -19,17 +19,16 @@ Measure = Callable[[Candidate], Measurement | Failure]
 """Serves a candidate and puts the load on it."""
 
 FINALISTS = 4
-FINAL_ROUNDS = 3
-_FIRST_ROUNDS = 3
-"""Of the present candidate, for the noise."""
 
 
 @dataclass(frozen=True)
 class Budget:
-    """When to stop climbing. The final is held within it too, in as many rounds as there is time for, at least one."""
+    """How much to measure. The final is held in as many rounds as there is time for, at least one."""
 
     measurements: int
     seconds: float
+    rounds: int = 3
+    """Of the final, and of the present candidate before the climb, for the noise."""
 
 
 @dataclass(frozen=True)
@@ -63,7 +62,7 @@ class Search:
     def run(self) -> Result:
         """The whole of it. Raises LoadTestError where the present candidate cannot be measured."""
         self._began = self.clock()
-        for _ in range(_FIRST_ROUNDS):
+        for _ in range(self.budget.rounds):
             self._try(self.present)
             failure = self._trials[self.present].failure
             if failure is not None:
@@ -87,8 +86,7 @@ class Search:
 
     def _step(self, axis: Axis, best: Candidate) -> Candidate:
         """The best neighbour along `axis`, where that is better than `best` by more than the noise; else `best`."""
-        typical_ms = self._trials[self.present].middle().p50_ms
-        neighbours = self.space.neighbours(axis, best, typical_ms)
+        neighbours = self.space.neighbours(axis, best, self._trials[best].middle().p50_ms)
         for neighbour in neighbours:
             if neighbour not in self._trials and self._may_climb():
                 self._try(neighbour)
@@ -101,13 +99,14 @@ class Search:
 
     def _may_climb(self) -> bool:
         """Whether there is room for one more, with a full final after it."""
-        left = self.budget.measurements - self._measurements - FINALISTS * FINAL_ROUNDS
-        return left > 0 and self._seconds_left() > self._seconds_each() * (FINALISTS * FINAL_ROUNDS + 1)
+        final = FINALISTS * self.budget.rounds
+        left = self.budget.measurements - self._measurements - final
+        return left > 0 and self._seconds_left() > self._seconds_each() * (final + 1)
 
     def _finals(self) -> tuple[Trial, ...]:
         """Rounds in turns among the contenders. Who fails now is out."""
         finals = {candidate: Trial(candidate) for candidate in self._contenders()}
-        for number in range(FINAL_ROUNDS):
+        for number in range(self.budget.rounds):
             if number and self._seconds_left() < self._seconds_each() * len(finals):
                 break
             for candidate, trial in finals.items():

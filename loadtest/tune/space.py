@@ -43,7 +43,7 @@ class Space:
     def neighbours(self, axis: Axis, candidate: Candidate, typical_ms: float) -> list[Candidate]:
         """What is one step away along `axis`, without `candidate` itself.
 
-        `typical_ms` is the median latency so far: where no p99 is asked for, delays are shares of it.
+        `typical_ms` is its median latency: where no p99 is asked for, delays are shares of it.
         """
         match axis:
             case Axis.LANES:
