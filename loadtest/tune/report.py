@@ -10,7 +10,10 @@ from loadtest.tune.candidates import Candidate
 from loadtest.tune.judging import Aim, Choice, Goal, Measurement, Trial, is_equal
 from loadtest.tune.search import Result
 
-_HEAD = ("candidate", "rows/s", "p50 ms", "p99 ms", "CPU µs/request", "RSS MiB", "batch", "rounds", "verdict")
+_HEAD = (
+    *("instances × threads, batching", "rows/s", "p50 ms", "p99 ms", "CPU µs/request", "RSS MiB", "batch"),
+    *("rounds", "spread", "verdict"),
+)
 _NAMES = {Goal.THROUGHPUT: "rows/s", Goal.LATENCY: "p99", Goal.CPU: "CPU per request"}
 
 
@@ -22,7 +25,7 @@ def describe(result: Result, aim: Aim) -> str:
 def table(result: Result, aim: Aim) -> str:
     """A line for each candidate: finalists with the medians of the final, then the others as the climb saw them."""
     trials = [*result.finals, *_only_climbed(result)]
-    lines = [_HEAD, *(_line(trial, verdict(trial, result, aim)) for trial in trials)]
+    lines = [_HEAD, *(_line(trial, aim, verdict(trial, result, aim)) for trial in trials)]
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     return "\n".join(
         "  ".join(
@@ -126,9 +129,9 @@ def _against_best(gain: float, aim: Aim) -> str:
     return f"{_NAMES[aim.goal]}: the best is {gain:.0%} better" if gain >= 0 else "not in the final"
 
 
-def _line(trial: Trial, said: str) -> tuple[str, ...]:
+def _line(trial: Trial, aim: Aim, said: str) -> tuple[str, ...]:
     if not trial.rounds:
-        return (str(trial.candidate), "", "", "", "", "", "", "0", said)
+        return (str(trial.candidate), *[""] * (len(_HEAD) - 2), said)
     seen = trial.middle()
     return (
         str(trial.candidate),
@@ -139,6 +142,7 @@ def _line(trial: Trial, said: str) -> tuple[str, ...]:
         "–" if seen.peak_rss_mib is None else f"{seen.peak_rss_mib:.0f}",
         f"{seen.average_batch:.1f}",
         str(len(trial.rounds)),
+        f"{aim.spread(trial):.0%}" if len(trial.rounds) > 1 else "–",
         said,
     )
 

@@ -60,7 +60,9 @@ class Peer:
 
 def test_answers_refusals_and_what_is_given_up_are_told_apart() -> None:
     with Peer() as peer:
-        outcome = play(f"127.0.0.1:{peer.port}", MESSAGE, [0.0, 0.001, 0.002], seconds=0.003, patience=0.2, connections=1)
+        outcome = play(
+            f"127.0.0.1:{peer.port}", MESSAGE, [0.0, 0.001, 0.002], seconds=0.003, patience=0.2, connections=1
+        )
 
     assert (outcome.scheduled, len(outcome.latencies_ms), outcome.refused, outcome.given_up) == (3, 1, 1, 1)
     assert 0 < outcome.latencies_ms[0] < 200
