@@ -16,7 +16,6 @@ All kinds of one round have the same arrivals, and the same yardstick.
 from __future__ import annotations
 
 import shutil
-from bisect import bisect_right
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, replace
@@ -25,12 +24,15 @@ from math import log
 from pathlib import Path
 from statistics import median
 
+import numpy as np
+
 from loadtest.bench.comparison import Comparison, take_turns
 from loadtest.bench.metrics import batch_1_seconds, read_metrics
 from loadtest.bench.networks import write_resnet18
 from loadtest.bench.servers import NGHTTP2, Load, Ours, Plan, Shot, model_file, prepare, start_ours
 from loadtest.figures import Figures
-from loadtest.open_loop import offer
+from loadtest.open_loop import GrpcTraffic, play_apart, poisson, quantile
+from loadtest.open_loop.outcome import Floats
 
 LOADS = (0.5, 0.8, 1.0, 1.5, 2.0)
 OBJECTIVE = 5.0
@@ -214,12 +216,14 @@ def _volley(plan: Plan, shot: Shot, ours: Ours, load: float, yardstick: Yardstic
     before, cpu_before = read_metrics(ours.server, model), ours.server.cpu_seconds()
     rate = load * yardstick.capacity_per_second
     seconds = plan.requests / rate if plan.requests else _SECONDS_PER_POINT / plan.rounds
-    seen = offer(ours.server.address, shot.body, rate, seconds, 2 * yardstick.objective_seconds, seed)
+    traffic = GrpcTraffic(ours.server.address, (shot.body.read_bytes(),))
+    due = poisson(rate, seconds, seed)
+    seen = play_apart(traffic, due, seconds=seconds, patience=2 * yardstick.objective_seconds)
     cpu_seconds = ours.server.cpu_seconds() - cpu_before
     counted = read_metrics(ours.server, model).since(before)
     latencies_ms, from_sent_ms = seen.latencies_ms, seen.latencies_from_sent_ms
     limit_ms = (yardstick.objective_seconds + yardstick.transport_seconds) * 1e3
-    good = good_seen = bisect_right(from_sent_ms, limit_ms)
+    good = good_seen = int(np.searchsorted(from_sent_ms, limit_ms, "right"))
     accepted = len(latencies_ms) + seen.given_up
     if yardstick.by_histogram:
         good, accepted = round(counted.within_us[yardstick.objective_us]), round(counted.answers)
@@ -233,7 +237,7 @@ def _volley(plan: Plan, shot: Shot, ours: Ours, load: float, yardstick: Yardstic
         "p50_seen_ms": _quantile(latencies_ms, 0.5, seen.given_up),
         "p99_seen_ms": _quantile(latencies_ms, 0.99, seen.given_up),
         "average_batch": counted.rows / counted.batches if counted.batches else 0.0,
-        "send_lag_p99_ms": seen.send_lag_p99_ms,
+        "send_lag_p99_ms": quantile(seen.late_ms, 0.99),
         "server_cores": cpu_seconds / seconds,
         "generator_cores": seen.cpu_seconds / seconds,
     }
@@ -242,10 +246,9 @@ def _volley(plan: Plan, shot: Shot, ours: Ours, load: float, yardstick: Yardstic
     return figures
 
 
-def _quantile(latencies_ms: list[float], share: float, given_up: int) -> float:
+def _quantile(latencies_ms: Floats, share: float, given_up: int) -> float:
     """Of the requests that were let in; what was given up took longer than any other."""
-    index = int(share * (len(latencies_ms) + given_up))
-    return latencies_ms[index] if index < len(latencies_ms) else float("inf")
+    return quantile(np.append(latencies_ms, np.full(given_up, np.inf)), share)
 
 
 def _table(comparison: Comparison, kinds: Mapping[str, str], yardstick: Yardstick) -> str:

@@ -6,7 +6,6 @@ import argparse
 import json
 import os
 import time
-from dataclasses import dataclass
 from pathlib import Path
 
 from loadtest.errors import LoadTestError
@@ -79,7 +78,11 @@ def add_command(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
     )
     parser.add_argument("--cores", type=count, metavar="N", help="that the server may use (default: those we may use)")
     parser.add_argument(
-        "--rounds", type=count, default=3, help="of the final, and of the present configuration first (%(default)s)"
+        "--rounds",
+        type=count,
+        default=Budget.rounds,
+        metavar="N",
+        help="of the final, and of the present configuration first (%(default)s)",
     )
     parser.add_argument("--max-measurements", type=count, default=60, metavar="N", help="in all (%(default)s)")
     parser.add_argument("--max-minutes", type=positive, default=10.0, metavar="N", help="in all, about (%(default)s)")
@@ -104,10 +107,9 @@ def tune(arguments: argparse.Namespace) -> bool:
                 f"tune: the server at {arguments.url} is measured as it is. Instances, threads, batch sizes, delays "
                 "and slo_ms cannot be tried there without --reload"
             )
-        outcome = _search(arguments, host)
-    result, aim = outcome.result, outcome.aim
+        result, aim = _search(arguments, host)
     print(describe(result, aim))
-    for note in [*notes(result, outcome.rows), *outcome.notes]:
+    for note in notes(result, host.workload.rows):
         print(f"note: {note}")
     report = as_json(result, aim)
     (out / "tune.json").write_text(json.dumps(report, indent=2) + "\n")
@@ -120,14 +122,6 @@ def tune(arguments: argparse.Namespace) -> bool:
     return result.choice.keeps_limits
 
 
-@dataclass(frozen=True)
-class _Outcome:
-    result: Result
-    aim: Aim
-    rows: int
-    notes: list[str]
-
-
 def _host(arguments: argparse.Namespace) -> OwnServers | RemoteServer:
     shapes = dict(map(parse_shape, arguments.shape))
     if arguments.url is not None:
@@ -135,7 +129,7 @@ def _host(arguments: argparse.Namespace) -> OwnServers | RemoteServer:
     return OwnServers(arguments.model_repository, arguments.model, shapes, arguments.out)
 
 
-def _search(arguments: argparse.Namespace, host: Host) -> _Outcome:
+def _search(arguments: argparse.Namespace, host: Host) -> tuple[Result, Aim]:
     in_flight = None if arguments.rate is not None else arguments.in_flight or DEFAULT_IN_FLIGHT
     load = LoadSpec(in_flight, arguments.rate, arguments.seconds)
     measurer = Measurer(host, load, arguments.p99_ms, arguments.out)
@@ -152,14 +146,7 @@ def _search(arguments: argparse.Namespace, host: Host) -> _Outcome:
     )
     what = f"{in_flight} requests in flight" if in_flight is not None else f"{arguments.rate:g} requests/s"
     print(f"tune: {what} of {rows} rows, {cores} cores; now {host.present} (instances × threads)", flush=True)
-    result = search.run()
-    said = []
-    if measurer.generator_late_ms > result.choice.trial.middle().p99_ms / 2:
-        said.append(
-            f"the load generator itself was late by up to {measurer.generator_late_ms:.3g} ms at the 99th percentile: "
-            "it shares the cores with the server, and part of the p99 is its own"
-        )
-    return _Outcome(result, search.aim, rows, said)
+    return search.run(), search.aim
 
 
 class _Spoken:

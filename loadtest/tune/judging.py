@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from math import inf
@@ -39,6 +39,8 @@ class Measurement:
     cpu_us_per_request: float | None
     """None where the server's process cannot be seen."""
     peak_rss_mib: float | None
+    generator_late_ms: float = 0.0
+    """The 99th percentile of how late arrivals at a rate were sent: a part of `p99_ms` that is not the server's."""
 
 
 @dataclass(frozen=True)
@@ -66,6 +68,7 @@ class Trial:
             average_batch=median(one.average_batch for one in self.rounds),
             cpu_us_per_request=_median_if_known([one.cpu_us_per_request for one in self.rounds]),
             peak_rss_mib=_median_if_known([one.peak_rss_mib for one in self.rounds]),
+            generator_late_ms=median(one.generator_late_ms for one in self.rounds),
         )
 
 
@@ -106,17 +109,12 @@ class Aim:
         One that keeps the limits is infinitely better than one that breaks them. Of two that break them, the one
         that refuses less is better, and then the one with the smaller p99.
         """
-        broken, other_broken = self.broken(trial), self.broken(over)
         if trial.failure is not None or over.failure is not None:
             return -inf if trial.failure is not None else inf
-        one, other = trial.middle(), over.middle()
-        if broken is None and other_broken is None:
-            return _gain(self.cost(one), self.cost(other))
-        if broken is None or other_broken is None:
-            return inf if broken is None else -inf
-        if max(one.refused_share, other.refused_share) > self.refused_share:
-            return other.refused_share - one.refused_share
-        return _gain(one.p99_ms, other.p99_ms)
+        if (self.broken(trial) is None) != (self.broken(over) is None):
+            return inf if self.broken(trial) is None else -inf
+        figure = self._compared(trial, over)
+        return _ratio(figure(over.middle()), figure(trial.middle())) - 1
 
     def spread(self, trial: Trial) -> float:
         """From the best to the worst of the rounds, as a share of their median; 0 for a single one."""
@@ -128,12 +126,21 @@ class Aim:
         Equally many rounds were measured in turns: what a slow minute does to both is no noise, and what counts is the
         spread of their ratio from round to round.
         """
-        if len(trial.rounds) == len(over.rounds) > 1:
+        figure = self._compared(trial, over)
+        if trial is not over and len(trial.rounds) == len(over.rounds) > 1:
             pairs = zip(trial.rounds, over.rounds, strict=True)
-            spread = _spread([_ratio(self.cost(one), self.cost(other)) for one, other in pairs])
+            spread = _spread([_ratio(figure(one), figure(other)) for one, other in pairs])
         else:
-            spread = max(self.spread(trial), self.spread(over))
+            spread = max(_spread([figure(one) for one in each.rounds]) for each in (trial, over))
         return max(LEAST_MARGIN, spread)
+
+    def _compared(self, trial: Trial, over: Trial) -> Callable[[Measurement], float]:
+        """The figure by which the two differ; the smaller, the better."""
+        if self.broken(trial) is None or self.broken(over) is None:
+            return self.cost
+        if max(trial.middle().refused_share, over.middle().refused_share) > self.refused_share:
+            return lambda one: one.refused_share
+        return lambda one: one.p99_ms
 
 
 @dataclass(frozen=True)
@@ -175,11 +182,6 @@ def complexity(candidate: Candidate, present: Candidate) -> tuple[int, ...]:
     """Ascending: the simpler, the smaller."""
     threads = candidate.threads or 0
     return (candidate.changes(present), candidate.instances, threads, candidate.max_batch_size)
-
-
-def _gain(one: float, other: float) -> float:
-    """By what share the cost `one` is better than `other`: half the cost is 1, 100 % better."""
-    return _ratio(other, one) - 1
 
 
 def _ratio(one: float, other: float) -> float:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from bisect import bisect_right
 from dataclasses import dataclass
+from math import ceil, inf
 from pathlib import Path
+
+import numpy as np
 
 from loadtest.errors import LoadTestError, WrongAnswerError
 from loadtest.figures import Counts
 from loadtest.h2load import H2load, Volley, frame
-from loadtest.open_loop import Outcome, offer
+from loadtest.open_loop import RATE_PER_PROCESS, GrpcTraffic, Outcome, play_apart, poisson, quantile
 from loadtest.tune.candidates import Candidate
 from loadtest.tune.hosts import Host, Served
 from loadtest.tune.judging import Failure, Measurement
@@ -43,8 +45,6 @@ class Measurer:
         self._workload, self._model = host.workload, host.workload.model
         self._h2load = H2load.find()
         self._body, self._log = out / "request.grpc", out / "h2load.log"
-        self.generator_late_ms = 0.0
-        """The longest p99 of how late arrivals at a rate were sent."""
         self._body.write_bytes(frame(self._workload.bodies[0]))
 
     def measure(self, candidate: Candidate) -> Measurement | Failure:
@@ -83,10 +83,15 @@ class Measurer:
         self._warm_up(served, _WARM_IN_FLIGHT)
         before = _ServerSide.of(served, self._model)
         # All candidates get the same arrivals.
-        seen = offer(served.address, self._body, rate, self._load.seconds, _PATIENCE_SECONDS, seed=1)
+        seen = play_apart(
+            GrpcTraffic(served.address, (self._body.read_bytes(),)),
+            poisson(rate, self._load.seconds, seed=1),
+            seconds=self._load.seconds,
+            patience=_PATIENCE_SECONDS,
+            processes=ceil(rate / RATE_PER_PROCESS),
+        )
         after = _ServerSide.of(served, self._model)
-        self.generator_late_ms = max(self.generator_late_ms, seen.send_lag_p99_ms)
-        good = len(seen.latencies_ms) if self._p99_ms is None else bisect_right(seen.latencies_ms, self._p99_ms)
+        good = np.count_nonzero(seen.latencies_ms <= (inf if self._p99_ms is None else self._p99_ms))
         return Measurement(
             rows_per_second=good / seen.seconds * self._workload.rows,
             p50_ms=_quantile(seen, 0.5),
@@ -95,6 +100,7 @@ class Measurer:
             average_batch=after.counts.since(before.counts).average_batch,
             cpu_us_per_request=after.cpu_us_since(before, max(1, seen.scheduled)),
             peak_rss_mib=after.peak_rss_mib,
+            generator_late_ms=quantile(seen.late_ms, 0.99),
         )
 
     def _warm_up(self, served: Served, in_flight: int) -> float:
@@ -137,8 +143,7 @@ class _ServerSide:
 
 def _quantile(seen: Outcome, share: float) -> float:
     """Of the requests that were let in; what was given up took longer than any other."""
-    index = int(share * (len(seen.latencies_ms) + seen.given_up))
-    return seen.latencies_ms[index] if index < len(seen.latencies_ms) else float("inf")
+    return quantile(np.append(seen.latencies_ms, [inf] * seen.given_up), share)
 
 
 def _last_line(text: str) -> str:

@@ -76,14 +76,20 @@ def sentence(result: Result, aim: Aim) -> str:
     return f"Chosen: {chosen.candidate}: {facts}; {why} ({noise}){simpler}.{cut}"
 
 
-def notes(result: Result, choice_rows: int) -> list[str]:
-    """What the user should know before taking the choice over. `choice_rows`: of a request of the load."""
+def notes(result: Result, rows: int) -> list[str]:
+    """What the user should know before taking the choice over. `rows`: of a request of the load."""
     chosen, present = result.choice.trial.candidate, result.present
     said = []
     if 0 < chosen.max_batch_size < present.max_batch_size:
         said.append(
             f"max_batch_size {chosen.max_batch_size}: requests of more rows, which {present.max_batch_size} let in, "
-            f"would be refused; the load's have {choice_rows}. --keep max-batch-size leaves it alone."
+            f"would be refused; the load's have {rows}. --keep max-batch-size leaves it alone."
+        )
+    seen = result.choice.trial.middle()
+    if seen.generator_late_ms > seen.p99_ms / 4:
+        said.append(
+            f"the load generator itself was {seen.generator_late_ms:.3g} ms late at the 99th percentile: it shares the "
+            "cores with the server, and part of the p99 is its own"
         )
     return said
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 
 from loadtest.errors import LoadTestError
 from loadtest.tune.candidates import Axis, Candidate
-from loadtest.tune.judging import Aim, Choice, Failure, Measurement, Trial, best_of, choose, complexity, is_equal
+from loadtest.tune.judging import Aim, Choice, Failure, Measurement, Trial, best_of, choose, complexity
 from loadtest.tune.space import Space
 
 Measure = Callable[[Candidate], Measurement | Failure]
@@ -27,7 +27,7 @@ class Budget:
 
     measurements: int
     seconds: float
-    rounds: int = 3
+    rounds: int = 4
     """Of the final, and of the present candidate before the climb, for the noise."""
 
 
@@ -56,6 +56,8 @@ class Search:
     measure: Measure
     clock: Callable[[], float]
     _trials: dict[Candidate, Trial] = field(default_factory=dict)
+    _path: list[Candidate] = field(default_factory=list)
+    """Those that the climb has left for a better one."""
     _measurements: int = 0
     _began: float = 0.0
 
@@ -79,6 +81,7 @@ class Search:
             moved = False
             for axis in self.space.axes(best):
                 while (better := self._step(axis, best)) != best:
+                    self._path.append(best)
                     best, moved = better, True
                 if not self._may_climb():
                     return False
@@ -94,8 +97,7 @@ class Search:
         if not tried:
             return best
         winner, current = best_of(tried, self.aim), self._trials[best]
-        margin = max(self.aim.margin(winner, current), self.aim.spread(self._trials[self.present]))
-        return winner.candidate if self.aim.gain(winner, current) > margin else best
+        return winner.candidate if self._is_better(winner, current) else best
 
     def _may_climb(self) -> bool:
         """Whether there is room for one more, with a full final after it."""
@@ -115,15 +117,23 @@ class Search:
         return tuple(finals.values())
 
     def _contenders(self) -> list[Candidate]:
-        """The present candidate, the best, the simplest of those that are as good as the best, and the next best."""
+        """The present candidate, the best, the one before the last step, which may have been luck, and more.
+
+        The rest are the simplest of those that are as good as the best, and then the next best.
+        """
         served = [trial for trial in self._trials.values() if trial.failure is None]
         best = best_of(served, self.aim)
-        equals = [trial for trial in served if is_equal(trial, best, self.aim)]
+        equals = [trial for trial in served if not self._is_better(best, trial)]
         equals.sort(key=lambda trial: complexity(trial.candidate, self.present))
         keeping = [trial for trial in served if self.aim.broken(trial) is None]
         keeping.sort(key=lambda trial: self.aim.cost(trial.middle()))
-        ordered = [self.present, best.candidate, *(trial.candidate for trial in [*equals[:1], *keeping])]
-        return list(dict.fromkeys(ordered))[:FINALISTS]
+        others = (trial.candidate for trial in [*equals[:1], *keeping])
+        return list(dict.fromkeys([self.present, best.candidate, *self._path[-1:], *others]))[:FINALISTS]
+
+    def _is_better(self, trial: Trial, other: Trial) -> bool:
+        """By more than the noise, as far as it is known while most were measured once: from the present candidate."""
+        margin = max(self.aim.margin(trial, other), self.aim.margin(self._trials[self.present], other))
+        return self.aim.gain(trial, other) > margin
 
     def _try(self, candidate: Candidate) -> None:
         trial = self._trials.get(candidate, Trial(candidate))
