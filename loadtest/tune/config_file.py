@@ -73,7 +73,8 @@ def write_config(model_folder: Path, read: str, wanted: pb.ModelConfig) -> Writt
     if read_config(model_folder)[0] != read:
         raise LoadTestError(f"{path} has changed since it was tuned; nothing was written")
     text = edited(read, wanted)
-    part = path.with_suffix(".part")
+    # Servers that poll the folder do not look at hidden files.
+    part = path.with_name(f".{FILENAME}.part")
     try:
         part.write_text(text)
         if path.exists():

@@ -157,10 +157,14 @@ def choose(trials: Sequence[Trial], present: Candidate, aim: Aim) -> Choice:
     """The simplest of those that are as good as the best within the noise. At least one trial did not fail.
 
     Simplest is the present candidate, then what changes the fewest of its settings, then what has the fewest parts.
+    Where the present one is worse than the best, what cannot be told from it is not chosen either.
     """
     best = best_of(trials, aim)
     keeps = aim.broken(best) is None
     equals = [one for one in trials if one is best or (keeps and is_equal(one, best, aim))]
+    known = next(one for one in trials if one.candidate == present)
+    if known not in equals:
+        equals = [one for one in equals if one is best or aim.gain(one, known) > aim.margin(one, known)]
     return Choice(min(equals, key=lambda one: complexity(one.candidate, present)), best, keeps)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import asdict
 from math import isfinite
+from textwrap import shorten
 from typing import Any
 
 from loadtest.tune.candidates import Candidate
@@ -14,6 +15,8 @@ _HEAD = (
     *("instances × threads, batching", "rows/s", "p50 ms", "p99 ms", "CPU µs/request", "RSS MiB", "batch"),
     *("rounds", "spread", "verdict"),
 )
+_LONGEST_VERDICT = 120
+"""In the table; the JSON has all of it."""
 _NAMES = {Goal.THROUGHPUT: "rows/s", Goal.LATENCY: "p99", Goal.CPU: "CPU per request"}
 
 
@@ -136,6 +139,7 @@ def _against_best(gain: float, aim: Aim) -> str:
 
 
 def _line(trial: Trial, aim: Aim, said: str) -> tuple[str, ...]:
+    said = shorten(said, _LONGEST_VERDICT, placeholder=" …")
     if not trial.rounds:
         return (str(trial.candidate), *[""] * (len(_HEAD) - 2), said)
     seen = trial.middle()

@@ -135,6 +135,14 @@ def test_of_equals_the_one_with_the_fewest_changes_is_chosen() -> None:
     assert (choice.trial.candidate, choice.best.candidate) == (one_change, two_changes)
 
 
+def test_what_cannot_be_told_from_a_present_that_is_worse_than_the_best_is_not_chosen() -> None:
+    simple, best = replace(PRESENT, instances=2), replace(PRESENT, instances=2, max_batch_size=16)
+    rates = {PRESENT: (100.0, 100.0), simple: (160.0, 104.0), best: (150.0, 150.0)}
+    trials = [Trial(candidate, tuple(map(seen, rounds))) for candidate, rounds in rates.items()]
+
+    assert choose(trials, PRESENT, THROUGHPUT).trial.candidate == best
+
+
 def test_a_candidate_that_breaks_the_p99_is_out_however_fast_it_is() -> None:
     def figures(one: Candidate) -> Measurement:
         return seen(100.0 * one.instances, p99_ms=20.0 if one.instances == 2 else 8.0)
@@ -211,6 +219,7 @@ def test_a_finalist_that_fails_later_is_not_chosen() -> None:
 
     assert result.choice.trial.candidate not in (best, PRESENT)
     assert result.choice.trial.failure is None
+    assert bench.asked.count(best) == 2
 
 
 @pytest.mark.parametrize(
