@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from math import inf
 
 from loadtest.errors import LoadTestError
 from loadtest.tune.candidates import Axis, Candidate
@@ -19,6 +20,8 @@ Measure = Callable[[Candidate], Measurement | Failure]
 """Serves a candidate and puts the load on it."""
 
 FINALISTS = 4
+_LEAST_ROUNDS = 2
+"""Of the final, for which the climb leaves room."""
 
 
 @dataclass(frozen=True)
@@ -100,16 +103,14 @@ class Search:
         return winner.candidate if self._is_better(winner, current) else best
 
     def _may_climb(self) -> bool:
-        """Whether there is room for one more, with a full final after it."""
-        final = FINALISTS * self.budget.rounds
-        left = self.budget.measurements - self._measurements - final
-        return left > 0 and self._seconds_left() > self._seconds_each() * (final + 1)
+        """Whether there is room for one more, with a short final after it."""
+        return self._room() >= 1 + FINALISTS * min(_LEAST_ROUNDS, self.budget.rounds)
 
     def _finals(self) -> tuple[Trial, ...]:
         """Rounds in turns among the contenders. Who fails now is out."""
         finals = {candidate: Trial(candidate) for candidate in self._contenders()}
         for number in range(self.budget.rounds):
-            if number and self._seconds_left() < self._seconds_each() * len(finals):
+            if number and self._room() < len(finals):
                 break
             for candidate, trial in finals.items():
                 if trial.failure is None:
@@ -143,11 +144,11 @@ class Search:
         self._measurements += 1
         return self.measure(candidate)
 
-    def _seconds_left(self) -> float:
-        return self.budget.seconds - (self.clock() - self._began)
-
-    def _seconds_each(self) -> float:
-        return (self.clock() - self._began) / max(1, self._measurements)
+    def _room(self) -> float:
+        """How many measurements the budget still allows, if they take as long as those so far."""
+        spent = self.clock() - self._began
+        by_time = (self.budget.seconds - spent) * self._measurements / spent if spent else inf
+        return min(by_time, self.budget.measurements - self._measurements)
 
 
 def _with(trial: Trial, seen: Measurement | Failure) -> Trial:
