@@ -1,8 +1,8 @@
 """What is tried, and how often: a climb along one axis after another, then a final among the best. Pure.
 
 The measurer and the clock are arguments. The climb measures the neighbours of the best candidate so far once each, and
-moves on where one is better by more than the noise, which repeats of the present candidate show beforehand. What it
-finds is a guess: machines drift. So the contenders are measured again in turns, and only those rounds decide.
+itself beside them, and moves on where one is better by more than the noise, which repeats of the present candidate show
+beforehand. What it finds is a guess. So the contenders are measured again in turns, and only those rounds decide.
 """
 
 from __future__ import annotations
@@ -74,6 +74,9 @@ class Search:
                 raise LoadTestError(f"the present configuration cannot be measured: {failure.reason}")
         complete = self._climb()
         finals = self._finals()
+        reasons = [trial.failure.reason for trial in finals if trial.failure is not None]
+        if len(reasons) == len(finals):
+            raise LoadTestError(f"nothing could be served in the final any more: {reasons[0]}")
         climbed = tuple(self._trials.values())
         return Result(self.present, climbed, finals, choose(finals, self.present, self.aim), complete)
 
@@ -91,15 +94,21 @@ class Search:
         return True
 
     def _step(self, axis: Axis, best: Candidate) -> Candidate:
-        """The best neighbour along `axis`, where that is better than `best` by more than the noise; else `best`."""
+        """The best new neighbour along `axis`, where that is better than `best` by more than the noise; else `best`.
+
+        `best` is measured once more beside them: what an hour ago was fast may be slow by now, and is still the same.
+        """
         neighbours = self.space.neighbours(axis, best, self._trials[best].middle().p50_ms)
-        for neighbour in neighbours:
-            if neighbour not in self._trials and self._may_climb():
-                self._try(neighbour)
-        tried = [self._trials[one] for one in neighbours if one in self._trials]
-        if not tried:
+        new = [neighbour for neighbour in neighbours if neighbour not in self._trials]
+        if not new or not self._may_climb():
             return best
-        winner, current = best_of(tried, self.aim), self._trials[best]
+        self._try(best)
+        current = replace(self._trials[best], rounds=self._trials[best].rounds[-1:])
+        for neighbour in new:
+            if self._may_climb():
+                self._try(neighbour)
+        tried = [self._trials[one] for one in new if one in self._trials]
+        winner = best_of([current, *tried], self.aim)
         return winner.candidate if self._is_better(winner, current) else best
 
     def _may_climb(self) -> bool:

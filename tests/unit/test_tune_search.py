@@ -69,14 +69,24 @@ def test_the_climb_finds_the_top_along_several_axes() -> None:
 
     assert result.choice.trial.candidate == Candidate(2, 1, 32, Window())
     assert result.complete
-    assert len(bench.asked) < 40
+    assert len(bench.asked) < 45
 
 
-def test_the_same_candidate_is_climbed_to_once_and_only_finalists_are_repeated() -> None:
+def test_only_finalists_and_those_that_the_climb_stood_on_are_repeated() -> None:
     result = Bench(by_lanes_and_batch).search(THROUGHPUT)
+    stood_on = {PRESENT, Candidate(2, 1, 8, Window()), Candidate(2, 1, 16, Window()), Candidate(2, 1, 32, Window())}
 
-    assert {len(trial.rounds) for trial in result.climbed if trial.candidate != PRESENT} == {1}
+    assert {len(trial.rounds) for trial in result.climbed if trial.candidate not in stood_on} == {1}
     assert [len(trial.rounds) for trial in result.finals] == [ENOUGH.rounds] * FINALISTS
+
+
+def test_a_machine_that_becomes_slow_during_the_climb_hides_nothing() -> None:
+    bench = Bench(by_lanes_and_batch)
+    bench.figures = lambda one: replace(
+        by_lanes_and_batch(one), rows_per_second=by_lanes_and_batch(one).rows_per_second / len(bench.asked)
+    )
+
+    assert bench.search(THROUGHPUT).choice.trial.candidate.instances == 2
 
 
 def test_the_rounds_of_the_final_are_interleaved() -> None:
@@ -209,17 +219,33 @@ def test_a_present_configuration_that_cannot_be_served_ends_the_search() -> None
         Bench(lambda _: Failure("no such file")).search(THROUGHPUT)
 
 
-def test_a_finalist_that_fails_later_is_not_chosen() -> None:
+def failing_in_the_final(candidates: set[Candidate]) -> Bench:
+    """As `by_lanes_and_batch` until the climb is over."""
+    healthy = Bench(by_lanes_and_batch)
+    healthy.search(THROUGHPUT)
+    climb = len(healthy.asked) - FINALISTS * ENOUGH.rounds
     bench = Bench(by_lanes_and_batch)
-    best = Candidate(2, 1, 32, Window())
     bench.figures = lambda one: (
-        Failure("gone") if one == best and bench.asked.count(best) > 1 else by_lanes_and_batch(one)
+        Failure("gone") if one in candidates and len(bench.asked) > climb else by_lanes_and_batch(one)
     )
+    return bench
+
+
+def test_a_finalist_that_fails_in_the_final_is_not_chosen_and_not_asked_again() -> None:
+    best = Candidate(2, 1, 32, Window())
+    bench = failing_in_the_final({best})
     result = bench.search(THROUGHPUT)
 
     assert result.choice.trial.candidate not in (best, PRESENT)
     assert result.choice.trial.failure is None
-    assert bench.asked.count(best) == 2
+    assert bench.asked[-(ENOUGH.rounds - 1) * (FINALISTS - 1) :].count(best) == 0
+
+
+def test_a_final_in_which_nothing_can_be_served_any_more_is_an_error() -> None:
+    tried = {trial.candidate for trial in Bench(by_lanes_and_batch).search(THROUGHPUT).climbed}
+
+    with pytest.raises(LoadTestError, match="nothing could be served in the final any more: gone"):
+        failing_in_the_final(tried).search(THROUGHPUT)
 
 
 @pytest.mark.parametrize(
