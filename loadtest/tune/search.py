@@ -100,7 +100,7 @@ class Search:
         """
         neighbours = self.space.neighbours(axis, best, self._trials[best].middle().p50_ms)
         new = [neighbour for neighbour in neighbours if neighbour not in self._trials]
-        if not new or not self._may_climb():
+        if not new or not self._may_climb(2):
             return best
         self._try(best)
         current = replace(self._trials[best], rounds=self._trials[best].rounds[-1:])
@@ -111,9 +111,9 @@ class Search:
         winner = best_of([current, *tried], self.aim)
         return winner.candidate if self._is_better(winner, current) else best
 
-    def _may_climb(self) -> bool:
-        """Whether there is room for one more, with a short final after it."""
-        return self._room() >= 1 + FINALISTS * min(_LEAST_ROUNDS, self.budget.rounds)
+    def _may_climb(self, measurements: int = 1) -> bool:
+        """Whether there is room for so many more, with a short final after them."""
+        return self._room() >= measurements + FINALISTS * min(_LEAST_ROUNDS, self.budget.rounds)
 
     def _finals(self) -> tuple[Trial, ...]:
         """Rounds in turns among the contenders. Who fails now is out."""

@@ -58,7 +58,7 @@ def test_a_delay_that_only_costs_is_found_and_taken_out_of_the_file(tmp_path: Pa
 
     keep = [flag for axis in ("lanes", "max-batch-size", "padding") for flag in ("--keep", axis)]
     # One candidate of the climb, and the final: the first that is tried has no delay.
-    budget = ("--in-flight", "4", "--max-measurements", "6", *keep)
+    budget = ("--in-flight", "4", "--max-measurements", "7", *keep)
     where = ("--model-repository", model.parent, "--out", tmp_path / "out")
     done = tune("lenet5", *where, *budget, *QUICK, "--write")
 
