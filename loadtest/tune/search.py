@@ -61,6 +61,7 @@ class Search:
     _trials: dict[Candidate, Trial] = field(default_factory=dict)
     _path: list[Candidate] = field(default_factory=list)
     """Those that the climb has left for a better one."""
+    _complete: bool = True
     _measurements: int = 0
     _began: float = 0.0
 
@@ -72,16 +73,16 @@ class Search:
             failure = self._trials[self.present].failure
             if failure is not None:
                 raise LoadTestError(f"the present configuration cannot be measured: {failure.reason}")
-        complete = self._climb()
+        self._climb()
         finals = self._finals()
         reasons = [trial.failure.reason for trial in finals if trial.failure is not None]
         if len(reasons) == len(finals):
             raise LoadTestError(f"nothing could be served in the final any more: {reasons[0]}")
         climbed = tuple(self._trials.values())
-        return Result(self.present, climbed, finals, choose(finals, self.present, self.aim), complete)
+        return Result(self.present, climbed, finals, choose(finals, self.present, self.aim), self._complete)
 
-    def _climb(self) -> bool:
-        """Until no axis has anything better, or the budget is spent: then False."""
+    def _climb(self) -> None:
+        """Until no axis has anything better, or the budget is spent."""
         best, moved = self.present, True
         while moved:
             moved = False
@@ -89,16 +90,14 @@ class Search:
                 while (better := self._step(axis, best)) != best:
                     self._path.append(best)
                     best, moved = better, True
-                if not self._may_climb():
-                    return False
-        return True
 
     def _step(self, axis: Axis, best: Candidate) -> Candidate:
         """The best new neighbour along `axis`, where that is better than `best` by more than the noise; else `best`.
 
         `best` is measured once more beside them: what an hour ago was fast may be slow by now, and is still the same.
         """
-        neighbours = self.space.neighbours(axis, best, self._trials[best].middle().p50_ms)
+        # Of its first round: later ones would move the delays a little, which would then be new.
+        neighbours = self.space.neighbours(axis, best, self._trials[best].rounds[0].p50_ms)
         new = [neighbour for neighbour in neighbours if neighbour not in self._trials]
         if not new or not self._may_climb(2):
             return best
@@ -112,8 +111,10 @@ class Search:
         return winner.candidate if self._is_better(winner, current) else best
 
     def _may_climb(self, measurements: int = 1) -> bool:
-        """Whether there is room for so many more, with a short final after them."""
-        return self._room() >= measurements + FINALISTS * min(_LEAST_ROUNDS, self.budget.rounds)
+        """Whether there is room for so many more, with a short final after them. Remembers where there is not."""
+        room = self._room() >= measurements + FINALISTS * min(_LEAST_ROUNDS, self.budget.rounds)
+        self._complete = self._complete and room
+        return room
 
     def _finals(self) -> tuple[Trial, ...]:
         """Rounds in turns among the contenders. Who fails now is out."""

@@ -65,7 +65,8 @@ def test_a_delay_that_only_costs_is_found_and_taken_out_of_the_file(tmp_path: Pa
     assert done.returncode == 0, done.stdout
     found = report(done)
     assert (found["chosen"]["batching"], found["changed"]) == ("no delay", True)
-    assert found["finals"][0]["rounds"][0]["cpu_us_per_request"] > 0
+    assert found["finals"][1]["rounds"][0]["cpu_us_per_request"] > 0
+    assert found["finals"][1]["rounds"][0]["peak_rss_mib"] > 10
     written = text_format.Parse(config.read_text(), ModelConfig())
     assert written.dynamic_batching.max_queue_delay_microseconds == 0
     assert "# Why so long?" in config.read_text()
