@@ -6,6 +6,7 @@ import argparse
 from pathlib import Path
 
 from loadtest.errors import LoadTestError
+from loadtest.flag_values import count
 from loadtest.peers.catalogue import PEERS
 from loadtest.side_by_side.external import parse_external
 from loadtest.side_by_side.guard import BASELINE, check
@@ -46,7 +47,7 @@ def add_flags(bench: argparse.ArgumentParser) -> None:
     )
     flags.add_argument("--peer", metavar="grpc://HOST:PORT", help="a running server of the v2 protocol takes part too")
     flags.add_argument(
-        "--peer-pid", type=int, metavar="PID", help="its process, for CPU and memory (default: found by the port)"
+        "--peer-pid", type=count, metavar="PID", help="its process, for CPU and memory (default: found by the port)"
     )
 
 
@@ -79,7 +80,7 @@ def add_check(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> 
     parser = commands.add_parser("bench-check", help="our server against the floors, compared with the baseline")
     parser.add_argument("--update", action="store_true", help="write what was measured to the baseline")
     parser.add_argument("--baseline", type=Path, default=BASELINE, metavar="FILE", help="(%(default)s)")
-    parser.add_argument("--rounds", type=int, default=5, help="2 or more (%(default)s)")
+    parser.add_argument("--rounds", type=count, default=5, help="2 or more (%(default)s)")
     parser.add_argument(
         "--model-repository", type=Path, default=Path("model_repository"), metavar="DIR", help="(%(default)s)"
     )
