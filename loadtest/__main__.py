@@ -12,7 +12,13 @@ from loadtest.bench.workloads import WORKLOADS, bench
 from loadtest.errors import LoadTestError
 from loadtest.flag_values import count, shape
 from loadtest.run import LoadTest, run
-from loadtest.side_by_side.command import add_check, add_flags, run_check, run_side_by_side
+from loadtest.side_by_side.command import (
+    add_check,
+    add_flags,
+    refuse_flags_of_the_other,
+    run_check,
+    run_side_by_side,
+)
 from loadtest.simulation.command import add_command, simulate
 from loadtest.tune import command as tuning
 from loadtest.verdict import Limits
@@ -26,6 +32,8 @@ def main() -> int:
     # Whoever stops us stops the servers we started: SystemExit unwinds through the blocks that own them.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     try:
+        if arguments.command == "bench":
+            refuse_flags_of_the_other(arguments)
         if arguments.command == "bench" and not arguments.workload:
             run_side_by_side(arguments)
             return 0
@@ -85,7 +93,9 @@ def _parser() -> argparse.ArgumentParser:
         metavar="DIR",
         help="what a server that is started here serves (%(default)s)",
     )
-    common.add_argument("--out", type=Path, metavar="DIR", help="where reports go (runs/load or runs/bench)")
+    common.add_argument(
+        "--out", type=Path, metavar="DIR", help="where reports go (runs/load, runs/bench or runs/peers)"
+    )
 
     load = commands.add_parser("run", parents=[common], help="Locust users on a server, a report and a verdict")
     load.add_argument(

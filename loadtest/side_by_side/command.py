@@ -11,11 +11,13 @@ from loadtest.peers.catalogue import PEERS
 from loadtest.side_by_side.external import parse_external
 from loadtest.side_by_side.guard import BASELINE, check
 from loadtest.side_by_side.run import Options, side_by_side
-from loadtest.side_by_side.subjects import SUBJECTS
+from loadtest.side_by_side.subjects import LENET5, SUBJECTS
 
 _ROUNDS, _QUICK_ROUNDS = 3, 1
 _QUICK_SPEED = 4.0
 _DOCS = Path("docs")
+_BESIDE_PEERS = ("quick", "report_only", "resume", "only", "subject", "peer", "peer_pid")
+_OF_WORKLOADS = ("requests", "connections", "streams")
 _NAMES = tuple(peer.name for peer in PEERS)
 
 
@@ -49,6 +51,19 @@ def add_flags(bench: argparse.ArgumentParser) -> None:
     flags.add_argument(
         "--peer-pid", type=count, metavar="PID", help="its process, for CPU and memory (default: found by the port)"
     )
+
+
+def refuse_flags_of_the_other(arguments: argparse.Namespace) -> None:
+    """LoadTestError where a flag was given that means nothing with, or without, a workload."""
+    others = _BESIDE_PEERS if arguments.workload else _OF_WORKLOADS
+    for flag in others:
+        if getattr(arguments, flag):
+            way = "with a WORKLOAD" if arguments.workload else "without a WORKLOAD"
+            raise LoadTestError(f"--{flag.replace('_', '-')} has no meaning {way}")
+    if not arguments.workload and arguments.model != LENET5:
+        raise LoadTestError("--model has no meaning without a WORKLOAD: --subject picks among the models")
+    if arguments.peer_pid and not arguments.peer:
+        raise LoadTestError("--peer-pid needs --peer")
 
 
 def run_side_by_side(arguments: argparse.Namespace) -> None:
