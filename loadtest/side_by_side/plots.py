@@ -1,4 +1,4 @@
-"""The pictures of the report: bars, a server a bar, as small SVG files."""
+"""The pictures of the report: bars, one for each server that runs the model, as small SVG files."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 from loadtest.errors import LoadTestError
 from loadtest.side_by_side.summary import START, Figure, Run, Summary
 
-_OURS, _OTHERS, _FLOOR = "#1f77b4", "#9aa5b1", "#d9dee3"
+_OURS, _OTHERS = "#1f77b4", "#9aa5b1"
 _PANEL_INCHES = 3.4
 _LINE_INCHES = 0.27
 
@@ -39,7 +39,7 @@ def _bars(run: Run, summary: Summary, title: str, name: str, loads: Mapping[str,
         bars = {
             server.name: figures[name]
             for server in run.servers
-            if name in (figures := summary.figures(server.name, subject, load))
+            if server.runs_model and name in (figures := summary.figures(server.name, subject, load))
         }
         if bars:
             shown[subject] = bars
@@ -64,12 +64,18 @@ def _bars(run: Run, summary: Summary, title: str, name: str, loads: Mapping[str,
 def _panel(axis: Any, run: Run, bars: Mapping[str, Figure]) -> None:
     servers = [server for server in reversed(run.servers) if server.name in bars]
     values = [bars[server.name] for server in servers]
-    colours = [_OURS if server.ours else _OTHERS if server.runs_model else _FLOOR for server in servers]
+    colours = [_OURS if server.ours else _OTHERS for server in servers]
     axis.barh([server.title for server in servers], [value.median for value in values], color=colours)
     for place, value in enumerate(values):
         axis.plot([value.low, value.high], [place, place], color="black", linewidth=1)
-        axis.annotate(f" {value.median:,.4g}", (value.high, place), fontsize=7, va="center")
+        axis.annotate(
+            f" {value.median:,.0f}" if value.median >= 100 else f" {value.median:.3g}",
+            (value.high, place),
+            fontsize=7,
+            va="center",
+        )
     axis.margins(x=0.25)
+    axis.locator_params(axis="x", nbins=5)
     axis.tick_params(labelsize=7)
     axis.spines[["top", "right"]].set_visible(False)
 

@@ -17,7 +17,7 @@ from loadtest.h2load import H2load
 from loadtest.peers.base import Launch
 from loadtest.peers.grpc_floor import GRPC_FLOOR
 from loadtest.peers.ours import NGHTTP2
-from loadtest.side_by_side.command import refuse_flags_of_the_other, run_side_by_side
+from loadtest.side_by_side.command import refuse_flags_of_the_other
 from loadtest.side_by_side.external import parse_external
 from loadtest.side_by_side.records import Records
 from loadtest.side_by_side.subjects import LENET5, rows, workloads
@@ -156,14 +156,10 @@ def test_an_address_that_is_none_is_refused(url: str) -> None:
     [
         (("small", "--quick"), "--quick has no meaning with a WORKLOAD"),
         (("--requests", "5"), "--requests has no meaning without a WORKLOAD"),
+        (("--model", "other"), "--subject picks among the models"),
         (("--peer-pid", "5"), "--peer-pid needs --peer"),
-        (("--peer", "http://127.0.0.1:1"), "--peer: 'http://127.0.0.1:1' is not grpc://HOST:PORT"),
     ],
 )
 def test_flags_that_mean_nothing_are_refused(flags: tuple[str, ...], complaint: str) -> None:
-    arguments = _parser().parse_args(["bench", *flags])
-
-    with pytest.raises(LoadTestError) as refused:
-        refuse_flags_of_the_other(arguments)
-        run_side_by_side(arguments)
-    assert complaint in str(refused.value)
+    with pytest.raises(LoadTestError, match=complaint):
+        refuse_flags_of_the_other(_parser().parse_args(["bench", *flags]))
