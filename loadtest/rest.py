@@ -1,7 +1,7 @@
 """HTTP v2 with binary tensors: KServe's protocol, and Triton's extension for raw bytes after the JSON.
 
 A message is JSON and then, in the order in which it names them, the raw contents of its tensors; the header
-`Inference-Header-Content-Length` says how long the JSON is. Knows no client: `RestTarget` asks for metadata with urllib.
+`Inference-Header-Content-Length` says how long the JSON is.
 """
 
 from __future__ import annotations
