@@ -24,7 +24,7 @@ from loadtest.swarm import flags, reports
 from loadtest.swarm.latencies import total
 from loadtest.swarm.levels import describe, ramp_check
 from loadtest.swarm.page import add_page
-from loadtest.swarm.recording import Recording
+from loadtest.swarm.recording import Recording, options_of, runner_of
 from loadtest.swarm.shapes import PlannedShape, RampToFailure, Soak, Spike, Steps
 from loadtest.swarm.users import CANNOT_RUN, GrpcStreamUser, GrpcUser, InferenceUser, RestUser
 from loadtest.verdict import CLOSED_LOOP, Check, Limits, limit_checks
@@ -49,15 +49,15 @@ def add_flags(parser: LocustArgumentParser, **_: Any) -> None:
 @events.init.add_listener  # type: ignore[untyped-decorator]
 def set_up(environment: Environment, runner: Runner, web_ui: Any, **_: Any) -> None:
     """Chooses users and shape as the flags say, and has everything recorded."""
-    options = environment.parsed_options
+    options = options_of(environment)
     if not options.class_picker:
         if not options.user_classes:
             environment.user_classes = [GrpcUser]
-        environment.shape_class = _chosen_shape(environment, options.load_shape)
+        chosen = (shape for shape in _shapes(environment) if shape.name == options.load_shape)
+        environment.shape_class = next(chosen, None)
     _recording.attach(environment)
-    for shape in environment.available_shape_classes.values():
-        if isinstance(shape, PlannedShape):
-            shape.recording, shape.runner = _recording, runner
+    for shape in _shapes(environment):
+        shape.recording, shape.runner = _recording, runner
     environment.events.test_start.add_listener(_forget_workloads)
     environment.events.test_stop.add_listener(_forget_shapes)
     if not isinstance(runner, WorkerRunner):
@@ -66,9 +66,9 @@ def set_up(environment: Environment, runner: Runner, web_ui: Any, **_: Any) -> N
         add_page(environment, _recording)
 
 
-def _chosen_shape(environment: Environment, name: str) -> PlannedShape | None:
-    shapes = [shape for shape in environment.available_shape_classes.values() if getattr(shape, "name", None) == name]
-    return shapes[0] if shapes else None
+def _shapes(environment: Environment) -> list[PlannedShape]:
+    available = (environment.available_shape_classes or {}).values()
+    return [shape for shape in available if isinstance(shape, PlannedShape)]
 
 
 def _forget_workloads(environment: Environment, **_: Any) -> None:
@@ -84,11 +84,11 @@ def _forget_shapes(environment: Environment, **_: Any) -> None:
 
 def _give_up(environment: Environment, msg: Any, **_: Any) -> None:
     """Users cannot send anything: no test. Each of them says so; the page stays, for another try."""
-    runner = environment.runner
+    runner = runner_of(environment)
     if environment.process_exit_code == 2:
         return
     logging.error("%s", msg.data)
-    if environment.parsed_options.headless:
+    if options_of(environment).headless:
         environment.process_exit_code = 2
         gevent.spawn(runner.quit)
     else:
@@ -98,17 +98,22 @@ def _give_up(environment: Environment, msg: Any, **_: Any) -> None:
 @events.quitting.add_listener  # type: ignore[untyped-decorator]
 def conclude(environment: Environment, **_: Any) -> None:
     """Leaves files and an exit code. Registered before the runner's own listener, and so called after it has ended."""
-    options = environment.parsed_options
-    if isinstance(environment.runner, WorkerRunner):
+    options, runner = options_of(environment), runner_of(environment)
+    if isinstance(runner, WorkerRunner):
         return
     book = _recording.refresh()
     if options.latencies:
-        reports.write(Path(options.latencies), book)
-    if options.headless and environment.process_exit_code is None and not environment.runner.exceptions:
+        reports.write(Path(options.latencies), book, busy=_was_busy(runner))
+    if options.headless and environment.process_exit_code is None and not runner.exceptions:
         _judge(environment, Limits(options.p99_ms, options.max_error_rate))
     if options.csv_prefix:
         # Locust writes its CSV files once a second and not at the end: without a pause they lack the last second.
         time.sleep(stats.CSV_STATS_INTERVAL_SEC + 0.1)
+
+
+def _was_busy(runner: Runner) -> bool:
+    """Whether a process that sends used more than Locust's 90 % of a core, of which Locust warns."""
+    return bool(runner.cpu_warning_emitted or runner.worker_cpu_warning_emitted)
 
 
 def _judge(environment: Environment, limits: Limits) -> None:
@@ -122,7 +127,7 @@ def _judge(environment: Environment, limits: Limits) -> None:
         tally = total(book.totals)
         checks = limit_checks(tally.percentile_ms(99), tally.error_rate, limits)
     for check in checks:
-        logging.log(logging.INFO if check.passed else logging.ERROR, "%s", check.text)
+        logging.info("%s: %s", "kept" if check.passed else "BROKEN", check.text)
     logging.info("%s", CLOSED_LOOP)
     passed = all(check.passed for check in checks)
-    environment.process_exit_code = 0 if passed else environment.parsed_options.exit_code_on_error
+    environment.process_exit_code = 0 if passed else options_of(environment).exit_code_on_error

@@ -52,7 +52,7 @@ class LoadTest:
     spawn_rate: float
     """Users started or stopped per second."""
     seconds: int | None
-    """None: as long as the load shape lasts by itself."""
+    """None, with a load shape: as long as that lasts by itself."""
     workers: int
     """Processes that send, beside one that directs them; 0: a single process does both."""
     url: str | None
@@ -176,6 +176,7 @@ def _measure(test: LoadTest, server: _Server) -> tuple[Outcome, Sequence[Level]]
         percentiles={percentile_name(percent): together.percentile_ms(percent) for percent in PERCENTILES},
         recorded=together.requests,
         rounded_p99_ms=percentile(rounded, 0.99),
+        busy=measured.busy,
         alone=test.url is None,
     )
     return outcome, measured.levels
@@ -256,7 +257,7 @@ def _free_port() -> int:
 
 def _patience(test: LoadTest) -> float:
     """After how many seconds Locust must have ended."""
-    lasting = longest_seconds(test.plan) if test.plan is not None else test.seconds
+    lasting = test.seconds or 0 if test.plan is None else longest_seconds(test.plan)
     starting = test.users / test.spawn_rate + (_WORKERS_SECONDS if test.workers else 0)
     return lasting + starting + _STOP_SECONDS + _GRACE_SECONDS
 

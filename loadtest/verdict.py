@@ -54,6 +54,8 @@ class Outcome:
     """How many requests are in that histogram."""
     rounded_p99_ms: float
     """The same of Locust's own table."""
+    busy: bool
+    """Whether the load generator was short of CPU."""
     alone: bool
     """Whether nobody else used the server, so that its counts must equal ours."""
 
@@ -112,4 +114,8 @@ def describe(outcome: Outcome) -> str:
         counted = model.counted
         text = f"{counted.average_batch:.2f} ({counted.inferences} rows in {counted.executions} batches)"
         lines.append(f"average batch  {text}, {model.model}")
+    if outcome.busy:
+        lines.append(
+            "warning        Locust used over 90 % of a core: its own delays are in the latencies; try --workers"
+        )
     return "\n".join(lines)

@@ -55,8 +55,10 @@ def add_flags(parser: argparse.ArgumentParser, *, p99_ms: float = inf, **hidden:
     `hidden` is for Locust's parser: what keeps a flag off its page, where the page could not change what it does.
     """
     for flag, description in _FLAGS.items():
-        default = {"default": p99_ms} if flag == "--p99-ms" else {}
-        parser.add_argument(flag, **description, **default, **(hidden if flag in _NOT_ON_THE_PAGE else {}))
+        options = {"default": p99_ms} | description
+        # Locust's page shows the text as it is.
+        options["help"] = options["help"].replace("%(default)s", str(options["default"]))
+        parser.add_argument(flag, **options, **(hidden if flag in _NOT_ON_THE_PAGE else {}))
     parser.add_argument(
         "--shape",
         action="append",

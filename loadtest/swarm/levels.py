@@ -10,6 +10,9 @@ from math import inf
 from loadtest.swarm.latencies import Kind, Tally
 from loadtest.verdict import Check, Limits
 
+# A report that begins when the window opens may seem to begin a rounding error before.
+_SAME_SECONDS = 1e-6
+
 
 @dataclass(frozen=True)
 class Level:
@@ -43,7 +46,7 @@ class Window:
 
     def add(self, source: str, tallies: Mapping[Kind, Tally], seconds: float, now: float) -> None:
         """What `source` saw in the last `seconds`. What began before the window opened is left out."""
-        if now - seconds < self.opened_at:
+        if now - seconds < self.opened_at - _SAME_SECONDS:
             return
         for tally in tallies.values():
             self._tally.add(tally)

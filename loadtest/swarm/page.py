@@ -7,13 +7,12 @@ that Locust documents for extending its page: the page's template arguments, and
 from __future__ import annotations
 
 import json
-from typing import Any
 
 from flask import Blueprint, Response, jsonify, request
 from locust.env import Environment
 
 from loadtest.swarm.latencies import PERCENTILES, percentile_name
-from loadtest.swarm.recording import Recording
+from loadtest.swarm.recording import Recording, options_of
 from loadtest.swarm.reports import as_csv, rows
 
 _TAB = "latencies"
@@ -32,12 +31,9 @@ _COLUMNS = [
 def add_page(environment: Environment, recording: Recording) -> None:
     """Adds it to the page of `environment`, before that is served."""
     web_ui = environment.web_ui
-    options = environment.parsed_options
-    base = (options.web_base_path if options else None) or ""
+    assert web_ui is not None and web_ui.app is not None, "there is a page"
+    base = options_of(environment).web_base_path or ""
     blueprint = Blueprint(_TAB, __name__, url_prefix=base or None)
-
-    def percentile_rows() -> list[dict[str, Any]]:
-        return [{_key(name): value for name, value in row.items()} for row in rows(recording.refresh().totals)]
 
     @blueprint.route("/latencies")
     @web_ui.auth_required_if_enabled  # type: ignore[untyped-decorator]
@@ -50,23 +46,16 @@ def add_page(environment: Environment, recording: Recording) -> None:
         disposition = {"Content-Disposition": "attachment;filename=latencies.csv"}
         return Response(as_csv(recording.refresh().totals), mimetype="text/csv", headers=disposition)
 
-    @web_ui.app.after_request  # type: ignore[untyped-decorator]
+    @web_ui.app.after_request
     def with_latencies(response: Response) -> Response:
         if request.path == f"{base}/stats/requests" and response.is_json:
-            more = {"extended_stats": [{"key": _TAB, "data": percentile_rows()}]}
+            more = {"extended_stats": [{"key": _TAB, "data": rows(recording.refresh().totals)}]}
             response.set_data(json.dumps({**response.get_json(), **more}))
         return response
 
     web_ui.app.register_blueprint(blueprint)
     web_ui.template_args |= {
         "extended_tabs": [{"title": "Latencies (µs)", "key": _TAB}],
-        "extended_tables": [
-            {"key": _TAB, "structure": [{"key": _key(name), "title": title} for name, title in _COLUMNS]}
-        ],
+        "extended_tables": [{"key": _TAB, "structure": [{"key": name, "title": title} for name, title in _COLUMNS]}],
         "extended_csv_files": [{"href": "./latencies/csv", "title": "Download latencies CSV"}],
     }
-
-
-def _key(name: str) -> str:
-    """The page reads dots in a key as a path."""
-    return name.replace(".", "_")

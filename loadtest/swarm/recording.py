@@ -7,16 +7,21 @@ that no request is lost between a client and the tables, neither ours nor Locust
 
 from __future__ import annotations
 
+import argparse
 import time
 from collections.abc import Callable
 from typing import Any
 
 import gevent
+from locust import runners
 from locust.env import Environment
-from locust.runners import MasterRunner, WorkerRunner
+from locust.runners import MasterRunner, Runner, WorkerRunner
 
 from loadtest.swarm.latencies import Kind, Tally
 from loadtest.swarm.levels import Book
+
+REPORT_SECONDS = 1.0
+"""How often a worker reports; Locust's own 3 s are as long as a short level."""
 
 _REPORT = "latencies"
 _FINISH, _FINISHED = "finish_and_report", "finished_and_reported"
@@ -26,13 +31,25 @@ _SLACK_SECONDS = 10.0
 _HERE = "this process"
 
 
+def options_of(environment: Environment) -> argparse.Namespace:
+    """The command line, as changed on the page since; there is one wherever there is a locustfile."""
+    options = environment.parsed_options
+    assert isinstance(options, argparse.Namespace), "Locust parses its options before it makes an environment"
+    return options
+
+
+def runner_of(environment: Environment) -> Runner:
+    """Whoever directs the test in this process; there is one from Locust's `init` on."""
+    assert environment.runner is not None, "Locust makes its runner before it says init"
+    return environment.runner
+
+
 class Recorder:
     """Where users run: what they have seen since it was last taken."""
 
-    def __init__(self, clock: Callable[[], float]) -> None:
-        self._clock = clock
+    def __init__(self, now: float) -> None:
         self._tallies: dict[Kind, Tally] = {}
-        self._taken_at = clock()
+        self._taken_at = now
 
     def record(
         self,
@@ -50,9 +67,8 @@ class Recorder:
                 tally = self._tallies[kind] = Tally()
             tally.record(response_time, failed=exception is not None)
 
-    def take(self) -> tuple[dict[Kind, Tally], float]:
-        """What has been recorded, and the seconds in which it was."""
-        now = self._clock()
+    def take(self, now: float) -> tuple[dict[Kind, Tally], float]:
+        """What has been recorded until `now`, and the seconds in which it was."""
         tallies, seconds = self._tallies, now - self._taken_at
         self._tallies, self._taken_at = {}, now
         return tallies, seconds
@@ -64,7 +80,7 @@ class Recording:
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self.book = Book()
         self._clock = clock
-        self._recorder = Recorder(clock)
+        self._recorder = Recorder(clock())
 
     def attach(self, environment: Environment) -> None:
         """Listens to `environment`, whose runner exists."""
@@ -78,7 +94,7 @@ class Recording:
             events.request.add_listener(self._recorder.record)
         if isinstance(runner, WorkerRunner):
             events.report_to_master.add_listener(self._on_report_to_master)
-            _finish_on_request(environment, runner)
+            _report_in_time(environment, runner)
         else:
             events.spawning_complete.add_listener(lambda **_: self._users_are_there())
             events.test_stop.add_listener(lambda **_: self.end_level())
@@ -88,33 +104,40 @@ class Recording:
 
     def refresh(self) -> Book:
         """The book with all that has been recorded here."""
-        tallies, seconds = self._recorder.take()
-        if tallies:
-            self.book.absorb(_HERE, tallies, seconds, self._clock())
+        self._refresh()
         return self.book
 
     def begin_level(self, users: int) -> None:
         """From now on the test wants that many."""
-        self.refresh().begin_level(users, self._clock())
+        self.book.begin_level(users, self._refresh())
 
     def end_level(self) -> None:
         """The test wants something else, or is over."""
-        self.refresh().end_level()
+        self._refresh()
+        self.book.end_level()
 
     def level_seconds(self) -> float:
         """How long the level has had all its users; 0 before."""
         window = self.book.window
         return max(0.0, self._clock() - window.opened_at) if window else 0.0
 
+    def _refresh(self) -> float:
+        """Returns until when the book is complete."""
+        now = self._clock()
+        tallies, seconds = self._recorder.take(now)
+        if tallies:
+            self.book.absorb(_HERE, tallies, seconds, now)
+        return now
+
     def _users_are_there(self) -> None:
-        self.refresh().users_are_there(self._clock())
+        self.book.users_are_there(self._refresh())
 
     def _clear(self, **_: Any) -> None:
-        self._recorder.take()
+        self._recorder.take(self._clock())
         self.book.clear()
 
     def _on_report_to_master(self, data: dict[str, Any], **_: Any) -> None:
-        tallies, seconds = self._recorder.take()
+        tallies, seconds = self._recorder.take(self._clock())
         kinds = [{"type": kind[0], "name": kind[1], **tally.as_message()} for kind, tally in tallies.items()]
         data[_REPORT] = {"seconds": seconds, "kinds": kinds}
 
@@ -124,14 +147,21 @@ class Recording:
         self.book.absorb(client_id, tallies, report["seconds"], self._clock())
 
 
-def _finish_on_request(environment: Environment, runner: WorkerRunner) -> None:
+def _report_in_time(environment: Environment, runner: WorkerRunner) -> None:
+    """Often enough for a level; at once when one begins, and when the master wants an end."""
+    runners.WORKER_REPORT_INTERVAL = REPORT_SECONDS
+
+    def report(**_: Any) -> None:
+        data: dict[str, Any] = {}
+        environment.events.report_to_master.fire(client_id=runner.client_id, data=data)
+        runner.send_message("stats", data)
+
     def finish(**_: Any) -> None:
         runner.stop()
-        report: dict[str, Any] = {}
-        environment.events.report_to_master.fire(client_id=runner.client_id, data=report)
-        runner.send_message("stats", report)
+        report()
         runner.send_message(_FINISHED)
 
+    environment.events.spawning_complete.add_listener(report)
     runner.register_message(_FINISH, finish)
 
 

@@ -37,8 +37,11 @@ def as_csv(totals: Mapping[Kind, Tally]) -> str:
     return text.getvalue()
 
 
-def write(prefix: Path, book: Book) -> None:
-    """PREFIX_percentiles.csv, PREFIX_latencies.json, and an .hgrm file in milliseconds for each kind and for all."""
+def write(prefix: Path, book: Book, *, busy: bool) -> None:
+    """PREFIX_percentiles.csv, PREFIX_latencies.json, and an .hgrm file in milliseconds for each kind and for all.
+
+    `busy`: whether a process that sent was short of CPU, so that its own delays are in what it measured.
+    """
     prefix.parent.mkdir(parents=True, exist_ok=True)
     _named(prefix, "_percentiles.csv").write_text(as_csv(book.totals))
     for (_, name), tally in (book.totals | {ALL: total(book.totals)}).items():
@@ -46,7 +49,8 @@ def write(prefix: Path, book: Book) -> None:
             if tally.requests:
                 tally.histogram.output_percentile_distribution(file, 1000.0)
     kinds = [{"type": kind[0], "name": kind[1], **tally.as_message()} for kind, tally in sorted(book.totals.items())]
-    content = {"rows": rows(book.totals), "kinds": kinds, "levels": [asdict(level) for level in book.levels]}
+    levels = [asdict(level) for level in book.levels]
+    content = {"busy": busy, "rows": rows(book.totals), "kinds": kinds, "levels": levels}
     _named(prefix, "_latencies.json").write_text(json.dumps(content, indent=1) + "\n")
 
 
@@ -60,6 +64,7 @@ class Measured:
 
     totals: Mapping[Kind, Tally]
     levels: tuple[Level, ...]
+    busy: bool
 
 
 def read(prefix: Path) -> Measured:
@@ -69,7 +74,7 @@ def read(prefix: Path) -> Measured:
         raise LoadTestError(f"Locust left no {path}: it was stopped before its test had ended; see above")
     content = json.loads(path.read_text())
     totals = {(kind["type"], kind["name"]): Tally.from_message(kind) for kind in content["kinds"]}
-    return Measured(totals, tuple(Level(**level) for level in content["levels"]))
+    return Measured(totals, tuple(Level(**level) for level in content["levels"]), content["busy"])
 
 
 def add_text(page: Path, text: str) -> None:

@@ -5,19 +5,22 @@ All take `--users`, `--spawn-rate` and `--run-time` from the common options. Loc
 
 from __future__ import annotations
 
+import logging
 from typing import ClassVar
 
 from locust import LoadTestShape
+from locust.env import Environment
 
+from loadtest.errors import LoadTestError
 from loadtest.swarm.flags import plan_of
 from loadtest.swarm.plans import STAGES, Plan, next_ramp_users, stage_at
-from loadtest.swarm.recording import Recording
+from loadtest.swarm.recording import Recording, options_of
 from loadtest.verdict import Limits
 
 Tick = tuple[int, float]
 
 
-class PlannedShape(LoadTestShape):  # type: ignore[misc]
+class PlannedShape(LoadTestShape):
     """What all have in common. `recording` is set before the first test, and `forget` called after each."""
 
     abstract = True
@@ -26,7 +29,7 @@ class PlannedShape(LoadTestShape):  # type: ignore[misc]
     recording: Recording
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.forget()
 
     def forget(self) -> None:
@@ -34,21 +37,34 @@ class PlannedShape(LoadTestShape):  # type: ignore[misc]
         self._plan: Plan | None = None
 
     def tick(self) -> Tick | None:
-        if self._plan is None:
-            options = self.runner.environment.parsed_options
-            self._plan = plan_of(
-                options,
-                self.name,
-                users=options.num_users or 1,
-                spawn_rate=options.spawn_rate or 1,
-                seconds=options.run_time or None,
-            )
-            self.limits = Limits(options.p99_ms, options.max_error_rate)
-            self.begin(self._plan)
-        tick = None if self.get_run_time() >= self._plan.seconds else self.next(self._plan)
+        try:
+            plan = self._plan = self._plan or self._begin()
+        except LoadTestError as error:
+            logging.error("%s", error)
+            if options_of(self._environment).headless:
+                self._environment.process_exit_code = 2
+            return None
+        tick = None if self._elapsed_seconds() >= plan.seconds else self.next(plan)
         if tick is None:
             self.recording.end_level()
         return tick
+
+    @property
+    def _environment(self) -> Environment:
+        assert self.runner is not None, "a shape that ticks has a runner"
+        return self.runner.environment
+
+    def _begin(self) -> Plan:
+        options = options_of(self._environment)
+        users, spawn_rate = options.num_users or 1, options.spawn_rate or 1
+        plan = plan_of(options, self.name, users=users, spawn_rate=spawn_rate, seconds=options.run_time or None)
+        self.limits = Limits(options.p99_ms, options.max_error_rate)
+        self.begin(plan)
+        return plan
+
+    def _elapsed_seconds(self) -> float:
+        seconds: float = self.get_run_time()  # type: ignore[no-untyped-call]
+        return seconds
 
     def begin(self, plan: Plan) -> None:
         """A test begins."""
@@ -67,7 +83,7 @@ class _Staged(PlannedShape):
         self._index: int | None = None
 
     def next(self, plan: Plan) -> Tick | None:
-        index = stage_at(self._stages, self.get_run_time())
+        index = stage_at(self._stages, self._elapsed_seconds())
         if index is None:
             return None
         stage = self._stages[index]

@@ -25,6 +25,7 @@ from loadtest.payload import Workload
 from loadtest.rest import JSON_LENGTH, RestTarget, decode_response, encode_request, model_path, refusal
 from loadtest.swarm.flags import shapes_of
 from loadtest.swarm.mix import Mix, parse_models
+from loadtest.swarm.recording import options_of, runner_of
 from loadtest.target import Target
 from proto import grpc_service_pb2 as pb
 
@@ -36,7 +37,7 @@ CANNOT_RUN = "cannot_run"
 """A message from whoever has users to whoever directs the test: why there can be none."""
 
 
-class InferenceUser(User):  # type: ignore[misc]
+class InferenceUser(User):
     """What all have in common. A subclass says how a model is asked."""
 
     abstract = True
@@ -63,12 +64,12 @@ class InferenceUser(User):  # type: ignore[misc]
         raise NotImplementedError
 
     def _make_mix(self) -> Mix:
-        options = self.environment.parsed_options
+        options = options_of(self.environment)
         try:
             shares = parse_models(options.model)
             workloads = workloads_for(self.target(), [share.model for share in shares], options.shape, options.samples)
         except (LoadTestError, ValueError) as error:
-            self.environment.runner.send_message(CANNOT_RUN, str(error))
+            runner_of(self.environment).send_message(CANNOT_RUN, str(error))
             raise StopUser from error
         return Mix(workloads, [share.weight for share in shares])
 
@@ -114,7 +115,7 @@ class GrpcUser(_GrpcUser):
 
     rpc = "ModelInfer"
 
-    @task  # type: ignore[untyped-decorator]
+    @task
     def infer(self) -> None:
         workload, body = self.mix.next()
         answer = b""
@@ -146,7 +147,7 @@ class GrpcStreamUser(_GrpcUser):
         self._end_stream()
         super().on_stop()
 
-    @task  # type: ignore[untyped-decorator]
+    @task
     def infer(self) -> None:
         workload, body = self.mix.next()
         stream = self._stream = self._stream or _Stream(self._target)
@@ -191,7 +192,7 @@ class _Stream:
         self._call.cancel()
 
 
-class RestUser(InferenceUser, FastHttpUser):  # type: ignore[misc]
+class RestUser(InferenceUser, FastHttpUser):
     """POST /v2/models/MODEL/infer over HTTP/1.1, with binary tensors."""
 
     rpc = "infer"
@@ -199,21 +200,21 @@ class RestUser(InferenceUser, FastHttpUser):  # type: ignore[misc]
     network_timeout = REQUEST_SECONDS
 
     def __init__(self, environment: Environment) -> None:
-        address = environment.parsed_options.http_host or self.host or ""
-        self.host = address if "://" in address else f"http://{address}"
+        address = options_of(environment).http_host or self.host or ""
+        self._url = self.host = address if "://" in address else f"http://{address}"
         super().__init__(environment)
 
     def target(self) -> RestTarget:
-        return RestTarget(self.host)
+        return RestTarget(self._url)
 
-    @task  # type: ignore[untyped-decorator]
+    @task
     def infer(self) -> None:
         workload, body = self.mix.next()
         headers, content = encode_request(pb.ModelInferRequest.FromString(body))
         with self.client.post(
             f"{model_path(workload.model)}/infer",
             name=f"{self.rpc} {workload.model}",
-            data=content,
+            data=content,  # type: ignore[arg-type]  # it takes bytes too
             headers=headers,
             catch_response=True,
         ) as response:
