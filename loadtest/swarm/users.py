@@ -45,19 +45,31 @@ class InferenceUser(User):
     """What Locust's tables call it, before the model's name."""
     _mix: ClassVar[Mix | None] = None
     """Shared by all users of a class in a process; made by the first of a test."""
+    _refused: ClassVar[bool] = False
+    """Whether that one found out that there is nothing to send, and has said so."""
     _making = RLock()
 
     @classmethod
     def forget_workloads(cls) -> None:
         """A test begins, perhaps with other flags than the one before."""
-        cls._mix = None
+        cls._mix, cls._refused = None, False
 
     def on_start(self) -> None:
         cls = type(self)
         with cls._making:
-            if cls._mix is None:
-                cls._mix = self._make_mix()
-        self.mix = cls._mix
+            if cls._mix is None and not cls._refused:
+                try:
+                    cls._mix = self._make_mix()
+                except (LoadTestError, ValueError) as error:
+                    cls._refused = True
+                    runner_of(self.environment).send_message(CANNOT_RUN, str(error))
+        self._mine = cls._mix
+
+    def next(self) -> tuple[Workload, bytes]:
+        """Whom to ask now, and what. Ends a user that has nothing to send: an error of `on_start` is traced."""
+        if self._mine is None:
+            raise StopUser
+        return self._mine.next()
 
     def target(self) -> Target | RestTarget:
         """Who describes the models."""
@@ -65,12 +77,8 @@ class InferenceUser(User):
 
     def _make_mix(self) -> Mix:
         options = options_of(self.environment)
-        try:
-            shares = parse_models(options.model)
-            workloads = workloads_for(self.target(), [share.model for share in shares], options.shape, options.samples)
-        except (LoadTestError, ValueError) as error:
-            runner_of(self.environment).send_message(CANNOT_RUN, str(error))
-            raise StopUser from error
+        shares = parse_models(options.model)
+        workloads = workloads_for(self.target(), [share.model for share in shares], options.shape, options.samples)
         return Mix(workloads, [share.weight for share in shares])
 
     def report(self, workload: Workload, seconds: float, length: int, failure: Exception | None) -> None:
@@ -117,7 +125,7 @@ class GrpcUser(_GrpcUser):
 
     @task
     def infer(self) -> None:
-        workload, body = self.mix.next()
+        workload, body = self.next()
         answer = b""
         failure: Exception | None = None
         started = time.perf_counter()
@@ -149,7 +157,7 @@ class GrpcStreamUser(_GrpcUser):
 
     @task
     def infer(self) -> None:
-        workload, body = self.mix.next()
+        workload, body = self.next()
         stream = self._stream = self._stream or _Stream(self._target)
         answer = b""
         failure: Exception | None = None
@@ -209,7 +217,7 @@ class RestUser(InferenceUser, FastHttpUser):
 
     @task
     def infer(self) -> None:
-        workload, body = self.mix.next()
+        workload, body = self.next()
         headers, content = encode_request(pb.ModelInferRequest.FromString(body))
         with self.client.post(
             f"{model_path(workload.model)}/infer",

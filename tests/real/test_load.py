@@ -17,7 +17,7 @@ from loadtest.errors import LoadTestError, WrongAnswerError
 from loadtest.figures import Counts, percentile, slope
 from loadtest.h2load import read_log
 from loadtest.payload import Workload, make_workload, parse_shape
-from loadtest.verdict import Limits, Outcome, judge
+from loadtest.verdict import Limits, ModelOutcome, Outcome, count_checks, limit_checks
 from proto import grpc_service_pb2 as pb
 
 if TYPE_CHECKING:
@@ -50,7 +50,9 @@ def test_a_load_test_of_a_fresh_server_passes_and_leaves_its_reports(tmp_path: P
     outcome = json.loads((tmp_path / "verdict.json").read_text())["outcome"]
     assert outcome["requests"] > 100
     assert outcome["failures"] == 0
-    assert outcome["counted"]["inferences"] == outcome["metric"] == outcome["requests"]
+    (model,) = outcome["models"]
+    assert model["counted"]["inferences"] == model["metric"] == outcome["recorded"] == outcome["requests"]
+    assert 0 < outcome["percentiles"]["p50_ms"] <= outcome["percentiles"]["p99_ms"]
 
 
 def test_a_broken_promise_is_exit_code_1(shared_server: RunningServer, tmp_path: Path) -> None:
@@ -239,27 +241,31 @@ def test_percentiles_are_latencies_that_were_seen() -> None:
 
 
 def test_the_verdict_breaks_on_each_limit_alone() -> None:
+    model = ModelOutcome("m", 100, 1, 2, Counts(inferences=198, executions=50, successes=99, failures=1), 198.0)
     good = Outcome(
-        requests=100,
-        failures=1,
+        models=(model,),
         seconds=2.0,
-        latencies_ms={3.0: 100},
-        rows=2,
-        counted=Counts(inferences=198, executions=50, successes=99, failures=1),
-        metric=198.0,
+        percentiles={"p50_ms": 1.0, "p99_ms": 3.0},
+        recorded=100,
+        rounded_p99_ms=3.0,
+        busy=False,
         alone=True,
     )
-    limits = Limits(p99_ms=3.0, error_rate=0.01)
 
-    def broken(outcome: Outcome, limits: Limits = limits) -> list[str]:
-        return [check.text for check in judge(outcome, limits) if not check.passed]
+    def broken(outcome: Outcome, p99_ms: float = 3.0, error_rate: float = 0.01) -> list[str]:
+        promises = limit_checks(outcome.percentiles["p99_ms"], outcome.error_rate, Limits(p99_ms, error_rate))
+        return [check.text for check in promises + count_checks(outcome) if not check.passed]
+
+    def with_model(**changes: Any) -> Outcome:
+        return replace(good, models=(model, replace(model, model="n", **changes)), recorded=200)
 
     assert broken(good) == []
-    assert broken(good, replace(limits, p99_ms=2.9)) == ["p99 3 ms, allowed 2.9 ms"]
-    assert broken(good, replace(limits, error_rate=0.0)) == ["error rate 1.00%, allowed 0.00%"]
-    assert broken(replace(good, metric=200.0)) == ["nv_inference_count rose by 200, 198 were answered"]
-    shared = replace(good, counted=Counts(inferences=500, executions=50, successes=250, failures=0), metric=None)
-    assert broken(shared) == ["ModelStatistics counted 500 inferences, 198 were answered"]
+    assert broken(good, p99_ms=2.9) == ["p99 3 ms, allowed 2.9 ms"]
+    assert broken(good, error_rate=0.0) == ["error rate 1.00%, allowed 0.00%"]
+    assert broken(replace(good, recorded=99)) == ["99 latencies were recorded, 100 requests were sent"]
+    assert broken(with_model(metric=200.0)) == ["nv_inference_count of n rose by 200, 198 were answered"]
+    shared = with_model(counted=Counts(inferences=500, executions=50, successes=250, failures=0), metric=None)
+    assert broken(shared) == ["ModelStatistics counted 500 inferences of n, 198 were answered"]
     assert broken(replace(shared, alone=False)) == []
-    nothing = replace(good, requests=0, failures=0, latencies_ms={}, counted=Counts(0, 0, 0, 0), metric=0.0)
+    nothing = replace(good, models=(), recorded=0, percentiles={"p50_ms": float("inf"), "p99_ms": float("inf")})
     assert len(broken(nothing)) == 2
