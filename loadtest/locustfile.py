@@ -22,12 +22,12 @@ from locust.runners import Runner, WorkerRunner
 
 from loadtest.swarm import flags, reports
 from loadtest.swarm.latencies import total
-from loadtest.swarm.levels import describe, ramp_check
+from loadtest.swarm.levels import Book, describe, ramp_check
 from loadtest.swarm.page import add_page
 from loadtest.swarm.recording import Recording, options_of, runner_of
 from loadtest.swarm.shapes import PlannedShape, RampToFailure, Soak, Spike, Steps
 from loadtest.swarm.users import CANNOT_RUN, GrpcStreamUser, GrpcUser, InferenceUser, RestUser
-from loadtest.verdict import CLOSED_LOOP, Check, Limits, limit_checks
+from loadtest.verdict import CLOSED_LOOP, Limits, limit_checks
 
 __all__ = ["GrpcStreamUser", "GrpcUser", "RampToFailure", "RestUser", "Soak", "Spike", "Steps"]
 
@@ -59,8 +59,8 @@ def set_up(environment: Environment, runner: Runner, web_ui: Any, **_: Any) -> N
     for shape in _shapes(environment):
         shape.recording, shape.runner = _recording, runner
     environment.events.test_start.add_listener(_forget_workloads)
-    environment.events.test_stop.add_listener(_forget_shapes)
     if not isinstance(runner, WorkerRunner):
+        environment.events.test_stop.add_listener(_end_shape)
         runner.register_message(CANNOT_RUN, _give_up)
     if web_ui is not None:
         add_page(environment, _recording)
@@ -77,9 +77,17 @@ def _forget_workloads(environment: Environment, **_: Any) -> None:
             user_class.forget_workloads()
 
 
-def _forget_shapes(environment: Environment, **_: Any) -> None:
-    if isinstance(environment.shape_class, PlannedShape):
-        environment.shape_class.forget()
+def _end_shape(environment: Environment, **_: Any) -> None:
+    """Says what was measured at each level; called after the recording has ended the last."""
+    shape = environment.shape_class
+    if not isinstance(shape, PlannedShape):
+        return
+    shape.forget()
+    levels, limits = _recording.book.levels, _limits(environment)
+    for level in levels:
+        logging.info("%s: %s", "kept" if level.keeps(limits) else "BROKEN", describe(level))
+    if isinstance(shape, RampToFailure):
+        logging.info("%s", ramp_check(levels, limits).text)
 
 
 def _give_up(environment: Environment, msg: Any, **_: Any) -> None:
@@ -105,7 +113,7 @@ def conclude(environment: Environment, **_: Any) -> None:
     if options.latencies:
         reports.write(Path(options.latencies), book, busy=_was_busy(runner))
     if options.headless and environment.process_exit_code is None and not runner.exceptions:
-        _judge(environment, Limits(options.p99_ms, options.max_error_rate))
+        _judge(environment, book)
     if options.csv_prefix:
         # Locust writes its CSV files once a second and not at the end: without a pause they lack the last second.
         time.sleep(stats.CSV_STATS_INTERVAL_SEC + 0.1)
@@ -116,11 +124,13 @@ def _was_busy(runner: Runner) -> bool:
     return bool(runner.cpu_warning_emitted or runner.worker_cpu_warning_emitted)
 
 
-def _judge(environment: Environment, limits: Limits) -> None:
-    book = _recording.book
-    for level in book.levels:
-        logging.info("level: %s", describe(level))
-    checks: list[Check]
+def _limits(environment: Environment) -> Limits:
+    options = options_of(environment)
+    return Limits(options.p99_ms, options.max_error_rate)
+
+
+def _judge(environment: Environment, book: Book) -> None:
+    limits = _limits(environment)
     if isinstance(environment.shape_class, RampToFailure):
         checks = [ramp_check(book.levels, limits)]
     else:
