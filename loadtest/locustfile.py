@@ -64,6 +64,8 @@ def set_up(environment: Environment, runner: Runner, web_ui: Any, **_: Any) -> N
         runner.register_message(CANNOT_RUN, _give_up)
     if web_ui is not None:
         add_page(environment, _recording)
+    # gevent's timers count from when its loop last looked at the clock, before all these imports: --run-time is one.
+    gevent.get_hub().loop.update_now()
 
 
 def _shapes(environment: Environment) -> list[PlannedShape]:
