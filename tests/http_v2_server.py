@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import threading
+import time
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,12 +15,16 @@ from typing import Any
 
 Json = dict[str, Any]
 
+SLOW_SECONDS = 1.5
+"""Longer than the half second that Locust's master waits for the last reports of its workers."""
+
 
 @dataclass
 class HttpV2Server:
     """Models of one FP32 input `x` of two columns, each answered by its own rows in `y`.
 
-    A model whose name begins with "wrong" answers without `y`, one that begins with "busy" not at all but with a 503.
+    A model whose name begins with "wrong" answers without `y`, one that begins with "busy" not at all but with a 503,
+    and one that begins with "slow" after SLOW_SECONDS.
     """
 
     models: tuple[str, ...]
@@ -43,6 +48,8 @@ class HttpV2Server:
         assert tensor["parameters"]["binary_data_size"] == len(data)
         assert head["parameters"] == {"binary_data_output": True}
         self.seen[model, data] += 1
+        if model.startswith("slow"):
+            time.sleep(SLOW_SECONDS)
         if model.startswith("busy"):
             return 503, {"error": "too many requests"}, b""
         output = {**tensor, "name": "y"}

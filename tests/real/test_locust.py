@@ -18,7 +18,7 @@ from urllib.request import urlopen
 import numpy as np
 import pytest
 
-from tests.http_v2_server import serving
+from tests.http_v2_server import SLOW_SECONDS, serving
 from tests.real.conftest import ROOT, RunningServer
 from tests.real.waiting import wait_until
 
@@ -63,12 +63,17 @@ def test_workers_count_every_request_to_every_model_and_the_server_counts_the_sa
     assert "kept           p99" in (tmp_path / "report.html").read_text()
 
 
+def free_port() -> int:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        port: int = listener.getsockname()[1]
+        return port
+
+
 @contextmanager
 def page(folder: Path, *arguments: str) -> Iterator[str]:
     """The address of Locust's page."""
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        port = listener.getsockname()[1]
+    port = free_port()
     log = folder / "locust.log"
     with log.open("wb") as output:
         process = subprocess.Popen(
@@ -125,24 +130,29 @@ def test_the_page_starts_chosen_users_and_shows_microseconds(shared_server: Runn
         assert get(f"{url}/latencies/csv").startswith("type,name,requests,")
 
 
-def test_users_of_http_v2_send_samples_and_find_out_wrong_answers(tmp_path: Path) -> None:
+def test_users_of_http_v2_send_samples_find_out_wrong_answers_and_wait_for_the_last(tmp_path: Path) -> None:
+    models = {"right": 2, "wrong": 1, "busy": 1, "slow": 0.05}
     samples = {name: np.array([[index, index + 0.5]], np.float32) for index, name in enumerate(("one", "two"))}
-    for model in ("right", "wrong", "busy"):
+    for model in models:
         (tmp_path / model).mkdir()
         for name, array in samples.items():
             np.save(tmp_path / model / f"{name}.npy", array)
-    with serving("right", "wrong", "busy") as server:
+    port = free_port()
+    with serving(*models) as server:
         done = locust(
-            "RestUser", f"--host={server.address}", "--model=right=2,wrong,busy", f"--samples={tmp_path}",
-            "--users=2", "--spawn-rate=2", "--run-time=1s", "--stop-timeout=10", f"--latencies={tmp_path}/report",
+            "RestUser", f"--host={server.address}", f"--samples={tmp_path}", f"--latencies={tmp_path}/report",
+            f"--model={','.join(f'{model}={weight}' for model, weight in models.items())}",
+            "--users=4", "--spawn-rate=4", "--run-time=1s", "--stop-timeout=10",
+            "--processes=1", "--expect-workers-max-wait=60", "--master-bind-host=127.0.0.1", f"--master-bind-port={port}", f"--master-port={port}",
         )  # fmt: skip
 
     assert done.returncode == 1, done.stdout
     assert "503: too many requests" in done.stdout
     assert "outputs [], expected ['y']" in done.stdout
     rows = {row["name"]: row for row in json.loads((tmp_path / "report_latencies.json").read_text())["rows"]}
-    for model, failing in (("right", False), ("wrong", True), ("busy", True)):
+    for model in models:
         row = rows[f"infer {model}"]
         assert row["requests"] == sum(count for (name, _), count in server.seen.items() if name == model) > 0
-        assert row["failures"] == (row["requests"] if failing else 0)
+        assert row["failures"] == (row["requests"] if model in ("wrong", "busy") else 0)
+    assert rows["infer slow"]["min_ms"] > 1e3 * SLOW_SECONDS
     assert {data for _, data in server.seen} == {array.tobytes() for array in samples.values()}
