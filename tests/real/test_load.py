@@ -41,13 +41,17 @@ def loadtest(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
 
 
 def test_a_load_test_of_a_fresh_server_passes_and_leaves_its_reports(tmp_path: Path) -> None:
-    done = loadtest("run", "--seconds", "3", "--users", "8", "--p99-ms", "5000", "--out", tmp_path)
+    flags = ("--seconds", "4", "--users", "8", "--load-shape", "steps", "--steps", "2")
+    done = loadtest("run", *flags, "--p99-ms", "5000", "--out", tmp_path)
 
     assert done.returncode == 0, done.stdout
     assert "verdict        PASSED" in done.stdout
     assert "<html" in (tmp_path / "report.html").read_text()
     assert "ModelInfer lenet5" in (tmp_path / "locust_stats.csv").read_text()
-    outcome = json.loads((tmp_path / "verdict.json").read_text())["outcome"]
+    verdict = json.loads((tmp_path / "verdict.json").read_text())
+    assert [level["users"] for level in verdict["levels"]] == [4, 8]
+    assert all(level["kept"] and level["requests"] > 10 for level in verdict["levels"])
+    outcome = verdict["outcome"]
     assert outcome["requests"] > 100
     assert outcome["failures"] == 0
     (model,) = outcome["models"]
@@ -56,10 +60,11 @@ def test_a_load_test_of_a_fresh_server_passes_and_leaves_its_reports(tmp_path: P
 
 
 def test_a_broken_promise_is_exit_code_1(shared_server: RunningServer, tmp_path: Path) -> None:
-    flags = ("--seconds", "2", "--users", "8", "--p99-ms", "0.001")
+    flags = ("--load-shape", "ramp-to-failure", "--ramp-users", "4", "--ramp-seconds", "1", "--p99-ms", "0.001")
     done = loadtest("run", "--url", shared_server.grpc_address, *flags, "--out", tmp_path)
 
     assert done.returncode == 1, done.stdout
+    assert "BROKEN         no level kept the limits; 4 users (" in done.stdout
     assert "verdict        FAILED" in done.stdout
 
 

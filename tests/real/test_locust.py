@@ -131,7 +131,7 @@ def test_the_page_starts_chosen_users_and_shows_microseconds(shared_server: Runn
 
 
 def test_users_of_http_v2_send_samples_find_out_wrong_answers_and_wait_for_the_last(tmp_path: Path) -> None:
-    models = {"right": 2, "wrong": 1, "busy": 1, "slow": 0.05}
+    models = {"right": 2, "wrong": 1, "busy": 1, "slow": 0.3}
     samples = {name: np.array([[index, index + 0.5]], np.float32) for index, name in enumerate(("one", "two"))}
     for model in models:
         (tmp_path / model).mkdir()
@@ -143,7 +143,8 @@ def test_users_of_http_v2_send_samples_find_out_wrong_answers_and_wait_for_the_l
             "RestUser", f"--host={server.address}", f"--samples={tmp_path}", f"--latencies={tmp_path}/report",
             f"--model={','.join(f'{model}={weight}' for model, weight in models.items())}",
             "--users=4", "--spawn-rate=4", "--run-time=1s", "--stop-timeout=10",
-            "--processes=1", "--expect-workers-max-wait=60", "--master-bind-host=127.0.0.1", f"--master-bind-port={port}", f"--master-port={port}",
+            "--processes=1", "--expect-workers-max-wait=60",
+            "--master-bind-host=127.0.0.1", f"--master-bind-port={port}", f"--master-port={port}",
         )  # fmt: skip
 
     assert done.returncode == 1, done.stdout
@@ -151,6 +152,7 @@ def test_users_of_http_v2_send_samples_find_out_wrong_answers_and_wait_for_the_l
     assert "outputs [], expected ['y']" in done.stdout
     rows = {row["name"]: row for row in json.loads((tmp_path / "report_latencies.json").read_text())["rows"]}
     for model in models:
+        assert f"infer {model}" in rows, (server.seen, done.stdout)
         row = rows[f"infer {model}"]
         assert row["requests"] == sum(count for (name, _), count in server.seen.items() if name == model) > 0
         assert row["failures"] == (row["requests"] if model in ("wrong", "busy") else 0)
