@@ -49,11 +49,11 @@ class Outcome:
     models: tuple[ModelOutcome, ...]
     seconds: float
     percentiles: Mapping[str, float]
-    """Latencies by their name, as "p99_ms"; from an HDR histogram, in microseconds' precision."""
+    """Latencies of the answers by their name, as "p99_ms"; from an HDR histogram, in microseconds' precision."""
     recorded: int
-    """How many requests are in that histogram."""
+    """How many requests were counted with them, failures included."""
     rounded_p99_ms: float
-    """The same of Locust's own table."""
+    """Of Locust's own table, which has the failures in it."""
     busy: bool
     """Whether the load generator was short of CPU."""
     alone: bool
@@ -90,7 +90,7 @@ def limit_checks(p99_ms: float, error_rate: float, limits: Limits) -> list[Check
 
 def count_checks(outcome: Outcome) -> list[Check]:
     """Whether everybody counted the same. The counts of a server that others use too prove nothing."""
-    text = f"{outcome.recorded} latencies were recorded, {outcome.requests} requests were sent"
+    text = f"{outcome.recorded} requests were recorded in microseconds, {outcome.requests} by Locust"
     checks = [Check(outcome.recorded == outcome.requests, text)]
     for model in outcome.models if outcome.alone else ():
         rows = model.answered_rows
@@ -108,7 +108,7 @@ def describe(outcome: Outcome) -> str:
     percentiles = ", ".join(f"{name.removesuffix('_ms')} {value:g}" for name, value in outcome.percentiles.items())
     lines = [
         f"requests       {outcome.requests} in {outcome.seconds:.1f} s ({rate:.0f}/s), {outcome.failures} failed",
-        f"latency        {percentiles} ms (client included; Locust's rounded p99: {outcome.rounded_p99_ms:g} ms)",
+        f"latency        {percentiles} ms (answers, client included; Locust's own p99: {outcome.rounded_p99_ms:g} ms)",
     ]
     for model in outcome.models:
         counted = model.counted

@@ -22,16 +22,23 @@ Kind = tuple[str, str]
 
 
 class Tally:
-    """How long requests took, those that failed included as in Locust's own table, and how many of them failed."""
+    """How long answers took, and how many requests failed.
+
+    A failure has no latency here, other than in Locust's table: a server that refuses at once would look fast.
+    """
 
     def __init__(self) -> None:
         self.histogram = HdrHistogram(1, HIGHEST_US, SIGNIFICANT_DIGITS)
         self.failures = 0
 
     @property
-    def requests(self) -> int:
+    def answers(self) -> int:
         count: int = self.histogram.get_total_count()
         return count
+
+    @property
+    def requests(self) -> int:
+        return self.answers + self.failures
 
     @property
     def error_rate(self) -> float:
@@ -40,16 +47,17 @@ class Tally:
 
     def record(self, latency_ms: float, *, failed: bool) -> None:
         """One request. What took over an hour counts as an hour."""
-        self.histogram.record_value(min(round(latency_ms * 1e3), HIGHEST_US))
         if failed:
             self.failures += 1
+        else:
+            self.histogram.record_value(min(round(latency_ms * 1e3), HIGHEST_US))
 
     def add(self, other: Tally) -> None:
         self.histogram.add(other.histogram)
         self.failures += other.failures
 
     def latencies_ms(self) -> dict[float, int]:
-        """How many requests took that long, ascending; each latency is the longest that its bucket stands for."""
+        """How many answers took that long, ascending; each latency is the longest that its bucket stands for."""
         histogram = self.histogram
         counts = np.frombuffer(histogram.counts, np.uint64)
         indices = np.flatnonzero(counts).tolist()
@@ -59,7 +67,7 @@ class Tally:
         }
 
     def percentile_ms(self, percent: float) -> float:
-        """The smallest latency that `percent` of the requests did not exceed; infinite where there was no request."""
+        """The smallest latency that `percent` of the answers did not exceed; infinite where there was no answer."""
         return percentile(self.latencies_ms(), percent / 100)
 
     def as_message(self) -> dict[str, Any]:
@@ -76,17 +84,20 @@ class Tally:
         return tally
 
 
-def summary(tally: Tally) -> dict[str, float]:
-    """Counts, and latencies in milliseconds with three decimals. Of a tally with one request at least."""
+def summary(tally: Tally) -> dict[str, float | None]:
+    """Counts, and latencies of the answers in milliseconds with three decimals; None where there was no answer."""
     latencies = tally.latencies_ms()
-    mean = sum(latency * count for latency, count in latencies.items()) / tally.requests
+    total_ms = sum(latency * count for latency, count in latencies.items())
     return {
         "requests": tally.requests,
         "failures": tally.failures,
-        "min_ms": min(latencies),
-        "mean_ms": round(mean, 3),
-        **{percentile_name(percent): percentile(latencies, percent / 100) for percent in PERCENTILES},
-        "max_ms": max(latencies),
+        "min_ms": min(latencies, default=None),
+        "mean_ms": round(total_ms / tally.answers, 3) if latencies else None,
+        **{
+            percentile_name(percent): percentile(latencies, percent / 100) if latencies else None
+            for percent in PERCENTILES
+        },
+        "max_ms": max(latencies, default=None),
     }
 
 

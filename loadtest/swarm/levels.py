@@ -31,8 +31,12 @@ class Level:
         return self.requests / self.seconds if self.seconds else 0.0
 
     def keeps(self, limits: Limits) -> bool:
-        """A level without a request keeps nothing."""
-        return self.requests > 0 and self.failures <= limits.error_rate * self.requests and self.p99_ms <= limits.p99_ms
+        """A level without an answer keeps nothing."""
+        return (
+            self.requests > self.failures
+            and self.failures <= limits.error_rate * self.requests
+            and self.p99_ms <= limits.p99_ms
+        )
 
 
 class Window:

@@ -46,7 +46,7 @@ def write(prefix: Path, book: Book, *, busy: bool) -> None:
     _named(prefix, "_percentiles.csv").write_text(as_csv(book.totals))
     for (_, name), tally in (book.totals | {ALL: total(book.totals)}).items():
         with _named(prefix, f"_{re.sub(r'[^A-Za-z0-9_.-]+', '_', name)}.hgrm").open("wb") as file:
-            if tally.requests:
+            if tally.answers:
                 tally.histogram.output_percentile_distribution(file, 1000.0)
     kinds = [{"type": kind[0], "name": kind[1], **tally.as_message()} for kind, tally in sorted(book.totals.items())]
     levels = [asdict(level) for level in book.levels]

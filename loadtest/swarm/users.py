@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import queue
 import time
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -218,7 +219,7 @@ class RestUser(InferenceUser, FastHttpUser):
     @task
     def infer(self) -> None:
         workload, body = self.next()
-        headers, content = encode_request(pb.ModelInferRequest.FromString(body))
+        headers, content = _as_http(body)
         with self.client.post(
             f"{model_path(workload.model)}/infer",
             name=f"{self.rpc} {workload.model}",
@@ -229,6 +230,11 @@ class RestUser(InferenceUser, FastHttpUser):
             failure = _rest_failure(workload, response)
             if failure is not None:
                 response.failure(failure)
+
+
+@lru_cache(maxsize=1024)
+def _as_http(body: bytes) -> tuple[dict[str, str], bytes]:
+    return encode_request(pb.ModelInferRequest.FromString(body))
 
 
 def _rest_failure(workload: Workload, response: Any) -> Exception | None:

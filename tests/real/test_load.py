@@ -267,7 +267,7 @@ def test_the_verdict_breaks_on_each_limit_alone() -> None:
     assert broken(good) == []
     assert broken(good, p99_ms=2.9) == ["p99 3 ms, allowed 2.9 ms"]
     assert broken(good, error_rate=0.0) == ["error rate 1.00%, allowed 0.00%"]
-    assert broken(replace(good, recorded=99)) == ["99 latencies were recorded, 100 requests were sent"]
+    assert broken(replace(good, recorded=99)) == ["99 requests were recorded in microseconds, 100 by Locust"]
     assert broken(with_model(metric=200.0)) == ["nv_inference_count of n rose by 200, 198 were answered"]
     shared = with_model(counted=Counts(inferences=500, executions=50, successes=250, failures=0), metric=None)
     assert broken(shared) == ["ModelStatistics counted 500 inferences of n, 198 were answered"]
