@@ -50,7 +50,8 @@ def add_flags(parser: LocustArgumentParser, **_: Any) -> None:
 def set_up(environment: Environment, runner: Runner, web_ui: Any, **_: Any) -> None:
     """Chooses users and shape as the flags say, and has everything recorded."""
     options = options_of(environment)
-    if not options.class_picker:
+    # A worker has all classes ready: its master says of which there are users.
+    if not options.class_picker and not isinstance(runner, WorkerRunner):
         if not options.user_classes:
             environment.user_classes = [GrpcUser]
         chosen = (shape for shape in _shapes(environment) if shape.name == options.load_shape)

@@ -70,6 +70,13 @@ def free_port() -> int:
         return port
 
 
+def with_a_worker() -> tuple[str, ...]:
+    """Flags for a master and a worker of one command."""
+    port = free_port()
+    where = ("--master-bind-host=127.0.0.1", f"--master-bind-port={port}", f"--master-port={port}")
+    return ("--processes=1", "--expect-workers-max-wait=60", *where)
+
+
 @contextmanager
 def page(folder: Path, *arguments: str) -> Iterator[str]:
     """The address of Locust's page."""
@@ -77,7 +84,7 @@ def page(folder: Path, *arguments: str) -> Iterator[str]:
     log = folder / "locust.log"
     with log.open("wb") as output:
         process = subprocess.Popen(
-            [*LOCUST, "--web-host=127.0.0.1", f"--web-port={port}", *arguments],
+            [*LOCUST, "--web-host=127.0.0.1", f"--web-port={port}", *with_a_worker(), *arguments],
             cwd=ROOT, stdin=subprocess.DEVNULL, stdout=output, stderr=output,
         )  # fmt: skip
     url = f"http://127.0.0.1:{port}"
@@ -115,6 +122,7 @@ def test_the_page_starts_chosen_users_and_shows_microseconds(shared_server: Runn
         def state() -> str:
             return json.loads(get(f"{url}/stats/requests"))["state"]
 
+        wait_until(lambda: json.loads(get(f"{url}/worker-count"))["worker_count"] == 1, SECONDS)
         # As the page sends it, every field filled in.
         swarm(user_classes="GrpcUser", shape_class="Steps", model="no_such_model", steps="1", run_time="30")
         wait_until(lambda: "no_such_model" in (tmp_path / "locust.log").read_text(), SECONDS)
@@ -137,14 +145,12 @@ def test_users_of_http_v2_send_samples_find_out_wrong_answers_and_wait_for_the_l
         (tmp_path / model).mkdir()
         for name, array in samples.items():
             np.save(tmp_path / model / f"{name}.npy", array)
-    port = free_port()
     with serving(*models) as server:
         done = locust(
             "RestUser", f"--host={server.address}", f"--samples={tmp_path}", f"--latencies={tmp_path}/report",
             f"--model={','.join(f'{model}={weight}' for model, weight in models.items())}",
             "--users=4", "--spawn-rate=4", "--run-time=1s", "--stop-timeout=10",
-            "--processes=1", "--expect-workers-max-wait=60",
-            "--master-bind-host=127.0.0.1", f"--master-bind-port={port}", f"--master-port={port}",
+            *with_a_worker(),
         )  # fmt: skip
 
     assert done.returncode == 1, done.stdout
