@@ -22,8 +22,8 @@ from locust.env import Environment
 from locust.exception import StopUser
 
 from loadtest.errors import LoadTestError, WrongAnswerError
+from loadtest.http_v2 import JSON_LENGTH, RestTarget, decode_response, encode_request, model_path, refusal
 from loadtest.payload import Workload
-from loadtest.rest import JSON_LENGTH, RestTarget, decode_response, encode_request, model_path, refusal
 from loadtest.swarm.flags import shapes_of
 from loadtest.swarm.mix import Mix, parse_models
 from loadtest.swarm.recording import options_of, runner_of

@@ -7,7 +7,7 @@ import json
 import pytest
 
 from loadtest.errors import WrongAnswerError
-from loadtest.rest import decode_response, encode_request, model_path, refusal
+from loadtest.http_v2 import decode_response, encode_request, model_path, refusal
 from proto import grpc_service_pb2 as pb
 
 

@@ -90,15 +90,24 @@ class RestTarget:
         self, model: str, shapes: dict[str, Shape], *, samples: Path | None = None, count: int = 16, seed: int = 0
     ) -> Workload:
         """What is sent to `model`, made from what the server says of it; see `workload_for`."""
-        config = self._get(f"{model_path(model)}/config")
+        described = self._get(model_path(model))
+        config = self._config(model)
         try:
-            metadata = ParseDict(self._get(model_path(model)), pb.ModelMetadataResponse(), ignore_unknown_fields=True)
-            batching = config.get("max_batch_size", 0) > 0
-            takes_pictures = "image.resize" in config.get("parameters", {})
+            metadata = ParseDict(described, pb.ModelMetadataResponse(), ignore_unknown_fields=True)
+            variable = any(tensor.shape and tensor.shape[0] < 0 for tensor in metadata.inputs)
+            batching = variable if config is None else config.get("max_batch_size", 0) > 0
+            takes_pictures = config is not None and "image.resize" in config.get("parameters", {})
         except (ParseError, TypeError, AttributeError) as error:
             raise LoadTestError(f"{self._url}{model_path(model)} does not describe a model: {error}") from error
         description = Description(metadata, batching, takes_pictures)
         return workload_for(description, shapes=shapes, samples=samples, count=count, seed=seed)
+
+    def _config(self, model: str) -> Any:
+        """Triton's; None where a server has none: then a first axis of variable size is the batch axis."""
+        try:
+            return self._get(f"{model_path(model)}/config")
+        except LoadTestError:
+            return None
 
     def _get(self, path: str) -> Any:
         try:
