@@ -10,8 +10,10 @@ from pathlib import Path
 from loadtest.bench.servers import Plan
 from loadtest.bench.workloads import QUICK, WORKLOADS, bench
 from loadtest.errors import LoadTestError
+from loadtest.flag_values import count
 from loadtest.simulation.command import add_command, simulate
 from loadtest.swarm.command import add_run_command, run_load
+from loadtest.tune import command as tuning
 
 
 def main() -> int:
@@ -38,6 +40,8 @@ def main() -> int:
         if arguments.command == "simulate":
             simulate(arguments)
             return 0
+        if arguments.command == "tune":
+            return 0 if tuning.tune(arguments) else 1
         passed = run_load(arguments)
     except LoadTestError as error:
         print(f"loadtest: {error}", file=sys.stderr)
@@ -73,22 +77,16 @@ def _parser() -> argparse.ArgumentParser:
         metavar="WORKLOAD",
         help=f"of {', '.join(WORKLOADS)} (default: {', '.join(QUICK)})",
     )
-    side_by_side.add_argument("--rounds", type=_positive, default=5, help="servers take turns in each (%(default)s)")
+    side_by_side.add_argument("--rounds", type=count, default=5, help="servers take turns in each (%(default)s)")
     own = "(default: each workload's own)"
-    side_by_side.add_argument("--requests", type=_positive, help=f"in each round, per server; soak: in all {own}")
-    side_by_side.add_argument("--connections", type=_positive, help=f"of h2load {own}")
-    side_by_side.add_argument("--streams", type=_positive, help=f"in flight per connection of h2load {own}")
-    side_by_side.add_argument("--idle-connections", type=_positive, default=10_000, help="idle: how many (%(default)s)")
+    side_by_side.add_argument("--requests", type=count, help=f"in each round, per server; soak: in all {own}")
+    side_by_side.add_argument("--connections", type=count, help=f"of h2load {own}")
+    side_by_side.add_argument("--streams", type=count, help=f"in flight per connection of h2load {own}")
+    side_by_side.add_argument("--idle-connections", type=count, default=10_000, help="idle: how many (%(default)s)")
 
     add_command(commands)
+    tuning.add_command(commands)
     return parser
-
-
-def _positive(text: str) -> int:
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"{value} is not positive")
-    return value
 
 
 def _workload(text: str) -> str:

@@ -6,6 +6,7 @@ import argparse
 from pathlib import Path
 
 from loadtest.errors import LoadTestError
+from loadtest.flag_values import count, positive
 from loadtest.run import LoadTest, run
 from loadtest.swarm.flags import NO_SHAPE, add_flags, shapes_of
 from loadtest.swarm.mix import parse_models
@@ -36,12 +37,12 @@ def add_run_command(
     parser.add_argument(
         "--url", metavar="HOST:PORT", help="gRPC address of a running server (default: start a fresh one)"
     )
+    parser.add_argument("--users", type=count, default=64, help="clients with one request in flight each (%(default)s)")
     parser.add_argument(
-        "--users", type=_positive, default=64, help="clients with one request in flight each (%(default)s)"
+        "--spawn-rate", type=positive, help="users started or stopped per second (default: all at once)"
     )
-    parser.add_argument("--spawn-rate", type=float, help="users started or stopped per second (default: all at once)")
     parser.add_argument(
-        "--seconds", type=_positive, help=f"how long ({_DEFAULT_SECONDS}; soak: an hour; ramp-to-failure: its levels)"
+        "--seconds", type=count, help=f"how long ({_DEFAULT_SECONDS}; soak: an hour; ramp-to-failure: its levels)"
     )
     parser.add_argument(
         "--workers",
@@ -84,8 +85,6 @@ def _check(arguments: argparse.Namespace) -> None:
         raise LoadTestError("--shape is for random values: --samples have their own shapes")
     if arguments.workers < 0:
         raise LoadTestError(f"--workers {arguments.workers}: must not be negative")
-    if arguments.spawn_rate is not None and arguments.spawn_rate <= 0:
-        raise LoadTestError(f"--spawn-rate {arguments.spawn_rate:g}: must be above 0")
     if "RestUser" in arguments.user_classes and arguments.url and not arguments.http_host:
         raise LoadTestError("RestUser on a running server needs --http-host too: --url is where its gRPC is")
 
@@ -94,10 +93,3 @@ def _user_class(text: str) -> str:
     if text not in USER_CLASSES:
         raise argparse.ArgumentTypeError(f"'{text}' is not one of {', '.join(USER_CLASSES)}")
     return text
-
-
-def _positive(text: str) -> int:
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"{value} is not positive")
-    return value
