@@ -42,7 +42,7 @@ def locust(*arguments: str) -> subprocess.CompletedProcess[str]:
 
 def test_workers_count_every_request_to_every_model_and_the_server_counts_the_same(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "loadtest", "run", "GrpcUser", "GrpcStreamUser"]
-    command += ["--model=lenet5=3,letters26", "--workers=2", "--users=8", "--seconds=1", "--p99-ms=5000"]
+    command += ["--model=lenet5=3,letters26", "--workers=2", "--users=8", "--seconds=4", "--p99-ms=30000"]
     done = subprocess.run(
         [*command, f"--out={tmp_path}"], cwd=ROOT, capture_output=True, text=True, timeout=150, check=False
     )
@@ -149,7 +149,7 @@ def test_users_of_http_v2_send_samples_find_out_wrong_answers_and_wait_for_the_l
         done = locust(
             "RestUser", f"--host={server.address}", f"--samples={tmp_path}", f"--latencies={tmp_path}/report",
             f"--model={','.join(f'{model}={weight}' for model, weight in models.items())}",
-            "--users=4", "--spawn-rate=4", "--run-time=1s", "--stop-timeout=10",
+            "--users=4", "--spawn-rate=4", "--run-time=2s", "--stop-timeout=10",
             *with_a_worker(),
         )  # fmt: skip
 
