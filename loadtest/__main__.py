@@ -10,18 +10,11 @@ from pathlib import Path
 from loadtest.bench.servers import Plan
 from loadtest.bench.workloads import WORKLOADS, bench
 from loadtest.errors import LoadTestError
-from loadtest.flag_values import count, shape
-from loadtest.run import LoadTest, run
-from loadtest.side_by_side.command import (
-    add_check,
-    add_flags,
-    refuse_flags_of_the_other,
-    run_check,
-    run_side_by_side,
-)
+from loadtest.flag_values import count
+from loadtest.side_by_side import command as beside_peers
 from loadtest.simulation.command import add_command, simulate
+from loadtest.swarm.command import add_run_command, run_load
 from loadtest.tune import command as tuning
-from loadtest.verdict import Limits
 
 _ROUNDS = 5
 
@@ -33,12 +26,12 @@ def main() -> int:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     try:
         if arguments.command == "bench":
-            refuse_flags_of_the_other(arguments)
+            beside_peers.refuse_flags_of_the_other(arguments)
         if arguments.command == "bench" and not arguments.workload:
-            run_side_by_side(arguments)
+            beside_peers.run_side_by_side(arguments)
             return 0
         if arguments.command == "bench-check":
-            return 0 if run_check(arguments) else 1
+            return 0 if beside_peers.run_check(arguments) else 1
         if arguments.command == "bench":
             bench(
                 Plan(
@@ -59,18 +52,7 @@ def main() -> int:
             return 0
         if arguments.command == "tune":
             return 0 if tuning.tune(arguments) else 1
-        passed = run(
-            LoadTest(
-                model=arguments.model,
-                users=arguments.users,
-                seconds=arguments.seconds,
-                shapes=tuple(arguments.shape),
-                limits=Limits(arguments.p99_ms, arguments.max_error_rate),
-                url=arguments.url,
-                model_repository=arguments.model_repository,
-                out=arguments.out or Path("runs/load"),
-            )
-        )
+        passed = run_load(arguments)
     except LoadTestError as error:
         print(f"loadtest: {error}", file=sys.stderr)
         return 2
@@ -97,24 +79,7 @@ def _parser() -> argparse.ArgumentParser:
         "--out", type=Path, metavar="DIR", help="where reports go (runs/load, runs/bench or runs/peers)"
     )
 
-    load = commands.add_parser("run", parents=[common], help="Locust users on a server, a report and a verdict")
-    load.add_argument(
-        "--url", metavar="HOST:PORT", help="gRPC address of a running server (default: start a fresh one)"
-    )
-    load.add_argument("--users", type=count, default=64, help="clients with one request in flight each (%(default)s)")
-    load.add_argument("--seconds", type=count, default=60, help="how long (%(default)s)")
-    load.add_argument("--p99-ms", type=float, default=250.0, help="longest p99 that passes (%(default)s)")
-    load.add_argument(
-        "--max-error-rate", type=float, default=0.0, help="largest share of failures, 0 to 1 (%(default)s)"
-    )
-    load.add_argument(
-        "--shape",
-        type=shape,
-        action="append",
-        default=[],
-        metavar="NAME:DIM,DIM,...",
-        help="whole shape of one input, batch axis included; else each variable dimension is 1; may be repeated",
-    )
+    add_run_command(commands, common)
 
     side_by_side = commands.add_parser(
         "bench",
@@ -137,9 +102,9 @@ def _parser() -> argparse.ArgumentParser:
     side_by_side.add_argument("--streams", type=count, help=f"in flight per connection of h2load {own}")
     side_by_side.add_argument("--idle-connections", type=count, default=10_000, help="idle: how many (%(default)s)")
 
-    add_flags(side_by_side)
+    beside_peers.add_flags(side_by_side)
 
-    add_check(commands)
+    beside_peers.add_check(commands)
     add_command(commands)
     tuning.add_command(commands)
     return parser
