@@ -71,8 +71,10 @@ def test_a_v2_request_over_http_says_where_its_header_ends() -> None:
 
 
 def test_a_v2_answer_over_http_ends_with_its_values() -> None:
-    checked(v2_http(SUBJECT), b'{"outputs": []}' + SCORES.tobytes(), SCORES)
-    with pytest.raises(WrongAnswerError, match="2 bytes"):
+    checked(v2_http(SUBJECT), b'{"outputs": [{"name": "scores"}]}' + SCORES.tobytes(), SCORES)
+    with pytest.raises(WrongAnswerError, match="other"):
+        checked(v2_http(SUBJECT), b'{"outputs": [{"name": "other"}]}' + SCORES.tobytes(), SCORES)
+    with pytest.raises(WrongAnswerError, match="not an answer"):
         checked(v2_http(SUBJECT), b"{}", SCORES)
 
 
