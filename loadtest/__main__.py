@@ -67,7 +67,6 @@ def _parser() -> argparse.ArgumentParser:
     )
     commands = parser.add_subparsers(dest="command", required=True)
     common = argparse.ArgumentParser(add_help=False)
-    common.add_argument("--model", default="lenet5", help="the model that is asked (%(default)s)")
     common.add_argument(
         "--model-repository",
         type=Path,
@@ -96,6 +95,7 @@ def _parser() -> argparse.ArgumentParser:
     side_by_side.add_argument(
         "--rounds", type=count, help=f"servers take turns in each ({_ROUNDS}; beside peers: 3, --quick: 1)"
     )
+    side_by_side.add_argument("--model", default="lenet5", help="the model that is asked (%(default)s)")
     own = "(default: each workload's own)"
     side_by_side.add_argument("--requests", type=count, help=f"in each round, per server; soak: in all {own}")
     side_by_side.add_argument("--connections", type=count, help=f"of h2load {own}")

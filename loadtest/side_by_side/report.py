@@ -10,6 +10,9 @@ from loadtest.side_by_side.plots import draw
 from loadtest.side_by_side.records import Record
 from loadtest.side_by_side.summary import OBJECTIVE, START, WORDS, Figure, Lead, Run, Server, Summary, leads
 
+_BUSY = 0.5
+"""Load per core, before anything is started, from which a run is of little use."""
+
 _METHOD = """## How it was measured
 
 One server ran at a time, started afresh for each turn; all servers took turns, {rounds} rounds, each beginning with
@@ -70,13 +73,22 @@ def _opening(run: Run, summary: Summary) -> str:
     of = run.machine
     packages = ", ".join(f"{name} {of[name]}" for name in ("onnxruntime", "grpcio", "uvloop", "numpy", "protobuf"))
     rate, cpu = (summary.largest_spread(REFERENCE.name, name) for name in ("requests_per_second", "cpu_us_per_request"))
-    return (
-        f"This page is made by `make bench` (`ARGS=--report-only` draws it again) and took {run.minutes:.0f} minutes.\n"
-        f"Machine: {of['processor']}, {of['cores']} cores, {of['system']}; Python {of['python']}, {packages}.\n"
-        f"Load average {of['load_average_before']:.2f} before and {of['load_average_after']:.2f} after. "
-        f"Noise: the rounds of {REFERENCE.title} differed by up to "
-        f"{rate:.0%} of the median in requests/s and {cpu:.0%} in server CPU."
-    )
+    noise = "with one round, the noise is not known."
+    if run.rounds > 1:
+        noise = (
+            f"the rounds of {REFERENCE.title} differed by up to {rate:.0%} of the median in requests/s "
+            f"and {cpu:.0%} in server CPU."
+        )
+    lines = [
+        f"This page is made by `make bench` (`ARGS=--report-only` draws it again) and took {run.minutes:.0f} minutes.",
+        f"Machine: {of['processor']}, {of['cores']} cores, {of['system']}; Python {of['python']}, {packages}.",
+        f"Load average {of['load_average_before']:.2f} before and {of['load_average_after']:.2f} after. Noise: {noise}",
+    ]
+    if of["load_average_before"] > _BUSY * of["cores"]:
+        lines.append(
+            "\n**The machine was busy with other programs: neither figures nor ratios of this run are worth much.**"
+        )
+    return "\n".join(lines)
 
 
 def _short(run: Run, summary: Summary) -> str:
@@ -105,17 +117,19 @@ def _short(run: Run, summary: Summary) -> str:
 def _behind(run: Run, found: Sequence[Lead]) -> str:
     if not found:
         return f"No other server that runs the model is ahead of {REFERENCE.title} in any figure of this page."
-    lines = [f"Figures of servers that run the model whose median is better than that of {REFERENCE.title}:\n"]
+    lines: dict[tuple[str, str, str], list[str]] = {}
     for lead in found:
         words, unit = WORDS[lead.name]
-        server = run.server(lead.server)
-        where = {START: "", OBJECTIVE: ", Poisson arrivals"}.get(lead.load, f", {lead.load} in flight")
-        doubt = "" if lead.clear else "; within the spread of the rounds"
-        lines.append(
-            f"- {run.subjects[lead.subject]}{where}: {server.title} is ahead in {words}, "
-            f"{_number(lead.theirs.median)}{unit} against {_number(lead.ours.median)}{unit}{doubt}."
+        doubt = "" if lead.clear else ", within the spread"
+        figures = f"{_number(lead.theirs.median)}{unit} against {_number(lead.ours.median)}{unit}"
+        lines.setdefault((lead.subject, lead.load, lead.server), []).append(f"{words} ({figures}{doubt})")
+    parts = [f"Figures of servers that run the model whose median is better than that of {REFERENCE.title}:\n"]
+    for (subject, load, server), figures_of in lines.items():
+        where = {START: "", OBJECTIVE: ", Poisson arrivals"}.get(load, f", {load} in flight")
+        parts.append(
+            f"- {run.subjects[subject]}{where}: {run.server(server).title} is ahead in {', '.join(figures_of)}."
         )
-    return "\n".join(lines)
+    return "\n".join(parts)
 
 
 def _table(run: Run, summary: Summary, subject: str, load: str) -> str:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
+from pathlib import Path
 
 import pytest
 
 from loadtest.errors import LoadTestError
+from loadtest.side_by_side.guard import BASELINE, check
 from loadtest.side_by_side.ratios import Move, Ratio, as_json, compare, from_json, ratios_of
 from loadtest.side_by_side.records import Record
 
@@ -96,3 +99,25 @@ def test_a_baseline_survives_its_file() -> None:
 def test_what_is_no_baseline_is_refused(bad: object) -> None:
     with pytest.raises(LoadTestError, match="not a baseline"):
         from_json(bad)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("text", "complaint"), [(None, "write it with --update"), ("{}", "not a baseline"), ("[", "not a baseline")]
+)
+def test_without_a_baseline_nothing_is_measured(tmp_path: Path, text: str | None, complaint: str) -> None:
+    baseline = tmp_path / "baseline.json"
+    if text is not None:
+        baseline.write_text(text)
+
+    with pytest.raises(LoadTestError, match=complaint):
+        check(baseline=baseline, update=False, rounds=2, model_repository=tmp_path, out=tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_the_committed_baseline_is_one_and_has_both_engines_beside_both_floors() -> None:
+    names = from_json(json.loads(BASELINE.read_text())["ratios"])
+
+    assert {name.split()[2] for name in names} == {
+        f"{ours}/{floor}" for ours in ("nghttp2", "grpcio") for floor in ("fastapi", "grpc_aio")
+    }
+    assert len(names) == 2 * 2 * 2 * 3

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -80,8 +81,8 @@ def test_a_table_has_medians_spreads_and_ratios_to_ours(page: str) -> None:
 def test_a_loss_is_said_and_whether_it_is_beyond_the_spread(page: str) -> None:
     behind = page.partition("## Where others are ahead")[2].partition("##")[0]
 
-    assert "LeNet-5, 1 in flight: The rival is ahead in p50, 0.60 ms against 1.10 ms." in behind
-    assert "The second is ahead in requests/s, 1,150 against 1,100; within the spread of the rounds." in behind
+    assert "LeNet-5, 1 in flight: The rival is ahead in p50 (0.60 ms against 1.10 ms)." in behind
+    assert "The second is ahead in requests/s (1,150 against 1,100, within the spread)." in behind
     assert "floor" not in behind
     assert "server CPU" not in behind
 
@@ -103,6 +104,21 @@ def test_the_page_says_machine_versions_and_noise(page: str) -> None:
     assert "Load average 0.25 before and 1.50 after" in page
     assert "differed by up to 18% of the median in requests/s and 10% in server CPU" in page
     assert "| The rival | gRPC | rival 1.2.3 | as it comes |" in page
+
+
+def test_a_busy_machine_and_a_single_round_are_admitted(page: str) -> None:
+    assert "busy" not in page
+
+    busy = replace(RUN, machine={**MACHINE, "load_average_before": 1.5}, rounds=1)
+    assert "busy with other programs" in render(busy, Summary(TURNS), {})
+    assert "the noise is not known" in render(busy, Summary(TURNS), {})
+
+
+def test_at_an_objective_rates_are_compared_and_not_each_servers_own_p99() -> None:
+    one, other = ({"kept_per_second": 500.0, "limit_ms": 10.0, "p99_ms": p99_ms} for p99_ms in (8.0, 4.0))
+    turns = [Record("nghttp2", "lenet5", 1, objective=one), Record("rival", "lenet5", 1, objective=other)]
+
+    assert leads(Summary(turns), RUN, "nghttp2") == []
 
 
 def test_nobody_ahead_is_said_too() -> None:
