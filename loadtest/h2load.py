@@ -29,7 +29,7 @@ _RATE = re.compile(r"^finished in .*?, ([\d.]+) req/s", re.MULTILINE)
 _SUCCEEDED = re.compile(r"^requests: .*?(\d+) succeeded, (\d+) failed, (\d+) errored", re.MULTILINE)
 _STATUSES = re.compile(r"^status codes: (\d+) 2xx", re.MULTILINE)
 _BODIES = re.compile(r"^traffic: .*\((\d+)\) data", re.MULTILINE)
-_GRPC_HEADERS = (("content-type", "application/grpc"), ("te", "trailers"))
+GRPC_HEADERS = (("content-type", "application/grpc"), ("te", "trailers"))
 
 
 class Sample(NamedTuple):
@@ -84,7 +84,7 @@ class H2load:
         log: Path,
         requests_per_second: int | None = None,
         path: str = INFER,
-        headers: Sequence[tuple[str, str]] = _GRPC_HEADERS,
+        headers: Sequence[tuple[str, str]] = GRPC_HEADERS,
         http1: bool = False,
         timeout_seconds: float = _SECONDS,
     ) -> Volley:

@@ -17,7 +17,7 @@ from loadtest.side_by_side.asking import ask, check_together, checked
 from loadtest.side_by_side.processes import ProcessTree
 from loadtest.side_by_side.records import Record
 from loadtest.side_by_side.subjects import Workload
-from loadtest.side_by_side.turn import Target, Tools, measure
+from loadtest.side_by_side.turn import ServerUnderTest, Tools, measure
 
 
 @dataclass(frozen=True)
@@ -71,7 +71,9 @@ def take_external_turn(
         checked(call, body, answers[0])
         check_together(external.address, call, rows, answers)
         processes = None if external.pid is None else ProcessTree([external.pid])
-        measure(Target(external.address, call, rows[0], answers[0], len(body), processes), workload, record, tools)
+        measure(
+            ServerUnderTest(external.address, call, rows[0], answers[0], len(body), processes), workload, record, tools
+        )
     except (LoadTestError, WrongAnswerError, OSError) as error:
         record = replace(record, failure=str(error))
     return record

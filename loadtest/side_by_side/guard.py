@@ -43,7 +43,9 @@ def check(*, baseline: Path, update: bool, rounds: int, model_repository: Path, 
         raise LoadTestError(f"no ratio could be measured: see the failures above, and the logs in {out}")
     if update:
         of = machine()
-        baseline.write_text(json.dumps({"machine": of, "rounds": rounds, "ratios": as_json(now)}, indent=1) + "\n")
+        baseline.write_text(
+            json.dumps({"machine": of, "rounds": rounds, "ratios": as_json(now)}, indent=1, ensure_ascii=False) + "\n"
+        )
         print(f"written to {baseline}")
         return True
     moves = compare(before, now)

@@ -78,23 +78,8 @@ def _measure(options: Options) -> None:
         [peer for peer in PEERS if not options.only or peer.name in options.only], data, tools
     )
     if options.external is not None:
-        external = options.external
-        servers.append(
-            Server(
-                name=external.name,
-                title=external.title,
-                protocol="gRPC",
-                configuration="as it is",
-                versions={},
-                absent=None,
-                without_cpu=external.without_cpu,
-                ours=False,
-                runs_model=True,
-            )
-        )
-        turns[external.name] = lambda workload, number: take_external_turn(
-            external, workload, *data[workload.subject.name], number, tools
-        )
+        servers.append(_yours(options.external))
+        turns[options.external.name] = partial(_external_turn, options.external, data, tools)
     began = time.monotonic()
     run = Run(
         machine={**machine(), "load_average_after": os.getloadavg()[0]},
@@ -146,6 +131,20 @@ def participants(peers: Sequence[Peer], data: Mapping[str, Rows], tools: Tools) 
     return servers, turns
 
 
+def _yours(external: External) -> Server:
+    return Server(
+        name=external.name,
+        title=external.title,
+        protocol="gRPC",
+        configuration="as it is",
+        versions={},
+        absent=None,
+        without_cpu=external.without_cpu,
+        ours=False,
+        runs_model=True,
+    )
+
+
 def take_all(turns: Mapping[str, Turn], chosen: Mapping[str, Workload], rounds: int, records: Records) -> None:
     """Round after round, subject after subject, all servers in turn; what there is already is not measured again.
 
@@ -171,6 +170,12 @@ def take_all(turns: Mapping[str, Turn], chosen: Mapping[str, Workload], rounds: 
 
 def _turn(peer: Peer, python: Path, data: Mapping[str, Rows], tools: Tools, workload: Workload, number: int) -> Record:
     return take_turn(peer, python, workload, *data[workload.subject.name], number, tools)
+
+
+def _external_turn(
+    external: External, data: Mapping[str, Rows], tools: Tools, workload: Workload, number: int
+) -> Record:
+    return take_external_turn(external, workload, *data[workload.subject.name], number, tools)
 
 
 def _line(record: Record) -> str:

@@ -47,7 +47,7 @@ class Tools:
 
 
 @dataclass(frozen=True)
-class Target:
+class ServerUnderTest:
     """A server that has answered, and what is sent to it."""
 
     address: str
@@ -80,7 +80,7 @@ def take_turn(
     return record
 
 
-def measure(target: Target, workload: Workload, record: Record, tools: Tools) -> None:
+def measure(target: ServerUnderTest, workload: Workload, record: Record, tools: Tools) -> None:
     """Puts all loads of `workload` on `target` and fills `record`."""
     peak = [0]
     for in_flight in workload.in_flight:
@@ -94,7 +94,7 @@ def measure(target: Target, workload: Workload, record: Record, tools: Tools) ->
         record.objective.update(_keep(target, workload.objective, record, tools))
 
 
-def _meet(peer: Peer, serving: Serving, processes: ServerProcesses, record: Record, began: float) -> Target:
+def _meet(peer: Peer, serving: Serving, processes: ServerProcesses, record: Record, began: float) -> ServerUnderTest:
     """Waits for the first right answer, then looks at the idle server."""
     call = peer.call(serving.subject)
     address = f"127.0.0.1:{serving.ports['http' if call.http1 else 'grpc']}"
@@ -108,10 +108,10 @@ def _meet(peer: Peer, serving: Serving, processes: ServerProcesses, record: Reco
     record.server_figures["idle_cores"] = (processes.cpu_seconds() - cpu_before) / _IDLE_SECONDS
     record.server_figures["idle_memory_mib"] = (processes.own_bytes() + processes.file_bytes()) / _MIB
     record.server_figures["processes"] = float(len(processes.processes()))
-    return Target(address, call, serving.row, serving.answer, len(body), processes)
+    return ServerUnderTest(address, call, serving.row, serving.answer, len(body), processes)
 
 
-def _volleys(target: Target, in_flight: int, seconds: float, tools: Tools) -> Load:
+def _volleys(target: ServerUnderTest, in_flight: int, seconds: float, tools: Tools) -> Load:
     """Finds out how fast the server is, warms it up, and measures."""
     rate = _volley(target, in_flight, max(2 * in_flight, 10), seconds, tools)[0].requests_per_second
     rate = _volley(target, in_flight, _count(rate, in_flight, seconds / 4), seconds, tools)[0].requests_per_second
@@ -134,14 +134,15 @@ def _count(rate: float, in_flight: int, seconds: float) -> int:
     return max(4 * in_flight, 20, round(rate * seconds))
 
 
-def _volley(target: Target, in_flight: int, requests: int, seconds: float, tools: Tools) -> tuple[Volley, float | None]:
+def _volley(
+    target: ServerUnderTest, in_flight: int, requests: int, seconds: float, tools: Tools
+) -> tuple[Volley, float | None]:
     """What h2load saw, and the CPU seconds of the server. LoadTestError unless everything was answered."""
     call = target.call
     body = tools.out / "request.body"
     message = call.body(target.row)
     body.write_bytes(message if call.http1 else frame(message))
     connections = in_flight if call.http1 else min(_CONNECTIONS, in_flight)
-    travel = {} if not call.http1 else {"path": call.path, "headers": call.headers, "http1": True}
     cpu_before = target.processes.cpu_seconds() if target.processes else 0.0
     volley = tools.h2load.fire(
         target.address,
@@ -151,7 +152,9 @@ def _volley(target: Target, in_flight: int, requests: int, seconds: float, tools
         streams=in_flight // connections,
         log=tools.out / "h2load.log",
         timeout_seconds=60.0 + 10 * seconds,
-        **travel,  # type: ignore[arg-type]
+        path=call.path,
+        headers=call.headers,
+        http1=call.http1,
     )
     cpu_seconds = target.processes.cpu_seconds() - cpu_before if target.processes else None
     expected = requests * (target.answer_bytes if call.http1 else len(frame(b"")) + target.answer_bytes)
@@ -161,7 +164,7 @@ def _volley(target: Target, in_flight: int, requests: int, seconds: float, tools
     return volley, cpu_seconds
 
 
-def _keep(target: Target, objective: Objective, record: Record, tools: Tools) -> Load:
+def _keep(target: ServerUnderTest, objective: Objective, record: Record, tools: Tools) -> Load:
     """The highest of the objective's rates that the server keeps it at, by bisection below its closed-loop rate."""
     fastest = max(load["requests_per_second"] for load in record.loads.values())
     rates = [rate for rate in objective.rates if rate <= fastest]
@@ -182,7 +185,7 @@ def _keep(target: Target, objective: Objective, record: Record, tools: Tools) ->
     return kept
 
 
-def _arrivals(target: Target, rate: float, seconds: float, limit_ms: float, seed: int) -> tuple[float, float]:
+def _arrivals(target: ServerUnderTest, rate: float, seconds: float, limit_ms: float, seed: int) -> tuple[float, float]:
     """p99 from the scheduled moment, and the share answered within the limit."""
     patience = _PATIENCE_LIMITS * limit_ms / 1e3
     gc.disable()
@@ -195,7 +198,7 @@ def _arrivals(target: Target, rate: float, seconds: float, limit_ms: float, seed
     return waits_ms[int(0.99 * (len(waits_ms) - 1))], good
 
 
-def _traffic(target: Target) -> Traffic:
+def _traffic(target: ServerUnderTest) -> Traffic:
     call, message = target.call, target.call.body(target.row)
     if call.http1:
         return HttpTraffic(target.address, call.path, (message,), call.headers)
@@ -203,7 +206,7 @@ def _traffic(target: Target) -> Traffic:
 
 
 @contextmanager
-def _watched_memory(target: Target, peak: list[int]) -> Iterator[None]:
+def _watched_memory(target: ServerUnderTest, peak: list[int]) -> Iterator[None]:
     """Notes the most memory that is no file's, every second while the block runs."""
     processes = target.processes
     if processes is None:
