@@ -52,6 +52,9 @@ def check(*, baseline: Path, update: bool, rounds: int, model_repository: Path, 
     print("\n".join(move.sentence() for move in moves))
     worse = sum(move.regressed for move in moves)
     print(f"{worse} of {len(moves)} ratios are worse than {baseline.name} says, beyond noise")
+    blurred = sum(move.blurred for move in moves)
+    if blurred:
+        print(f"{blurred} of them are so noisy that a quarter more or less would not show: close other programs")
     return not worse
 
 

@@ -21,6 +21,8 @@ _HIGHER_IS_BETTER = frozenset({"requests_per_second"})
 _LEAST_TOLERANCE = 0.05
 """Of a logarithm: two runs of the same code differ by that, whatever the rounds of one say."""
 _STANDARD_ERRORS = 3.0
+_BLURRED = 1.25
+"""A tolerated factor from which an unchanged ratio says nothing."""
 _MAD_TO_DEVIATION = 1.4826
 _MEDIAN_ERROR = 1.2533
 
@@ -65,13 +67,24 @@ class Move:
     def improved(self) -> bool:
         return self.worse_by is not None and 1 / self.worse_by > self.tolerance
 
+    @property
+    def blurred(self) -> bool:
+        """Whether noise hides what the guard is for."""
+        return self.worse_by is not None and self.tolerance > _BLURRED and not (self.regressed or self.improved)
+
     def sentence(self) -> str:
         """What has become of it."""
         if self.before is None:
             return f"NEW        {self.name}: not in the baseline"
         if self.now is None:
             return f"MISSING    {self.name}: not measured this time"
-        verdict = "REGRESSION" if self.regressed else "better    " if self.improved else "unchanged "
+        verdict = "unchanged "
+        if self.regressed:
+            verdict = "REGRESSION"
+        elif self.improved:
+            verdict = "better    "
+        elif self.blurred:
+            verdict = "NOISE     "
         return (
             f"{verdict} {self.name}: {self.now.value:.3f}, was {self.before.value:.3f}, "
             f"a change of {self.now.value / self.before.value - 1:+.1%}; noise up to {self.tolerance - 1:.1%}"

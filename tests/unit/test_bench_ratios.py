@@ -63,6 +63,16 @@ def test_a_change_within_the_noise_is_none() -> None:
     assert noisy[CPU].value / STEADY[CPU].value > 1.05
 
 
+def test_noise_that_hides_everything_is_named() -> None:
+    (cpu,) = (
+        move for move in compare(STEADY, measured([40, 90, 55, 30, 62], [20000] * 5, [1] * 5)) if move.name == CPU
+    )
+
+    assert cpu.blurred and not cpu.regressed
+    assert cpu.sentence().startswith("NOISE")
+    assert not any(move.blurred for move in compare(STEADY, STEADY))
+
+
 def test_two_runs_without_any_noise_may_differ_by_a_twentieth() -> None:
     assert not Move(CPU, Ratio(1.0, 0.0), Ratio(1.05, 0.0)).regressed
     assert Move(CPU, Ratio(1.0, 0.0), Ratio(1.06, 0.0)).regressed
