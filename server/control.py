@@ -17,17 +17,22 @@ from server.backends.base import Backend
 from server.backends.cores import available_cores
 from server.errors import LoadFailed
 from server.models import stamps
-from server.models.config import LoadSettings
+from server.models.config import LoadSettings, ModelConfig
+from server.models.ensemble import load_order
+from server.models.ensemble_model import EnsembleVersion
+from server.models.ensemble_run import Members
+from server.models.ensembles import Ensembles
 from server.models.lifecycle import State, VersionStatus
 from server.models.model import TINY_BATCH_SECONDS, LoadedVersion
-from server.models.opening import Opener, read_settings
+from server.models.opening import Opener, open_ensemble, read_settings
 from server.models.outlook import Outlook
 from server.models.pictures import PictureDecoder
 from server.models.probe import working_probe
 from server.models.recovery import Recovery
 from server.models.registry import ModelEntry, Registry
-from server.models.repositories import Repositories
+from server.models.repositories import Look, Repositories
 from server.models.repository import ModelFolder
+from server.models.served import Served
 from server.models.stamps import ModelSnapshot, Stamp, VersionStamp
 from server.models.versions import Forget, Load, Reload, Unload, next_action, wanted_versions
 from server.remote.store import FsspecStore, Store
@@ -96,6 +101,7 @@ class ControlPlane:
         self._clock = clock
         self._budget = ByteBudget(settings.max_queued_bytes)
         self._recovery = Recovery(registry, clock)
+        self.ensembles = Ensembles(registry, self._make_ensemble)
         limit = settings.max_running_batches
         self.turns = Turns(available_cores() if limit is None else limit or inf)
         """Of all models on the CPU. Another device has turns of its own."""
@@ -124,10 +130,11 @@ class ControlPlane:
         if not there:
             places = ", ".join(map(str, (*self._settings.roots, *self._settings.urls)))
             log.warning("there is no model in %s: nothing can be served from there", places)
+        wanted = await self._with_members(look, [n for n in there if self._settings.everything or n in chosen])
+        for name in wanted:
+            await self._bring(name, look.models.get(name), look.problems.get(name, ""))
         for name in there:
-            if self._settings.everything or name in chosen:
-                await self._bring(name, look.models.get(name), look.problems.get(name, ""))
-            elif name not in look.problems:
+            if name not in wanted and name not in look.problems:
                 self._registry.entry(name)
         for name in chosen:
             if name != ALL_MODELS and not self._registry.has(name):
@@ -150,7 +157,7 @@ class ControlPlane:
         if look is None:
             return
         known = [entry.name for entry in self._registry]
-        for name in sorted({*known, *look.models, *look.problems}):
+        for name in await self._with_members(look, sorted({*known, *look.models, *look.problems})):
             if not self._nap.ended:
                 await self._bring(name, look.models.get(name), look.problems.get(name, ""), beside=True)
 
@@ -166,6 +173,7 @@ class ControlPlane:
         if self._polling is not None:
             await self._polling
         await self._recovery.stop()
+        await self.ensembles.stop()
         await asyncio.gather(*(self._unload(loaded) for loaded in self._registry.loaded()))
         if self._decoder is not None:
             await self._decoder.close()
@@ -215,14 +223,38 @@ class ControlPlane:
                     await self._reload(snapshot, version, settings)
                 case Unload(version):
                     await self._recovery.give_up(name, version)
-                    await self._unload(entry.loaded[version])
+                    await self.ensembles.give_up(name, version)
+                    if version in entry.loaded:
+                        await self._unload(entry.loaded[version])
                     log.info("model '%s' version %d is unloaded", name, version)
                 case Forget(version):
+                    await self.ensembles.give_up(name, version)
                     self._tried.pop((name, version), None)
                     self._registry.forget(name, version)
         if snapshot is None and not entry.statuses:
             self._read.pop(name, None)
             self._registry.forget(name)
+
+    async def _with_members(self, look: Look, names: Sequence[str]) -> list[str]:
+        """These models, and those that the ensembles among them are made of, which come before them."""
+        needs: dict[str, tuple[str, ...]] = {}
+        left = list(names)
+        while left:
+            name = left.pop()
+            if name not in needs:
+                needs[name] = await self._step_models(look.models.get(name))
+                left += [model for model in needs[name] if model in look.models or model in look.problems]
+        return load_order(needs)
+
+    async def _step_models(self, snapshot: ModelSnapshot | None) -> tuple[str, ...]:
+        """The models that one is made of; none where it is no ensemble, or cannot be understood."""
+        if snapshot is None:
+            return ()
+        try:
+            ensemble = (await self._settings_of(snapshot)).ensemble
+        except LoadFailed:
+            return ()
+        return ensemble.models if ensemble is not None else ()
 
     async def _settings_of(self, snapshot: ModelSnapshot) -> LoadSettings:
         """The configuration, read once for the same files. Raises `LoadFailed`."""
@@ -278,7 +310,7 @@ class ControlPlane:
             old = fresh
         else:
             log.info("model '%s' version %d is loaded anew after %.2f s", name, version, fresh.load_seconds)
-        await _retire(old)
+        await old.drain()
 
     async def _open(
         self,
@@ -288,10 +320,9 @@ class ControlPlane:
         expected: VersionStamp | None,
         *,
         must_work: bool = False,
-    ) -> LoadedVersion:
+    ) -> Served:
         """A version that is ready to serve. Raises `LoadFailed`, also where its files are not those `expected`, before
         or after."""
-        started = time.monotonic()
         try:
             if expected is None:
                 self._tried[folder.name, version] = await self._off_the_loop(_stamp, folder, version)
@@ -300,35 +331,51 @@ class ControlPlane:
                 await self._off_the_loop(_check_unchanged, folder, version, expected)
             if settings is None:
                 settings = await self._off_the_loop(read_settings, folder)
-            opened = await self._off_the_loop(self._opener.open, folder, version, settings)
-            if expected is not None:
-                await self._off_the_loop(_check_unchanged, folder, version, expected)
-            probe = await self._off_the_loop(
-                working_probe, opened.config, version, opened.sessions[0], opened.costs, must_work=must_work
-            )
-            loaded = LoadedVersion(
-                opened.config,
-                version,
-                opened.sessions,
-                self._clock,
-                time.monotonic() - started,
-                self._budget,
-                # Turns share the cores out: instances on a GPU do not stand in line for them.
-                None if opened.on_gpu else self.turns,
-                # On a GPU the thread only waits, so nothing is won by running there, and the event loop would wait too.
-                tiny_batch_seconds=0.0 if opened.on_gpu else self._settings.tiny_batch_seconds,
-                costs=opened.costs,
-                decoder=self._picture_decoder() if opened.config.preprocessing is not None else None,
-                summaries=LatencySummaries() if self._settings.summaries else None,
-            )
+            if settings.ensemble is not None:
+                config = await self._off_the_loop(open_ensemble, folder)
+                return self.ensembles.open(config, version)
+            return await self._open_model(folder, version, settings, expected, must_work)
         except LoadFailed:
             raise
         except Exception as error:  # a bug, or a backend's surprise: this version fails, the others serve
             log.exception("loading model '%s' version %d raised", folder.name, version)
             raise LoadFailed(f"unexpected {type(error).__name__}: {error}") from error
+
+    async def _open_model(
+        self, folder: ModelFolder, version: int, settings: LoadSettings, expected: VersionStamp | None, must_work: bool
+    ) -> LoadedVersion:
+        """A version of a model with a file of its own. Raises as `_open`, and whatever the backend raises."""
+        started = time.monotonic()
+        opened = await self._off_the_loop(self._opener.open, folder, version, settings)
+        if expected is not None:
+            await self._off_the_loop(_check_unchanged, folder, version, expected)
+        probe = await self._off_the_loop(
+            working_probe, opened.config, version, opened.sessions[0], opened.costs, must_work=must_work
+        )
+        loaded = LoadedVersion(
+            opened.config,
+            version,
+            opened.sessions,
+            self._clock,
+            time.monotonic() - started,
+            self._budget,
+            # Turns share the cores out: instances on a GPU do not stand in line for them.
+            None if opened.on_gpu else self.turns,
+            # On a GPU the thread only waits, so nothing is won by running there, and the event loop would wait too.
+            tiny_batch_seconds=0.0 if opened.on_gpu else self._settings.tiny_batch_seconds,
+            costs=opened.costs,
+            decoder=self._picture_decoder() if opened.config.preprocessing is not None else None,
+            summaries=self._latency_summaries(),
+        )
         if probe is not None:
             self._recovery.watch(loaded, probe, partial(self._load, folder, version, None, None))
         return loaded
+
+    def _make_ensemble(self, config: ModelConfig, version: int, members: Members) -> EnsembleVersion:
+        return EnsembleVersion(config, version, members, self._clock, self._budget, self._latency_summaries())
+
+    def _latency_summaries(self) -> LatencySummaries | None:
+        return LatencySummaries() if self._settings.summaries else None
 
     def _picture_decoder(self) -> PictureDecoder:
         """One for all models, from when the first one takes pictures. It leaves a core to the event loop."""
@@ -338,10 +385,10 @@ class ControlPlane:
             self._decoder = PictureDecoder(decode, max(1, available_cores() - 1), self._clock, self._budget)
         return self._decoder
 
-    async def _unload(self, loaded: LoadedVersion) -> None:
+    async def _unload(self, loaded: Served) -> None:
         name = loaded.config.name
         self._registry.set_state(name, loaded.version, State.DRAINING)
-        await _retire(loaded)
+        await loaded.drain()
         self._registry.set_state(name, loaded.version, State.UNAVAILABLE, "unloaded")
 
     def _note(self, name: str, problem: str) -> None:
@@ -357,13 +404,6 @@ class ControlPlane:
             log.error("model '%s' is UNAVAILABLE: %s", name, problem)
 
 
-async def _retire(loaded: LoadedVersion) -> None:
-    """Answer what was admitted, and let the session go: nothing here may hold on to it, since frozen objects that know
-    each other are never collected."""
-    loaded.streak.when_suspicious = None
-    await loaded.drain()
-
-
 def _statuses(entry: ModelEntry) -> Sequence[VersionStatus]:
     """What became of each version; those that `recovery` is about are being loaded."""
     busy = {v for v in entry.recovering if entry.statuses[v].state is not State.READY}
@@ -372,7 +412,8 @@ def _statuses(entry: ModelEntry) -> Sequence[VersionStatus]:
 
 def _nothing_wanted(folder: ModelFolder, settings: LoadSettings) -> str:
     what = f"none of its versions {list(folder.versions)} is wanted" if folder.versions else "it has no version"
-    return f"{folder.path}: {what}; add a folder '1' with {settings.model_filename}"
+    content = f"with {settings.model_filename}" if settings.ensemble is None else "which may be empty"
+    return f"{folder.path}: {what}; add a folder '1' {content}"
 
 
 def _stamp(folder: ModelFolder, version: int) -> VersionStamp:

@@ -27,8 +27,8 @@ from server.frontends.watch import Watch, context_of
 from server.messages import InferenceResponse
 from server.models.config import TensorConfig
 from server.models.lifecycle import State
-from server.models.model import LoadedVersion
 from server.models.registry import ModelEntry, Registry
+from server.models.served import Served
 from server.records import Record
 from server.statistics import Duration, Latency, VersionStatistics
 from server.tensors import Buffer
@@ -257,7 +257,7 @@ def _duration(duration: Duration | Latency) -> pb.StatisticDuration:
     return pb.StatisticDuration(count=duration.count, ns=duration.ns)
 
 
-def _model_statistics(loaded: LoadedVersion) -> pb.ModelStatistics:
+def _model_statistics(loaded: Served) -> pb.ModelStatistics:
     statistics: VersionStatistics = loaded.statistics
     return pb.ModelStatistics(
         name=loaded.config.name,

@@ -87,6 +87,16 @@ class Opener:
         return sessions
 
 
+def open_ensemble(folder: ModelFolder) -> ModelConfig:
+    """The configuration of an ensemble, checked as far as it can be without its models. Raises `LoadFailed`."""
+    return model_config.complete_ensemble(
+        _read_message(folder),
+        folder_name=folder.name,
+        source=_source(folder),
+        labels=lambda filename: repository.read_labels(folder, filename),
+    )
+
+
 def _source(folder: ModelFolder) -> str:
     return str(folder.path / repository.CONFIG_FILENAME)
 
