@@ -282,6 +282,7 @@ class ControlPlane:
         trying_again: str = "",
     ) -> bool:
         """Load a version, or load it again; the reason of a failure ends with `trying_again`. Returns success."""
+        await self.ensembles.give_up(folder.name, version)
         self._registry.set_state(folder.name, version, State.LOADING)
         try:
             loaded = await self._open(folder, version, settings, expected, must_work=bool(trying_again))
@@ -309,6 +310,8 @@ class ControlPlane:
         if old is None:  # its session went bad meanwhile: `recovery` loads it again, from the new files
             old = fresh
         else:
+            if not isinstance(fresh, EnsembleVersion):  # though it may have been one
+                await self.ensembles.give_up(name, version)
             log.info("model '%s' version %d is loaded anew after %.2f s", name, version, fresh.load_seconds)
         await old.drain()
 

@@ -12,8 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Collection, Iterator, Mapping
-from functools import partial
+from collections.abc import Callable, Collection, Coroutine, Iterator, Mapping
 
 from server.errors import LoadFailed
 from server.models.config import ModelConfig
@@ -44,7 +43,7 @@ class Ensembles:
         self._registry = registry
         self._make = make
         self._watched: dict[Key, ModelConfig] = {}
-        self._drains: dict[Key, asyncio.Task[None]] = {}
+        self._drains: dict[asyncio.Task[None], Key] = {}
         self._looking = False
         self._look_again = False
         self._unsubscribe = registry.subscribe(self._changed)
@@ -60,15 +59,13 @@ class Ensembles:
     async def give_up(self, name: str, version: int) -> None:
         """Do not care for this version any more. Returns when nothing is in progress for it."""
         self._watched.pop((name, version), None)
-        drain = self._drains.get((name, version))
-        if drain is not None:
-            await drain
+        await asyncio.gather(*(task for task, key in self._drains.items() if key == (name, version)))
 
     async def stop(self) -> None:
         """Care for none any more: the server goes down."""
         self._unsubscribe()
         self._watched.clear()
-        await asyncio.gather(*self._drains.values())
+        await asyncio.gather(*self._drains)
 
     def dependents(self, name: str, kept: Collection[str] = ()) -> list[str]:
         """The models that nobody needs once `name` is gone: those of its steps, and of theirs, which no other ensemble
@@ -103,6 +100,8 @@ class Ensembles:
         status = entry.statuses.get(version)
         serving = entry.loaded.get(version)
         if isinstance(serving, EnsembleVersion):
+            if serving.config is not config and version not in entry.successors and self._replace(serving, config):
+                return
             try:
                 serving.members = self._members(serving.config, serving.members)
             except LoadFailed as error:
@@ -117,21 +116,33 @@ class Ensembles:
             self._registry.set_ready(name, self._make(config, version, members))
             log.info("model '%s' version %d is READY again: its models are", name, version)
 
+    def _replace(self, serving: EnsembleVersion, config: ModelConfig) -> bool:
+        """Let another configuration, whose models were not there when it came, take over now that they are."""
+        key = config.name, serving.version
+        try:
+            fresh = self._make(config, serving.version, self._members(config))
+        except LoadFailed:
+            return False
+        self._registry.begin_reload(*key)
+        self._registry.take_over(config.name, fresh)
+        log.info("model '%s' version %d is loaded anew: its models are READY", *key)
+        self._keep(key, serving.drain())
+        return True
+
     def _take_down(self, ensemble: EnsembleVersion, reason: str) -> None:
         key = ensemble.config.name, ensemble.version
         log.error("model '%s' version %d is taken down: %s", *key, reason)
         self._registry.set_state(*key, State.DRAINING, reason)
-        task = asyncio.get_running_loop().create_task(self._drain(ensemble, reason))
-        self._drains[key] = task
-        task.add_done_callback(partial(self._drained, key))
+        self._keep(key, self._drain(ensemble, reason))
 
     async def _drain(self, ensemble: EnsembleVersion, reason: str) -> None:
         await ensemble.drain()
         self._registry.set_state(ensemble.config.name, ensemble.version, State.UNAVAILABLE, reason)
 
-    def _drained(self, key: Key, task: asyncio.Task[None]) -> None:
-        if self._drains.get(key) is task:
-            del self._drains[key]
+    def _keep(self, key: Key, drain: Coroutine[None, None, None]) -> None:
+        task = asyncio.get_running_loop().create_task(drain)
+        self._drains[task] = key
+        task.add_done_callback(self._drains.pop)
 
     def _members(self, config: ModelConfig, before: Members | None = None) -> Members:
         """The models of an ensemble's steps as they serve now; `before` itself where they are the same.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import replace
 from random import Random
 
@@ -25,8 +26,10 @@ FAULTS: dict[str, tuple[list[EnsembleStep], list[str], list[str], str]] = {
         [ONE, step("m", {"a": "ghost"}, {"b": "z"})],
         ["x"],
         ["y", "z"],
-        "field 'ensemble_scheduling.step[1].input_map['a']' reads ensemble tensor 'ghost', which is no input of the "
-        "ensemble and is written by no step",
+        (
+            "field 'ensemble_scheduling.step[1].input_map['a']' reads ensemble tensor 'ghost', which is no input of the "
+            "ensemble and is written by no step"
+        ),
     ),
     "an input that is not used": ([ONE], ["x", "w"], ["y"], "field 'input['w']' is not used: no step reads it"),
     "an output that is not written": ([ONE], ["x"], ["y", "z"], "field 'output['z']' is not written by any step"),
@@ -35,29 +38,37 @@ FAULTS: dict[str, tuple[list[EnsembleStep], list[str], list[str], str]] = {
         [ONE, ONE],
         ["x"],
         ["y"],
-        "field 'ensemble_scheduling.step[1].output_map['b']' writes ensemble tensor 'y', which step[0] writes, too: "
-        "a tensor can appear in an output map only once",
+        (
+            "field 'ensemble_scheduling.step[1].output_map['b']' writes ensemble tensor 'y', which step[0] writes, too: "
+            "a tensor can appear in an output map only once"
+        ),
     ),
     "a tensor that one step writes twice": (
         [step("m", {"a": "x"}, {"b": "y", "c": "y"})],
         ["x"],
         ["y"],
-        "field 'ensemble_scheduling.step[0].output_map['c']' writes ensemble tensor 'y', which step[0] writes, too: "
-        "a tensor can appear in an output map only once",
+        (
+            "field 'ensemble_scheduling.step[0].output_map['c']' writes ensemble tensor 'y', which step[0] writes, too: "
+            "a tensor can appear in an output map only once"
+        ),
     ),
     "an input that a step writes": (
         [step("m", {"a": "x"}, {"b": "y", "c": "x"})],
         ["x"],
         ["y"],
-        "field 'ensemble_scheduling.step[0].output_map['c']' writes ensemble tensor 'x', which is an input of the "
-        "ensemble",
+        (
+            "field 'ensemble_scheduling.step[0].output_map['c']' writes ensemble tensor 'x', which is an input of the "
+            "ensemble"
+        ),
     ),
     "a tensor that nobody reads": (
         [step("m", {"a": "x"}, {"b": "y", "c": "z"})],
         ["x"],
         ["y"],
-        "field 'ensemble_scheduling.step[0].output_map['c']' writes ensemble tensor 'z', which is unused: no step "
-        "reads it, and it is no output; remove the entry",
+        (
+            "field 'ensemble_scheduling.step[0].output_map['c']' writes ensemble tensor 'z', which is unused: no step "
+            "reads it, and it is no output; remove the entry"
+        ),
     ),
     "a step that waits for itself": (
         [step("m", {"a": "x", "b": "z"}, {"c": "y", "d": "z"})],
@@ -74,8 +85,10 @@ FAULTS: dict[str, tuple[list[EnsembleStep], list[str], list[str], str]] = {
         ],
         ["x"],
         ["y", "z", "r"],
-        "field 'ensemble_scheduling.step' has a cycle, in which no step can be the first: step[1] -> step[2] -> "
-        "step[1]",
+        (
+            "field 'ensemble_scheduling.step' has a cycle, in which no step can be the first: step[1] -> step[2] -> "
+            "step[1]"
+        ),
     ),
 }
 
@@ -113,7 +126,7 @@ def test_an_edge_back_is_a_cycle_that_is_told(graph: Graph, data: st.DataObject)
         int(part.removeprefix("step[").removesuffix("]")) for part in str(caught.value).split(": ")[1].split(" -> ")
     ]
     assert told[0] == told[-1]
-    for index, needed in zip(told, told[1:], strict=False):
+    for index, needed in itertools.pairwise(told):
         assert {tensor for _, tensor in steps[index].inputs} & {tensor for _, tensor in steps[needed].outputs}
 
 
@@ -188,23 +201,31 @@ def test_tensors_that_may_fit_are_let_through(
 MISFITS = {
     "another datatype": (
         [member(row("a", datatype=tensors.INT64))],
-        "field 'ensemble_scheduling.step[0].input_map['a']' gets ensemble tensor 'x' with an inconsistent data type: "
-        "FP32 from 'e', while 'm' has INT64",
+        (
+            "field 'ensemble_scheduling.step[0].input_map['a']' gets ensemble tensor 'x' with an inconsistent data type: "
+            "FP32 from 'e', while 'm' has INT64"
+        ),
     ),
     "another shape": (
         [member(row("a", 2))],
-        "field 'ensemble_scheduling.step[0].input_map['a']' gets ensemble tensor 'x' with an inconsistent shape: "
-        "[-1, 1] from 'e', while 'm' has [-1, 2]",
+        (
+            "field 'ensemble_scheduling.step[0].input_map['a']' gets ensemble tensor 'x' with an inconsistent shape: "
+            "[-1, 1] from 'e', while 'm' has [-1, 2]"
+        ),
     ),
     "more dimensions": (
         [member(row("a", 1, 1))],
-        "field 'ensemble_scheduling.step[0].input_map['a']' gets ensemble tensor 'x' with an inconsistent shape: "
-        "[-1, 1] from 'e', while 'm' has [-1, 1, 1]",
+        (
+            "field 'ensemble_scheduling.step[0].input_map['a']' gets ensemble tensor 'x' with an inconsistent shape: "
+            "[-1, 1] from 'e', while 'm' has [-1, 1, 1]"
+        ),
     ),
     "an output of another shape": (
         [member(row("a"), outputs=(row("b", 3),))],
-        "field 'output['y']' gets ensemble tensor 'y' with an inconsistent shape: [-1, 3] from 'm', while 'e' has "
-        "[-1, 1]",
+        (
+            "field 'output['y']' gets ensemble tensor 'y' with an inconsistent shape: [-1, 3] from 'm', while 'e' has "
+            "[-1, 1]"
+        ),
     ),
     "an input that the model does not have": (
         [member(row("z"))],
