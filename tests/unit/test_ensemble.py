@@ -27,8 +27,8 @@ FAULTS: dict[str, tuple[list[EnsembleStep], list[str], list[str], str]] = {
         ["x"],
         ["y", "z"],
         (
-            "field 'ensemble_scheduling.step[1].input_map['a']' reads ensemble tensor 'ghost', which is no input of the "
-            "ensemble and is written by no step"
+            "field 'ensemble_scheduling.step[1].input_map['a']' reads ensemble tensor 'ghost', which is no input of "
+            "the ensemble and is written by no step"
         ),
     ),
     "an input that is not used": ([ONE], ["x", "w"], ["y"], "field 'input['w']' is not used: no step reads it"),
@@ -39,8 +39,8 @@ FAULTS: dict[str, tuple[list[EnsembleStep], list[str], list[str], str]] = {
         ["x"],
         ["y"],
         (
-            "field 'ensemble_scheduling.step[1].output_map['b']' writes ensemble tensor 'y', which step[0] writes, too: "
-            "a tensor can appear in an output map only once"
+            "field 'ensemble_scheduling.step[1].output_map['b']' writes ensemble tensor 'y', which step[0] writes, "
+            "too: a tensor can appear in an output map only once"
         ),
     ),
     "a tensor that one step writes twice": (
@@ -48,8 +48,8 @@ FAULTS: dict[str, tuple[list[EnsembleStep], list[str], list[str], str]] = {
         ["x"],
         ["y"],
         (
-            "field 'ensemble_scheduling.step[0].output_map['c']' writes ensemble tensor 'y', which step[0] writes, too: "
-            "a tensor can appear in an output map only once"
+            "field 'ensemble_scheduling.step[0].output_map['c']' writes ensemble tensor 'y', which step[0] writes, "
+            "too: a tensor can appear in an output map only once"
         ),
     ),
     "an input that a step writes": (
@@ -202,8 +202,8 @@ MISFITS = {
     "another datatype": (
         [member(row("a", datatype=tensors.INT64))],
         (
-            "field 'ensemble_scheduling.step[0].input_map['a']' gets ensemble tensor 'x' with an inconsistent data type: "
-            "FP32 from 'e', while 'm' has INT64"
+            "field 'ensemble_scheduling.step[0].input_map['a']' gets ensemble tensor 'x' with an inconsistent data "
+            "type: FP32 from 'e', while 'm' has INT64"
         ),
     ),
     "another shape": (
