@@ -223,9 +223,7 @@ class ControlPlane:
                     await self._reload(snapshot, version, settings)
                 case Unload(version):
                     await self._recovery.give_up(name, version)
-                    await self.ensembles.give_up(name, version)
-                    if version in entry.loaded:
-                        await self._unload(entry.loaded[version])
+                    await self._unload(entry.loaded[version])
                     log.info("model '%s' version %d is unloaded", name, version)
                 case Forget(version):
                     await self.ensembles.give_up(name, version)
@@ -390,6 +388,9 @@ class ControlPlane:
 
     async def _unload(self, loaded: Served) -> None:
         name = loaded.config.name
+        await self.ensembles.give_up(name, loaded.version)
+        if self._registry.entry(name).loaded.get(loaded.version) is not loaded:
+            return  # an ensemble that is down already, since one of its models went first
         self._registry.set_state(name, loaded.version, State.DRAINING)
         await loaded.drain()
         self._registry.set_state(name, loaded.version, State.UNAVAILABLE, "unloaded")

@@ -6,14 +6,15 @@ on the event loop's thread.
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import NamedTuple, Protocol
 
-from server.errors import ConvoyError
-from server.messages import InferenceRequest, RequestedOutput, TensorSpec
+from server.errors import ConvoyError, ExecutionFailed
+from server.messages import InferenceRequest, InferenceResponse, RequestedOutput, TensorSpec
 from server.models.admission import Plan
 from server.models.config_types import EnsembleStep
 from server.models.ensemble import Flow
@@ -21,6 +22,8 @@ from server.models.served import Served
 from server.models.work import Answer, Pending, Reply
 from server.records import Record
 from server.tensors import Array, Buffer
+
+log = logging.getLogger(__name__)
 
 
 class Tensor(NamedTuple):
@@ -143,7 +146,11 @@ class EnsembleRun:
         if member.lost is not None:
             self.end(member.lost)
             return
-        work = member.submit(self._step_request(index, now_ns), partial(self._stepped, index))
+        try:
+            work = member.submit(self._step_request(index, now_ns), partial(self._stepped, index))
+        except Exception as error:  # noqa: BLE001 -- a bug: the caller must hear of it all the same
+            self._broken(error)
+            return
         if work is not None:
             self._working[index] = work
 
@@ -216,6 +223,13 @@ class EnsembleRun:
             record.error = answer
             self.end(answer)
             return
+        try:
+            self._go_on(index, answer)
+        except Exception as error:  # noqa: BLE001 -- a bug, or an answer that is not what was asked for
+            self._broken(error)
+
+    def _go_on(self, index: int, answer: InferenceResponse) -> None:
+        """Hand on what a step has written, and begin what can begin now."""
         for (_, tensor), output in zip(self.plan.flow.results[index], answer.outputs, strict=True):
             self._tensors[tensor] = Tensor(output.datatype.name, output.shape, output.data)
         del self._waits[index]
@@ -233,6 +247,11 @@ class EnsembleRun:
         self._leave(index)
         if not self._waits:
             self._owner.finish(self)
+
+    def _broken(self, error: Exception) -> None:
+        log.exception("a step of a request raised", exc_info=error, extra=self.request.log_fields())
+        if not self.is_over:
+            self.end(ExecutionFailed(f"a step failed: {type(error).__name__}"))
 
     def _is_ready(self, follower: int) -> bool:
         """Whether a step waits for nothing more, now that one of those before it is done."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,7 +13,9 @@ import pytest
 import tritonclient.grpc as triton
 from tritonclient.utils import InferenceServerException
 
+from loadtest import perf_analyzer
 from proto import grpc_service_pb2 as pb
+from server.tensors import DATATYPES
 from tests import onnx_models
 from tests.ensembles import add_ensemble, ensemble, step
 from tests.real.clients import Client, answer_of, infer_request, metric, refusal_of, wait_for_pending
@@ -21,9 +24,6 @@ from tests.real.test_repositories import POLL, SECONDS, Load, index
 from tests.real.waiting import wait_until
 from tests.real.zoo import held
 from tests.repositories import add_model
-
-FP32_ROW = ("FP32", [1])
-BYTES_ROW = ("STRING", [2])
 
 
 def write_pipelines(root: Path) -> Path:
@@ -35,7 +35,6 @@ def write_pipelines(root: Path) -> Path:
         add_model(root, name, onnx_models.affine(factor=10, offset=0), held())
     add_model(root, "lookup", onnx_models.lookup(), "max_batch_size: 8")
     add_model(root, "add_sub", onnx_models.add_sub(("N", 1), "INT64"), "max_batch_size: 8")
-    add_model(root, "words", onnx_models.identity("BYTES", ("N", 2)), "max_batch_size: 8")
     scores = (
         'input { name: "x" data_type: TYPE_FP32 dims: [ 3 ] } output { name: "y" data_type: TYPE_FP32 dims: [ 3 ] %s }'
     )
@@ -62,9 +61,6 @@ def write_pipelines(root: Path) -> Path:
         "nested",
         ensemble(step("diamond", {"x": "x"}, outer), step("doubled", {"x": "x5"}, {"y": "y"})),
     )
-    rows = {"x": BYTES_ROW}, {"y": BYTES_ROW}
-    chain = step("words", {"x": "x"}, {"y": "w"}), step("words", {"x": "w"}, {"y": "y"})
-    add_ensemble(root, "sentence", ensemble(*chain, inputs=rows[0], outputs=rows[1]))
     add_ensemble(
         root,
         "ranked",
@@ -103,6 +99,11 @@ def write_pipelines(root: Path) -> Path:
             scheduling="max_inflight_requests: 2",
         ),
     )
+    for datatype in onnx_models.ELEMENT_TYPES:
+        name, tensor = f"identity_{datatype.lower()}", ("STRING" if datatype == "BYTES" else datatype, [2])
+        add_model(root, name, onnx_models.identity(datatype, ("N", 2)), "max_batch_size: 8")
+        chain = step(name, {"x": "x"}, {"y": "t"}), step(name, {"x": "t"}, {"y": "y"})
+        add_ensemble(root, f"chain_{datatype}", ensemble(*chain, inputs={"x": tensor}, outputs={"y": tensor}))
     add_ensemble(root, "orphan", ensemble(step("nobody", {"x": "x"}, {"y": "y"})))
     return root
 
@@ -169,9 +170,18 @@ def test_an_ensemble_inside_another_answers(client: Client) -> None:
     assert client.infer("nested", rows(3))["y"].tolist() == [[30]]
 
 
-def test_text_goes_from_step_to_step(client: Client) -> None:
-    words = np.array([[b"na\xc3\xafve", b""]], np.object_)
-    assert client.infer("sentence", {"x": words})["y"].tolist() == words.tolist()
+@pytest.mark.parametrize("datatype", onnx_models.ELEMENT_TYPES)
+def test_every_datatype_goes_from_step_to_step(client: Client, datatype: str) -> None:
+    request = pb.ModelInferRequest(model_name=f"chain_{datatype}")
+    request.inputs.add(name="x", datatype=datatype, shape=[3, 2])
+    texts = [b"na\xc3\xafve", b"", b"\xf0\x9f\x90\xab", b"a", b"b", b"c"]
+    content = b"".join(len(text).to_bytes(4, "little") + text for text in texts)
+    if datatype != "BYTES":
+        content = bytes(i % 2 for i in range(6 * DATATYPES[datatype].itemsize))
+    request.raw_input_contents.append(content)
+    answer = client.call("ModelInfer", request)
+    assert (answer.outputs[0].datatype, list(answer.outputs[0].shape)) == (datatype, [3, 2])
+    assert answer.raw_output_contents[0] == content
 
 
 def test_classes_have_the_labels_of_the_model_that_they_come_from(client: Client) -> None:
@@ -252,6 +262,22 @@ def test_statistics_are_of_the_whole(client: Client) -> None:
     assert after.execution_count - before.execution_count == 1
     assert after.inference_stats.compute_infer.ns > before.inference_stats.compute_infer.ns
     assert after.inference_stats.success.ns > after.inference_stats.compute_infer.ns
+
+
+def test_perf_analyzer_reports_the_models_of_an_ensemble(server: RunningServer, tmp_path: Path) -> None:
+    try:
+        analyzer = perf_analyzer.install()
+    except perf_analyzer.UnavailableError as reason:
+        pytest.skip(str(reason))
+    report = analyzer.run(
+        *("-m", "nested", "-i", "grpc", "-u", server.grpc_address, "--async", "--concurrency-range", "8"),
+        *("--request-count", "300"),
+        csv_file=tmp_path / "report.csv",
+        seconds=120,
+    )
+    assert not re.search("error|fail|warning", report.output, re.IGNORECASE), report.output
+    for name in ("diamond", "add_sub", "doubled", "trebled"):
+        assert re.search(rf"{name}, version: 1\s+Inference count: [1-9]", report.output), report.output
 
 
 def test_members_come_and_go_under_load_without_a_failed_request(engine: str, tmp_path: Path, start_server) -> None:

@@ -216,6 +216,22 @@ def test_a_model_whose_session_went_bad_ends_the_request() -> None:
     run(main)
 
 
+def test_a_caller_hears_of_an_answer_that_is_not_what_was_asked_for(caplog: pytest.LogCaptureFixture) -> None:
+    async def main() -> None:
+        bench = Bench(DIAMOND)
+        _, reply = bench.submit([1.0])
+        bench.work("top").answer(array(2))
+        asked, bench.work("left").request.outputs = bench.work("left").request.outputs, ()
+        assert asked
+        bench.work("left").answer()
+        assert str(await reply.error()) == "in ensemble 'e', a step failed: ValueError"
+        assert bench.work("right").cancelled
+        bench.check_idle()
+
+    run(main)
+    assert "a step of a request raised" in caplog.text
+
+
 def test_a_caller_that_leaves_cancels_every_step_that_runs() -> None:
     async def main() -> None:
         bench = Bench(DIAMOND)
