@@ -33,6 +33,7 @@ parameters { key: "intra_op_thread_count" value { string_value: "1" } }
 """
 
 PICTURES = """\
+input [ { name: "ink" data_type: TYPE_FP32 format: FORMAT_NCHW dims: [ 1, 16, 16 ] } ]
 parameters { key: "image.resize" value { string_value: "16x16" } }
 # 1 - pixel / 255: ink is 1, paper is 0.
 parameters { key: "image.scale" value { string_value: "-1/255" } }
