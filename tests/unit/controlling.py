@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Callable, Coroutine, Mapping
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from server.control import ControlPlane, ControlSettings
 from server.engine import Engine
@@ -33,9 +34,11 @@ class Bench:
         load_models: tuple[str, ...] | None = None,
         autocomplete: bool = True,
         poll: bool = False,
+        on_request: bool = False,
         stores: Mapping[str, Store] | None = None,
+        **more: Any,
     ) -> None:
-        """`stores` are repositories at a distance, by URL."""
+        """`stores` are repositories at a distance, by URL; `more` are further settings."""
         self.root = root
         self.gate = Gate()
         sessions = {
@@ -47,7 +50,9 @@ class Bench:
         self.clock = PuppetClock()
         stores = stores or {}
         urls = tuple(map(RepositoryUrl, stores))
-        settings = ControlSettings((root,), load_models, 4, autocomplete=autocomplete, poll=poll, urls=urls)
+        settings = ControlSettings(
+            (root,), load_models, 4, autocomplete=autocomplete, poll=poll, urls=urls, on_request=on_request, **more
+        )
         self.plane = ControlPlane(settings, self.registry, self.backend, self.clock, lambda url: stores[url.text])
 
     def add(self, name: str, *versions: int, config: str | None = None, text: str = DOUBLING) -> None:
