@@ -69,7 +69,7 @@ class Steps:
         if problem and (configuration is None or on_request):
             return problem  # what cannot be understood changes nothing that serves
         entry = self._registry.entry(name)
-        for version in entry.recovering if on_request else entry.recovering.difference(wanted):
+        for version in entry.recovering.difference(() if on_request else wanted):
             await self._loader.give_up_recovery(name, version)
         stale = self._stale(entry, snapshot, configuration, wanted, again=on_request)
         failed: list[str] = []

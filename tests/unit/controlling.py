@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Coroutine, Mapping
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -50,10 +51,14 @@ class Bench:
         self.clock = PuppetClock()
         stores = stores or {}
         urls = tuple(map(RepositoryUrl, stores))
-        settings = ControlSettings(
+        self._settings = ControlSettings(
             (root,), load_models, 4, autocomplete=autocomplete, poll=poll, urls=urls, on_request=on_request, **more
         )
-        self.plane = ControlPlane(settings, self.registry, self.backend, self.clock, lambda url: stores[url.text])
+        self.plane = ControlPlane(self._settings, self.registry, self.backend, self.clock, lambda url: stores[url.text])
+
+    def settings(self, **changes: Any) -> ControlSettings:
+        """Those of the plane, with changes: for another one."""
+        return replace(self._settings, **changes)
 
     def add(self, name: str, *versions: int, config: str | None = None, text: str = DOUBLING) -> None:
         (self.root / name).mkdir()
