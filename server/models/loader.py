@@ -79,7 +79,6 @@ class Loader:
     ) -> None:
         """`threads` versions are loaded at once; a load that fails is tried `retries` times more."""
         self._registry = registry
-        self._backend = backend
         self._opener = Opener(backend, default_max_batch_size=default_max_batch_size, autocomplete=autocomplete)
         self._clock = clock
         self._config_name = config_name
@@ -111,7 +110,7 @@ class Loader:
     def give_up(self) -> None:
         """Load nothing more, and do not finish what is being loaded."""
         self._given_up = True
-        self._backend.give_up_loads()
+        self._opener.give_up()
 
     async def close(self) -> None:
         """Release what the versions shared. After the last one has been unloaded."""

@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 from server.backends.base import Backend, Session
 from server.backends.cores import available_cores
-from server.errors import ConfigInvalid
+from server.errors import ConfigInvalid, LoadFailed
 from server.models import config as model_config
 from server.models import repository
 from server.models.config import DeviceKind, LoadSettings, ModelConfig
@@ -54,6 +54,12 @@ class Opener:
         self._default_max_batch_size = default_max_batch_size
         self._autocomplete = autocomplete
         self._measuring = threading.Lock()
+        self._given_up = False
+
+    def give_up(self) -> None:
+        """Run nothing more: what is being opened raises `LoadFailed`. From any thread."""
+        self._given_up = True
+        self._backend.give_up_loads()
 
     def open(self, folder: ModelFolder, version: int, configuration: Configuration) -> Opened:
         """Read and check everything about a version, and measure it. Runs on a thread of its own."""
@@ -81,8 +87,15 @@ class Opener:
         read_file = partial(repository.read_warmup_file, folder)
         # Instances may share a session: each that there is gets warm, and the first one is measured for all.
         with self._measuring:
-            tables = [warm_up(config, version, each, source, read_file) for each in dict.fromkeys(sessions)]
+            tables = [
+                warm_up(config, version, each, source, read_file, self._check_given_up)
+                for each in dict.fromkeys(sessions)
+            ]
         return Opened(config, sessions, on_gpu, tables[0])
+
+    def _check_given_up(self) -> None:
+        if self._given_up:
+            raise LoadFailed("given up, because the server stops")
 
     def _sessions(
         self, folder: ModelFolder, path: Path, settings: LoadSettings, placement: Sequence[int | None]
