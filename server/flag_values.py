@@ -71,3 +71,9 @@ def interval(text: str) -> float:
 
 def repository(text: str) -> Path | RepositoryUrl:
     return RepositoryUrl(text) if "://" in text else Path(text)
+
+
+def file_stem(text: str) -> str:
+    if text and not text.startswith(".") and not any(c in "/\\" or c.isspace() or not c.isprintable() for c in text):
+        return text
+    raise argparse.ArgumentTypeError(f"must be a file's name without its ending, and without spaces, not '{text}'")

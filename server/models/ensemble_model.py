@@ -52,6 +52,7 @@ class EnsembleVersion:
         clock: Clock,
         budget: ByteBudget | None = None,
         summaries: LatencySummaries | None = None,
+        statistics: VersionStatistics | None = None,
     ) -> None:
         schedule = config.load.ensemble
         assert schedule is not None, "whoever has none is no ensemble"
@@ -60,7 +61,7 @@ class EnsembleVersion:
         self.members = members
         """Of requests that come from now on; each keeps those that it came to."""
         self.steps = schedule.steps
-        self.statistics = VersionStatistics()
+        self.statistics = statistics or VersionStatistics()
         self.load_seconds = 0.0
         self.costs = CostTable((1,))
         """Empty: what runs, and is measured, are the models of the steps."""

@@ -61,6 +61,10 @@ class Ensembles:
         self._watched.pop((name, version), None)
         await asyncio.gather(*(task for task, key in self._drains.items() if key == (name, version)))
 
+    def forget(self, name: str, version: int) -> None:
+        """Do not care any more for a version that is UNAVAILABLE."""
+        self._watched.pop((name, version), None)
+
     async def stop(self) -> None:
         """Care for none any more: the server goes down."""
         self._unsubscribe()

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from server.engine import Engine
-from server.errors import NotReady
+from server.errors import LoadFailed, NotReady
 from server.models.ensemble_model import EnsembleVersion
 from server.models.ensembles import MAX_DEPTH
 from server.models.lifecycle import State
@@ -301,7 +301,7 @@ def test_what_nobody_needs_without_an_ensemble_is_known(tmp_path: Path) -> None:
         add(bench, "outer", "inner", "m")
         add(bench, "other", "shared")
         await bench.plane.load_all()
-        ensembles = bench.plane.ensembles
+        ensembles = bench.plane._loader.ensembles
         assert ensembles.dependents("m") == []
         assert ensembles.dependents("other") == []
         assert sorted(ensembles.dependents("outer")) == ["inner", "m", "own"]
@@ -309,6 +309,81 @@ def test_what_nobody_needs_without_an_ensemble_is_known(tmp_path: Path) -> None:
         assert ensembles.dependents("inner") == ["own"]
 
     polled(tmp_path, test)
+
+
+def asking(root: Path, test: Callable[[Bench], Coroutine[None, None, None]]) -> None:
+    """Run a test on a bench that loads on request, and has 'm' and an ensemble 'e' of it."""
+
+    async def main() -> None:
+        bench = Bench(root, load_models=(), on_request=True)
+        bench.gate.open(1_000)
+        bench.add("m", 1, config=MAX_BATCH)
+        add(bench, "e", "m")
+        await bench.plane.load_all()
+        await test(bench)
+        await bench.plane.unload_all()
+
+    run(main)
+
+
+def test_an_ensemble_that_is_asked_for_brings_its_models(tmp_path: Path) -> None:
+    async def test(bench: Bench) -> None:
+        add(bench, "outer", "e", "m")
+        await bench.plane.load("outer")
+        assert bench.states() == {"e": {1: "READY"}, "m": {1: "READY"}, "outer": {1: "READY"}}
+        assert [bench.registry.entry(name).failed_loads for name in ("e", "m", "outer")] == [0, 0, 0]
+        assert await answer(bench, "outer") == [[4.0, 8.0]]
+
+    asking(tmp_path, test)
+
+
+def test_an_ensemble_whose_model_cannot_be_had_says_so_to_who_asks(tmp_path: Path) -> None:
+    async def test(bench: Bench) -> None:
+        add(bench, "f", "g")
+        add(bench, "g", "f")
+        add(bench, "h", "nobody")
+        for name, reason in (
+            ("f", "circular dependency between ensembles: f -> g -> f"),
+            ("h", "ensemble h contains models that are not available or ambiguous: nobody"),
+        ):
+            with pytest.raises(LoadFailed, match=reason):
+                await bench.plane.load(name)
+
+    asking(tmp_path, test)
+
+
+def test_what_came_with_an_ensemble_goes_with_it_where_that_is_asked_for(tmp_path: Path) -> None:
+    async def test(bench: Bench) -> None:
+        await bench.plane.load("e")
+        await bench.plane.unload("e")
+        assert bench.states() == {"e": {1: "UNAVAILABLE"}, "m": {1: "READY"}}
+        await bench.plane.load("e")
+        await bench.plane.unload("e", with_dependents=True)
+        assert bench.states() == {"e": {1: "UNAVAILABLE"}, "m": {1: "UNAVAILABLE"}}
+        assert bench.registry.all_ready()
+        await bench.plane.load("m")
+        await bench.plane.load("e")
+        await bench.plane.unload("e", with_dependents=True)
+        assert bench.states()["m"] == {1: "READY"}, "it was asked for by name"
+
+    asking(tmp_path, test)
+
+
+def test_an_ensemble_that_was_unloaded_does_not_come_back_with_its_model(tmp_path: Path) -> None:
+    async def test(bench: Bench) -> None:
+        await bench.plane.load("e")
+        await bench.plane.unload("m")
+        await until(bench, lambda: bench.states()["e"] == {1: "UNAVAILABLE"})
+        assert not bench.registry.all_ready()
+        await bench.plane.load("m")
+        assert bench.states()["e"] == {1: "READY"}
+        await bench.plane.unload("m")
+        await bench.plane.unload("e")
+        await bench.plane.load("m")
+        assert bench.states() == {"e": {1: "UNAVAILABLE"}, "m": {1: "READY"}}
+        assert bench.registry.all_ready()
+
+    asking(tmp_path, test)
 
 
 def test_going_down_with_requests_in_flight_answers_them(tmp_path: Path) -> None:

@@ -1,0 +1,471 @@
+"""The control plane when callers ask for models: what is loaded and unloaded, what comes along, and what stays."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import shutil
+from collections.abc import Callable, Coroutine
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from server.backends.base import SessionOptions
+from server.control import NOT_EXPLICIT, ControlPlane
+from server.engine import Engine
+from server.errors import InvalidRequest, LoadFailed, NotFound, NotReady, ShuttingDown, Unavailable
+from server.models.overrides import Override
+from tests.fakes import OneReply, PuppetSession
+from tests.unit.controlling import DOUBLING, LONG, TREBLING, TWO_VERSIONS, Bench, answer, loads, until, write
+from tests.unit.loaded import request, run, turn, values
+
+PLAIN = Override(json.dumps({"max_batch_size": 2}))
+
+
+def files(text: str = TREBLING, config: str = "{}", path: str = "7/model.onnx") -> Override:
+    return Override(config, {path: text.encode()})
+
+
+def asking(root: Path, test: Callable[[Bench], Coroutine[None, None, None]], **settings: Any) -> None:
+    """Run a test on a bench in explicit mode whose repository has model 'm' with version 1, not loaded."""
+
+    async def main() -> None:
+        bench = Bench(root, load_models=(), on_request=True, **settings)
+        bench.gate.open(1_000)
+        bench.add("m", 1)
+        await bench.plane.load_all()
+        await test(bench)
+        await bench.plane.unload_all()
+        assert kept(bench) == []
+
+    run(main)
+
+
+def kept(bench: Bench) -> list[str]:
+    """The folders of files that came along with loads, by the model's name."""
+    root = bench.plane._overrides._root
+    return [] if root is None else sorted(path.name for path in root.glob("*/*"))
+
+
+async def refusal(steps: Coroutine[Any, Any, None], kind: type[Exception]) -> str:
+    with pytest.raises(kind) as caught:
+        await steps
+    assert type(caught.value) is kind
+    return str(caught.value)
+
+
+def test_a_model_is_loaded_when_it_is_asked_for_and_serves(tmp_path: Path) -> None:
+    async def test(bench: Bench) -> None:
+        await bench.plane.load("m")
+        assert bench.states() == {"m": {1: "READY"}}
+        assert await answer(bench) == [[2.0, 4.0]]
+
+    asking(tmp_path, test)
+
+
+def test_a_model_that_came_after_the_start_is_found(tmp_path: Path) -> None:
+    async def test(bench: Bench) -> None:
+        bench.add("later", 1, text=TREBLING)
+        await bench.plane.load("later")
+        assert bench.states()["later"] == {1: "READY"}
+
+    asking(tmp_path, test)
+
+
+def test_a_load_of_what_serves_already_does_nothing(tmp_path: Path) -> None:
+    async def test(bench: Bench) -> None:
+        await bench.plane.load("m")
+        loaded = bench.registry.find("m", "")
+        await bench.plane.load("m")
+        assert bench.registry.find("m", "") is loaded
+        assert loads(bench) == ["1"]
+
+    asking(tmp_path, test)
+
+
+def test_a_load_takes_what_has_changed_meanwhile(tmp_path: Path) -> None:
+    async def test(bench: Bench) -> None:
+        await bench.plane.load("m")
+        write(bench, 1, TREBLING)
+        await bench.plane.load("m")
+        assert await answer(bench) == [[3.0, 6.0]]
+        write(bench, 2)
+        await bench.plane.load("m")
+        assert bench.states() == {"m": {2: "READY"}}
+        (tmp_path / "m" / "config.pbtxt").write_text(TWO_VERSIONS)
+        await bench.plane.load("m")
+        assert bench.states() == {"m": {1: "READY", 2: "READY"}}
+
+    asking(tmp_path, test)
+
+
+def test_an_unknown_name_leaves_nothing_behind(tmp_path: Path) -> None:
+    async def test(bench: Bench) -> None:
+        message = await refusal(bench.plane.load("ghost"), NotFound)
+        assert message == (
+            "failed to load 'ghost', failed to poll from model repository: no repository has a model 'ghost'"
+        )
+        await bench.plane.unload("ghost")
+        assert bench.states() == {"m": {}}
+        assert bench.plane._intents._locks == {}
+
+    asking(tmp_path, test)
+
+
+@pytest.mark.parametrize("name", ["", "  ", "..", "a/b", "../m", ".hidden", "a\\b", "a\nb", "a\0b", "x" * 256])
+def test_what_cannot_be_a_name_is_refused(tmp_path: Path, name: str) -> None:
+    async def test(bench: Bench) -> None:
+        message = await refusal(bench.plane.load(name), InvalidRequest)
+        assert "Model name cannot be empty" in message or "invalid model name '" in message
+        assert bench.states() == {"m": {}}
+
+    asking(tmp_path, test)
+
+
+def test_a_model_in_two_repositories_is_refused_with_both(tmp_path: Path) -> None:
+    async def main() -> None:
+        first, second = tmp_path / "first", tmp_path / "second"
+        first.mkdir()
+        second.mkdir()
+        bench = Bench(first, load_models=(), on_request=True)
+        bench.plane = ControlPlane(bench.settings(roots=(first, second)), bench.registry, bench.backend, bench.clock)
+        bench.add("m", 1)
+        await bench.plane.load_all()
+        shutil.copytree(first / "m", second / "m")
+        message = await refusal(bench.plane.load("m"), LoadFailed)
+        assert f"is in more than one repository: {first} and {second}" in message
+        assert bench.states() == {"m": {}}
+        assert await bench.plane.index() == {
+            "m": message.removeprefix("failed to load 'm', failed to poll from model repository: ")
+        }
+        await bench.plane.unload_all()
+
+    run(main)
+
+
+def test_a_load_that_fails_says_why_and_what_served_serves_on(tmp_path: Path) -> None:
+    async def test(bench: Bench) -> None:
+        await bench.plane.load("m")
+        write(bench, 1, LONG)
+        message = await refusal(bench.plane.load("m"), LoadFailed)
+        assert message.startswith("load failed for model 'm': version 1 is at UNAVAILABLE state: ")
+        assert "not a model" in message
+        assert bench.states() == {"m": {1: "READY"}}
+        assert await answer(bench) == [[2.0, 4.0]]
+        assert "not a model" in await refusal(bench.plane.load("m"), LoadFailed), "it is tried again"
+        write(bench, 1, DOUBLING)
+        await bench.plane.load("m")
+        assert bench.reason("m") == ""
+
+    asking(tmp_path, test)
+
+
+@pytest.mark.parametrize("text", ["max_batch_sise: 1", "version_policy { specific { versions: 9 } }"])
+def test_a_configuration_that_is_wrong_or_wants_nothing_takes_nothing_down(tmp_path: Path, text: str) -> None:
+    async def test(bench: Bench) -> None:
+        await bench.plane.load("m")
+        (tmp_path / "m" / "config.pbtxt").write_text(text)
+        message = await refusal(bench.plane.load("m"), LoadFailed)
+        assert message.startswith(f"load failed for model 'm': {tmp_path / 'm'}")
+        assert bench.states() == {"m": {1: "READY"}}
+
+    asking(tmp_path, test)
+
+
+def test_a_model_that_fails_makes_a_server_that_serves_no_less_ready(tmp_path: Path) -> None:
+    async def test(bench: Bench) -> None:
+        write(bench, 1, LONG)
+        await refusal(bench.plane.load("m"), LoadFailed)
+        assert bench.states() == {"m": {1: "UNAVAILABLE"}}
+        assert bench.registry.all_ready()
+        write(bench, 1)
+        await bench.plane.load("m")
+        assert bench.states() == {"m": {1: "READY"}}
+
+    asking(tmp_path, test)
+
+
+def test_an_unloaded_model_is_gone_and_the_server_no_less_ready(tmp_path: Path) -> None:
+    async def test(bench: Bench) -> None:
+        await bench.plane.load("m")
+        ready: list[bool] = []
+        bench.registry.subscribe(lambda: ready.append(bench.registry.all_ready()))
+        await bench.plane.unload("m")
+        assert bench.states() == {"m": {1: "UNAVAILABLE"}}
+        assert bench.reason("m") == "unloaded"
+        with pytest.raises(NotFound, match="has no available versions"):
+            bench.registry.find("m", "")
+        await bench.plane.unload("m")
+        await bench.plane.load("m")
+        assert await answer(bench) == [[2.0, 4.0]]
+        assert ready and all(ready)
+
+    asking(tmp_path, test)
+
+
+def test_an_unload_answers_what_was_asked_before_it_is_done(tmp_path: Path) -> None:
+    async def main() -> None:
+        bench = Bench(tmp_path, load_models=("m",), on_request=True)
+        bench.add("m", 1)
+        await bench.plane.load_all()
+        asked = OneReply()
+        Engine(bench.registry).infer(request([1.0, 2.0]), asked)
+        unload = asyncio.create_task(bench.plane.unload("m"))
+        await until(bench, lambda: bench.states() == {"m": {1: "DRAINING"}})
+        assert not unload.done() and asked.answers == []
+        bench.gate.open()
+        await unload
+        assert values(await asked.response())["y"] == [[2.0, 4.0]]
+        await bench.plane.unload_all()
+
+    run(main)
+
+
+def test_a_configuration_that_comes_along_holds_until_a_load_without_one(tmp_path: Path) -> None:
+    async def test(bench: Bench) -> None:
+        await bench.plane.load("m", PLAIN)
+        assert bench.registry.find("m", "1").config.max_batch_size == 2
+        await bench.plane.load("m", PLAIN)
+        assert loads(bench) == ["1"], "it is the same once more"
+        await bench.plane.load("m")
+        assert bench.registry.find("m", "1").config.max_batch_size == 4
+        assert loads(bench) == ["1", "1"]
+
+    asking(tmp_path, test)
+
+
+WRONG = {
+    "no JSON": ("{max_batch", "Invalid config override: Failed to load JSON"),
+    "no object": ("[1]", "Invalid config override: "),
+    "an unknown field": ('{"max_batch_sise": 1}', 'no field named "max_batch_sise"'),
+    "a wrong type": ('{"max_batch_size": "many"}', "Invalid config override: "),
+    "an infinite depth": ("[" * 100_000, "Invalid config override: "),
+    "another model's name": ('{"name": "n"}', "field 'name' is 'n', but the model's folder is 'm'"),
+    "another backend": ('{"backend": "python"}', "this server serves 'onnxruntime' only"),
+    "a giant": (" " * (1 << 20) + "{}", "1048576 are allowed"),
+}
+
+
+@pytest.mark.parametrize(("config", "reason"), WRONG.values(), ids=WRONG)
+def test_a_configuration_that_is_none_changes_nothing(tmp_path: Path, config: str, reason: str) -> None:
+    async def test(bench: Bench) -> None:
+        await bench.plane.load("m")
+        with pytest.raises(InvalidRequest) as caught:
+            await bench.plane.load("m", Override(config))
+        message = str(caught.value)
+        assert message.startswith("failed to load 'm', failed to poll from model repository: Invalid config override: ")
+        assert reason in message and len(message) < 2000
+        assert bench.states() == {"m": {1: "READY"}}
+        assert bench.reason("m") == ""
+        assert loads(bench) == ["1"]
+
+    asking(tmp_path, test)
+
+
+def test_files_that_come_along_are_served_instead_of_the_repositorys_and_go_with_the_version(tmp_path: Path) -> None:
+    async def test(bench: Bench) -> None:
+        await bench.plane.load("m")
+        await bench.plane.load("m", files())
+        assert bench.states() == {"m": {7: "READY"}}
+        assert await answer(bench) == [[3.0, 6.0]]
+        assert kept(bench) == ["m"]
+        await bench.plane.load("m", files(DOUBLING))
+        assert await answer(bench) == [[2.0, 4.0]]
+        assert kept(bench) == ["m"], "those of the version before are gone"
+        await bench.plane.load("m")
+        assert bench.states() == {"m": {1: "READY"}}
+        assert kept(bench) == []
+
+    asking(tmp_path, test)
+
+
+def test_labels_come_along_with_a_model(tmp_path: Path) -> None:
+    async def test(bench: Bench) -> None:
+        output = {"name": "y", "data_type": "TYPE_FP32", "dims": [2], "label_filename": "labels.txt"}
+        override = Override(
+            json.dumps({"output": [output]}), {"1/model.onnx": DOUBLING.encode(), "labels.txt": b"cat\ndog\n"}
+        )
+        await bench.plane.load("m", override)
+        assert bench.registry.find("m", "1").config.outputs[0].labels == ("cat", "dog")
+
+    asking(tmp_path, test)
+
+
+def test_a_model_of_which_only_files_came_leaves_nothing_behind(tmp_path: Path) -> None:
+    async def test(bench: Bench) -> None:
+        await bench.plane.load("new", files())
+        assert bench.states() == {"m": {}, "new": {7: "READY"}}
+        await bench.plane.unload("new")
+        assert bench.states() == {"m": {}}
+        for override in (files(LONG), files(path="no/version"), files(config='{"max_batch_size": -1}')):
+            await refusal(bench.plane.load("new", override), LoadFailed)
+            assert bench.states() == {"m": {}}
+        assert kept(bench) == []
+        assert (bench.plane._loader.folders, bench.plane._loader.tried) == ({}, {})
+
+    asking(tmp_path, test)
+
+
+def test_files_that_are_bad_change_nothing(tmp_path: Path) -> None:
+    async def test(bench: Bench) -> None:
+        await bench.plane.load("m", files(path="1/model.onnx"))
+        assert "not a model" in await refusal(bench.plane.load("m", files(LONG, path="1/model.onnx")), LoadFailed)
+        assert await answer(bench) == [[3.0, 6.0]]
+        assert kept(bench) == ["m"]
+
+    asking(tmp_path, test)
+
+
+def test_wishes_for_one_model_are_carried_out_in_the_order_in_which_they_came(tmp_path: Path) -> None:
+    async def test(bench: Bench) -> None:
+        wishes = [bench.plane.load("m"), bench.plane.unload("m"), bench.plane.load("m", files()), bench.plane.load("m")]
+        await asyncio.gather(*wishes)
+        assert bench.states() == {"m": {1: "READY"}}
+        assert loads(bench) == ["1", "7", "1"]
+        assert bench.plane._intents._locks == {}
+
+    asking(tmp_path, test)
+
+
+class Held:
+    """Loads of models by name that wait until they are let go."""
+
+    def __init__(self, bench: Bench, *names: str) -> None:
+        self._honest = bench.backend.load
+        self.gates = {name: asyncio.Event() for name in names}
+        self._loop = asyncio.get_running_loop()
+        bench.backend.load = self._load  # type: ignore[method-assign]
+
+    def _load(self, path: Path, options: SessionOptions) -> PuppetSession:
+        gate = self.gates.get(path.parent.parent.name)
+        if gate is not None:
+            asyncio.run_coroutine_threadsafe(gate.wait(), self._loop).result(20)
+        return self._honest(path, options)
+
+
+def test_models_are_loaded_beside_each_other(tmp_path: Path) -> None:
+    async def test(bench: Bench) -> None:
+        bench.add("slow", 1)
+        held = Held(bench, "slow")
+        slow = asyncio.create_task(bench.plane.load("slow"))
+        await until(bench, lambda: bench.states().get("slow") == {1: "LOADING"})
+        await bench.plane.load("m")
+        await bench.plane.unload("m")
+        assert not slow.done()
+        held.gates["slow"].set()
+        await slow
+        assert bench.states() == {"m": {1: "UNAVAILABLE"}, "slow": {1: "READY"}}
+
+    asking(tmp_path, test, load_threads=2)
+
+
+def test_no_more_versions_are_loaded_at_once_than_there_are_threads(tmp_path: Path) -> None:
+    async def test(bench: Bench) -> None:
+        held = Held(bench, "m")
+        bench.add("n", 1)
+        tasks = [asyncio.create_task(bench.plane.load(name)) for name in ("m", "n")]
+        await until(bench, lambda: bench.states() == {"m": {1: "LOADING"}, "n": {1: "LOADING"}})
+        await turn()
+        assert loads(bench) == []
+        held.gates["m"].set()
+        await asyncio.gather(*tasks)
+        assert bench.states() == {"m": {1: "READY"}, "n": {1: "READY"}}
+
+    asking(tmp_path, test, load_threads=1)
+
+
+def test_a_caller_that_leaves_stops_nothing(tmp_path: Path) -> None:
+    async def test(bench: Bench) -> None:
+        held = Held(bench, "m")
+        caller = asyncio.create_task(bench.plane.load("m"))
+        await until(bench, lambda: bench.states() == {"m": {1: "LOADING"}})
+        caller.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await caller
+        held.gates["m"].set()
+        await until(bench, lambda: bench.states() == {"m": {1: "READY"}})
+        await bench.plane.load("m")
+        assert loads(bench) == ["1"]
+
+    asking(tmp_path, test)
+
+
+def test_a_server_that_stops_gives_up_what_is_asked_for(tmp_path: Path) -> None:
+    async def main() -> None:
+        bench = Bench(tmp_path, load_models=(), on_request=True)
+        bench.add("m", 1)
+        bench.add("n", 1)
+        await bench.plane.load_all()
+        held = Held(bench, "m")
+        wishes = [bench.plane.load("m"), bench.plane.load("m", files()), bench.plane.unload("m"), bench.plane.load("n")]
+        tasks = [asyncio.create_task(wish) for wish in wishes]
+        await until(bench, lambda: bench.states()["m"] == {1: "LOADING"})
+        bench.plane.give_up_loads()
+        held.gates["m"].set()
+        results = await asyncio.gather(*tasks, return_exceptions=True)
+        assert [type(result) for result in results] == [ShuttingDown, ShuttingDown, type(None), ShuttingDown]
+        await refusal(bench.plane.load("m"), ShuttingDown)
+        await bench.plane.unload_all()
+        assert kept(bench) == []
+
+    run(main)
+
+
+def test_nothing_is_loaded_on_request_in_other_modes_or_before_the_start(tmp_path: Path) -> None:
+    async def main() -> None:
+        bench = Bench(tmp_path, load_models=(), on_request=True)
+        bench.add("m", 1)
+        assert await refusal(bench.plane.load("m"), NotReady) == "Server not ready"
+        for mode in ({}, {"poll": True}):
+            other = Bench(tmp_path, **mode)
+            assert await refusal(other.plane.load("m"), Unavailable) == NOT_EXPLICIT
+            assert await refusal(other.plane.unload("m"), Unavailable) == NOT_EXPLICIT
+
+    run(main)
+
+
+def test_a_load_that_fails_is_tried_again_as_often_as_asked_for(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def test(bench: Bench) -> None:
+        failures = [LoadFailed("the disk is away"), LoadFailed("still away")]
+
+        def load(path: Path, options: SessionOptions) -> PuppetSession:
+            if failures:
+                raise failures.pop(0)
+            return honest(path, options)
+
+        honest, bench.backend.load = bench.backend.load, load  # type: ignore[method-assign]
+        await bench.plane.load("m")
+        assert bench.states() == {"m": {1: "READY"}}
+        assert "the disk is away; trying again, for the 1. time of 2" in caplog.text
+        failures += [LoadFailed("away"), LoadFailed("away"), LoadFailed("gone for good")]
+        await bench.plane.unload("m")
+        assert "gone for good" in await refusal(bench.plane.load("m"), LoadFailed)
+
+    asking(tmp_path, test, load_retries=2)
+
+
+def test_a_wrong_configuration_is_not_tried_again(tmp_path: Path) -> None:
+    async def test(bench: Bench) -> None:
+        await refusal(bench.plane.load("m", Override('{"max_batch_size": -1}')), LoadFailed)
+        assert loads(bench) == ["1"]
+
+    asking(tmp_path, test, load_retries=5)
+
+
+def test_counts_go_on_where_a_version_is_loaded_again(tmp_path: Path) -> None:
+    async def test(bench: Bench) -> None:
+        await bench.plane.load("m")
+        await answer(bench)
+        write(bench, 1, TREBLING)
+        await bench.plane.load("m")
+        await answer(bench)
+        assert bench.registry.find("m", "1").statistics.success.count == 2
+        await bench.plane.unload("m")
+        await bench.plane.load("m")
+        await answer(bench)
+        assert bench.registry.find("m", "1").statistics.success.count == 3
+
+    asking(tmp_path, test)
