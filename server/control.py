@@ -16,7 +16,7 @@ from typing import Any
 
 from server.backends.base import Backend
 from server.backends.cores import available_cores
-from server.errors import LoadFailed, NotReady, ShuttingDown, Unavailable
+from server.errors import LoadFailed, NotReady, QueueFull, ShuttingDown, Unavailable
 from server.models import overrides, stamps
 from server.models.intents import Intents
 from server.models.loader import Loader
@@ -29,6 +29,7 @@ from server.models.repositories import Repositories
 from server.models.stamps import ModelSnapshot
 from server.models.steps import Steps
 from server.remote.store import FsspecStore, Store
+from server.scheduling.budget import ByteBudget
 from server.scheduling.clock import Clock
 from server.scheduling.naps import Nap
 from server.scheduling.turns import Turns
@@ -37,6 +38,9 @@ from server.urls import RepositoryUrl
 log = logging.getLogger(__name__)
 
 ALL_MODELS = "*"
+
+MAX_REQUESTED = 256
+"""Loads and unloads that callers may have asked for and that are not done."""
 
 NOT_EXPLICIT = "explicit model load / unload is not allowed if polling is enabled"
 """Triton's sentence, which it says whenever models are not loaded on request."""
@@ -130,6 +134,8 @@ class ControlPlane:
         self._polling: asyncio.Task[None] | None = None
         self._requested: set[asyncio.Task[None]] = set()
         """What callers have asked for, and is not done."""
+        self._brought = ByteBudget(settings.max_queued_bytes)
+        """What came along with those, in bytes."""
 
     @property
     def unseen_repositories(self) -> int:
@@ -189,6 +195,7 @@ class ControlPlane:
         """
         self._check_on_request()
         overrides.check_model_name(name)
+        self._brought.take(0 if override is None else override.size)
         await self._carry_out(self._load_on_request(name, override))
 
     async def unload(self, name: str, *, with_dependents: bool = False) -> None:
@@ -236,6 +243,8 @@ class ControlPlane:
             raise ShuttingDown("Server exiting")
         if not self._started:
             raise NotReady("Server not ready")
+        if len(self._requested) == MAX_REQUESTED:
+            raise QueueFull(f"{MAX_REQUESTED} loads and unloads are in progress, and no more are taken now")
 
     async def _carry_out(self, steps: Coroutine[Any, Any, None]) -> None:
         """Do what a caller asks for, all of it even where the caller leaves."""
@@ -251,6 +260,12 @@ class ControlPlane:
             raise
 
     async def _load_on_request(self, name: str, override: Override | None) -> None:
+        try:
+            await self._load_in_turn(name, override)
+        finally:
+            self._brought.give_back(0 if override is None else override.size)
+
+    async def _load_in_turn(self, name: str, override: Override | None) -> None:
         async with self._intents.turn(name):
             if self._nap.ended:
                 raise ShuttingDown("Server exiting")
@@ -277,7 +292,7 @@ class ControlPlane:
                 if not self._registry.has(name):
                     continue
                 entry = self._registry.entry(name)
-                for version in tuple(entry.recovering):
+                for version in tuple(entry.statuses):
                     await self._loader.give_up_recovery(name, version)
                 self._registry.retire(name)
                 await asyncio.gather(*(self._loader.unload(loaded) for loaded in tuple(entry.loaded.values())))

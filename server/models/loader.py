@@ -25,7 +25,7 @@ from server.models.lifecycle import UNLOADED, State
 from server.models.model import LoadedVersion
 from server.models.opening import Configuration, Opened, Opener, read_configuration
 from server.models.pictures import PictureDecoder
-from server.models.probe import working_probe
+from server.models.probe import Probe, working_probe
 from server.models.recovery import Recovery
 from server.models.registry import Registry
 from server.models.repository import ModelFolder
@@ -183,19 +183,7 @@ class Loader:
         async with self._slots:
             started = time.monotonic()
             try:
-                for retry in range(self._retries + 1):
-                    try:
-                        opened, probe = await self._open_once(origin, version, must_work)
-                        break
-                    except ConfigInvalid:
-                        raise
-                    except LoadFailed as error:
-                        if retry == self._retries or self._given_up:
-                            raise
-                        log.warning(
-                            "model '%s' version %d: %s; trying again, for the %d. time of %d",
-                            name, version, error, retry + 1, self._retries,
-                        )  # fmt: skip
+                opened, probe = await self._open_with_retries(origin, version, must_work)
                 loaded = LoadedVersion(
                     opened.config,
                     version,
@@ -222,9 +210,22 @@ class Loader:
             self.recovery.watch(loaded, probe, partial(self._recover, again, version))
         return loaded
 
-    async def _open_once(
-        self, origin: Origin, version: int, must_work: bool
-    ) -> tuple[Opened, Callable[[], None] | None]:
+    async def _open_with_retries(self, origin: Origin, version: int, must_work: bool) -> tuple[Opened, Probe | None]:
+        for retry in range(1, self._retries + 1):
+            try:
+                return await self._open_once(origin, version, must_work)
+            except ConfigInvalid:
+                raise
+            except LoadFailed as error:
+                if self._given_up:
+                    raise
+                log.warning(
+                    "model '%s' version %d: %s; trying again, for the %d. time of %d",
+                    origin.folder.name, version, error, retry, self._retries,
+                )  # fmt: skip
+        return await self._open_once(origin, version, must_work)
+
+    async def _open_once(self, origin: Origin, version: int, must_work: bool) -> tuple[Opened, Probe | None]:
         folder, configuration, expected = origin
         key, given = (folder.name, version), configuration.given if configuration else ""
         if expected is None:

@@ -12,9 +12,9 @@ from typing import Any
 import pytest
 
 from server.backends.base import SessionOptions
-from server.control import NOT_EXPLICIT, ControlPlane
+from server.control import MAX_REQUESTED, NOT_EXPLICIT, ControlPlane
 from server.engine import Engine
-from server.errors import InvalidRequest, LoadFailed, NotFound, NotReady, ShuttingDown, Unavailable
+from server.errors import InvalidRequest, LoadFailed, NotFound, NotReady, QueueFull, ShuttingDown, Unavailable
 from server.models.overrides import Override
 from tests.fakes import OneReply, PuppetSession
 from tests.unit.controlling import DOUBLING, LONG, TREBLING, TWO_VERSIONS, Bench, answer, loads, until, write
@@ -485,5 +485,36 @@ def test_counts_go_on_where_a_version_is_loaded_again(tmp_path: Path) -> None:
         await bench.plane.load("m")
         await answer(bench)
         assert bench.registry.find("m", "1").statistics.success.count == 3
+
+    asking(tmp_path, test)
+
+
+def test_what_comes_along_is_bounded_and_given_back(tmp_path: Path) -> None:
+    async def test(bench: Bench) -> None:
+        bench.add("n", 1)
+        held = Held(bench, "m")
+        first = asyncio.create_task(bench.plane.load("m", files(path="1/model.onnx")))
+        await until(bench, lambda: bench.states()["m"] == {1: "LOADING"})
+        message = await refusal(bench.plane.load("n", files("x" * 200)), QueueFull)
+        assert "Exceeds maximum queued bytes" in message
+        await bench.plane.unload("n")
+        held.gates["m"].set()
+        await first
+        await refusal(bench.plane.load("n", files("x" * 200)), LoadFailed)
+        assert bench.plane._brought.used == 0
+
+    asking(tmp_path, test, max_queued_bytes=100)
+
+
+def test_callers_that_wait_are_bounded(tmp_path: Path) -> None:
+    async def test(bench: Bench) -> None:
+        held = Held(bench, "m")
+        tasks = [asyncio.create_task(bench.plane.load("m")) for _ in range(MAX_REQUESTED)]
+        await until(bench, lambda: bench.states() == {"m": {1: "LOADING"}})
+        assert "256 loads and unloads are in progress" in await refusal(bench.plane.unload("m"), QueueFull)
+        held.gates["m"].set()
+        await asyncio.gather(*tasks)
+        await bench.plane.unload("m")
+        assert loads(bench) == ["1"]
 
     asking(tmp_path, test)
