@@ -49,6 +49,12 @@ class Target:
             return False
         return pb.ModelReadyResponse.FromString(answer).ready
 
+    def load_model(self, model: str) -> None:
+        """Load `model`, or load it anew where its files have changed."""
+        self._call(
+            "RepositoryModelLoad", pb.RepositoryModelLoadRequest(model_name=model), pb.RepositoryModelLoadResponse
+        )
+
     def counts(self, model: str) -> Counts:
         """What the server has counted for `model` so far."""
         request = pb.ModelStatisticsRequest(name=model)

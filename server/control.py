@@ -16,7 +16,7 @@ from typing import Any
 
 from server.backends.base import Backend
 from server.backends.cores import available_cores
-from server.errors import LoadFailed, NotFound, NotReady, ShuttingDown, Unavailable
+from server.errors import LoadFailed, NotFound, NotReady, QueueFull, ShuttingDown, Unavailable
 from server.models import overrides, stamps
 from server.models.ensemble import load_order
 from server.models.intents import Intents
@@ -30,6 +30,7 @@ from server.models.repositories import Look, Repositories
 from server.models.stamps import ModelSnapshot
 from server.models.steps import Steps
 from server.remote.store import FsspecStore, Store
+from server.scheduling.budget import ByteBudget
 from server.scheduling.clock import Clock
 from server.scheduling.naps import Nap
 from server.scheduling.turns import Turns
@@ -38,6 +39,9 @@ from server.urls import RepositoryUrl
 log = logging.getLogger(__name__)
 
 ALL_MODELS = "*"
+
+MAX_REQUESTED = 256
+"""Loads and unloads that callers may have asked for and that are not done."""
 
 NOT_EXPLICIT = "explicit model load / unload is not allowed if polling is enabled"
 """Triton's sentence, which it says whenever models are not loaded on request."""
@@ -125,6 +129,8 @@ class ControlPlane:
         self._polling: asyncio.Task[None] | None = None
         self._requested: set[asyncio.Task[None]] = set()
         """What callers have asked for, and is not done."""
+        self._brought = ByteBudget(settings.max_queued_bytes)
+        """What came along with those, in bytes."""
 
     @property
     def unseen_repositories(self) -> int:
@@ -178,7 +184,8 @@ class ControlPlane:
         """
         self._check_on_request()
         overrides.check_model_name(name)
-        await self._carry_out(self._load_with_members(name, override, frozenset()))
+        self._brought.take(0 if override is None else override.size)
+        await self._carry_out(self._load_on_request(name, override))
         self._asked.add(name)
 
     async def unload(self, name: str, *, with_dependents: bool = False) -> None:
@@ -229,6 +236,8 @@ class ControlPlane:
             raise ShuttingDown("Server exiting")
         if not self._started:
             raise NotReady("Server not ready")
+        if len(self._requested) == MAX_REQUESTED:
+            raise QueueFull(f"{MAX_REQUESTED} loads and unloads are in progress, and no more are taken now")
 
     async def _carry_out(self, steps: Coroutine[Any, Any, None]) -> None:
         """Do what a caller asks for, all of it even where the caller leaves."""
@@ -243,11 +252,17 @@ class ControlPlane:
                 raise ShuttingDown(str(error)) from error
             raise
 
+    async def _load_on_request(self, name: str, override: Override | None) -> None:
+        try:
+            await self._load_with_members(name, override, frozenset())
+        finally:
+            self._brought.give_back(0 if override is None else override.size)
+
     async def _load_with_members(self, name: str, override: Override | None, on_the_way: frozenset[str]) -> None:
         """Load a model on request; and before it, where it is an ensemble, those of its models that do not serve.
 
         Those `on_the_way` are being loaded already, for it: no turn waits for another."""
-        missing = await self._load_on_request(name, override)
+        missing = await self._load_in_turn(name, override)
         if not missing:
             return
         for model in missing:
@@ -256,9 +271,9 @@ class ControlPlane:
                     await self._load_with_members(model, None, on_the_way | {name})
                 except (LoadFailed, NotFound) as error:
                     log.warning("model '%s', which '%s' is made of: %s", model, name, error)
-        await self._load_on_request(name, override, as_it_is=True)
+        await self._load_in_turn(name, override, as_it_is=True)
 
-    async def _load_on_request(self, name: str, override: Override | None, *, as_it_is: bool = False) -> Sequence[str]:
+    async def _load_in_turn(self, name: str, override: Override | None, *, as_it_is: bool = False) -> Sequence[str]:
         """Load a model; unless it is made of others that do not serve, which are returned then. With `as_it_is`, it
         is loaded all the same."""
         async with self._intents.turn(name):
@@ -294,9 +309,8 @@ class ControlPlane:
                 if not self._registry.has(name):
                     continue
                 entry = self._registry.entry(name)
-                for version in tuple(entry.recovering):
-                    await self._loader.give_up_recovery(name, version)
                 for version in tuple(entry.statuses):
+                    await self._loader.give_up_recovery(name, version)
                     await self._loader.ensembles.give_up(name, version)
                 self._asked.discard(name)
                 self._registry.retire(name)

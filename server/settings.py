@@ -147,7 +147,7 @@ def parse(argv: Sequence[str]) -> Settings:
         exit_on_error=flags.exit_on_error,
         strict_readiness=flags.strict_readiness,
         disable_auto_complete_config=flags.disable_auto_complete_config,
-        default_max_batch_size=_default_max_batch_size(parser, flags.backend_config),
+        default_max_batch_size=flags.backend_config[-1],
         model_cache_dir=flags.model_cache_dir,
         max_queued_bytes=flags.max_queued_bytes,
         distinct_overload_statuses=flags.distinct_overload_statuses,
@@ -264,7 +264,8 @@ def _add_model_flags(group: argparse._ArgumentGroup) -> None:
         metavar="true|false", help="take config.pbtxt as it stands (default false; true where no value follows)",
     )  # fmt: skip
     group.add_argument(
-        "--backend-config", action="append", default=[], metavar="BACKEND,KEY=VALUE",
+        "--backend-config", type=flag_values.backend_config, action="append", default=[4],
+        metavar="BACKEND,KEY=VALUE",
         help="only onnxruntime,default-max-batch-size=N: max_batch_size for models whose config has none (default 4)",
     )  # fmt: skip
     group.add_argument(
@@ -395,13 +396,3 @@ def _metrics_config(parser: argparse.ArgumentParser, settings: Sequence[str]) ->
         return metrics_config.parse(settings)
     except ValueError as error:
         parser.error(str(error))
-
-
-def _default_max_batch_size(parser: argparse.ArgumentParser, settings: Sequence[str]) -> int:
-    size = 4
-    for setting in settings:
-        key, _, value = setting.partition("=")
-        if key != "onnxruntime,default-max-batch-size" or not value.isdecimal() or len(value) > 9:
-            parser.error(f"--backend-config knows onnxruntime,default-max-batch-size=N only, not '{setting}'")
-        size = int(value)
-    return size

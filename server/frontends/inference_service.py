@@ -20,7 +20,7 @@ from proto import model_config_pb2
 from server import __version__
 from server.engine import Engine
 from server.errors import ConvoyError, ExecutionFailed, InvalidRequest, ShuttingDown
-from server.frontends.calls import Call, Method, StatusCode, StreamMethod, UnaryMethod
+from server.frontends.calls import INTERNAL_MESSAGE, Call, Method, StatusCode, StreamMethod, UnaryMethod
 from server.frontends.codec import decode_infer_request, encode_infer_response
 from server.frontends.statuses import AS_TRITON, Failures
 from server.frontends.stream_infer import StreamInfer
@@ -222,7 +222,7 @@ def awaiting(request_type: type[Q], handler: Callable[[Q], Coroutine[Any, Any, M
             AS_TRITON.fail(call, error)
         except Exception:
             log.exception("answering a %s raised", request_type.DESCRIPTOR.name)
-            call.fail(StatusCode.INTERNAL, "the server failed while it handled this call; its log has the details")
+            call.fail(StatusCode.INTERNAL, INTERNAL_MESSAGE)
 
     def handle(call: Call, message: Buffer) -> None:
         try:

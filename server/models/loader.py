@@ -29,7 +29,7 @@ from server.models.lifecycle import UNLOADED, State
 from server.models.model import LoadedVersion
 from server.models.opening import Configuration, Opened, Opener, open_ensemble, read_configuration
 from server.models.pictures import PictureDecoder
-from server.models.probe import working_probe
+from server.models.probe import Probe, working_probe
 from server.models.recovery import Recovery
 from server.models.registry import Registry
 from server.models.repository import ModelFolder
@@ -196,36 +196,23 @@ class Loader:
         async with self._slots:
             started = time.monotonic()
             try:
-                for retry in range(self._retries + 1):
-                    try:
-                        configuration = await self._settle(origin, version)
-                        if configuration.settings.ensemble is not None:
-                            config = await self.run(open_ensemble, origin.folder, configuration)
-                            return self.ensembles.open(config, version)
-                        opened, probe = await self._open_once(origin, version, configuration, must_work)
-                        break
-                    except ConfigInvalid:
-                        raise
-                    except LoadFailed as error:
-                        if retry == self._retries or self._given_up:
-                            raise
-                        log.warning(
-                            "model '%s' version %d: %s; trying again, for the %d. time of %d",
-                            name, version, error, retry + 1, self._retries,
-                        )  # fmt: skip
+                opened = await self._open_with_retries(origin, version, must_work)
+                if isinstance(opened, ModelConfig):
+                    return self.ensembles.open(opened, version)
+                model, probe = opened
                 loaded = LoadedVersion(
-                    opened.config,
+                    model.config,
                     version,
-                    opened.sessions,
+                    model.sessions,
                     self._clock,
                     time.monotonic() - started,
                     self._budget,
                     # Turns share the cores out: instances on a GPU do not stand in line for them.
-                    None if opened.on_gpu else self._turns,
+                    None if model.on_gpu else self._turns,
                     # On a GPU the thread only waits: nothing is won there, and the event loop would wait too.
-                    tiny_batch_seconds=0.0 if opened.on_gpu else self._tiny_batch_seconds,
-                    costs=opened.costs,
-                    decoder=self._picture_decoder() if opened.config.preprocessing is not None else None,
+                    tiny_batch_seconds=0.0 if model.on_gpu else self._tiny_batch_seconds,
+                    costs=model.costs,
+                    decoder=self._picture_decoder() if model.config.preprocessing is not None else None,
                     summaries=self._latency_summaries(),
                     statistics=self._registry.statistics(name, version),
                 )
@@ -239,8 +226,27 @@ class Loader:
             self.recovery.watch(loaded, probe, partial(self._recover, again, version))
         return loaded
 
-    async def _settle(self, origin: Origin, version: int) -> Configuration:
-        """What the version is to be loaded as. Raises `LoadFailed`, also where its files are not those expected."""
+    async def _open_with_retries(
+        self, origin: Origin, version: int, must_work: bool
+    ) -> ModelConfig | tuple[Opened, Probe | None]:
+        for retry in range(1, self._retries + 1):
+            try:
+                return await self._open_once(origin, version, must_work)
+            except ConfigInvalid:
+                raise
+            except LoadFailed as error:
+                if self._given_up:
+                    raise
+                log.warning(
+                    "model '%s' version %d: %s; trying again, for the %d. time of %d",
+                    origin.folder.name, version, error, retry, self._retries,
+                )  # fmt: skip
+        return await self._open_once(origin, version, must_work)
+
+    async def _open_once(
+        self, origin: Origin, version: int, must_work: bool
+    ) -> ModelConfig | tuple[Opened, Probe | None]:
+        """A model with what tells whether it works; the configuration of an ensemble, which has nothing to open."""
         folder, configuration, expected = origin
         key, given = (folder.name, version), configuration.given if configuration else ""
         if expected is None:
@@ -250,12 +256,8 @@ class Loader:
             await self.run(_check_unchanged, folder, version, expected)
         if configuration is None:
             configuration = await self.run(read_configuration, folder, self._config_name)
-        return configuration
-
-    async def _open_once(
-        self, origin: Origin, version: int, configuration: Configuration, must_work: bool
-    ) -> tuple[Opened, Callable[[], None] | None]:
-        folder, _, expected = origin
+        if configuration.settings.ensemble is not None:
+            return await self.run(open_ensemble, folder, configuration)
         opened = await self.run(self._opener.open, folder, version, configuration)
         if expected is not None:
             await self.run(_check_unchanged, folder, version, expected)

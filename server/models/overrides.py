@@ -47,6 +47,11 @@ class Override:
     files: Mapping[str, bytes] = field(default_factory=dict)
     """Paths in the model's folder, and contents. Where there are any, nothing of the repository's folder is used."""
 
+    @property
+    def size(self) -> int:
+        """What it holds of the memory, in bytes."""
+        return len(self.config) + sum(map(len, self.files.values()))
+
 
 def check_model_name(name: str) -> None:
     """Raises `InvalidRequest` for what cannot be the name of a model's folder. Two of the sentences are Triton's."""

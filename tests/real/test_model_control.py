@@ -35,6 +35,19 @@ def root(tmp_path: Path) -> Path:
     return tmp_path / "models"
 
 
+@pytest.fixture(scope="module")
+def large_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return add_model(tmp_path_factory.mktemp("large"), "large", onnx_models.mlp(LARGE_WIDTH)) / "1" / "model.onnx"
+
+
+@pytest.fixture
+def large(root: Path, large_file: Path) -> str:
+    """The name of a model of the repository that takes a while to load."""
+    add_model(root, "large", None)
+    (root / "large" / "1" / "model.onnx").hardlink_to(large_file)
+    return "large"
+
+
 @pytest.fixture
 def server(start_engine: StartServer, root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> RunningServer:
     """A server in explicit mode that has loaded nothing."""
@@ -142,22 +155,20 @@ def test_wishes_that_conflict_are_carried_out_one_after_another(server: RunningS
     assert "Traceback" not in server.log.read_text()
 
 
-def test_a_load_whose_caller_left_is_finished(server: RunningServer, root: Path) -> None:
-    add_model(root, "large", onnx_models.mlp(LARGE_WIDTH))
+def test_a_load_whose_caller_left_is_finished(large: str, server: RunningServer) -> None:
     with connect(server) as channel:
         client = Client(channel)
-        call = client.start("RepositoryModelLoad", pb.RepositoryModelLoadRequest(model_name="large"))
-        wait_until(lambda: index(client, "large").get("1", ("", ""))[0] == "LOADING", 30)
+        call = client.start("RepositoryModelLoad", pb.RepositoryModelLoadRequest(model_name=large))
+        wait_until(lambda: index(client, large).get("1", ("", ""))[0] == "LOADING", 30)
         call.cancel()
-        wait_until(lambda: index(client, "large") == {"1": ("READY", "")}, 30)
+        wait_until(lambda: index(client, large) == {"1": ("READY", "")}, 30)
     assert server.terminate() == 0
 
 
-def test_sigterm_gives_up_a_load_on_request(engine: str, root: Path, tmp_path: Path, start_engine: StartServer) -> None:
-    add_model(root, "large", onnx_models.mlp(LARGE_WIDTH))
+def test_sigterm_gives_up_a_load_on_request(large: str, root: Path, start_engine: StartServer) -> None:
     server = start_engine(EXPLICIT, "--log-verbose=1", model_repository=root)
     with connect(server) as channel:
-        load = Client(channel).start("RepositoryModelLoad", pb.RepositoryModelLoadRequest(model_name="large"))
+        load = Client(channel).start("RepositoryModelLoad", pb.RepositoryModelLoadRequest(model_name=large))
         wait_until(lambda: "large/1/model.onnx: being opened" in server.log.read_text(), 30)
         assert server.terminate() == 0, server.log.read_text()
         error = load.exception()

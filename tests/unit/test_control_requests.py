@@ -12,13 +12,13 @@ from typing import Any
 import pytest
 
 from server.backends.base import SessionOptions
-from server.control import NOT_EXPLICIT, ControlPlane
+from server.control import MAX_REQUESTED, NOT_EXPLICIT, ControlPlane
 from server.engine import Engine
-from server.errors import InvalidRequest, LoadFailed, NotFound, NotReady, ShuttingDown, Unavailable
+from server.errors import InvalidRequest, LoadFailed, NotFound, NotReady, QueueFull, ShuttingDown, Unavailable
 from server.models.overrides import Override
 from tests.fakes import OneReply, PuppetSession
 from tests.unit.controlling import DOUBLING, LONG, TREBLING, TWO_VERSIONS, Bench, answer, loads, until, write
-from tests.unit.loaded import request, run, turn, values
+from tests.unit.loaded import request, run, values
 
 PLAIN = Override(json.dumps({"max_batch_size": 2}))
 
@@ -360,19 +360,38 @@ def test_models_are_loaded_beside_each_other(tmp_path: Path) -> None:
     asking(tmp_path, test, load_threads=2)
 
 
-def test_no_more_versions_are_loaded_at_once_than_there_are_threads(tmp_path: Path) -> None:
+@pytest.mark.parametrize("threads", [1, 2])
+def test_no_more_versions_are_loaded_at_once_than_there_are_threads(tmp_path: Path, threads: int) -> None:
     async def test(bench: Bench) -> None:
-        held = Held(bench, "m")
-        bench.add("n", 1)
-        tasks = [asyncio.create_task(bench.plane.load(name)) for name in ("m", "n")]
-        await until(bench, lambda: bench.states() == {"m": {1: "LOADING"}, "n": {1: "LOADING"}})
-        await turn()
-        assert loads(bench) == []
-        held.gates["m"].set()
-        await asyncio.gather(*tasks)
-        assert bench.states() == {"m": {1: "READY"}, "n": {1: "READY"}}
+        ready: list[int] = []
 
-    asking(tmp_path, test, load_threads=1)
+        def load(path: Path, options: SessionOptions) -> PuppetSession:
+            ready.append([states.get(1) for states in bench.states().values()].count("READY"))
+            return honest(path, options)
+
+        honest, bench.backend.load = bench.backend.load, load  # type: ignore[method-assign]
+        for name in "nop":
+            bench.add(name, 1)
+        await asyncio.gather(*(bench.plane.load(name) for name in "mnop"))
+        assert all(count + threads > opened for opened, count in enumerate(ready))
+
+    asking(tmp_path, test, load_threads=threads)
+
+
+def test_files_that_change_while_they_are_read_make_the_load_fail(tmp_path: Path) -> None:
+    async def test(bench: Bench) -> None:
+        def load(path: Path, options: SessionOptions) -> PuppetSession:
+            bench.backend.load = honest  # type: ignore[method-assign]
+            session = honest(path, options)
+            path.write_text(TREBLING)
+            return session
+
+        honest, bench.backend.load = bench.backend.load, load  # type: ignore[method-assign]
+        assert "the files of version 1 are changing" in await refusal(bench.plane.load("m"), LoadFailed)
+        await bench.plane.load("m")
+        assert await answer(bench) == [[3.0, 6.0]]
+
+    asking(tmp_path, test)
 
 
 def test_a_caller_that_leaves_stops_nothing(tmp_path: Path) -> None:
@@ -467,5 +486,36 @@ def test_counts_go_on_where_a_version_is_loaded_again(tmp_path: Path) -> None:
         await bench.plane.load("m")
         await answer(bench)
         assert bench.registry.find("m", "1").statistics.success.count == 3
+
+    asking(tmp_path, test)
+
+
+def test_what_comes_along_is_bounded_and_given_back(tmp_path: Path) -> None:
+    async def test(bench: Bench) -> None:
+        bench.add("n", 1)
+        held = Held(bench, "m")
+        first = asyncio.create_task(bench.plane.load("m", files(path="1/model.onnx")))
+        await until(bench, lambda: bench.states()["m"] == {1: "LOADING"})
+        message = await refusal(bench.plane.load("n", files("x" * 200)), QueueFull)
+        assert "Exceeds maximum queued bytes" in message
+        await bench.plane.unload("n")
+        held.gates["m"].set()
+        await first
+        await refusal(bench.plane.load("n", files("x" * 200)), LoadFailed)
+        assert bench.plane._brought.used == 0
+
+    asking(tmp_path, test, max_queued_bytes=100)
+
+
+def test_callers_that_wait_are_bounded(tmp_path: Path) -> None:
+    async def test(bench: Bench) -> None:
+        held = Held(bench, "m")
+        tasks = [asyncio.create_task(bench.plane.load("m")) for _ in range(MAX_REQUESTED)]
+        await until(bench, lambda: bench.states() == {"m": {1: "LOADING"}})
+        assert "256 loads and unloads are in progress" in await refusal(bench.plane.unload("m"), QueueFull)
+        held.gates["m"].set()
+        await asyncio.gather(*tasks)
+        await bench.plane.unload("m")
+        assert loads(bench) == ["1"]
 
     asking(tmp_path, test)

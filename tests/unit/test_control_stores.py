@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
 
 import pytest
 
-from server.errors import LoadFailed, Unavailable
+from server.errors import LoadFailed, ShuttingDown, Unavailable
+from tests.fakes import Gate
 from tests.stores import PuppetStore
 from tests.unit.controlling import (
     DOUBLING,
@@ -193,5 +195,30 @@ def test_a_configuration_by_name_decides_which_versions_are_fetched(tmp_path: Pa
         assert bench.states() == {"m": {1: "READY"}}
         assert "m/2/model.onnx" not in store.reads
         await bench.plane.unload_all()
+
+    run(main)
+
+
+def test_a_server_that_stops_waits_for_no_fetch_that_was_asked_for(tmp_path: Path) -> None:
+    async def main() -> None:
+        fetching, gate = asyncio.Event(), Gate()
+        loop = asyncio.get_running_loop()
+
+        def hold(_: str) -> None:
+            loop.call_soon_threadsafe(fetching.set)
+            gate.wait()
+
+        store = PuppetStore(on_read=hold)
+        store.put("m/1/model.onnx", DOUBLING)
+        bench = Bench(tmp_path, load_models=(), on_request=True, stores={"s3://bucket/models": store})
+        await bench.plane.load_all()
+        load = asyncio.create_task(bench.plane.load("m"))
+        await fetching.wait()
+        bench.plane.give_up_loads()
+        with pytest.raises(ShuttingDown, match="failed to load 'm', .*: given up, because the server stops"):
+            await load
+        gate.open()
+        await bench.plane.unload_all()
+        assert bench.states() == {"m": {}}
 
     run(main)
