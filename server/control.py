@@ -389,8 +389,6 @@ class ControlPlane:
     async def _unload(self, loaded: Served) -> None:
         name = loaded.config.name
         await self.ensembles.give_up(name, loaded.version)
-        if self._registry.entry(name).loaded.get(loaded.version) is not loaded:
-            return  # an ensemble that is down already, since one of its models went first
         self._registry.set_state(name, loaded.version, State.DRAINING)
         await loaded.drain()
         self._registry.set_state(name, loaded.version, State.UNAVAILABLE, "unloaded")
