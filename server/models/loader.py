@@ -169,8 +169,6 @@ class Loader:
         """Answer what a version was asked, and let it go."""
         name, version = loaded.config.name, loaded.version
         await self.ensembles.give_up(name, version)
-        if self._registry.entry(name).loaded.get(version) is not loaded:
-            return  # an ensemble that is down already, since one of its models went first
         self._registry.set_state(name, version, State.DRAINING)
         await loaded.drain()
         self._registry.set_state(name, version, State.UNAVAILABLE, UNLOADED)

@@ -211,6 +211,37 @@ def test_an_ensemble_that_changes_is_replaced_and_a_bad_one_is_not(tmp_path: Pat
     polled(tmp_path, test)
 
 
+def test_an_ensemble_whose_files_are_bad_now_does_not_come_back_as_it_was(tmp_path: Path) -> None:
+    async def test(bench: Bench) -> None:
+        add(bench, "e", "late")
+        await bench.plane.load_all()
+        config = of("late").replace('output { name: "y"', 'output { name: "y" label_filename: "labels.txt"')
+        change(bench, "e", config)
+        await settle(bench)
+        bench.add("late", 1, config=MAX_BATCH)
+        await settle(bench)
+        assert bench.states() == {"e": {1: "UNAVAILABLE"}, "late": {1: "READY"}, "m": {1: "READY"}}
+        assert "labels.txt: no such label file" in bench.reason("e")
+
+    polled(tmp_path, test)
+
+
+def test_labels_come_from_the_model_however_deep_it_is(tmp_path: Path) -> None:
+    async def test(bench: Bench) -> None:
+        tensors = [f'{{ name: "{name}" data_type: TYPE_FP32 dims: [ 2 ] %s }}' for name in "xy"]
+        labelled = tensors[1] % 'label_filename: "labels.txt"'
+        bench.add("l", 1, config=f"{MAX_BATCH} input {tensors[0] % ''} output {labelled}")
+        (tmp_path / "l" / "labels.txt").write_text("cat\ndog\n")
+        add(bench, "e", "m", "l")
+        add(bench, "outer", "e")
+        await bench.plane.load_all()
+        outer = bench.registry.find("outer", "")
+        assert isinstance(outer, EnsembleVersion)
+        assert outer.members.labels == {"y": ("cat", "dog")}
+
+    polled(tmp_path, test)
+
+
 def test_an_ensemble_that_becomes_a_model_is_watched_no_more(tmp_path: Path) -> None:
     async def test(bench: Bench) -> None:
         add(bench, "e", "m")
@@ -218,11 +249,11 @@ def test_an_ensemble_that_becomes_a_model_is_watched_no_more(tmp_path: Path) -> 
         (tmp_path / "e" / "1" / "model.onnx").write_text(DOUBLING)
         change(bench, "e", MAX_BATCH)
         await settle(bench)
-        shutil.rmtree(tmp_path / "m")
-        await settle(bench)
-        assert bench.states() == {"e": {1: "READY"}}
         assert await answer(bench) == [[2.0, 4.0]]
         assert not isinstance(bench.registry.find("e", ""), EnsembleVersion)
+        for state in (State.DRAINING, State.UNAVAILABLE):  # as where its session goes bad
+            bench.registry.set_state("e", 1, state)
+        assert bench.states() == {"e": {1: "UNAVAILABLE"}, "m": {1: "READY"}}
 
     polled(tmp_path, test)
 
