@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import queue
 import re
 import shutil
 from collections.abc import Iterator
@@ -157,6 +158,21 @@ def test_tritonclient_sees_one_model(server: RunningServer) -> None:
             client.infer("orphan", [value])
 
 
+def test_a_stream_carries_requests_of_ensembles(server: RunningServer) -> None:
+    answers: queue.SimpleQueue[tuple[triton.InferResult | None, InferenceServerException | None]] = queue.SimpleQueue()
+    with triton.InferenceServerClient(server.grpc_address) as client:
+        client.start_stream(lambda result, error: answers.put((result, error)))
+        for n in (3, 9, 4):
+            value = triton.InferInput("x", [1, 1], "INT64")
+            value.set_data_from_numpy(np.array([[n]], np.int64))
+            client.async_stream_infer("nested" if n != 9 else "risky", [value], request_id=str(n))
+        first, failed, last = (answers.get(timeout=SECONDS) for _ in range(3))
+        client.stop_stream()
+    assert first[0] is not None and first[0].as_numpy("y").tolist() == [[30]]
+    assert failed[1] is not None and "in ensemble 'risky', " in str(failed[1])
+    assert last[0] is not None and last[0].as_numpy("y").tolist() == [[40]]
+
+
 def test_what_nobody_asked_for_is_not_run(client: Client) -> None:
     before = client.statistics("trebled").execution_count
     request = pb.ModelInferRequest.InferRequestedOutputTensor(name="two")
@@ -192,12 +208,13 @@ def test_classes_have_the_labels_of_the_model_that_they_come_from(client: Client
 
 
 def test_a_failing_step_ends_the_request_and_cancels_the_others(server: RunningServer, client: Client) -> None:
+    before = [client.statistics(name).inference_stats.fail.count for name in ("risky", "held_failing")]
     refusal = client.refusal("ModelInfer", _request("risky", 9))
     assert refusal.status is grpc.StatusCode.INTERNAL
     assert refusal.message.startswith("in ensemble 'risky', model 'lookup' version 1 failed to run: ")
     wait_for_pending(server.metrics_url, "held_failing", 0)
-    assert client.statistics("held_failing").inference_stats.fail.count == 1
-    assert client.statistics("risky").inference_stats.fail.count == 1
+    for name, count in (("risky", before[0]), ("held_failing", before[1])):
+        assert client.statistics(name).inference_stats.fail.count == count + 1
 
 
 def test_a_bad_request_is_refused_for_the_ensemble_itself(client: Client) -> None:
