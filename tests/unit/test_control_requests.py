@@ -325,6 +325,20 @@ def test_a_model_of_which_only_files_came_leaves_nothing_behind(tmp_path: Path) 
     asking(tmp_path, test)
 
 
+def test_code_does_not_come_along(tmp_path: Path) -> None:
+    async def test(bench: Bench) -> None:
+        config = json.dumps({"model_operations": {"op_library_filename": ["ops.so"]}})
+        override = Override(config, {"1/model.onnx": DOUBLING.encode(), "ops.so": b"\x7fELF"})
+        message = await refusal(bench.plane.load("m", override), InvalidRequest)
+        assert "code is taken from model repositories only" in message
+        assert kept(bench) == [] and loads(bench) == []
+        (tmp_path / "m" / "ops.so").touch()
+        await bench.plane.load("m", Override(config))
+        assert [options.op_libraries for _, options in bench.backend.opened] == [(tmp_path / "m" / "ops.so",)]
+
+    asking(tmp_path, test)
+
+
 def test_files_that_are_bad_change_nothing(tmp_path: Path) -> None:
     async def test(bench: Bench) -> None:
         await bench.plane.load("m", files(path="1/model.onnx"))
