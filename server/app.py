@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING
 import onnxruntime
 
 from server import __version__
+from server.backends.cores import available_cores
 from server.backends.gpus import gpu_reader, page_locked_bytes
 from server.backends.onnx import OnnxBackend
 from server.control import ControlPlane, ControlSettings
@@ -63,6 +64,9 @@ if TYPE_CHECKING:
     from server.frontends.grpc.listener import Nghttp2Engine
 
 log = logging.getLogger(__name__)
+
+MOST_LOAD_THREADS = 4
+"""Unless a flag says otherwise: as in Triton. And not all cores, since whoever serves meanwhile needs some."""
 
 LAST_TRACES_SECONDS = 5.0
 """How long the server stays, at most, for traces that have not been sent."""
@@ -348,7 +352,7 @@ def _control_settings(settings: Settings, on_grpcio: bool) -> ControlSettings:
         summaries=settings.metrics_config.summary_latencies,
         on_request=explicit,
         config_name=settings.model_config_name,
-        load_threads=settings.model_load_thread_count,
+        load_threads=settings.model_load_thread_count or min(MOST_LOAD_THREADS, max(1, available_cores() // 2)),
         load_retries=settings.model_load_retry_count,
     )
 

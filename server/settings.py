@@ -13,9 +13,6 @@ from server.metrics_config import MetricsConfig
 from server.trace_config import TraceConfig, TraceConfigInvalid, parse_trace_config
 from server.urls import RepositoryUrl
 
-DEFAULT_LOAD_THREADS = 4
-"""Triton's."""
-
 
 class ModelControlMode(StrEnum):
     """Which models are loaded."""
@@ -59,7 +56,8 @@ class Settings:
     load_models: tuple[str, ...]
     model_config_name: str
     """"": config.pbtxt."""
-    model_load_thread_count: int
+    model_load_thread_count: int | None
+    """None: half as many as cores, 4 at most."""
     model_load_retry_count: int
     exit_on_error: bool
     strict_readiness: bool
@@ -249,8 +247,8 @@ def _add_model_flags(group: argparse._ArgumentGroup) -> None:
         help="take configs/NAME.pbtxt of the models that have it, config.pbtxt of the others",
     )  # fmt: skip
     group.add_argument(
-        "--model-load-thread-count", type=flag_values.positive_int, default=DEFAULT_LOAD_THREADS, metavar="N",
-        help=f"how many versions are loaded at once (default {DEFAULT_LOAD_THREADS})",
+        "--model-load-thread-count", type=flag_values.positive_int, metavar="N",
+        help="how many versions are loaded at once (default: half as many as cores, 4 at most)",
     )  # fmt: skip
     group.add_argument(
         "--model-load-retry-count", type=flag_values.natural, default=0, metavar="N",

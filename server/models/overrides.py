@@ -5,6 +5,7 @@ Rules of this file:
 - A name is a path below the model's folder, part by part a plain file name: nothing is ever written elsewhere.
 - Nothing is written where the disk would be full after it.
 - Whatever goes wrong leaves no file behind.
+- Nothing that came along is ever run but as a model.
 """
 
 from __future__ import annotations
@@ -76,6 +77,9 @@ def configuration(name: str, override: Override) -> Configuration:
         settings = model_config.load_settings(message, name, source)
     except (json_format.ParseError, RecursionError, ConfigInvalid) as error:
         raise InvalidRequest(not_polled(name, f"Invalid config override: {str(error)[:1000]}")) from None
+    if override.files and settings.op_libraries:
+        problem = "field 'model_operations.op_library_filename': code is taken from model repositories only"
+        raise InvalidRequest(not_polled(name, f"Invalid config override: {problem}"))
     digest = hashlib.sha256(message.SerializeToString(deterministic=True)).hexdigest()
     return Configuration(message, settings, source, digest)
 

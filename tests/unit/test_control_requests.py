@@ -1,13 +1,10 @@
-"""The control plane when callers ask for models: what is loaded and unloaded, what comes along, and what stays."""
+"""The control plane when callers ask for models: what is loaded and unloaded, when, and what stays."""
 
 from __future__ import annotations
 
 import asyncio
-import json
 import shutil
-from collections.abc import Callable, Coroutine
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -15,44 +12,10 @@ from server.backends.base import SessionOptions
 from server.control import MAX_REQUESTED, NOT_EXPLICIT, ControlPlane
 from server.engine import Engine
 from server.errors import InvalidRequest, LoadFailed, NotFound, NotReady, QueueFull, ShuttingDown, Unavailable
-from server.models.overrides import Override
 from tests.fakes import OneReply, PuppetSession
 from tests.unit.controlling import DOUBLING, LONG, TREBLING, TWO_VERSIONS, Bench, answer, loads, until, write
 from tests.unit.loaded import request, run, values
-
-PLAIN = Override(json.dumps({"max_batch_size": 2}))
-
-
-def files(text: str = TREBLING, config: str = "{}", path: str = "7/model.onnx") -> Override:
-    return Override(config, {path: text.encode()})
-
-
-def asking(root: Path, test: Callable[[Bench], Coroutine[None, None, None]], **settings: Any) -> None:
-    """Run a test on a bench in explicit mode whose repository has model 'm' with version 1, not loaded."""
-
-    async def main() -> None:
-        bench = Bench(root, load_models=(), on_request=True, **settings)
-        bench.gate.open(1_000)
-        bench.add("m", 1)
-        await bench.plane.load_all()
-        await test(bench)
-        await bench.plane.unload_all()
-        assert kept(bench) == []
-
-    run(main)
-
-
-def kept(bench: Bench) -> list[str]:
-    """The folders of files that came along with loads, by the model's name."""
-    root = bench.plane._overrides._root
-    return [] if root is None else sorted(path.name for path in root.glob("*/*"))
-
-
-async def refusal(steps: Coroutine[Any, Any, None], kind: type[Exception]) -> str:
-    with pytest.raises(kind) as caught:
-        await steps
-    assert type(caught.value) is kind
-    return str(caught.value)
+from tests.unit.requesting import Held, asking, files, kept, refusal
 
 
 def test_a_model_is_loaded_when_it_is_asked_for_and_serves(tmp_path: Path) -> None:
@@ -222,101 +185,6 @@ def test_an_unload_answers_what_was_asked_before_it_is_done(tmp_path: Path) -> N
     run(main)
 
 
-def test_a_configuration_that_comes_along_holds_until_a_load_without_one(tmp_path: Path) -> None:
-    async def test(bench: Bench) -> None:
-        await bench.plane.load("m", PLAIN)
-        assert bench.registry.find("m", "1").config.max_batch_size == 2
-        await bench.plane.load("m", PLAIN)
-        assert loads(bench) == ["1"], "it is the same once more"
-        await bench.plane.load("m")
-        assert bench.registry.find("m", "1").config.max_batch_size == 4
-        assert loads(bench) == ["1", "1"]
-
-    asking(tmp_path, test)
-
-
-WRONG = {
-    "no JSON": ("{max_batch", "Invalid config override: Failed to load JSON"),
-    "no object": ("[1]", "Invalid config override: "),
-    "an unknown field": ('{"max_batch_sise": 1}', 'no field named "max_batch_sise"'),
-    "a wrong type": ('{"max_batch_size": "many"}', "Invalid config override: "),
-    "an infinite depth": ("[" * 100_000, "Invalid config override: "),
-    "another model's name": ('{"name": "n"}', "field 'name' is 'n', but the model's folder is 'm'"),
-    "another backend": ('{"backend": "python"}', "this server serves 'onnxruntime' only"),
-    "a giant": (" " * (1 << 20) + "{}", "1048576 are allowed"),
-}
-
-
-@pytest.mark.parametrize(("config", "reason"), WRONG.values(), ids=WRONG)
-def test_a_configuration_that_is_none_changes_nothing(tmp_path: Path, config: str, reason: str) -> None:
-    async def test(bench: Bench) -> None:
-        await bench.plane.load("m")
-        with pytest.raises(InvalidRequest) as caught:
-            await bench.plane.load("m", Override(config))
-        message = str(caught.value)
-        assert message.startswith("failed to load 'm', failed to poll from model repository: Invalid config override: ")
-        assert reason in message and len(message) < 2000
-        assert bench.states() == {"m": {1: "READY"}}
-        assert bench.reason("m") == ""
-        assert loads(bench) == ["1"]
-
-    asking(tmp_path, test)
-
-
-def test_files_that_come_along_are_served_instead_of_the_repositorys_and_go_with_the_version(tmp_path: Path) -> None:
-    async def test(bench: Bench) -> None:
-        await bench.plane.load("m")
-        await bench.plane.load("m", files())
-        assert bench.states() == {"m": {7: "READY"}}
-        assert await answer(bench) == [[3.0, 6.0]]
-        assert kept(bench) == ["m"]
-        await bench.plane.load("m", files(DOUBLING))
-        assert await answer(bench) == [[2.0, 4.0]]
-        assert kept(bench) == ["m"], "those of the version before are gone"
-        await bench.plane.load("m")
-        assert bench.states() == {"m": {1: "READY"}}
-        assert kept(bench) == []
-
-    asking(tmp_path, test)
-
-
-def test_labels_come_along_with_a_model(tmp_path: Path) -> None:
-    async def test(bench: Bench) -> None:
-        output = {"name": "y", "data_type": "TYPE_FP32", "dims": [2], "label_filename": "labels.txt"}
-        override = Override(
-            json.dumps({"output": [output]}), {"1/model.onnx": DOUBLING.encode(), "labels.txt": b"cat\ndog\n"}
-        )
-        await bench.plane.load("m", override)
-        assert bench.registry.find("m", "1").config.outputs[0].labels == ("cat", "dog")
-
-    asking(tmp_path, test)
-
-
-def test_a_model_of_which_only_files_came_leaves_nothing_behind(tmp_path: Path) -> None:
-    async def test(bench: Bench) -> None:
-        await bench.plane.load("new", files())
-        assert bench.states() == {"m": {}, "new": {7: "READY"}}
-        await bench.plane.unload("new")
-        assert bench.states() == {"m": {}}
-        for override in (files(LONG), files(path="no/version"), files(config='{"max_batch_size": -1}')):
-            await refusal(bench.plane.load("new", override), LoadFailed)
-            assert bench.states() == {"m": {}}
-        assert kept(bench) == []
-        assert (bench.plane._loader.folders, bench.plane._loader.tried) == ({}, {})
-
-    asking(tmp_path, test)
-
-
-def test_files_that_are_bad_change_nothing(tmp_path: Path) -> None:
-    async def test(bench: Bench) -> None:
-        await bench.plane.load("m", files(path="1/model.onnx"))
-        assert "not a model" in await refusal(bench.plane.load("m", files(LONG, path="1/model.onnx")), LoadFailed)
-        assert await answer(bench) == [[3.0, 6.0]]
-        assert kept(bench) == ["m"]
-
-    asking(tmp_path, test)
-
-
 def test_wishes_for_one_model_are_carried_out_in_the_order_in_which_they_came(tmp_path: Path) -> None:
     async def test(bench: Bench) -> None:
         wishes = [bench.plane.load("m"), bench.plane.unload("m"), bench.plane.load("m", files()), bench.plane.load("m")]
@@ -326,22 +194,6 @@ def test_wishes_for_one_model_are_carried_out_in_the_order_in_which_they_came(tm
         assert bench.plane._intents._locks == {}
 
     asking(tmp_path, test)
-
-
-class Held:
-    """Loads of models by name that wait until they are let go."""
-
-    def __init__(self, bench: Bench, *names: str) -> None:
-        self._honest = bench.backend.load
-        self.gates = {name: asyncio.Event() for name in names}
-        self._loop = asyncio.get_running_loop()
-        bench.backend.load = self._load  # type: ignore[method-assign]
-
-    def _load(self, path: Path, options: SessionOptions) -> PuppetSession:
-        gate = self.gates.get(path.parent.parent.name)
-        if gate is not None:
-            asyncio.run_coroutine_threadsafe(gate.wait(), self._loop).result(20)
-        return self._honest(path, options)
 
 
 def test_models_are_loaded_beside_each_other(tmp_path: Path) -> None:
@@ -466,14 +318,6 @@ def test_a_load_that_fails_is_tried_again_as_often_as_asked_for(
     asking(tmp_path, test, load_retries=2)
 
 
-def test_a_wrong_configuration_is_not_tried_again(tmp_path: Path) -> None:
-    async def test(bench: Bench) -> None:
-        await refusal(bench.plane.load("m", Override('{"max_batch_size": -1}')), LoadFailed)
-        assert loads(bench) == ["1"]
-
-    asking(tmp_path, test, load_retries=5)
-
-
 def test_counts_go_on_where_a_version_is_loaded_again(tmp_path: Path) -> None:
     async def test(bench: Bench) -> None:
         await bench.plane.load("m")
@@ -488,23 +332,6 @@ def test_counts_go_on_where_a_version_is_loaded_again(tmp_path: Path) -> None:
         assert bench.registry.find("m", "1").statistics.success.count == 3
 
     asking(tmp_path, test)
-
-
-def test_what_comes_along_is_bounded_and_given_back(tmp_path: Path) -> None:
-    async def test(bench: Bench) -> None:
-        bench.add("n", 1)
-        held = Held(bench, "m")
-        first = asyncio.create_task(bench.plane.load("m", files(path="1/model.onnx")))
-        await until(bench, lambda: bench.states()["m"] == {1: "LOADING"})
-        message = await refusal(bench.plane.load("n", files("x" * 200)), QueueFull)
-        assert "Exceeds maximum queued bytes" in message
-        await bench.plane.unload("n")
-        held.gates["m"].set()
-        await first
-        await refusal(bench.plane.load("n", files("x" * 200)), LoadFailed)
-        assert bench.plane._brought.used == 0
-
-    asking(tmp_path, test, max_queued_bytes=100)
 
 
 def test_callers_that_wait_are_bounded(tmp_path: Path) -> None:

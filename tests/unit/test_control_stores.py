@@ -215,7 +215,7 @@ def test_a_server_that_stops_waits_for_no_fetch_that_was_asked_for(tmp_path: Pat
         load = asyncio.create_task(bench.plane.load("m"))
         await fetching.wait()
         bench.plane.give_up_loads()
-        with pytest.raises(ShuttingDown, match="failed to load 'm', .*: given up, because the server stops"):
+        with pytest.raises(ShuttingDown, match=r"failed to load 'm', .*: given up, because the server stops"):
             await load
         gate.open()
         await bench.plane.unload_all()
