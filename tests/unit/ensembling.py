@@ -71,7 +71,8 @@ class PuppetWork:
 
 
 class PuppetMember:
-    """A `served.Served` that keeps what it is given. With `refusal`, it takes nothing."""
+    """A `served.Served` that keeps what it is given. With `refusal`, it takes nothing; any error that is not
+    the server's own is a bug of its, and raised."""
 
     def __init__(self, config: ModelConfig, version: int = 1) -> None:
         self.config = config
@@ -81,7 +82,7 @@ class PuppetMember:
         self.instances = 1
         self.costs = CostTable((1,))
         self.lost: ConvoyError | None = None
-        self.refusal: ConvoyError | None = None
+        self.refusal: Exception | None = None
         self.given: list[PuppetWork] = []
         self.holds = 0
 
@@ -100,9 +101,11 @@ class PuppetMember:
 
     def submit(self, request: InferenceRequest, reply: Reply) -> PuppetWork | None:
         assert self.holds, "whoever submits holds the version"
-        if self.refusal is not None:
+        if isinstance(self.refusal, ConvoyError):
             reply(self.refusal)
             return None
+        if self.refusal is not None:
+            raise self.refusal
         self.given.append(PuppetWork(request, reply))
         return self.given[-1]
 

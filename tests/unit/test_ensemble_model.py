@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import weakref
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -129,6 +130,23 @@ def test_a_tensor_goes_on_as_it_is() -> None:
     run(main)
 
 
+def test_a_tensor_is_let_go_once_its_last_reader_has_it() -> None:
+    async def main() -> None:
+        bench = Bench(CHAIN)
+        sent = request({"x": [[1.0]]})
+        bench.version.submit(sent, OneReply())
+        assert sent.buffers == ()
+        between = array(3)
+        kept = weakref.ref(between)
+        bench.work("one").answer(between)
+        del between
+        assert kept() is not None
+        bench.work("two").request.buffers = ()  # as models do with what they have read
+        assert kept() is None
+
+    run(main)
+
+
 def test_branches_are_begun_together_and_joined_once() -> None:
     async def main() -> None:
         bench = Bench(DIAMOND)
@@ -230,6 +248,24 @@ def test_a_caller_hears_of_an_answer_that_is_not_what_was_asked_for(caplog: pyte
 
     run(main)
     assert "a step of a request raised" in caplog.text
+
+
+def test_a_caller_hears_of_a_model_that_raises(caplog: pytest.LogCaptureFixture) -> None:
+    async def main() -> None:
+        bench = Bench(DIAMOND)
+        bench.members["right"].refusal = RuntimeError("a bug")
+        _, reply = bench.submit([1.0])
+        bench.work("top").answer(array(2))
+        assert str(await reply.error()) == "in ensemble 'e', a step failed: RuntimeError"
+        assert bench.work("left").cancelled
+        bench.members["top"].refusal = RuntimeError("a bug")
+        work, reply = bench.submit([1.0])
+        assert work is None
+        assert str(await reply.error()) == "in ensemble 'e', a step failed: RuntimeError"
+        bench.check_idle()
+
+    run(main)
+    assert "a bug" in caplog.text
 
 
 def test_a_caller_that_leaves_cancels_every_step_that_runs() -> None:
@@ -377,7 +413,11 @@ def test_statistics_are_the_sum_of_the_steps_and_the_record_has_them() -> None:
         for name, out in (("one", array(1, 2)), ("two", array(3, 4))):
             inner = bench.work(name).request.record
             assert inner is not None and (inner.trace_id, inner.request_id, inner.model) == (7, "mine", name)
-            inner.computations.append(Computation(100, 110, 130, 135, rows=2, requests=1, size=2))
+            runs = inner
+            if name == "two":  # an ensemble itself
+                runs = Record("", "three", 0, lambda *_: None)
+                inner.steps = (runs,)
+            runs.computations.append(Computation(100, 110, 130, 135, rows=2, requests=1, size=2))
             bench.clock.advance(0.5)
             bench.work(name).answer(out)
         await reply.response()
