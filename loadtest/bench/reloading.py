@@ -82,6 +82,6 @@ def _reload_again_and_again(target: Target, model: str, file: Path) -> list[floa
         time.sleep(_SECONDS_BETWEEN)
         os.utime(file)
         start = time.perf_counter()
-        target.load_model(model)
+        target.load(model, None)
         seconds.append(time.perf_counter() - start)
     return seconds

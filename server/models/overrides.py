@@ -13,6 +13,7 @@ from __future__ import annotations
 import hashlib
 import shutil
 import tempfile
+import threading
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from itertools import count
@@ -89,6 +90,8 @@ class Overrides:
 
     def __init__(self) -> None:
         self._root: Path | None = None
+        self._beginning = threading.Lock()
+        """Held while the root is made: models are loaded beside each other."""
         self._numbers = count(1)
         self._folders: dict[str, list[Path]] = {}
         """Model name → what lies here for it."""
@@ -112,10 +115,6 @@ class Overrides:
         assert found is not None, "it was made just now"
         return found
 
-    def has(self, path: Path) -> bool:
-        """Whether a model's folder lies here."""
-        return any(path in folders for folders in self._folders.values())
-
     def keep_only(self, name: str, in_use: Collection[Path]) -> None:
         """Remove the folders of a model that are not `in_use`."""
         kept = [path for path in self._folders.pop(name, ()) if path in in_use or not _removed(path.parent)]
@@ -130,12 +129,13 @@ class Overrides:
             self._root = None
 
     def _private_root(self) -> Path:
-        if self._root is None:
-            try:
-                self._root = Path(tempfile.mkdtemp(prefix="convoy-files-"))
-            except OSError as error:
-                raise LoadFailed(f"there is no place for files that come with a load: {error}") from error
-        return self._root
+        with self._beginning:
+            if self._root is None:
+                try:
+                    self._root = Path(tempfile.mkdtemp(prefix="convoy-files-"))
+                except OSError as error:
+                    raise LoadFailed(f"there is no place for files that come with a load: {error}") from error
+            return self._root
 
 
 def check_files(files: Mapping[str, bytes]) -> None:
