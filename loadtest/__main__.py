@@ -10,6 +10,8 @@ from pathlib import Path
 from loadtest.bench.servers import Plan
 from loadtest.bench.workloads import QUICK, WORKLOADS, bench
 from loadtest.errors import LoadTestError
+from loadtest.mlperf.command import add_command as add_mlperf
+from loadtest.mlperf.command import mlperf
 from loadtest.payload import parse_shape
 from loadtest.run import LoadTest, run
 from loadtest.simulation.command import add_command, simulate
@@ -37,6 +39,8 @@ def main() -> int:
                 arguments.workload or QUICK,
             )
             return 0
+        if arguments.command == "mlperf":
+            return 0 if mlperf(arguments) else 1
         if arguments.command == "simulate":
             simulate(arguments)
             return 0
@@ -74,7 +78,9 @@ def _parser() -> argparse.ArgumentParser:
         metavar="DIR",
         help="what a server that is started here serves (%(default)s)",
     )
-    common.add_argument("--out", type=Path, metavar="DIR", help="where reports go (runs/load or runs/bench)")
+    common.add_argument(
+        "--out", type=Path, metavar="DIR", help="where reports go (runs/load, runs/bench or runs/mlperf)"
+    )
 
     load = commands.add_parser("run", parents=[common], help="Locust users on a server, a report and a verdict")
     load.add_argument(
@@ -112,6 +118,7 @@ def _parser() -> argparse.ArgumentParser:
     side_by_side.add_argument("--streams", type=_positive, help=f"in flight per connection of h2load {own}")
     side_by_side.add_argument("--idle-connections", type=_positive, default=10_000, help="idle: how many (%(default)s)")
 
+    add_mlperf(commands, common)
     add_command(commands)
     return parser
 

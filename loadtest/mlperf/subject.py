@@ -1,0 +1,91 @@
+"""The model that is asked: requests made from what the server says of it, one answer checked, and what it counted."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from loadtest import rest
+from loadtest.open_loop import GrpcTraffic, HttpTraffic, Traffic, framed
+from loadtest.payload import Shape, Workload
+from loadtest.processes import our_server, running
+from loadtest.target import Target
+
+PROTOCOLS = ("grpc", "http")
+_ANSWER_SECONDS = 60.0
+_IN_FLIGHT_BYTES = 256 << 20
+_FEWEST_IN_FLIGHT = 64
+_DEFAULT_CONNECTIONS = {"grpc": 4, "http": 128}
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What is to be asked, and where."""
+
+    model: str
+    protocol: str
+    shapes: dict[str, Shape]
+    url: str | None
+    """"host:port" of a running server; None starts one that serves `model_repository`."""
+    model_repository: Path
+    out: Path
+    connections: int | None
+    """Of each process; None for the protocol's own number."""
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A model on a server that runs."""
+
+    traffic: Traffic
+    most_in_flight: int
+    """That do not take too much memory."""
+    counts: Target | None
+    """Asks the server what it has counted; None over HTTP."""
+    model: str
+
+    def successes(self) -> int:
+        """What the server has counted so far; 0 where it is not asked."""
+        return self.counts.counts(self.model).successes if self.counts else 0
+
+
+@contextmanager
+def subject(wanted: Wanted) -> Iterator[Subject]:
+    """Starts a server where none is given. An answer that is wrong is a WrongAnswerError."""
+    if wanted.url is not None:
+        with _at(wanted, wanted.url) as found:
+            yield found
+        return
+    print("mlperf: starting a fresh server", flush=True)
+    with running(our_server(wanted.model_repository), wanted.out, "server") as server:
+        with _at(wanted, f"127.0.0.1:{server.ports[wanted.protocol]}") as found:
+            yield found
+
+
+@contextmanager
+def _at(wanted: Wanted, address: str) -> Iterator[Subject]:
+    connections = wanted.connections or _DEFAULT_CONNECTIONS[wanted.protocol]
+    if wanted.protocol == "http":
+        asked = rest.workload(address, wanted.model, wanted.shapes)
+        rest.check(address, asked)
+        yield Subject(http_traffic(address, asked, connections), _in_flight(asked), None, wanted.model)
+        return
+    with Target(address) as target:
+        asked = target.workload(wanted.model, wanted.shapes)
+        asked.check(target.infer(asked.bodies[0], timeout=_ANSWER_SECONDS))
+        traffic = GrpcTraffic(address, framed(asked.bodies), connections)
+        yield Subject(traffic, _in_flight(asked), target, wanted.model)
+
+
+def http_traffic(address: str, asked: Workload, connections: int) -> HttpTraffic:
+    """The requests of `asked` with binary tensors."""
+    bodies = [rest.binary_body(body) for body in asked.bodies]
+    (json_bytes,) = {length for length, _ in bodies}  # the requests differ in their values alone
+    headers = ((rest.JSON_LENGTH, str(json_bytes)), ("Content-Type", "application/octet-stream"))
+    return HttpTraffic(address, rest.infer_path(asked.model), tuple(body for _, body in bodies), headers, connections)
+
+
+def _in_flight(asked: Workload) -> int:
+    return max(_FEWEST_IN_FLIGHT, _IN_FLIGHT_BYTES // len(asked.bodies[0]))
