@@ -78,9 +78,7 @@ def _parser() -> argparse.ArgumentParser:
         metavar="DIR",
         help="what a server that is started here serves (%(default)s)",
     )
-    common.add_argument(
-        "--out", type=Path, metavar="DIR", help="where reports go (runs/load, runs/bench or runs/mlperf)"
-    )
+    common.add_argument("--out", type=Path, metavar="DIR", help="where reports go (runs/load, runs/bench, runs/mlperf)")
 
     load = commands.add_parser("run", parents=[common], help="Locust users on a server, a report and a verdict")
     load.add_argument(

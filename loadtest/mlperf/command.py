@@ -23,14 +23,14 @@ from loadtest.mlperf.sweep import write_sweep
 from loadtest.payload import parse_shape
 
 SCENARIOS = ("single-stream", "multi-stream", "server", "offline", "sweep")
-_DESCRIPTION = """The scenarios of MLPerf Inference on a server over the wire. Exit code 0: the run is valid, 1: it is not.
+_DESCRIPTION = """The scenarios of MLPerf Inference on a server over the wire. Exit code 0: the run is valid, 1: not.
 
 single-stream: the next query when the last is answered. multi-stream: the same with eight samples a query. server:
 Poisson arrivals at --rate, or a search for the highest rate that is valid. offline: all samples at once. sweep: the
 server scenario at one rate after another, with a plot."""
 _SWEEP_SHARES = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
 """Of what the offline scenario gets out of the server."""
-_LATE_MS, _LATE_SHARE = 1.0, 0.1
+_LATE_MS, _LATE_SHARE = 1.0, 0.2
 _CAPACITY_SECONDS = 3.0
 _CONFIRMATIONS = 4
 _CONFIRM_QUERIES, _CONFIRM_SECONDS = 1_500.0, 120.0
@@ -66,13 +66,13 @@ def add_command(commands: argparse._SubParsersAction[argparse.ArgumentParser], c
         "--seconds",
         type=_positive,
         default=10.0,
-        help="length of a run; offline: the longest it may take (%(default)g)",
+        help="length of a run; offline: the most it may take (%(default)g)",
     )
     parser.add_argument("--p99-ms", type=_positive, default=15.0, help="server: the bound of p99 (%(default)g)")
     parser.add_argument(
         "--max-late-ms",
         type=_positive,
-        help=f"server: largest p99 of how late requests are sent ({_LATE_MS:g}, or a tenth of --p99-ms where that is more)",
+        help=f"server: largest p99 of how late requests are sent ({_LATE_MS:g}, or a fifth of --p99-ms if that is more)",
     )
     parser.add_argument("--distribution", choices=DISTRIBUTIONS, default=DISTRIBUTIONS[0], help="(%(default)s)")
     parser.add_argument("--seed", type=int, default=1, help="of the arrivals (%(default)s)")
@@ -157,7 +157,7 @@ def _search(asked: Subject, settings: Settings, tries: int, *, as_json: bool) ->
     found = search(attempt, confirm, _capacity(asked, settings), tries, _CONFIRMATIONS)
     if found.generator_limited:
         print("mlperf: a higher rate failed for want of generator: the server may do better", flush=True)
-    _print(found.final, as_json=as_json, generator_limited=found.generator_limited)
+    _print(found.final, as_json=as_json, higher_rates_generator_limited=found.generator_limited)
     return found.final.valid
 
 

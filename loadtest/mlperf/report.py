@@ -53,6 +53,8 @@ class Report:
     """Of a core: the busiest process's."""
     faults: tuple[str, ...]
     """Why it does not count, but for a lack of queries."""
+    generator_limited: bool = False
+    """Whether all that was wrong is that requests were sent late."""
 
     @property
     def valid(self) -> bool:
@@ -87,6 +89,7 @@ class Report:
             "over": self.over,
             "late_p99_ms": round(self.late_p99_ms, 4),
             "held_back": self.held_back,
+            "generator_limited": self.generator_limited,
             "generator_cpu_us": round(self.generator_cpu_us, 2),
             "generator_cpu_share": round(self.generator_cpu_share, 3),
         }
@@ -114,7 +117,18 @@ def judge_server(outcome: Outcome, rate: float, bounds: Bounds) -> Report:
     if over > (1 - SERVER_SHARE) * len(waits_ms):
         failed = f", {_failed(outcome)} of them failed" if _failed(outcome) else ""
         faults.append(f"{over} of {len(waits_ms)} queries took longer than {bounds.p99_ms:g} ms{failed}")
-    return _report("server", outcome, waits_ms, rate, SERVER_SHARE, over, faults, late_ms=late_ms, held_back=held_back)
+    return _report(
+        "server",
+        outcome,
+        waits_ms,
+        rate,
+        SERVER_SHARE,
+        over,
+        faults,
+        late_ms=late_ms,
+        held_back=held_back,
+        limited=late_ms > bounds.late_ms and len(faults) == 1,
+    )
 
 
 def judge_stream(scenario: str, outcome: Outcome, samples: int, share: float) -> Report:
@@ -143,6 +157,7 @@ def _report(
     *,
     late_ms: float = 0.0,
     held_back: int = 0,
+    limited: bool = False,
     achieved: float | None = None,
 ) -> Report:
     return Report(
@@ -162,6 +177,7 @@ def _report(
         generator_cpu_us=outcome.cpu_seconds / max(1, outcome.scheduled) * 1e6,
         generator_cpu_share=max(outcome.cpu_shares),
         faults=tuple(faults),
+        generator_limited=limited,
     )
 
 
@@ -175,8 +191,7 @@ def _failures(outcome: Outcome) -> list[str]:
 
 
 def _generator_fault(late_ms: float, allowed_ms: float, cpu_share: float) -> str:
-    why = "use more --processes" if cpu_share > _BUSY else "something else had its core"
-    return (
-        f"the generator is the limit: it sent p99 {late_ms:.2f} ms late, of {allowed_ms:g} allowed, "
-        f"and used {cpu_share:.0%} of a core: {why}"
-    )
+    late = f"it sent p99 {late_ms:.2f} ms late, of {allowed_ms:g} allowed, and used {cpu_share:.0%} of a core"
+    if cpu_share > _BUSY:
+        return f"the generator is the limit, not the server: {late}: use more --processes"
+    return f"the generator was kept waiting: {late}: the machine is too busy for it"

@@ -33,9 +33,9 @@ def search(attempt: Attempt, confirm: Attempt, ceiling: float, tries: int, confi
     reports = list(_bisect(attempt, ceiling, tries))
     sustained = [report.rate for report in reports if report.sustained]
     if not sustained:
-        return Found(reports[-1], _want_of_generator(reports))
+        return Found(reports[-1], any(report.generator_limited for report in reports))
     rate = max(sustained)
-    limited = _want_of_generator([report for report in reports if report.rate > rate])
+    limited = any(report.generator_limited for report in reports if report.rate > rate)
     for _ in range(confirmations):
         final = confirm(rate)
         if final.sustained:
@@ -55,7 +55,3 @@ def _bisect(attempt: Attempt, ceiling: float, tries: int) -> Iterator[Report]:
             high = min(report.rate, high)
         if high <= low * _CLOSE:
             return
-
-
-def _want_of_generator(reports: list[Report]) -> bool:
-    return any(fault.startswith("the generator") for report in reports for fault in report.faults)

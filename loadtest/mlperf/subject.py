@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -54,14 +54,13 @@ class Subject:
 @contextmanager
 def subject(wanted: Wanted) -> Iterator[Subject]:
     """Starts a server where none is given. An answer that is wrong is a WrongAnswerError."""
-    if wanted.url is not None:
-        with _at(wanted, wanted.url) as found:
-            yield found
-        return
-    print("mlperf: starting a fresh server", flush=True)
-    with running(our_server(wanted.model_repository), wanted.out, "server") as server:
-        with _at(wanted, f"127.0.0.1:{server.ports[wanted.protocol]}") as found:
-            yield found
+    with ExitStack() as stack:
+        address = wanted.url
+        if address is None:
+            print("mlperf: starting a fresh server", flush=True)
+            server = stack.enter_context(running(our_server(wanted.model_repository), wanted.out, "server"))
+            address = f"127.0.0.1:{server.ports[wanted.protocol]}"
+        yield stack.enter_context(_at(wanted, address))
 
 
 @contextmanager
