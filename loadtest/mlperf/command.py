@@ -72,7 +72,7 @@ def add_command(commands: argparse._SubParsersAction[argparse.ArgumentParser], c
     parser.add_argument(
         "--max-late-ms",
         type=_positive,
-        help=f"server: largest p99 of how late requests are sent ({_LATE_MS:g}, or a fifth of --p99-ms if that is more)",
+        help=f"server: largest p99 of how late requests are sent ({_LATE_MS:g}, or a fifth of --p99-ms if more)",
     )
     parser.add_argument("--distribution", choices=DISTRIBUTIONS, default=DISTRIBUTIONS[0], help="(%(default)s)")
     parser.add_argument("--seed", type=int, default=1, help="of the arrivals (%(default)s)")
