@@ -32,8 +32,8 @@ from loadtest.perf_analyzer import PerfAnalyzer
 MLPERF, LOCUST, ANALYZER, OFFICIAL = "mlperf", "Locust", "perf_analyzer", "grpcio"
 _MODEL = "resnet18"
 _SIDE = 224
-_RATE = 10.0
-_SECONDS = 6.0
+_RATE = 5.0
+_SECONDS = 10.0
 _WINDOWS = 3
 """Of perf_analyzer; the length of each is a third of a run."""
 _TIMEOUT_SECONDS = 120.0

@@ -79,7 +79,7 @@ def add_command(commands: argparse._SubParsersAction[argparse.ArgumentParser], c
     parser.add_argument("--tries", type=_count, default=8, help="server without --rate: runs to search (%(default)s)")
     parser.add_argument("--samples", type=_count, default=OFFLINE_SAMPLES, help="offline: how many (%(default)s)")
     parser.add_argument("--processes", type=_count, help="of the generator (default: as the rate demands)")
-    parser.add_argument("--connections", type=_count, help="of each process (default: 4; HTTP: 128)")
+    parser.add_argument("--connections", type=_count, help="of each process (default: 4; HTTP, a request each: 64)")
     parser.add_argument("--in-flight", type=_count, help="most requests under way (default: what 256 MiB hold)")
     parser.add_argument("--json", action="store_true", help="the last line is the report as JSON")
 

@@ -17,7 +17,7 @@ PROTOCOLS = ("grpc", "http")
 _ANSWER_SECONDS = 60.0
 _IN_FLIGHT_BYTES = 256 << 20
 _FEWEST_IN_FLIGHT = 64
-_DEFAULT_CONNECTIONS = {"grpc": 4, "http": 128}
+_DEFAULT_CONNECTIONS = {"grpc": 4, "http": 64}
 
 
 @dataclass(frozen=True)
