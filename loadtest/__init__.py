@@ -1,9 +1,10 @@
 """Load tests and benchmarks. This room meets the server on the wire and nowhere else: it imports neither `server` nor
 `training`, and starts a server as any user does, as a process.
 
-`python -m loadtest run` puts Locust users on a server and judges the outcome; `python -m loadtest bench` measures
-servers side by side. The parts: `payload` (what is sent, and whether an answer is right), `target` (a server as seen on
-the wire), `processes` (servers of our own), `figures` and `verdict` (arithmetic, limits), `h2load` and `perf_analyzer`
-(load generators), `bench` (one file per kind of workload), `floors` (what others cost), and `locustfile`, which is also
+`python -m loadtest run` puts Locust users on a server and judges the outcome; `python -m loadtest mlperf` offers a rate
+and keeps to it; `python -m loadtest bench` measures servers side by side. The parts: `payload` (what is sent, and
+whether an answer is right), `target` and `rest` (a server as seen on the wire), `processes` (servers of our own),
+`figures` and `verdict` (arithmetic, limits), `open_loop`, `h2load` and `perf_analyzer` (load generators), `mlperf`
+(scenarios), `bench` (one file per kind of workload), `floors` (what others cost), and `locustfile`, which is also
 usable with plain `locust -f`.
 """

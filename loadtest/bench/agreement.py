@@ -28,6 +28,7 @@ from loadtest.figures import Figures
 from loadtest.open_loop import GrpcTraffic, constant, framed, play_apart, quantile
 from loadtest.payload import Workload
 from loadtest.perf_analyzer import PerfAnalyzer
+from loadtest.target import INFER
 
 MLPERF, LOCUST, ANALYZER, OFFICIAL = "mlperf", "Locust", "perf_analyzer", "grpcio"
 _MODEL = "resnet18"
@@ -66,7 +67,7 @@ def agreement(plan: Plan) -> dict[str, object]:
 
 
 def _mlperf(ours: Ours, workload: Workload) -> Figures:
-    traffic = GrpcTraffic(ours.server.address, framed(workload.bodies))
+    traffic = GrpcTraffic(ours.server.address, INFER, framed(workload.bodies))
     outcome = play_apart(traffic, constant(_RATE, _SECONDS), seconds=_SECONDS, patience=_SECONDS)
     return _figures(outcome.latencies_ms)
 

@@ -10,6 +10,7 @@ from loadtest.bench.servers import Plan
 from loadtest.figures import Figures
 from loadtest.open_loop import GrpcTraffic, framed, play_apart, poisson, quantile
 from loadtest.processes import Running, running
+from loadtest.target import INFER
 
 RATES = (200, 2_000, 5_000, 15_000, 25_000)
 _SECONDS = 3.0
@@ -29,7 +30,7 @@ def generator(plan: Plan) -> dict[str, object]:
 
 def _measure(stub: Running, rate: int) -> Figures:
     cpu_before = stub.cpu_seconds()
-    traffic = GrpcTraffic(stub.address, framed([_MESSAGE]))
+    traffic = GrpcTraffic(stub.address, INFER, framed([_MESSAGE]))
     outcome = play_apart(traffic, poisson(rate, _SECONDS, seed=1), seconds=_SECONDS, patience=_PATIENCE)
     return {
         "answered_per_second": outcome.achieved,

@@ -33,6 +33,7 @@ from loadtest.bench.servers import NGHTTP2, Load, Ours, Plan, Shot, model_file, 
 from loadtest.figures import Figures
 from loadtest.open_loop import GrpcTraffic, play_apart, poisson, quantile
 from loadtest.open_loop.outcome import Floats
+from loadtest.target import INFER
 
 LOADS = (0.5, 0.8, 1.0, 1.5, 2.0)
 OBJECTIVE = 5.0
@@ -216,7 +217,7 @@ def _volley(plan: Plan, shot: Shot, ours: Ours, load: float, yardstick: Yardstic
     before, cpu_before = read_metrics(ours.server, model), ours.server.cpu_seconds()
     rate = load * yardstick.capacity_per_second
     seconds = plan.requests / rate if plan.requests else _SECONDS_PER_POINT / plan.rounds
-    traffic = GrpcTraffic(ours.server.address, (shot.body.read_bytes(),))
+    traffic = GrpcTraffic(ours.server.address, INFER, (shot.body.read_bytes(),))
     due = poisson(rate, seconds, seed)
     seen = play_apart(traffic, due, seconds=seconds, patience=2 * yardstick.objective_seconds)
     cpu_seconds = ours.server.cpu_seconds() - cpu_before

@@ -21,6 +21,7 @@ from loadtest.bench.servers import Plan
 from loadtest.figures import Figures
 from loadtest.open_loop import GrpcTraffic, Outcome, constant, framed, play_apart, play_queries_apart, quantile
 from loadtest.processes import Running, running
+from loadtest.target import INFER
 
 STALL_SECONDS, EVERY_SECONDS = 0.005, 1.0
 _SERVICE_US = 150
@@ -66,7 +67,7 @@ def standing_still(process: subprocess.Popen[bytes], seconds: float, every: floa
 
 
 def _measure(stub: Running, loop: str, *, stalls: bool) -> Figures:
-    traffic = GrpcTraffic(stub.address, framed([_MESSAGE]), connections=1)
+    traffic = GrpcTraffic(stub.address, INFER, framed([_MESSAGE]), connections=1)
     with standing_still(stub.process, STALL_SECONDS, EVERY_SECONDS) if stalls else nullcontext():
         outcome = _play(traffic, loop)
     latencies_ms = outcome.latencies_ms

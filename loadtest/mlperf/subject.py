@@ -11,7 +11,7 @@ from loadtest import rest
 from loadtest.open_loop import GrpcTraffic, HttpTraffic, Traffic, framed
 from loadtest.payload import Shape, Workload
 from loadtest.processes import our_server, running
-from loadtest.target import Target
+from loadtest.target import INFER, Target
 
 PROTOCOLS = ("grpc", "http")
 _ANSWER_SECONDS = 60.0
@@ -74,7 +74,7 @@ def _at(wanted: Wanted, address: str) -> Iterator[Subject]:
     with Target(address) as target:
         asked = target.workload(wanted.model, wanted.shapes)
         asked.check(target.infer(asked.bodies[0], timeout=_ANSWER_SECONDS))
-        traffic = GrpcTraffic(address, framed(asked.bodies), connections)
+        traffic = GrpcTraffic(address, INFER, framed(asked.bodies), connections)
         yield Subject(traffic, _in_flight(asked), target, wanted.model)
 
 

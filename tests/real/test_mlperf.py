@@ -17,6 +17,7 @@ from loadtest.__main__ import main
 from loadtest.bench.stall import standing_still
 from loadtest.open_loop import GrpcTraffic, constant, framed, play, play_queries, quantile
 from loadtest.processes import running
+from loadtest.target import INFER
 
 if TYPE_CHECKING:
     from tests.real.conftest import RunningServer
@@ -72,7 +73,7 @@ def test_queries_of_eight_and_offline_on_a_real_server(mlperf: Mlperf, shared_se
 
 
 def test_a_search_ends_with_a_confirmed_rate(mlperf: Mlperf, shared_server: RunningServer) -> None:
-    flags = ("--seconds", "0.3", "--tries", "1", "--p99-ms", "20000", "--max-late-ms", "20000", "--samples", "500")
+    flags = ("--seconds", "0.3", "--tries", "1", "--p99-ms", "20000", "--max-late-ms", "20000", "--samples", "3000")
     code, report = mlperf("server", "--url", shared_server.grpc_address, *flags)
 
     assert (code, report["valid"]) == (0, True), report["reason"]
@@ -89,7 +90,7 @@ def test_a_server_that_stands_still_shows_it_in_the_open_loop_and_hides_it_in_th
     """
     command = [sys.executable, "-m", "loadtest.floors.http2_sink"]
     with running(command, tmp_path, "stub") as stub:
-        traffic = GrpcTraffic(stub.address, framed([b"abc"]))
+        traffic = GrpcTraffic(stub.address, INFER, framed([b"abc"]))
         with standing_still(stub.process, STALL_SECONDS, every=1.0):
             opened = play(traffic, constant(200, 1.2), seconds=1.2, patience=30)
         with standing_still(stub.process, STALL_SECONDS, every=1.0):

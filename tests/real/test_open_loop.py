@@ -10,6 +10,7 @@ import pytest
 from loadtest import http2_frames as http2
 from loadtest.errors import LoadTestError
 from loadtest.open_loop import GrpcTraffic, HttpTraffic, constant, framed, play, play_apart, play_queries
+from loadtest.target import INFER
 from tests.grpc_peer import grpc_peer, message, refusal
 
 MESSAGES = framed([b"abc", b"def"])
@@ -18,7 +19,7 @@ MESSAGES = framed([b"abc", b"def"])
 def test_answers_refusals_and_what_is_given_up_are_told_apart() -> None:
     said = {1: message(1), 3: refusal(3), 5: b"", 7: http2.frame(http2.RST_STREAM, 0, 7, bytes(4))}
     with grpc_peer(lambda stream: said[stream]) as address:
-        traffic = GrpcTraffic(address, MESSAGES, connections=1)
+        traffic = GrpcTraffic(address, INFER, MESSAGES, connections=1)
         outcome = play(traffic, np.array([0.0, 0.001, 0.002, 0.003]), seconds=0.004, patience=0.3)
 
     assert outcome.answered.tolist() == [True, False, False, False]
@@ -36,23 +37,40 @@ def test_a_connection_that_the_server_ends_is_replaced_and_its_requests_have_fai
         return message(stream)
 
     with grpc_peer(answer) as address:
-        outcome = play(GrpcTraffic(address, MESSAGES, connections=1), constant(50, 0.2), seconds=0.2, patience=20)
+        outcome = play(
+            GrpcTraffic(address, INFER, MESSAGES, connections=1), constant(50, 0.2), seconds=0.2, patience=20
+        )
 
     assert outcome.answered.tolist() == [True, False, *[True] * 8]
     assert (outcome.refused, outcome.given_up) == (1, 0)
+
+
+def test_after_a_goodbye_what_the_server_took_ends_and_the_rest_goes_elsewhere() -> None:
+    """Of the first connection the server takes one stream, whose answer follows its goodbye."""
+    goodbyes = iter([struct.pack(">II", 1, 0)])
+
+    def answer(stream: int) -> bytes:
+        goodbye = b"".join(http2.frame(http2.GOAWAY, 0, 0, payload) for payload in goodbyes)
+        return goodbye + message(stream)
+
+    with grpc_peer(answer) as address:
+        traffic = GrpcTraffic(address, INFER, MESSAGES, connections=1)
+        outcome = play(traffic, np.array([0.0, 0.0, 0.1]), seconds=0.1, patience=20)
+
+    assert outcome.answered.tolist() == [True, False, True]
 
 
 def test_a_server_that_is_gone_is_an_error() -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         address = f"127.0.0.1:{listener.getsockname()[1]}"
     with pytest.raises(LoadTestError, match="cannot connect"):
-        play(GrpcTraffic(address, MESSAGES), constant(50, 0.2), seconds=0.2, patience=1)
+        play(GrpcTraffic(address, INFER, MESSAGES), constant(50, 0.2), seconds=0.2, patience=1)
 
 
 def test_what_waits_for_a_place_is_marked_and_latencies_count_from_the_schedule() -> None:
     one_stream = struct.pack(">HI", http2.MAX_CONCURRENT_STREAMS, 1)
     with grpc_peer(lambda _: b"", one_stream) as address:
-        traffic = GrpcTraffic(address, MESSAGES, connections=1)
+        traffic = GrpcTraffic(address, INFER, MESSAGES, connections=1)
         outcome = play(traffic, np.array([0.0, 0.0, 0.01]), seconds=0.02, patience=0.1)
 
     assert outcome.held_back.tolist() == [False, True, True]
@@ -71,7 +89,7 @@ def test_no_more_are_under_way_than_it_is_told() -> None:
         return b"" if len(pending) < 3 else b"".join(message(pending.pop()) for _ in range(3))
 
     with grpc_peer(answer) as address:
-        traffic = GrpcTraffic(address, MESSAGES, connections=1)
+        traffic = GrpcTraffic(address, INFER, MESSAGES, connections=1)
         outcome = play(traffic, np.zeros(30), seconds=0.0, patience=30, in_flight=3)
 
     assert (most, outcome.given_up, outcome.refused) == (3, 0, 0)
@@ -85,7 +103,7 @@ def test_messages_larger_than_the_windows_arrive_whole_as_the_server_makes_room(
     with socket.create_server(("127.0.0.1", 0)) as listener:
         thread = threading.Thread(target=_serve_in_windows, args=(listener, window, len(body) + 5, 3, seen))
         thread.start()
-        traffic = GrpcTraffic(f"127.0.0.1:{listener.getsockname()[1]}", framed([body]), connections=1)
+        traffic = GrpcTraffic(f"127.0.0.1:{listener.getsockname()[1]}", INFER, framed([body]), connections=1)
         outcome = play(traffic, np.zeros(3), seconds=0.0, patience=60)
         thread.join()
 
@@ -125,7 +143,7 @@ def _serve_in_windows(listener: socket.socket, window: int, size: int, count: in
 def test_several_processes_share_a_schedule() -> None:
     with grpc_peer(message) as address:
         due = constant(200, 0.2)
-        outcome = play_apart(GrpcTraffic(address, MESSAGES), due, seconds=0.2, patience=60, processes=2)
+        outcome = play_apart(GrpcTraffic(address, INFER, MESSAGES), due, seconds=0.2, patience=60, processes=2)
 
     assert sorted(outcome.due.tolist()) == due.tolist()
     assert outcome.answered.all() and len(outcome.cpu_shares) == 2
@@ -135,12 +153,14 @@ def test_a_process_that_cannot_start_says_why() -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         address = f"127.0.0.1:{listener.getsockname()[1]}"
     with pytest.raises(LoadTestError, match="cannot connect"):
-        play_apart(GrpcTraffic(address, MESSAGES), constant(50, 0.2), seconds=0.2, patience=1)
+        play_apart(GrpcTraffic(address, INFER, MESSAGES), constant(50, 0.2), seconds=0.2, patience=1)
 
 
 def test_a_closed_loop_sends_the_next_query_when_the_last_is_answered_whole() -> None:
     with grpc_peer(message) as address:
-        outcome = play_queries(GrpcTraffic(address, MESSAGES, connections=1), seconds=0.1, patience=60, samples=4)
+        outcome = play_queries(
+            GrpcTraffic(address, INFER, MESSAGES, connections=1), seconds=0.1, patience=60, samples=4
+        )
 
     assert outcome.scheduled % 4 == 0 and outcome.answered.all()
     queries = outcome.due.reshape(-1, 4)

@@ -8,6 +8,7 @@ import pytest
 from loadtest import http2_frames as http2
 from loadtest.open_loop import GrpcTraffic, Outcome, constant, poisson, quantile
 from loadtest.open_loop.outcome import merged
+from loadtest.target import INFER
 
 INF = float("inf")
 
@@ -55,7 +56,7 @@ def test_many_requests_are_the_same_as_one_after_another() -> None:
 
 def test_messages_of_different_lengths_are_not_taken() -> None:
     with pytest.raises(ValueError, match="one length"):
-        GrpcTraffic("localhost:1", (b"one", b"three"))
+        GrpcTraffic("localhost:1", INFER, (b"one", b"three"))
 
 
 def test_poisson_arrivals_ascend_and_equal_seeds_are_equal() -> None:
