@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -86,6 +87,9 @@ def add_command(commands: argparse._SubParsersAction[argparse.ArgumentParser], c
 
 def mlperf(arguments: argparse.Namespace) -> bool:
     """Carries out what `add_command` has parsed, and prints it. Returns whether the run is valid."""
+    for flag, scenario in (("rate", "server"), ("rates", "sweep")):
+        if getattr(arguments, flag) is not None and arguments.scenario != scenario:
+            print(f"mlperf: {arguments.scenario} does not look at --{flag}, which is for {scenario}", file=sys.stderr)
     out: Path = arguments.out or Path("runs/mlperf")
     out.mkdir(parents=True, exist_ok=True)
     wanted = Wanted(

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from loadtest.mlperf.early_stopping import estimate, queries_needed
 from loadtest.open_loop import Outcome, quantile
+from loadtest.open_loop.outcome import Floats
 
 SERVER_SHARE = MULTI_STREAM_SHARE = 0.99
 SINGLE_STREAM_SHARE = 0.90
@@ -53,7 +54,7 @@ class Report:
     """Of a core: the busiest process's."""
     faults: tuple[str, ...]
     """Why it does not count, but for a lack of queries."""
-    generator_limited: bool = False
+    generator_limited: bool
     """Whether all that was wrong is that requests were sent late."""
 
     @property
@@ -117,67 +118,50 @@ def judge_server(outcome: Outcome, rate: float, bounds: Bounds) -> Report:
     if over > (1 - SERVER_SHARE) * len(waits_ms):
         failed = f", {_failed(outcome)} of them failed" if _failed(outcome) else ""
         faults.append(f"{over} of {len(waits_ms)} queries took longer than {bounds.p99_ms:g} ms{failed}")
-    return _report(
-        "server",
-        outcome,
-        waits_ms,
-        rate,
-        SERVER_SHARE,
-        over,
-        faults,
-        late_ms=late_ms,
+    return replace(
+        _measured("server", outcome, waits_ms, SERVER_SHARE, over),
+        rate=rate,
+        late_p99_ms=late_ms,
         held_back=held_back,
-        limited=late_ms > bounds.late_ms and len(faults) == 1,
+        faults=tuple(faults),
+        generator_limited=late_ms > bounds.late_ms and len(faults) == 1,
     )
 
 
 def judge_stream(scenario: str, outcome: Outcome, samples: int, share: float) -> Report:
     """Queries of so many samples, one after another: what counts is the early-stopping estimate of a percentile."""
     waits_ms = np.sort(outcome.waits_ms.reshape(-1, samples).max(axis=1))
-    faults = _failures(outcome)
-    return _report(scenario, outcome, waits_ms, outcome.achieved, share, 1, faults)
+    return replace(_measured(scenario, outcome, waits_ms, share, over=1), over=0, faults=_failures(outcome))
 
 
 def judge_offline(outcome: Outcome) -> Report:
     """All samples at once: what counts is how many a second. Latencies are from sent to answered."""
     last = float(outcome.ended[outcome.answered].max(initial=0.0))
     achieved = int(np.count_nonzero(outcome.answered)) / last if last else 0.0
-    latencies_ms, faults = outcome.latencies_from_sent_ms, _failures(outcome)
-    return _report("offline", outcome, latencies_ms, achieved, None, 0, faults, achieved=achieved)
+    report = _measured("offline", outcome, outcome.latencies_from_sent_ms, None, over=0)
+    return replace(report, rate=achieved, achieved=achieved, faults=_failures(outcome))
 
 
-def _report(
-    scenario: str,
-    outcome: Outcome,
-    waits_ms: np.ndarray[tuple[int], np.dtype[np.float64]],
-    rate: float,
-    share: float | None,
-    over: int,
-    faults: list[str],
-    *,
-    late_ms: float = 0.0,
-    held_back: int = 0,
-    limited: bool = False,
-    achieved: float | None = None,
-) -> Report:
+def _measured(scenario: str, outcome: Outcome, ascending_ms: Floats, share: float | None, over: int) -> Report:
+    """Before anything is said against it. `over` queries may be beyond the bound, or the estimate, of `share`."""
     return Report(
         scenario=scenario,
-        rate=rate,
-        achieved=outcome.achieved if achieved is None else achieved,
-        p50_ms=quantile(waits_ms, 0.5),
-        p90_ms=quantile(waits_ms, 0.9),
-        p99_ms=quantile(waits_ms, 0.99),
-        estimate_ms=estimate(waits_ms, share) if share else None,
-        queries=len(waits_ms),
+        rate=outcome.achieved,
+        achieved=outcome.achieved,
+        p50_ms=quantile(ascending_ms, 0.5),
+        p90_ms=quantile(ascending_ms, 0.9),
+        p99_ms=quantile(ascending_ms, 0.99),
+        estimate_ms=estimate(ascending_ms, share) if share else None,
+        queries=len(ascending_ms),
         queries_needed=queries_needed(over, share) if share else outcome.scheduled,
         failed=_failed(outcome),
         over=over,
-        late_p99_ms=late_ms,
-        held_back=held_back,
+        late_p99_ms=0.0,
+        held_back=0,
         generator_cpu_us=outcome.cpu_seconds / max(1, outcome.scheduled) * 1e6,
         generator_cpu_share=max(outcome.cpu_shares),
-        faults=tuple(faults),
-        generator_limited=limited,
+        faults=(),
+        generator_limited=False,
     )
 
 
@@ -185,9 +169,9 @@ def _failed(outcome: Outcome) -> int:
     return outcome.refused + outcome.given_up
 
 
-def _failures(outcome: Outcome) -> list[str]:
+def _failures(outcome: Outcome) -> tuple[str, ...]:
     failed = _failed(outcome)
-    return [f"{failed} of {outcome.scheduled} samples were not answered"] if failed else []
+    return (f"{failed} of {outcome.scheduled} samples were not answered",) if failed else ()
 
 
 def _generator_fault(late_ms: float, allowed_ms: float, cpu_share: float) -> str:
