@@ -71,8 +71,10 @@ def offline(subject: Subject, settings: Settings) -> Report:
 def server(subject: Subject, settings: Settings, rate: float) -> Report:
     """Requests at `rate` per second, whatever becomes of those before."""
     before = subject.successes()
-    make_schedule = poisson if settings.distribution == "poisson" else _constant
-    due = make_schedule(rate, settings.seconds, settings.seed)
+    if settings.distribution == "constant":
+        due = constant(rate, settings.seconds)
+    else:
+        due = poisson(rate, settings.seconds, settings.seed)
     if not due.size:
         raise LoadTestError(f"nothing arrives in {settings.seconds:g} s at {rate:g} requests/s: use more --seconds")
     outcome = play_apart(
@@ -98,7 +100,3 @@ def _counted(report: Report, outcome: Outcome, subject: Subject, before: int) ->
     if subject.counts is None or (counted := subject.successes() - before) >= answered:
         return report
     return replace(report, faults=(*report.faults, f"{answered} answers, but the server counted {counted} successes"))
-
-
-def _constant(rate: float, seconds: float, _seed: int) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
-    return constant(rate, seconds)
