@@ -30,9 +30,9 @@ def run(count: int = 1_000, latency_ms: float = 2.0, late_ms: float = 0.0, cpu_s
 
 
 def slow(outcome: Outcome, count: int) -> Outcome:
-    """The first `count` take 20 ms longer."""
+    """The first `count` take 9 ms longer."""
     ended = outcome.ended.copy()
-    ended[:count] += 0.02
+    ended[:count] += 0.009
     return replace(outcome, ended=ended)
 
 

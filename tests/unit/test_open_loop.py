@@ -1,5 +1,6 @@
 """Schedules, the frames that requests travel in, and the arithmetic of what came of them."""
 
+from dataclasses import replace
 from itertools import pairwise
 
 import numpy as np
@@ -78,6 +79,12 @@ def test_a_latency_counts_from_the_schedule_whenever_it_was_sent() -> None:
     assert outcome.latencies_ms.tolist() == [250.0, 750.0]
     assert outcome.latencies_from_sent_ms.tolist() == [250.0, 250.0]
     assert outcome.late_ms.tolist() == [0.0, 500.0]
+
+
+def test_what_was_held_back_does_not_make_the_generator_late() -> None:
+    outcome = outcome_of([1.0, 2.0], [1.5, 2.25], [3.0, 3.0], [True, True])
+
+    assert replace(outcome, held_back=np.array([True, False])).late_ms.tolist() == [250.0]
 
 
 def test_what_has_no_answer_was_waited_for_until_the_end() -> None:
