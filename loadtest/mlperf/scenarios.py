@@ -94,9 +94,12 @@ def _stream(scenario: str, subject: Subject, settings: Settings, samples: int, s
     return _counted(judge_stream(scenario, outcome, samples, share), outcome, subject, before)
 
 
-def _counted(report: Report, outcome: Outcome, subject: Subject, before: int) -> Report:
+def _counted(report: Report, outcome: Outcome, subject: Subject, before: int | None) -> Report:
     """A server that has counted fewer successes than there were answers has answered something else."""
-    answered = int(np.count_nonzero(outcome.answered))
-    if subject.counts is None or (counted := subject.successes() - before) >= answered:
+    after = subject.successes()
+    if before is None or after is None:
+        return report
+    answered, counted = int(np.count_nonzero(outcome.answered)), after - before
+    if counted >= answered:
         return report
     return replace(report, faults=(*report.faults, f"{answered} answers, but the server counted {counted} successes"))

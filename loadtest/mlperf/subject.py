@@ -46,9 +46,9 @@ class Subject:
     """Asks the server what it has counted; None over HTTP."""
     model: str
 
-    def successes(self) -> int:
-        """What the server has counted so far; 0 where it is not asked."""
-        return self.counts.counts(self.model).successes if self.counts else 0
+    def successes(self) -> int | None:
+        """What the server has counted so far; None where it is not asked."""
+        return self.counts.counts(self.model).successes if self.counts else None
 
 
 @contextmanager

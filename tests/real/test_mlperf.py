@@ -15,9 +15,13 @@ import pytest
 
 from loadtest.__main__ import main
 from loadtest.bench.stall import standing_still
+from loadtest.mlperf.report import Bounds
+from loadtest.mlperf.scenarios import Settings, single_stream
+from loadtest.mlperf.subject import Subject
 from loadtest.open_loop import GrpcTraffic, constant, framed, play, play_queries, quantile
 from loadtest.processes import running
 from loadtest.target import INFER
+from tests.grpc_peer import grpc_peer, message
 
 if TYPE_CHECKING:
     from tests.real.conftest import RunningServer
@@ -78,6 +82,22 @@ def test_a_search_ends_with_a_confirmed_rate(mlperf: Mlperf, shared_server: Runn
 
     assert (code, report["valid"]) == (0, True), report["reason"]
     assert report["rate"] > 0
+
+
+class Forgetful(Subject):
+    """A server that counts nothing of what it answers."""
+
+    def successes(self) -> int:
+        return 0
+
+
+def test_answers_that_the_server_has_not_counted_are_no_answers() -> None:
+    with grpc_peer(message) as address:
+        subject = Forgetful(GrpcTraffic(address, INFER, framed([b"abc"])), 10, None, "lenet5")
+        report = single_stream(subject, Settings(seconds=0.1, bounds=Bounds(15.0, 1.0)))
+
+    assert not report.valid
+    assert report.reason == f"{report.queries} answers, but the server counted 0 successes"
 
 
 STALL_SECONDS = 0.2
