@@ -8,6 +8,7 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
+from loadtest.flag_values import count, positive, shape
 from loadtest.mlperf.report import Bounds, Report
 from loadtest.mlperf.scenarios import (
     DISTRIBUTIONS,
@@ -51,37 +52,37 @@ def add_command(commands: argparse._SubParsersAction[argparse.ArgumentParser], c
     parser.add_argument("--protocol", choices=PROTOCOLS, default="grpc", help="(%(default)s)")
     parser.add_argument(
         "--shape",
-        type=_shape,
+        type=shape,
         action="append",
         default=[],
         metavar="NAME:DIM,DIM,...",
         help="whole shape of one input, batch axis included; else each variable dimension is 1; may be repeated",
     )
     parser.add_argument(
-        "--rate", type=_positive, metavar="N", help="server: requests per second (default: the highest that is valid)"
+        "--rate", type=positive, metavar="N", help="server: requests per second (default: the highest that is valid)"
     )
     parser.add_argument(
         "--rates", type=_rates, metavar="N,N,...", help="sweep: the rates (default: 10 %% to 100 %% of the capacity)"
     )
     parser.add_argument(
         "--seconds",
-        type=_positive,
+        type=positive,
         default=10.0,
         help="length of a run; offline: the most it may take (%(default)g)",
     )
-    parser.add_argument("--p99-ms", type=_positive, default=15.0, help="server: the bound of p99 (%(default)g)")
+    parser.add_argument("--p99-ms", type=positive, default=15.0, help="server: the bound of p99 (%(default)g)")
     parser.add_argument(
         "--max-late-ms",
-        type=_positive,
+        type=positive,
         help=f"server: largest p99 of how late requests are sent ({_LATE_MS:g}, or a fifth of --p99-ms if more)",
     )
     parser.add_argument("--distribution", choices=DISTRIBUTIONS, default=DISTRIBUTIONS[0], help="(%(default)s)")
     parser.add_argument("--seed", type=int, default=1, help="of the arrivals (%(default)s)")
-    parser.add_argument("--tries", type=_count, default=8, help="server without --rate: runs to search (%(default)s)")
-    parser.add_argument("--samples", type=_count, default=OFFLINE_SAMPLES, help="offline: how many (%(default)s)")
-    parser.add_argument("--processes", type=_count, help="of the generator (default: as the rate demands)")
-    parser.add_argument("--connections", type=_count, help="of each process (default: 4; HTTP, a request each: 64)")
-    parser.add_argument("--in-flight", type=_count, help="most requests under way (default: what 256 MiB hold)")
+    parser.add_argument("--tries", type=count, default=8, help="server without --rate: runs to search (%(default)s)")
+    parser.add_argument("--samples", type=count, default=OFFLINE_SAMPLES, help="offline: how many (%(default)s)")
+    parser.add_argument("--processes", type=count, help="of the generator (default: as the rate demands)")
+    parser.add_argument("--connections", type=count, help="of each process (default: 4; HTTP, a request each: 64)")
+    parser.add_argument("--in-flight", type=count, help="most requests under way (default: what 256 MiB hold)")
     parser.add_argument("--json", action="store_true", help="the last line is the report as JSON")
 
 
@@ -181,27 +182,5 @@ def _sweep(asked: Subject, settings: Settings, rates: list[float] | None, out: P
     return bool(valid)
 
 
-def _positive(text: str) -> float:
-    value = float(text)
-    if not 0 < value < float("inf"):
-        raise argparse.ArgumentTypeError(f"{text} is not a positive number")
-    return value
-
-
-def _count(text: str) -> int:
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"{text} is not positive")
-    return value
-
-
 def _rates(text: str) -> list[float]:
-    return sorted(_positive(part) for part in text.split(","))
-
-
-def _shape(text: str) -> str:
-    try:
-        parse_shape(text)
-    except ValueError as error:
-        raise argparse.ArgumentTypeError(str(error)) from error
-    return text
+    return sorted(positive(part) for part in text.split(","))

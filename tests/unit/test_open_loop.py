@@ -94,6 +94,13 @@ def test_what_has_no_answer_was_waited_for_until_the_end() -> None:
     assert (outcome.refused, outcome.given_up) == (1, 1)
 
 
+def test_of_what_was_let_in_the_given_up_took_longest() -> None:
+    outcome = outcome_of([1.0, 2.0, 3.0], [1.5, 2.0, INF], [2.0, 2.25, INF], [True, False, False])
+
+    assert (outcome.quantile_of_admitted_ms(0.5), outcome.quantile_of_admitted_ms(0.99)) == (1_000.0, INF)
+    assert outcome.quantile_of_admitted_ms(0.5, from_sent=True) == 500.0
+
+
 def test_answers_after_the_schedule_stretch_the_time_they_are_divided_by() -> None:
     assert outcome_of([1.0, 2.0], [1.0, 2.0], [1.5, 3.0], [True, True]).achieved == 2 / 4
     assert outcome_of([1.0, 2.0], [1.0, 2.0], [1.5, 8.0], [True, True]).achieved == 2 / 8
