@@ -10,12 +10,11 @@ from pathlib import Path
 from loadtest.bench.servers import Plan
 from loadtest.bench.workloads import QUICK, WORKLOADS, bench
 from loadtest.errors import LoadTestError
-from loadtest.flag_values import count, shape
+from loadtest.flag_values import count
 from loadtest.mlperf import command as scenarios
-from loadtest.run import LoadTest, run
 from loadtest.simulation.command import add_command, simulate
+from loadtest.swarm.command import add_run_command, run_load
 from loadtest.tune import command as tuning
-from loadtest.verdict import Limits
 
 
 def main() -> int:
@@ -46,18 +45,7 @@ def main() -> int:
             return 0
         if arguments.command == "tune":
             return 0 if tuning.tune(arguments) else 1
-        passed = run(
-            LoadTest(
-                model=arguments.model,
-                users=arguments.users,
-                seconds=arguments.seconds,
-                shapes=tuple(arguments.shape),
-                limits=Limits(arguments.p99_ms, arguments.max_error_rate),
-                url=arguments.url,
-                model_repository=arguments.model_repository,
-                out=arguments.out or Path("runs/load"),
-            )
-        )
+        passed = run_load(arguments)
     except LoadTestError as error:
         print(f"loadtest: {error}", file=sys.stderr)
         return 2
@@ -72,7 +60,6 @@ def _parser() -> argparse.ArgumentParser:
     )
     commands = parser.add_subparsers(dest="command", required=True)
     common = argparse.ArgumentParser(add_help=False)
-    common.add_argument("--model", default="lenet5", help="the model that is asked (%(default)s)")
     common.add_argument(
         "--model-repository",
         type=Path,
@@ -82,26 +69,14 @@ def _parser() -> argparse.ArgumentParser:
     )
     common.add_argument("--out", type=Path, metavar="DIR", help="where reports go (runs/load, runs/bench, runs/mlperf)")
 
-    load = commands.add_parser("run", parents=[common], help="Locust users on a server, a report and a verdict")
-    load.add_argument(
-        "--url", metavar="HOST:PORT", help="gRPC address of a running server (default: start a fresh one)"
-    )
-    load.add_argument("--users", type=count, default=64, help="clients with one request in flight each (%(default)s)")
-    load.add_argument("--seconds", type=count, default=60, help="how long (%(default)s)")
-    load.add_argument("--p99-ms", type=float, default=250.0, help="longest p99 that passes (%(default)s)")
-    load.add_argument(
-        "--max-error-rate", type=float, default=0.0, help="largest share of failures, 0 to 1 (%(default)s)"
-    )
-    load.add_argument(
-        "--shape",
-        type=shape,
-        action="append",
-        default=[],
-        metavar="NAME:DIM,DIM,...",
-        help="whole shape of one input, batch axis included; else each variable dimension is 1; may be repeated",
-    )
+    one_model = argparse.ArgumentParser(add_help=False)
+    one_model.add_argument("--model", default="lenet5", help="the model that is asked (%(default)s)")
 
-    side_by_side = commands.add_parser("bench", parents=[common], help="servers side by side, ratios and tables")
+    add_run_command(commands, common)
+
+    side_by_side = commands.add_parser(
+        "bench", parents=[one_model, common], help="servers side by side: ratios, tables"
+    )
     side_by_side.add_argument(
         "workload",
         type=_workload,
@@ -116,7 +91,7 @@ def _parser() -> argparse.ArgumentParser:
     side_by_side.add_argument("--streams", type=count, help=f"in flight per connection of h2load {own}")
     side_by_side.add_argument("--idle-connections", type=count, default=10_000, help="idle: how many (%(default)s)")
 
-    scenarios.add_command(commands, common)
+    scenarios.add_command(commands, [one_model, common])
     add_command(commands)
     tuning.add_command(commands)
     return parser

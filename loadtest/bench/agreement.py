@@ -96,7 +96,10 @@ def _locust(ours: Ours, out: Path) -> Figures:
     )
     if done.returncode != 0:
         raise LoadTestError(f"Locust ended with {done.returncode}:\n{done.stderr[-2000:]}")
-    return _figures(json.loads(latencies.read_text()))
+    measured = json.loads(latencies.read_text())
+    if not measured:
+        raise LoadTestError(f"none of Locust's requests was answered:\n{done.stderr[-2000:]}")
+    return _figures(measured)
 
 
 def _perf_analyzer(program: PerfAnalyzer, ours: Ours, csv_file: Path) -> Figures:

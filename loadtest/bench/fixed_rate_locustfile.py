@@ -9,13 +9,14 @@ from typing import Any
 from locust import constant_throughput, events
 from locust.argument_parser import LocustArgumentParser
 
-from loadtest import locustfile  # a module, so that Locust does not take its users for ours
+from loadtest.swarm import flags, users  # modules, so that Locust does not take their users for ours
 
 _latencies_ms: list[float] = []
 
 
 @events.init_command_line_parser.add_listener  # type: ignore[untyped-decorator]
 def add_flags(parser: LocustArgumentParser, **_: Any) -> None:
+    flags.add_flags(parser, include_in_web_ui=False)
     parser.add_argument("--requests-per-second", type=float, required=True)
     parser.add_argument("--latencies-file", type=Path, required=True, help="where the latencies go, in ms, as JSON")
 
@@ -31,7 +32,7 @@ def write(environment: Any, **_: Any) -> None:
     environment.parsed_options.latencies_file.write_text(json.dumps(_latencies_ms))
 
 
-class FixedRateUser(locustfile.InferenceUser):
+class FixedRateUser(users.GrpcUser):
     """As its parent, but no faster than it is told."""
 
     def wait_time(self) -> float:

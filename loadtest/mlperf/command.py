@@ -38,11 +38,13 @@ _CONFIRMATIONS = 4
 _CONFIRM_QUERIES, _CONFIRM_SECONDS = 1_500.0, 120.0
 
 
-def add_command(commands: argparse._SubParsersAction[argparse.ArgumentParser], common: argparse.ArgumentParser) -> None:
+def add_command(
+    commands: argparse._SubParsersAction[argparse.ArgumentParser], parents: list[argparse.ArgumentParser]
+) -> None:
     """Add `mlperf` to the commands of a parser."""
     parser = commands.add_parser(
         "mlperf",
-        parents=[common],
+        parents=parents,
         help="MLPerf scenarios: open loop, valid or not and why",
         description=_DESCRIPTION,
         formatter_class=argparse.RawDescriptionHelpFormatter,

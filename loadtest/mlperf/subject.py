@@ -7,14 +7,14 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from loadtest import rest
+from loadtest.http_v2 import RestTarget, encode_request, model_path
 from loadtest.open_loop import GrpcTraffic, HttpTraffic, Traffic, framed
 from loadtest.payload import Shape, Workload
 from loadtest.processes import our_server, running
 from loadtest.target import INFER, Target
+from proto import grpc_service_pb2 as pb
 
 PROTOCOLS = ("grpc", "http")
-_ANSWER_SECONDS = 60.0
 _IN_FLIGHT_BYTES = 256 << 20
 _FEWEST_IN_FLIGHT = 64
 _DEFAULT_CONNECTIONS = {"grpc": 4, "http": 64}
@@ -67,23 +67,24 @@ def subject(wanted: Wanted) -> Iterator[Subject]:
 def _at(wanted: Wanted, address: str) -> Iterator[Subject]:
     connections = wanted.connections or _DEFAULT_CONNECTIONS[wanted.protocol]
     if wanted.protocol == "http":
-        asked = rest.workload(address, wanted.model, wanted.shapes)
-        rest.check(address, asked)
+        rest = RestTarget(f"http://{address}")
+        asked = rest.workload(wanted.model, wanted.shapes)
+        asked.check_response(rest.answer(asked.bodies[0]))
         yield Subject(http_traffic(address, asked, connections), _in_flight(asked), None, wanted.model)
         return
     with Target(address) as target:
         asked = target.workload(wanted.model, wanted.shapes)
-        asked.check(target.infer(asked.bodies[0], timeout=_ANSWER_SECONDS))
+        asked.check(target.answer(asked.bodies[0]))
         traffic = GrpcTraffic(address, INFER, framed(asked.bodies), connections)
         yield Subject(traffic, _in_flight(asked), target, wanted.model)
 
 
 def http_traffic(address: str, asked: Workload, connections: int) -> HttpTraffic:
     """The requests of `asked` with binary tensors."""
-    bodies = [rest.binary_body(body) for body in asked.bodies]
-    (json_bytes,) = {length for length, _ in bodies}  # the requests differ in their values alone
-    headers = ((rest.JSON_LENGTH, str(json_bytes)), ("Content-Type", "application/octet-stream"))
-    return HttpTraffic(address, rest.infer_path(asked.model), tuple(body for _, body in bodies), headers, connections)
+    requests = [encode_request(pb.ModelInferRequest.FromString(body)) for body in asked.bodies]
+    headers, _ = requests[0]  # the others' are the same: the requests differ in their values alone
+    path = f"{model_path(asked.model)}/infer"
+    return HttpTraffic(address, path, tuple(body for _, body in requests), tuple(headers.items()), connections)
 
 
 def _in_flight(asked: Workload) -> int:

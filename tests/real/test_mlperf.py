@@ -4,10 +4,6 @@ from __future__ import annotations
 
 import json
 import sys
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +18,7 @@ from loadtest.open_loop import GrpcTraffic, constant, framed, play, play_queries
 from loadtest.processes import running
 from loadtest.target import INFER
 from tests.grpc_peer import grpc_peer, message
+from tests.http_v2_server import serving
 
 if TYPE_CHECKING:
     from tests.real.conftest import RunningServer
@@ -122,66 +119,22 @@ def test_a_server_that_stands_still_shows_it_in_the_open_loop_and_hides_it_in_th
     assert quantile(closed.latencies_ms, 0.99) < 0.5 * STALL_SECONDS * 1e3
 
 
-class Rest(BaseHTTPRequestHandler):
-    """Protocol v2 over HTTP for one model that returns what it is sent."""
-
-    protocol_version = "HTTP/1.1"
-    LENGTH = "Inference-Header-Content-Length"
-
-    def do_GET(self) -> None:
-        if self.path == "/v2/models/echo":
-            tensors = {
-                part: [{"name": name, "datatype": "FP32", "shape": ["-1", "3"]}]
-                for part, name in (("inputs", "x"), ("outputs", "y"))
-            }
-            self._answer(200, json.dumps({"name": "echo", "platform": "none", **tensors}).encode())
-        else:
-            self._answer(404, b'{"error":"no such thing"}')
-
-    def do_POST(self) -> None:
-        body = self.rfile.read(int(self.headers["Content-Length"]))
-        length = int(self.headers[self.LENGTH])
-        (asked,) = json.loads(body[:length])["inputs"]
-        assert self.path == "/v2/models/echo/infer" and asked["shape"] == [1, 3]
-        assert len(body) - length == asked["parameters"]["binary_data_size"] == 12
-        output = {"name": "y", "datatype": "FP32", "shape": [1, 3], "parameters": {"binary_data_size": 12}}
-        head = json.dumps({"model_name": "echo", "outputs": [output]}).encode()
-        self._answer(200, head + body[length:], (self.LENGTH, str(len(head))))
-
-    def _answer(self, status: int, body: bytes, *headers: tuple[str, str]) -> None:
-        self.send_response(status)
-        for name, value in (("Content-Length", str(len(body))), *headers):
-            self.send_header(name, value)
-        self.end_headers()
-        self.wfile.write(body)
-
-    def log_message(self, *_: object) -> None:
-        pass
-
-
-@contextmanager
-def rest_server() -> Iterator[str]:
-    with ThreadingHTTPServer(("127.0.0.1", 0), Rest) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        yield f"127.0.0.1:{server.server_address[1]}"
-        server.shutdown()
-
-
 def test_a_stream_over_http_sends_binary_tensors(mlperf: Mlperf) -> None:
-    with rest_server() as address:
+    with serving("echo") as server:
         flags = ("--protocol", "http", "--model", "echo", "--seconds", "0.5", "--connections", "2")
-        _, report = mlperf("single-stream", "--url", address, *flags)
+        _, report = mlperf("single-stream", "--url", server.address, *flags)
 
     assert report["failed"] == 0 and report["queries"] > 1
+    assert sum(server.seen.values()) == 1 + report["queries"]  # one is checked before
 
 
 def test_a_model_that_http_does_not_know_is_exit_code_2(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
-    with rest_server() as address:
-        flags = ["--protocol", "http", "--url", address, "--model", "other", "--out", str(tmp_path)]
+    with serving("echo") as server:
+        flags = ["--protocol", "http", "--url", server.address, "--model", "other", "--out", str(tmp_path)]
         monkeypatch.setattr(sys, "argv", ["loadtest", "mlperf", "single-stream", *flags])
         monkeypatch.setattr("signal.signal", lambda *_: None)
 
         assert main() == 2
-    assert "no such thing" in capsys.readouterr().err
+    assert "nothing at /v2/models/other" in capsys.readouterr().err
