@@ -11,6 +11,7 @@ from loadtest.bench.servers import Plan
 from loadtest.bench.workloads import WORKLOADS, bench
 from loadtest.errors import LoadTestError
 from loadtest.flag_values import count
+from loadtest.mlperf import command as scenarios
 from loadtest.side_by_side import command as beside_peers
 from loadtest.simulation.command import add_command, simulate
 from loadtest.swarm.command import add_run_command, run_load
@@ -47,6 +48,8 @@ def main() -> int:
                 arguments.workload,
             )
             return 0
+        if arguments.command == "mlperf":
+            return 0 if scenarios.mlperf(arguments) else 1
         if arguments.command == "simulate":
             simulate(arguments)
             return 0
@@ -74,16 +77,17 @@ def _parser() -> argparse.ArgumentParser:
         metavar="DIR",
         help="what a server that is started here serves (%(default)s)",
     )
-    common.add_argument(
-        "--out", type=Path, metavar="DIR", help="where reports go (runs/load, runs/bench or runs/peers)"
-    )
+    common.add_argument("--out", type=Path, metavar="DIR", help="where reports go (a folder in runs/)")
+
+    one_model = argparse.ArgumentParser(add_help=False)
+    one_model.add_argument("--model", default="lenet5", help="the model that is asked (%(default)s)")
 
     add_run_command(commands, common)
 
     side_by_side = commands.add_parser(
         "bench",
-        parents=[common],
-        help="servers side by side, ratios and tables; without a WORKLOAD: all peers, and the report",
+        parents=[one_model, common],
+        help="servers side by side: ratios, tables; without a WORKLOAD: all peers, and the report",
     )
     side_by_side.add_argument(
         "workload",
@@ -95,7 +99,6 @@ def _parser() -> argparse.ArgumentParser:
     side_by_side.add_argument(
         "--rounds", type=count, help=f"servers take turns in each ({_ROUNDS}; beside peers: 3, --quick: 1)"
     )
-    side_by_side.add_argument("--model", default="lenet5", help="the model that is asked (%(default)s)")
     own = "(default: each workload's own)"
     side_by_side.add_argument("--requests", type=count, help=f"in each round, per server; soak: in all {own}")
     side_by_side.add_argument("--connections", type=count, help=f"of h2load {own}")
@@ -105,6 +108,7 @@ def _parser() -> argparse.ArgumentParser:
     beside_peers.add_flags(side_by_side)
 
     beside_peers.add_check(commands)
+    scenarios.add_command(commands, [one_model, common])
     add_command(commands)
     tuning.add_command(commands)
     return parser

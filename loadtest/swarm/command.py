@@ -19,7 +19,7 @@ _DEFAULT_SECONDS = 60
 def add_run_command(
     commands: argparse._SubParsersAction[argparse.ArgumentParser], common: argparse.ArgumentParser
 ) -> None:
-    """Add `run` to the commands of a parser, with the flags of `common`."""
+    """Add `run` to the commands of a parser."""
     parser = commands.add_parser(
         "run",
         parents=[common],
