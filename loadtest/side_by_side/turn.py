@@ -202,7 +202,7 @@ def _traffic(target: ServerUnderTest) -> Traffic:
     call, message = target.call, target.call.body(target.row)
     if call.http1:
         return HttpTraffic(target.address, call.path, (message,), call.headers)
-    return GrpcTraffic(target.address, framed([message]))
+    return GrpcTraffic(target.address, call.path, framed([message]))
 
 
 @contextmanager
