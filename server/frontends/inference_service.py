@@ -41,6 +41,7 @@ SERVICE = "inference.GRPCInferenceService"
 
 EXTENSIONS = (
     "classification",
+    "sequence",
     "model_repository",
     "schedule_policy",
     "model_configuration",

@@ -20,6 +20,7 @@ from server.models import admission
 from server.models.config import ModelConfig
 from server.models.config_types import Fill, WarmupInput, WarmupSample
 from server.models.execution import Executor, as_failure, empty_costs
+from server.models.sequence_execution import make_executor
 from server.models.work import Work
 from server.scheduling.costs import CostTable
 from server.tensors import BF16, BYTES, FP16, FP32, FP64, DataType, byte_size, decode_bytes_elements
@@ -51,7 +52,7 @@ def warm_up(config: ModelConfig, version: int, session: Session, source: str, re
     `source` names config.pbtxt in errors. Raises `LoadFailed` for a sample that is wrong or fails, and for its files.
     """
     costs = empty_costs(config, session)
-    executor = Executor(config, version, session, costs.fill_sizes)
+    executor = make_executor(config, version, session, costs.fill_sizes)
     samples = [_sample_work(config, i, sample, source, read_file) for i, sample in enumerate(config.warmup)]
     for sample, work in zip(config.warmup, samples, strict=True):
         for _ in range(sample.count):
@@ -116,7 +117,7 @@ class _Nobody:
 
 def run_alike(executor: Executor, work: Work, requests: int) -> float:
     """Seconds that a batch of so many such requests takes. Raises what the run raises, and answers that are errors."""
-    result = executor.execute([work] * requests)
+    result = executor.execute(executor.alike(work, requests))
     for answer in result.answers:
         if isinstance(answer, ConvoyError):
             raise answer
