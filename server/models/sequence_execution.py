@@ -90,7 +90,8 @@ class SequenceExecutor(Executor):
                 refuse_nan(self._config, self._version, names, part)
         answers = self._answers(batch, alike, names, parts)
         states = [outputs[name] for name in self._state_outputs]
-        self.memory.keep([work.step.slot for work in batch], rows, size, states)
+        kept = sorted(present)
+        self.memory.keep([present[row].step.slot for row in kept], kept, size, states)
         times = BatchTimes(start, input_end, infer_end, time.monotonic_ns())
         return BatchResult(answers, [Run(times, len(batch), batch, size)], start)
 

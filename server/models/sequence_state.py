@@ -29,7 +29,7 @@ class _Rows(Protocol):
         ...
 
     def keep(self, slots: Sequence[int], rows: Sequence[int], output: Array) -> None:
-        """`output[rows[i]]` is what slot `slots[i]` holds from now on."""
+        """`output[rows[i]]` is what slot `slots[i]` holds from now on. Rows are ascending."""
         ...
 
     def check(self, output: Array, rows: int) -> None:
@@ -69,7 +69,7 @@ class StateMemory:
         return {state.input.name: rows.gather(slots) for state, rows in states}
 
     def keep(self, slots: Sequence[int], rows: Sequence[int], size: int, outputs: Sequence[Array]) -> None:
-        """After a run of `size` rows: take over `rows` of each state's output for these slots.
+        """After a run of `size` rows: take over `rows`, ascending, of each state's output for these slots.
 
         Raises `ExecutionFailed` for an output of another shape than it was promised; then nothing has changed.
         """
@@ -101,8 +101,7 @@ class _SharedRows:
         _check(self._state, output, (rows, *self._state.initial.shape))
 
     def keep(self, slots: Sequence[int], rows: Sequence[int], output: Array) -> None:
-        everything = len(rows) == len(output)  # and in order
-        self._rows[list(slots)] = output if everything else output[list(rows)]
+        self._rows[list(slots)] = output if len(rows) == len(output) else output[list(rows)]
 
     def forget(self, slot: int) -> None:
         """The memory is the slot's, and waits for its next sequence."""

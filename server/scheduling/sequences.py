@@ -132,7 +132,7 @@ class SequenceQueue(Generic[T]):
         self._waiting: dict[T, None] = {}  # in order of arrival
         self._open: dict[Hashable, _Sequence[T]] = {}  # those whose last request has not come
         self._backlog: dict[_Sequence[T], None] = {}  # in order of arrival; empty while a slot is free
-        self._ready: list[dict[_Sequence[T], None]] = [{} for _ in range(instances)]  # with a slot, a line, not running
+        self._ready: list[dict[_Sequence[T], None]] = [{} for _ in range(instances)]  # with a slot and a line
         self._busy = [False] * instances
         # The lowest slot first: it keeps batches of fixed slots small, and instances evenly filled.
         self._free = [(slot, instance) for slot in range(policy.slots) for instance in range(instances)]
@@ -221,18 +221,16 @@ class SequenceQueue(Generic[T]):
             self._leave(ticket)
             sequence.running = True
             ticket.step.instance, ticket.step.slot = sequence.instance, sequence.slot
-            del self._ready[sequence.instance][sequence]
         if best:
             self._busy[best[0].step.instance] = True
         return best
 
     def ended(self, batch: Sequence[T], now: float) -> None:
-        """A batch that was taken has ended: its instance is free, and the next requests of its sequences are ready."""
+        """A batch that was taken has ended: its instance is free."""
         self._busy[batch[0].step.instance] = False
         for ticket in batch:
             sequence = ticket.step.sequence
             sequence.running, sequence.touched = False, now
-            self._show(sequence)
             self._rest(sequence)
 
     def answered(self, batch: Sequence[T], now: float) -> None:
@@ -282,8 +280,8 @@ class SequenceQueue(Generic[T]):
         return batch[: policy.choose(rows, waiting > len(batch), line[0].arrived, now)]
 
     def _show(self, sequence: _Sequence[T]) -> None:
-        """Let it be found where its first request could run."""
-        if sequence.line and not sequence.running and sequence.instance >= 0:
+        """Let it be found where its first request can run."""
+        if sequence.line and sequence.instance >= 0:
             self._ready[sequence.instance][sequence] = None
 
     def _place(self, sequence: _Sequence[T], slot: int, instance: int) -> None:
@@ -300,12 +298,13 @@ class SequenceQueue(Generic[T]):
             else:
                 after.step.starts = True
         self._leave(ticket)
-        if not sequence.line and sequence.instance >= 0:
-            self._ready[sequence.instance].pop(sequence, None)
         self._rest(sequence)
 
     def _leave(self, ticket: T) -> None:
-        del ticket.step.sequence.line[ticket]
+        sequence = ticket.step.sequence
+        del sequence.line[ticket]
+        if not sequence.line and sequence.instance >= 0:
+            del self._ready[sequence.instance][sequence]
         del self._waiting[ticket]
         self._load.rows -= ticket.rows
         self._load.requests -= 1
