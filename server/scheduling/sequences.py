@@ -134,8 +134,8 @@ class SequenceQueue(Generic[T]):
         self._backlog: dict[_Sequence[T], None] = {}  # in order of arrival; empty while a slot is free
         self._ready: list[dict[_Sequence[T], None]] = [{} for _ in range(instances)]  # with a slot and a line
         self._busy = [False] * instances
-        # The lowest slot first: it keeps batches of fixed slots small, and instances evenly filled.
-        self._free = [(slot, instance) for slot in range(policy.slots) for instance in range(instances)]
+        self._free: list[tuple[int, int]] = []  # slot and instance, of those that have been in use
+        self._opened = 0  # those that have been in use, counted slot by slot across instances
         self._limited: dict[Hashable, SequencePolicy] = {}
         self._deadlines: Deadlines[T] = Deadlines()
         self._timers: list[tuple[float, int, _Sequence[T]]] = []  # at most one for each sequence; some too early
@@ -147,7 +147,7 @@ class SequenceQueue(Generic[T]):
         return len(self._waiting)
 
     def counts(self) -> SequenceCounts:
-        return SequenceCounts(self._slots, self._slots - len(self._free), len(self._backlog), self._reclaimed)
+        return SequenceCounts(self._slots, self._opened - len(self._free), len(self._backlog), self._reclaimed)
 
     def put(self, ticket: T) -> None:
         """Add a request. Raises `QueueFull`, `SequenceNotStarted`, and whatever `step_of` raises."""
@@ -163,10 +163,11 @@ class SequenceQueue(Generic[T]):
             self._budget.take(ticket.size)
         if sequence is None:
             sequence = self._open[step.key] = _Sequence(step.key)
-            if self._free:
-                self._place(sequence, *heappop(self._free))
-            else:
+            place = self._free_place()
+            if place is None:
                 self._backlog[sequence] = None
+            else:
+                self._place(sequence, *place)
         if step.ends:
             sequence.ended = True
             del self._open[step.key]
@@ -283,6 +284,18 @@ class SequenceQueue(Generic[T]):
         """Let it be found where its first request can run."""
         if sequence.line and sequence.instance >= 0:
             self._ready[sequence.instance][sequence] = None
+
+    def _free_place(self) -> tuple[int, int] | None:
+        """Slot and instance for one more sequence; None where all are taken.
+
+        The lowest slot first: it keeps batches of fixed slots small, and instances evenly filled.
+        """
+        if self._free:
+            return heappop(self._free)
+        if self._opened == self._slots:
+            return None
+        self._opened += 1
+        return divmod(self._opened - 1, len(self._busy))
 
     def _place(self, sequence: _Sequence[T], slot: int, instance: int) -> None:
         sequence.slot, sequence.instance = slot, instance

@@ -359,6 +359,8 @@ MUTATIONS = {
     "slots are not given back": ("heappush(self._free, (slot, instance))", "pass"),
     "nobody is told of free slots": ("        self._released(instance, slot)\n", ""),
     "any slot": ("heappop(self._free)", "self._free.pop()"),
+    "a slot too many": ("if self._opened == self._slots:", "if self._opened > self._slots:"),
+    "instance by instance": ("divmod(self._opened - 1, len(self._busy))", "(self._opened - 1) % self._policy.slots, 0"),
     "an ended sequence keeps its slot": ("elif sequence.ended:", "elif False:"),
     "the slot goes before the last request has run": (
         "if sequence.line or sequence.running:",
