@@ -13,10 +13,16 @@ from server import tensors
 from server.errors import Cancelled, ConvoyError, ExecutionFailed, OutOfMemory, QueueTimeout, SequenceNotStarted
 from server.messages import InferenceRequest, InferenceResponse, RequestedOutput, SequenceFlags, TensorSpec
 from server.models.config import ModelConfig, TensorConfig
+from server.models.config_sequences import MAX_STATE_BYTES
 from server.models.config_types import ControlConfig, ControlKind, SequenceBatching, StateConfig
 from server.models.model import LoadedVersion
-from server.models.warmup import warm_up
+from server.models.queueing import queue_policy
+from server.models.sequence_execution import SequenceExecutor, make_executor, sequence_queue
+from server.models.sequence_state import StateMemory
+from server.models.warmup import warm_up, zeros
 from server.models.work import Work
+from server.scheduling.policy import LevelPolicy
+from server.scheduling.sequences import SequencePolicy
 from server.tensors import Array
 from tests.fakes import Gate, OneReply, PuppetClock, PuppetSession, fp32, model_config
 from tests.unit.loaded import run, turn
@@ -60,6 +66,8 @@ class Model:
         self.given: list[dict[str, list[float]]] = []
         """What each run was given, one number a row."""
         self.error: Exception = ValueError("poison")
+        self.most = 4
+        """Requests that a run finds memory for."""
         self.clock = PuppetClock(now=1000)
         names = ("x", "in", "START", "READY", "END")
         self.sessions = [
@@ -75,6 +83,8 @@ class Model:
         x, total = np.array(inputs["x"], np.float32), np.array(inputs["in"], np.float32)
         if self.POISON in x:
             raise self.error
+        if inputs["READY"].sum() > self.most:
+            raise OutOfMemory("none left")
         total += x
         out = np.concatenate([total, total]) if self.SHAPE in x else total
         return {"y": np.where(x == self.NAN, np.float32(np.nan), total), "shown": x, "out": out}
@@ -121,6 +131,7 @@ def y_of(response: InferenceResponse) -> float:
 
 
 STRATEGIES = {"direct": batching(), "oldest": batching(fixed_slots=False, min_ready=0, slots=6)}
+FEW = {"few candidates": batching(fixed_slots=False, min_ready=0, slots=3)}
 
 
 @pytest.mark.parametrize("strategy", STRATEGIES.values(), ids=STRATEGIES)
@@ -156,6 +167,60 @@ def test_the_guilty_of_a_batch_fails_alone_and_nobody_is_counted_twice(
         assert y_of(await third.response()) == 31
         assert [await model.ask(1, key) for key in "abc"] == [2, 32, 12]
         assert model.version.max_batch_rows == 4
+        await model.version.drain()
+
+    run(test)
+
+
+@pytest.mark.parametrize(("strategy", "limit"), [("direct", 4), ("oldest", 1)])
+def test_only_batches_that_can_be_smaller_are_made_so_where_memory_is_short(strategy: str, limit: int) -> None:
+    async def test() -> None:
+        model = Model(config(STRATEGIES[strategy]))
+        for key in "ab":
+            await model.ask(1, key, "s")
+        model.most = 1
+        busy = await model.busy()
+        replies = [model.submit(10, key)[1] for key in "ba"]
+        model.release()
+        await busy.response()
+        assert [y_of(await reply.response()) for reply in replies] == [11, 11]
+        assert model.version.max_batch_rows == limit
+        await model.version.drain()
+
+    run(test)
+
+
+def test_a_full_batch_whose_requests_came_in_another_order_than_their_slots() -> None:
+    async def test() -> None:
+        model = Model()
+        for x, key in enumerate("abc"):
+            await model.ask(x, key, "s")
+        busy = await model.busy()
+        replies = [model.submit(x, key)[1] for key, x in (("c", 10), ("a", 20), ("b", 30))]
+        model.release()
+        await busy.response()
+        assert [y_of(await reply.response()) for reply in replies] == [12, 20, 31]
+        assert [await model.ask(0, key) for key in "abc"] == [20, 31, 12]
+        await model.version.drain()
+
+    run(test)
+
+
+@pytest.mark.parametrize("max_batch_size", [4, 1])
+def test_a_start_begins_anew(max_batch_size: int) -> None:
+    async def test() -> None:
+        model = Model(config(batching(slots=max_batch_size, initial=100), max_batch_size=max_batch_size))
+        assert [await model.ask(1, flags=flags) for flags in ("s", "", "s", "e")] == [101, 102, 101, 102]
+        await model.version.drain()
+
+    run(test)
+
+
+def test_an_id_is_the_same_with_a_sign_and_without() -> None:
+    async def test() -> None:
+        model = Model()
+        await model.ask(1, -1, "s")
+        assert await model.ask(1, 2**64 - 1) == 2
         await model.version.drain()
 
     run(test)
@@ -312,7 +377,7 @@ def test_all_that_was_accepted_is_answered_before_a_version_goes() -> None:
     run(test)
 
 
-@pytest.mark.parametrize("strategy", STRATEGIES.values(), ids=STRATEGIES)
+@pytest.mark.parametrize("strategy", (STRATEGIES | FEW).values(), ids=STRATEGIES | FEW)
 @pytest.mark.parametrize("pad_to_bucket", [True, False])
 def test_every_batch_size_is_measured_before_a_version_serves(strategy: SequenceBatching, pad_to_bucket: bool) -> None:
     async def test() -> None:
@@ -329,15 +394,66 @@ def test_every_batch_size_is_measured_before_a_version_serves(strategy: Sequence
 def test_a_batch_is_filled_up_where_sizes_are_few() -> None:
     async def test() -> None:
         for strategy in STRATEGIES.values():
-            model = Model(config(strategy, pad_to_bucket=True))
+            model = Model(config(replace(strategy, states=(state(50),)), pad_to_bucket=True))
             for key in "abc":
                 await model.ask(1, key, "s")
-            busy = await model.busy()
             replies = [model.submit(10, key)[1] for key in "abc"]
-            model.release()
-            await busy.response()
-            assert [y_of(await reply.response()) for reply in replies] == [11, 11, 11]
-            assert (model.given[-1]["READY"], len(model.given[-1]["x"])) == ([1, 1, 1, 0], 4)
+            assert [y_of(await reply.response()) for reply in replies] == [61, 61, 61]
+            assert model.given[-1]["READY"] == [1, 1, 1, 0]
+            assert model.given[-1]["in"] == [51, 51, 51, 50 if strategy.fixed_slots else 51]
             await model.version.drain()
 
     run(test)
+
+
+@pytest.mark.parametrize("max_batch_size", [1, 0])
+def test_a_state_goes_with_its_sequence(max_batch_size: int) -> None:
+    memory = StateMemory(batching(slots=3, initial=7), max_batch_size)
+    output = np.array([8], np.float32).reshape((1, 1) if max_batch_size else (1,))
+    memory.begin(2)
+    memory.keep([2], [0], 1, [output])
+    assert memory.inputs([2])["in"] is output, "what a run gave is passed on as it is"
+    memory.forget(2)
+    assert memory.inputs([2])["in"].tolist() == np.full_like(output, 7).tolist()
+
+
+def test_a_queue_of_sequences_lets_go_of_their_states() -> None:
+    configuration = config(batching(slots=1), max_batch_size=1)
+    session = PuppetSession([], [], lambda inputs: inputs)
+    executor = make_executor(configuration, 1, session)
+    assert isinstance(executor, SequenceExecutor)
+    policy = queue_policy(configuration)
+    assert isinstance(policy, SequencePolicy)
+    queue = sequence_queue(configuration, policy, [executor], None)
+    executor.memory.keep([0], [0], 1, [np.array([[8]], np.float32)])
+    work = zeros(configuration)
+    work.request.sequence = SequenceFlags(1, start=True, end=True)
+    queue.put(work)
+    queue.ended(queue.take(0.0), 0.0)
+    assert executor.memory.inputs([0])["in"].tolist() == [[0]]
+    assert queue.counts() == (1, 0, 0, 0)
+
+
+def test_a_state_may_not_grow_without_end() -> None:
+    growing = TensorConfig("in", tensors.FP32, (-1,))
+    grown = StateConfig(growing, replace(growing, name="out"), np.zeros(1, np.float32))
+    memory = StateMemory(replace(batching(slots=MAX_STATE_BYTES // 8), states=(grown,)), 1)
+    memory.keep([0], [0], 1, [np.zeros((1, 2), np.float32)])
+    with pytest.raises(ExecutionFailed, match="state 'out' has grown to 12 bytes; 8 is the most"):
+        memory.keep([0], [0], 1, [np.zeros((1, 3), np.float32)])
+
+
+def test_what_a_configuration_says_is_what_the_queue_does() -> None:
+    direct = queue_policy(config(batching(min_ready=3, max_queue_delay_us=500)))
+    assert direct == SequencePolicy(4, (LevelPolicy(1024),), max_delay=0.0005, slots=4, max_idle=2.0, min_ready=3)
+    oldest = batching(
+        slots=9,
+        fixed_slots=False,
+        min_ready=0,
+        max_queue_delay_us=500,
+        preferred_batch_sizes=(2, 3),
+        preserve_ordering=True,
+    )
+    assert queue_policy(config(oldest)) == SequencePolicy(
+        4, (LevelPolicy(1024),), preferred_rows=(2, 3), max_delay=0.0005, slots=9, max_idle=2.0, in_order=True
+    )
