@@ -31,7 +31,7 @@ from server.models.config import ModelConfig, QueuePolicy
 from server.models.execution import CALLER_GONE, BatchResult, Executor, Run, all_failed, empty_costs, note_runs
 from server.models.pictures import PictureDecoder, PictureIntake
 from server.models.queueing import explained, make_queue, queue_policy, time_limits
-from server.models.sequence_execution import instance_of, make_executor, sequence_queue
+from server.models.sequence_execution import instance_of, make_executor, run_rows, sequence_queue
 from server.models.streak import FailureStreak
 from server.models.work import Answer, Reply, Whole, Work
 from server.scheduling.assembly import BatchLayout, InputLayout
@@ -107,6 +107,7 @@ class LoadedVersion:
             self._complete_in_order_or_parts if self._order is not None or config.split_oversize else self._settle
         )
         self._policy = queue_policy(config)
+        self._run_rows = run_rows(config)
         executors = [make_executor(config, version, session, self.costs.fill_sizes) for session in sessions]
         lanes = [self._lane(f"{config.name}/{version}#{i}", executor) for i, executor in enumerate(executors)]
         self._sequences: SequenceQueue[Work] | None = None
@@ -293,7 +294,8 @@ class LoadedVersion:
 
     def _is_tiny(self, batch: Sequence[Work]) -> bool:
         # By batches of requests alone: on made-up inputs, a model that loops may be quick for no reason.
-        costs, rows, tiny = self.costs, sum([work.rows for work in batch]), self._tiny_batch_seconds
+        rows = sum([work.rows for work in batch]) if self._run_rows is None else self._run_rows(batch)
+        costs, tiny = self.costs, self._tiny_batch_seconds
         return costs.typical_served(rows) < tiny and costs.worst_served(rows) < STALLED * tiny
 
     def _finished(self, batch: Sequence[Work], outcome: BatchResult | Exception) -> None:

@@ -6,7 +6,7 @@ Beside `execution`, which runs batches of models that keep nothing.
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from copy import copy
 from dataclasses import replace
 from functools import partial
@@ -111,7 +111,7 @@ class SequenceExecutor(Executor):
         if not self._batched:
             return own, [0]
         if self._sequence.fixed_slots:
-            slots, rows = list(range(max(own) + 1)), own
+            slots, rows = list(range(_highest_row(batch))), own
         else:
             slots, rows = own, list(range(len(batch)))
         size = buckets.padded(len(slots), self._sizes)
@@ -167,6 +167,15 @@ def sequence_queue(
 def instance_of(batch: Sequence[Work]) -> int:
     """The instance that has the sequences of a batch."""
     return batch[0].step.instance
+
+
+def run_rows(config: ModelConfig) -> Callable[[Sequence[Work]], int] | None:
+    """How many rows a run of a batch will have; None where that is as many as its requests have."""
+    return _highest_row if config.sequence is not None and config.sequence.fixed_slots else None
+
+
+def _highest_row(batch: Sequence[Work]) -> int:
+    return max([work.step.slot for work in batch]) + 1
 
 
 def read_step(config: ModelConfig, work: Work) -> Step:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -21,6 +22,7 @@ from server.models.sequence_execution import SequenceExecutor, make_executor, se
 from server.models.sequence_state import StateMemory
 from server.models.warmup import warm_up, zeros
 from server.models.work import Work
+from server.scheduling.costs import WINDOW, CostTable
 from server.scheduling.policy import LevelPolicy
 from server.scheduling.sequences import SequencePolicy
 from server.tensors import Array
@@ -59,7 +61,12 @@ class Model:
 
     POISON, NAN, SHAPE = 666.0, 667.0, 668.0
 
-    def __init__(self, configuration: ModelConfig | None = None) -> None:
+    def __init__(
+        self,
+        configuration: ModelConfig | None = None,
+        tiny_batch_seconds: float = 0.0,
+        costs: CostTable | None = None,
+    ) -> None:
         self.config = configuration or config()
         self.gate = Gate()
         self.open = True
@@ -74,9 +81,13 @@ class Model:
             PuppetSession([fp32(name, -1, 1) for name in names], [fp32(name, -1, 1) for name in ("y", "out")], self.run)
             for _ in range(self.config.load.instance_count)
         ]
-        self.version = LoadedVersion(self.config, 1, self.sessions, self.clock, tiny_batch_seconds=0.0)
+        self.threads: list[int] = []
+        self.version = LoadedVersion(
+            self.config, 1, self.sessions, self.clock, tiny_batch_seconds=tiny_batch_seconds, costs=costs
+        )
 
     def run(self, inputs: Mapping[str, Array]) -> Mapping[str, Array]:
+        self.threads.append(threading.get_ident())
         if not self.open:
             self.gate.wait()
         self.given.append({name: array.ravel().tolist() for name, array in inputs.items()})
@@ -148,13 +159,13 @@ def test_a_run_that_fails_leaves_the_sequence_where_it_was(strategy: SequenceBat
 
 
 @pytest.mark.parametrize("strategy", STRATEGIES.values(), ids=STRATEGIES)
-@pytest.mark.parametrize("error", [ValueError("poison"), OutOfMemory("none left")])
+@pytest.mark.parametrize(("error", "told"), [(ValueError, ExecutionFailed), (OutOfMemory, OutOfMemory)])
 def test_the_guilty_of_a_batch_fails_alone_and_nobody_is_counted_twice(
-    strategy: SequenceBatching, error: Exception
+    strategy: SequenceBatching, error: type[Exception], told: type[ConvoyError]
 ) -> None:
     async def test() -> None:
         model = Model(config(strategy))
-        model.error = error
+        model.error = error("poison")
         for key in "abc":
             await model.ask(1, key, "s")
         busy = await model.busy()
@@ -163,7 +174,7 @@ def test_the_guilty_of_a_batch_fails_alone_and_nobody_is_counted_twice(
         await busy.response()
         first, second, third = replies
         assert y_of(await first.response()) == 11
-        assert isinstance(await second.error(), type(error) if isinstance(error, OutOfMemory) else ExecutionFailed)
+        assert isinstance(await second.error(), told)
         assert y_of(await third.response()) == 31
         assert [await model.ask(1, key) for key in "abc"] == [2, 32, 12]
         assert model.version.max_batch_rows == 4
@@ -457,3 +468,22 @@ def test_what_a_configuration_says_is_what_the_queue_does() -> None:
     assert queue_policy(config(oldest)) == SequencePolicy(
         4, (LevelPolicy(1024),), preferred_rows=(2, 3), max_delay=0.0005, slots=9, max_idle=2.0, in_order=True
     )
+
+
+@pytest.mark.parametrize(("key", "on_the_loop"), [("a", True), ("d", False)])
+def test_a_batch_runs_on_the_event_loop_if_all_its_rows_are_quick_those_between_included(
+    key: str, on_the_loop: bool
+) -> None:
+    async def test() -> None:
+        costs = CostTable((1, 2, 4))
+        for rows, seconds in ((1, 0.001), (2, 0.001), (4, 10.0)):
+            for _ in range(WINDOW):
+                costs.observe(rows, seconds)
+        model = Model(tiny_batch_seconds=0.1, costs=costs)
+        for each in "abcd":
+            await model.ask(1, each, "s")
+        await model.ask(1, key)
+        assert (model.threads[-1] == threading.get_ident()) is on_the_loop
+        await model.version.drain()
+
+    run(test)
