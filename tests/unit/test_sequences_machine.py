@@ -47,13 +47,13 @@ class SequenceMachine(RuleBasedStateMachine):
         slots=st.sampled_from([1, 2, 3, 3, 4]),
         instances=st.sampled_from([1, 1, 2]),
         max_rows=st.sampled_from([1, 2, 3, 4]),
-        strategy=st.sampled_from(["direct", "oldest"]),
+        strategy=st.sampled_from(["direct", "oldest", "oldest in order"]),
         min_ready=st.sampled_from([1, 2, 3]),
         preferred=st.sampled_from([(), (2,), (1, 3)]),
         max_delay=st.sampled_from([0, 2, 5]),
-        in_order=st.booleans(),
         max_queued=st.sampled_from([100, 100, 4]),
         max_bytes=st.sampled_from([1000, 1000, 6]),
+        crowd=st.sampled_from(["", "xyyy", "xyxx", "xxyy"]),
     )
     def start(
         self,
@@ -64,9 +64,9 @@ class SequenceMachine(RuleBasedStateMachine):
         min_ready: int,
         preferred: tuple[int, ...],
         max_delay: int,
-        in_order: bool,
         max_queued: int,
         max_bytes: int,
+        crowd: str,
     ) -> None:
         direct = strategy == "direct"
         max_rows = slots if direct else max_rows
@@ -76,7 +76,7 @@ class SequenceMachine(RuleBasedStateMachine):
             "slots": slots,
             "max_idle": 4.0,
             "min_ready": min_ready if direct else sys.maxsize,
-            "in_order": in_order and not direct,
+            "in_order": strategy == "oldest in order",
         }
         preferred = () if direct else tuple(size for size in preferred if size <= max_rows)
         policy = self.module.SequencePolicy(
@@ -91,6 +91,7 @@ class SequenceMachine(RuleBasedStateMachine):
         self.list = SequenceList({"preferred": preferred, "max_queued": max_queued, **numbers}, instances, max_bytes)
         self.left: list[Any] = []
         self.now = 0.0
+        self.crowd(crowd)
 
     @rule(arrivals=st.lists(ARRIVAL, min_size=1, max_size=6))
     def put(self, arrivals: list[tuple[str, bool, bool, str, float, int]]) -> None:
@@ -173,17 +174,11 @@ class SequenceMachine(RuleBasedStateMachine):
                     assert self.q.discard(ticket)
             self.released.clear()
 
-    @rule(signatures=st.sampled_from(["xyyy", "xyxx", "xxyy"]), then=st.sampled_from(["take", "end", "drain"]))
-    def crowd(self, signatures: str, then: str) -> None:
-        """A request of each of several sequences, at the same time, where there was nobody."""
-        self.drain()
-        self.sweep()
-        for key, signature in zip("fghi", signatures, strict=True):
-            self.put_one(key, True, then == "end", signature, inf, 0)
-        if then == "drain":
-            self.drain()
-        else:
-            self.take()
+    def crowd(self, signatures: str) -> None:
+        """A request of each of several sequences, at the same time."""
+        for key, signature in zip("fghi", signatures, strict=False):
+            self.put_one(key, True, False, signature, inf, 0)
+        self.take()
 
     @rule()
     def expire(self) -> None:
