@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
+import gc
 import threading
+import weakref
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -486,4 +489,21 @@ def test_a_batch_runs_on_the_event_loop_if_all_its_rows_are_quick_those_between_
         assert (model.threads[-1] == threading.get_ident()) is on_the_loop
         await model.version.drain()
 
+    run(test)
+
+
+def test_the_states_go_with_the_version_whoever_holds_on_to_it() -> None:
+    gone = threading.Event()
+
+    async def test() -> None:
+        model = Model()
+        await model.ask(1, flags="s")
+        (memory,) = [each for each in gc.get_objects() if type(each) is StateMemory]
+        weakref.finalize(memory, gone.set)
+        del memory
+        await model.version.drain()
+        assert await asyncio.to_thread(gone.wait, 20)
+        assert model.version.sequences() == (4, 1, 0, 0)
+
+    gc.collect()
     run(test)
