@@ -79,6 +79,20 @@ def read_sequences(
     )
 
 
+def own_tensors(
+    sequence: SequenceBatching | None, inputs: Sequence[TensorConfig]
+) -> tuple[Sequence[TensorConfig], Sequence[TensorConfig]]:
+    """The graph's inputs and outputs that the server itself fills in and keeps. Raises FieldInvalid."""
+    if sequence is None:
+        return (), ()
+    own = [control.tensor for control in sequence.controls] + [state.input for state in sequence.states]
+    names = [tensor.name for tensor in (*inputs, *own)]
+    for name in names:
+        if names.count(name) > 1:
+            raise FieldInvalid(f"sequence_batching: '{name}'", "names two of the inputs, controls and states")
+    return own, [state.output for state in sequence.states]
+
+
 def _candidates(oldest: pb.ModelSequenceBatching.StrategyOldest, most: int) -> int:
     count = oldest.max_candidate_sequences
     if count < 0:
