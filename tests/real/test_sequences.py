@@ -37,6 +37,18 @@ ACCUMULATORS = {
 }
 """Models that sum up sequences: max_batch_size, strategy, instances."""
 
+AROUND = """
+platform: "ensemble"
+max_batch_size: 4
+input { name: "x" data_type: TYPE_FP32 dims: [ 1 ] }
+output { name: "y" data_type: TYPE_FP32 dims: [ 1 ] }
+ensemble_scheduling { step {
+  model_name: "oldest"
+  input_map { key: "x" value: "x" }
+  output_map { key: "y" value: "y" }
+} }
+"""
+
 KINDS = {"start": "START", "ready": "READY", "end": "END"}
 
 
@@ -56,6 +68,7 @@ def write_repository(root: Path) -> Path:
             f"sequence_batching {{ {LONG_IDLE} {strategy} {TOTAL % ''} }}"
         )
         add_model(root, name, onnx_models.accumulator(), config)
+    add_model(root, "around", config=AROUND)
     one_slot = "max_batch_size: 1 sequence_batching { %s %s }"
     state = TOTAL % ""
     add_model(root, "one_slot", onnx_models.accumulator(), one_slot % (LONG_IDLE, state))
@@ -128,12 +141,19 @@ def test_sequences_of_many_clients_do_not_touch_each_other(model: str, server: R
     ids: list[int | str] = [*range(1, 6), *(f"text {i}" for i in range(5))]
     sequences = {i: random.integers(-99, 99, random.integers(1, 12)).astype(np.float32) for i in ids}
     with ThreadPoolExecutor(len(ids)) as pool, connect(server) as channel:
+        client = Client(channel)
+        before = client.statistics(model)
         answers = dict(zip(ids, pool.map(lambda i: totals(server, model, i, sequences[i].tolist()), ids), strict=True))
-        statistics = Client(channel).statistics(model)
+        after = client.statistics(model)
     assert answers == {i: np.cumsum(numbers).tolist() for i, numbers in sequences.items()}
     requests = sum(map(len, sequences.values()))
-    assert statistics.inference_stats.success.count == statistics.inference_count == requests
-    assert sum(batch.batch_size * batch.compute_infer.count for batch in statistics.batch_stats) == requests
+    assert after.inference_stats.success.count - before.inference_stats.success.count == requests
+    assert after.inference_count - before.inference_count == requests
+    assert rows_of_batches(after) - rows_of_batches(before) == requests
+
+
+def rows_of_batches(statistics: pb.ModelStatistics) -> int:
+    return sum(batch.batch_size * batch.compute_infer.count for batch in statistics.batch_stats)
 
 
 @pytest.mark.parametrize("model", ["direct", "oldest", "instances"])
@@ -259,6 +279,10 @@ def test_what_is_no_request_of_a_sequence_is_refused(
     inputs: Mapping[str, Array] = asked.get("inputs", {"x": np.zeros((1, 1), np.float32)})
     refusal = refusal_of(client.start_infer(model, inputs, parameters=asked["parameters"], id="r"))
     assert (refusal.status, refusal.message) == (grpc.StatusCode.INVALID_ARGUMENT, message)
+
+
+def test_an_ensemble_hands_a_requests_sequence_to_its_models(server: RunningServer) -> None:
+    assert totals(server, "around", "in an ensemble", [1, 2, 3]) == [1, 3, 6]
 
 
 def test_a_start_begins_anew_a_sequence_that_goes_on(client: Client) -> None:
