@@ -41,6 +41,7 @@ from server.frontends.rest.infer import InferRoutes
 from server.frontends.rest.json_tensors import NonFinite
 from server.frontends.rest.listener import HttpListener
 from server.frontends.rest.metrics import metrics_route
+from server.frontends.rest.openapi import openapi_route
 from server.frontends.rest.options import HttpOptions
 from server.frontends.rest.rpc_routes import rpc_routes
 from server.frontends.settings_service import SettingsService
@@ -201,13 +202,14 @@ class App:
             non_finite=NonFinite.WORDS if settings.http_json_nan else NonFinite.REFUSE,
             max_input_bytes=settings.http_max_input_size,
         )
-        return [
+        routes = [
             *infer.routes(),
             *health_routes(lambda: True, inference.is_ready, self._registry),
             *rpc_routes(methods, settings.http_max_input_size),
             *cost_routes(self._registry),
             *([metrics] if settings.http_metrics else []),
         ]
+        return [*routes, openapi_route(routes)]
 
     def _observer(self) -> Observer:
         return Observer(

@@ -56,7 +56,7 @@ class Dispatcher:
         self._routes: dict[tuple[str, ...], dict[str, tuple[Route, RouteCounts]]] = {}
         for route in routes:
             verbs = self._routes.setdefault(tuple(route.template.split("/")), {})
-            verbs[route.verb] = (route, RouteCounts(route.verb, route.template))
+            verbs[route.verb] = (route, RouteCounts(route.verb, f"/{route.template}"))
         self._unknown = RouteCounts(UNKNOWN_ROUTE, UNKNOWN_ROUTE)
         self._plans: dict[bytes, _Plan] = {}
 

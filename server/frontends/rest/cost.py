@@ -24,8 +24,8 @@ def cost_routes(registry: Registry) -> list[Route]:
             exchange.respond(HTTPStatus.OK, json_content(cost_page(loaded)))
 
     return [
-        Route("GET", "v2/models/{model}/cost", handle),
-        Route("GET", "v2/models/{model}/versions/{version}/cost", handle),
+        Route("GET", "v2/models/{model}/cost", handle, "Cost"),
+        Route("GET", "v2/models/{model}/versions/{version}/cost", handle, "Cost"),
     ]
 
 

@@ -73,6 +73,8 @@ class Route:
     """The path, with names in braces for what varies: "v2/models/{model}/infer"."""
     handle: Callable[[Exchange, Buffer], None]
     """Called on the event loop with the request's body; it answers then or later."""
+    operation: str
+    """What `openapi` describes it by."""
 
 
 class Carrier(Protocol):

@@ -26,8 +26,8 @@ def health_routes(is_live: Callable[[], bool], is_ready: Callable[[], bool], reg
         return lambda exchange, _: exchange.respond(HTTPStatus.OK if check() else HTTPStatus.BAD_REQUEST)
 
     return [
-        Route("GET", "v2/health/live", answering(is_live)),
-        Route("GET", "v2/health/ready", answering(is_ready)),
-        Route("GET", "v2/models/{model}/ready", model_ready),
-        Route("GET", "v2/models/{model}/versions/{version}/ready", model_ready),
+        Route("GET", "v2/health/live", answering(is_live), "Live"),
+        Route("GET", "v2/health/ready", answering(is_ready), "Ready"),
+        Route("GET", "v2/models/{model}/ready", model_ready, "ModelReady"),
+        Route("GET", "v2/models/{model}/versions/{version}/ready", model_ready, "ModelReady"),
     ]

@@ -37,7 +37,8 @@ class InferRoutes:
 
     def routes(self) -> list[Route]:
         return [
-            Route("POST", f"v2/models/{{model}}{version}/infer", self.handle) for version in ("", "/versions/{version}")
+            Route("POST", f"v2/models/{{model}}{version}/infer", self.handle, "Infer")
+            for version in ("", "/versions/{version}")
         ]
 
     def handle(self, exchange: Exchange, body: Buffer) -> None:

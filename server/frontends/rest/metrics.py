@@ -40,7 +40,7 @@ def metrics_route(take: Callable[[], Awaitable[Snapshot]], page: MetricsPage, re
         scrapes.add(task)
         task.add_done_callback(scrapes.discard)
 
-    return Route("GET", "metrics", handle)
+    return Route("GET", "metrics", handle, "Metrics")
 
 
 def _request(exchange: Exchange) -> Request:

@@ -42,7 +42,8 @@ def rpc_routes(methods: MethodTable, max_input_bytes: int) -> list[Route]:
         method = methods[f"/{SERVICE}/{name}"]
         assert isinstance(method, UnaryMethod), "only unary RPCs are routes"
         answer = getattr(pb, f"{name}Response")
-        return Route(verb, template, partial(_handle, method, build, partial(_shown, answer, show), max_input_bytes))
+        handle = partial(_handle, method, build, partial(_shown, answer, show), max_input_bytes)
+        return Route(verb, template, handle, name)
 
     routes = [
         route("GET", "v2", "ServerMetadata", _plain(pb.ServerMetadataRequest), as_json),
