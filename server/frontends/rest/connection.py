@@ -364,7 +364,7 @@ def _no_route(exchange: Exchange, plan: _Plan) -> None:
         message = f"{plan.head.path} takes {plan.allow}, not {plan.head.verb}"
         exchange.respond_error(HTTPStatus.METHOD_NOT_ALLOWED, message, [("Allow", plan.allow)])
     else:
-        exchange.respond_error(HTTPStatus.NOT_FOUND, f"no route {plan.head.path}; /v2/openapi.json lists them")
+        exchange.respond_error(HTTPStatus.NOT_FOUND, f"no route {plan.head.path}")
 
 
 _NO_HEAD = Head("", "", (), "", {}, keep_alive=False, old=False, length=0, chunked=False, expects_continue=False)

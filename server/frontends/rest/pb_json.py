@@ -37,5 +37,6 @@ def _value(field: FieldDescriptor, value: Any) -> Any:
     if field.message_type is not None:
         return as_json(value)
     if field.enum_type is not None:
-        return field.enum_type.values_by_number[value].name
+        known = field.enum_type.values_by_number.get(value)
+        return value if known is None else known.name
     return b64encode(value).decode() if isinstance(value, bytes) else value

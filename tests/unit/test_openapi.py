@@ -1,0 +1,59 @@
+"""The document of the routes: valid, and as complete as the routes are."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Awaitable, Callable
+from concurrent.futures import ThreadPoolExecutor
+
+from openapi_spec_validator import validate
+
+from server.engine import Engine
+from server.frontends.inference_service import InferenceService
+from server.frontends.rest.cost import cost_routes
+from server.frontends.rest.exchange import Route
+from server.frontends.rest.health import health_routes
+from server.frontends.rest.infer import InferRoutes
+from server.frontends.rest.json_tensors import NonFinite
+from server.frontends.rest.metrics import metrics_route
+from server.frontends.rest.openapi import OPERATIONS, document, openapi_route
+from server.frontends.rest.rpc_routes import rpc_routes
+from server.frontends.settings_service import SettingsService
+from server.logs import Logs, LogState
+from server.metrics.snapshots import Snapshot
+from server.models.registry import Registry
+from tests import fakes
+from tests.unit.http_peer import Peer
+from tests.unit.metric_pages import page_of
+
+
+def all_routes() -> list[Route]:
+    """Those of a server with every flag."""
+    registry = Registry()
+    service = InferenceService(
+        Engine(registry), registry, server_id="convoy", strict_readiness=True, watch=fakes.watch()
+    )
+    logs = Logs(logging.NullHandler(), LogState(), root=logging.getLogger("of a test"))
+    changes = SettingsService(registry, fakes.watch(), logs, bool)
+    infer = InferRoutes(service, registry, non_finite=NonFinite.REFUSE, max_input_bytes=1)
+    take: Callable[[], Awaitable[Snapshot]] = Snapshot  # type: ignore[assignment]  # nobody scrapes here
+    return [
+        *infer.routes(),
+        *health_routes(bool, bool, registry),
+        *rpc_routes(service.methods() | changes.methods(), 1),
+        *cost_routes(registry),
+        metrics_route(take, page_of(), ThreadPoolExecutor(1)),
+    ]
+
+
+def test_the_document_is_valid_and_is_served() -> None:
+    routes = all_routes()
+    route = openapi_route(routes)
+    shown = Peer([route]).ask("GET", "/v2/openapi.json").json
+    assert shown == document([*routes, route])
+    validate(shown)
+
+
+def test_every_operation_has_a_route() -> None:
+    routes = all_routes()
+    assert {route.operation for route in [*routes, openapi_route(routes)]} == set(OPERATIONS)
