@@ -144,6 +144,8 @@ class Connection:
         self._writable = True
         self._reading = True
         self.received_bytes = 0
+        self.requests = 0
+        """How many have arrived whole."""
         self.lingering = False
         """Whether the peer was refused, and may still be sending: were the socket closed on it, the system might throw
         the answer away before it is read (RFC 9112, 9.6)."""
@@ -267,6 +269,7 @@ class Connection:
         """A request is there."""
         plan, self._plan = self._plan, None
         assert plan is not None, "a body has a head before it"
+        self.requests += 1
         exchange = Exchange(self, plan.head, plan.parameters, plan.counts, len(body))
         self._exchanges.append(exchange)
         self._held_bytes += len(body)

@@ -107,8 +107,10 @@ class HttpListener:
 class _Socket(asyncio.BufferedProtocol):
     """One peer: its transport, its connection, and what it has to do by when."""
 
-    __slots__ = ("_due", "_gone", "_heard_at", "_listener", "_paused_since", "_received_before", "_since",
-                 "_unsent_before", "connection", "transport")  # fmt: skip
+    __slots__ = (
+        "_due", "_gone", "_heard_at", "_listener", "_paused_since", "_received_before", "_requests_before", "_since",
+        "_unsent_before", "connection", "transport",
+    )  # fmt: skip
 
     transport: asyncio.Transport
     connection: Connection
@@ -119,6 +121,7 @@ class _Socket(asyncio.BufferedProtocol):
         self._gone = False
         self._heard_at = time.monotonic()
         self._received_before = 0  # when its progress was last looked at
+        self._requests_before = 0
         self._unsent_before = 0
         # Since when something lasts; 0.0 while it does not.
         self._since = 0.0  # a request is arriving, or a refused peer is waited for
@@ -143,12 +146,14 @@ class _Socket(asyncio.BufferedProtocol):
         else:
             connection.receive(bytes(self._listener.scratch[:nbytes]))
         if connection.arriving or connection.lingering:
-            if not self._since:
+            if not self._since or connection.requests != self._requests_before:
                 self._since = self._heard_at
                 self._received_before = connection.received_bytes
-                self._look_again(self._due_at())
-        else:
+                self._requests_before = connection.requests
+            self._look_again(self._due_at())
+        elif self._since:
             self._since = 0.0
+            self._look_again(self._due_at())
 
     def eof_received(self) -> bool:
         return False  # whoever stops sending has gone
