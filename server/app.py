@@ -154,6 +154,7 @@ class App:
     async def stop(self) -> None:
         """Answer everything that was accepted, then close."""
         end = time.monotonic() + self._settings.exit_timeout_secs
+        self._http.announce_stop()
         self._engine.begin_exit()
         self._control.give_up_loads()
         grace = self._settings.exit_timeout_secs

@@ -61,12 +61,15 @@ class HttpListener:
             raise OSError(f"cannot listen on {address}:{port} for HTTP: {error.strerror or error}") from error
         return cast("int", self._server.sockets[0].getsockname()[1])
 
+    def announce_stop(self) -> None:
+        """From now on, each connection ends with the answers that are due on it."""
+        self.dispatcher.draining = True
+
     async def drain(self, grace_seconds: float) -> None:
-        """Answer what is being asked, each connection ending with the answers that are due on it.
+        """After `announce_stop`, wait until what is being asked is answered.
 
         Connections are still accepted, each for one request: for those who look how the server is.
         """
-        self.dispatcher.draining = True
         if self.sockets:
             await asyncio.sleep(min(LAST_REQUESTS_SECONDS, grace_seconds))
         try:
