@@ -11,6 +11,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from loadtest.bench.analyzer import perf_analyzer_workload
+from loadtest.bench.http import http
 from loadtest.bench.idle import idle
 from loadtest.bench.large import large
 from loadtest.bench.loading import loading
@@ -25,6 +26,7 @@ from loadtest.bench.unary import single, small
 WORKLOADS: Mapping[str, Callable[[Plan], dict[str, object]]] = {
     "small": small,
     "single": single,
+    "http": http,
     "large": large,
     "pictures": pictures,
     "resnet18": resnet18,
