@@ -195,9 +195,9 @@ def _processors() -> list[AnyPanel]:
 def _memory() -> list[AnyPanel]:
     moved = [
         Query(
-            total(rate(f"convoy_{protocol}_{way}_bytes_total", SERVER), "instance"), f"{word} {way}, {{{{instance}}}}"
+            total(rate(f"convoy_{name}_{way}_bytes_total", SERVER), "instance"), f"{protocol} {way}, {{{{instance}}}}"
         )
-        for protocol, word in (("grpc", "gRPC"), ("http", "HTTP"))
+        for protocol, name in (("gRPC", "grpc"), ("HTTP", "http"))
         for way in ("received", "sent")
     ]
     return [

@@ -264,7 +264,7 @@ def _http() -> list[AnyPanel]:
         ),
         graph(
             "Requests by status",
-            "Requests that ended. 503, 429: overload, or not ready. Other 4xx: the callers, or `gone`, who do not wait. "
+            "Requests that ended. 503, 429: overload, or not ready. Other 4xx: the callers. `gone`: they do not wait. "
             "500: the model or the server.",
             Query(total(requests, "status"), "{{status}}"),
             unit=panels.RATE,
