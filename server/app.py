@@ -34,6 +34,7 @@ from server.frontends.grpc.options import GrpcOptions
 from server.frontends.health_service import HealthService
 from server.frontends.inference_service import InferenceService
 from server.frontends.reflection_service import reflection_methods
+from server.frontends.rest.bodies import Bodies
 from server.frontends.rest.cost import cost_routes
 from server.frontends.rest.exchange import Route
 from server.frontends.rest.health import health_routes
@@ -124,6 +125,7 @@ class App:
         self._renderer = ThreadPoolExecutor(1, thread_name_prefix="metrics")
         metrics = metrics_route(self._observer().take, _metrics_page(settings), self._renderer)
         self._metrics = HttpListener([metrics], HttpOptions())
+        self._bodies = Bodies(settings.http_max_input_size)
         self._http = HttpListener(self._routes(inference, methods, metrics), _http_options(settings))
 
     async def start(self) -> Ports:
@@ -165,6 +167,7 @@ class App:
         await self._metrics.stop()
         self._watch.stop()
         self._renderer.shutdown()
+        self._bodies.close()
         if self._traces is not None:
             seconds = max(0.0, min(LAST_TRACES_SECONDS, end - time.monotonic()))
             await asyncio.to_thread(self._traces.close, seconds)
@@ -200,13 +203,13 @@ class App:
         infer = InferRoutes(
             inference,
             self._registry,
+            self._bodies,
             non_finite=NonFinite.WORDS if settings.http_json_nan else NonFinite.REFUSE,
-            max_input_bytes=settings.http_max_input_size,
         )
         routes = [
             *infer.routes(),
             *health_routes(lambda: True, inference.is_ready, self._registry),
-            *rpc_routes(methods, settings.http_max_input_size),
+            *rpc_routes(methods, self._bodies),
             *cost_routes(self._registry),
             *([metrics] if settings.http_metrics else []),
         ]

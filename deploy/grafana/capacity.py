@@ -194,10 +194,8 @@ def _processors() -> list[AnyPanel]:
 
 def _memory() -> list[AnyPanel]:
     moved = [
-        Query(
-            total(rate(f"convoy_{name}_{way}_bytes_total", SERVER), "instance"), f"{protocol} {way}, {{{{instance}}}}"
-        )
-        for protocol, name in (("gRPC", "grpc"), ("HTTP", "http"))
+        Query(total(rate(f"convoy_{name}_{way}_bytes_total", SERVER), "instance"), f"{what} {way}, {{{{instance}}}}")
+        for what, name in (("gRPC", "grpc"), ("HTTP", "http"))
         for way in ("received", "sent")
     ]
     return [

@@ -142,6 +142,21 @@ def test_a_refused_peer_that_still_sends_can_read_why(host: Host, connect: Conne
     assert peer.read_to_end() == b""
 
 
+def test_a_refusal_does_not_cut_off_what_was_asked_before(
+    host: Host, connect: Connect, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("server.frontends.rest.listener.LINGER_SECONDS", 0.0)
+    _, port = host.start()
+    peer, other = connect(port), connect(port)
+    peer.send(POST % (b"held", 0) + b"nonsense\r\n\r\n")
+    exchange = host.held.wait()
+    other.send(b"nonsense\r\n\r\n")
+    assert other.read_status() == 400
+    assert other.read_to_end() == b""
+    host.do(exchange.respond, HTTPStatus.OK)
+    assert (peer.read_status(), peer.read_status()) == (200, 400)
+
+
 def test_a_draining_listener_answers_what_is_asked_and_ends_each_connection_with_it(
     host: Host, connect: Connect
 ) -> None:

@@ -32,12 +32,12 @@ class FakeSink:
 
     written: bytearray = field(default_factory=bytearray)
     closed: bool = False
-    ended: bool = False
+    refused: bool = False
     reading: bool = True
     wrote: asyncio.Event = field(default_factory=asyncio.Event)
 
     def write(self, data: bytes, /) -> None:
-        assert not self.closed and not self.ended
+        assert not self.closed
         self.written += data
         self.wrote.set()
 
@@ -45,14 +45,8 @@ class FakeSink:
         for part in data:
             self.write(part)
 
-    def close(self) -> None:
-        self.closed = True
-
-    def can_write_eof(self) -> bool:
-        return True
-
-    def write_eof(self) -> None:
-        self.ended = True
+    def hang_up(self, refused: bool) -> None:
+        self.closed, self.refused = True, refused
 
     def pause_reading(self) -> None:
         self.reading = False
@@ -67,7 +61,7 @@ class Peer:
     def __init__(self, routes: Iterable[Route], *, max_input_bytes: int = 1 << 20) -> None:
         self.dispatcher = Dispatcher(routes, max_input_bytes=max_input_bytes)
         self.sink = FakeSink()
-        self.connection = Connection(self.dispatcher, self.sink)
+        self.connection = Connection(self.dispatcher, self.sink, self.sink.hang_up)
 
     def send(self, data: bytes) -> None:
         """As the listener does: bodies of known length go where the connection wants them."""

@@ -160,7 +160,7 @@ def test_what_http_does_not_allow_ends_the_connection_after_what_was_asked_befor
     before, refusal = peer.answers()
     assert (before.status, refusal.status, refusal.headers["connection"]) == (200, status, "close")
     assert refusal.json["error"]
-    assert peer.sink.ended
+    assert peer.sink.closed and peer.sink.refused
     peer.send(request("GET", "/echo"))
     assert peer.answers() == []
 

@@ -10,6 +10,7 @@ from openapi_spec_validator import validate
 
 from server.engine import Engine
 from server.frontends.inference_service import InferenceService
+from server.frontends.rest.bodies import Bodies
 from server.frontends.rest.cost import cost_routes
 from server.frontends.rest.exchange import Route
 from server.frontends.rest.health import health_routes
@@ -35,12 +36,12 @@ def all_routes() -> list[Route]:
     )
     logs = Logs(logging.NullHandler(), LogState(), root=logging.getLogger("of a test"))
     changes = SettingsService(registry, fakes.watch(), logs, bool)
-    infer = InferRoutes(service, registry, non_finite=NonFinite.REFUSE, max_input_bytes=1)
+    infer = InferRoutes(service, registry, Bodies(1), non_finite=NonFinite.REFUSE)
     take: Callable[[], Awaitable[Snapshot]] = Snapshot  # type: ignore[assignment]  # nobody scrapes here
     return [
         *infer.routes(),
         *health_routes(bool, bool, registry),
-        *rpc_routes(service.methods() | changes.methods(), 1),
+        *rpc_routes(service.methods() | changes.methods(), Bodies(1)),
         *cost_routes(registry),
         metrics_route(take, page_of(), ThreadPoolExecutor(1)),
     ]

@@ -14,6 +14,7 @@ from proto import grpc_service_pb2 as pb
 from proto import model_config_pb2
 from server.frontends.calls import Call, UnaryMethod
 from server.frontends.inference_service import SERVICE
+from server.frontends.rest.bodies import Bodies
 from server.frontends.rest.pb_json import as_json
 from server.frontends.rest.rpc_routes import rpc_routes
 from server.tensors import Buffer
@@ -34,7 +35,7 @@ class Service:
         self.calls: list[Call] = []
         self.answer: Message | None = None
         methods = {f"/{SERVICE}/{name}": UnaryMethod(self._handler(name)) for name in NAMES}
-        self.peer = Peer(rpc_routes(methods, 1 << 20))
+        self.peer = Peer(rpc_routes(methods, Bodies(1 << 20)))
 
     def ask(self, verb: str, path: str, said: object = None, answer: Message | None = None) -> Answer:
         self.answer = answer

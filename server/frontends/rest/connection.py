@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 import time
 from collections import deque
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from http import HTTPStatus
 from typing import NamedTuple, Protocol
 
@@ -115,12 +115,6 @@ class Sink(Protocol):
 
     def writelines(self, data: Iterable[bytes], /) -> None: ...
 
-    def close(self) -> None: ...
-
-    def can_write_eof(self) -> bool: ...
-
-    def write_eof(self) -> None: ...
-
     def pause_reading(self) -> None: ...
 
     def resume_reading(self) -> None: ...
@@ -129,9 +123,12 @@ class Sink(Protocol):
 class Connection:
     """One peer's requests."""
 
-    def __init__(self, dispatcher: Dispatcher, sink: Sink) -> None:
+    def __init__(self, dispatcher: Dispatcher, sink: Sink, hang_up: Callable[[bool], None]) -> None:
+        """`hang_up` closes when what was written is sent; it is told whether the peer was refused, and so may still be
+        sending."""
         self._dispatcher = dispatcher
         self._sink = sink
+        self._hang_up = hang_up
         self._exchanges: deque[Exchange] = deque()  # in the order of their requests, until they are sent
         self._held_bytes = 0  # of the bodies of those
         self._unread = b""  # what has been read and not looked at
@@ -146,9 +143,7 @@ class Connection:
         self.received_bytes = 0
         self.requests = 0
         """How many have arrived whole."""
-        self.lingering = False
-        """Whether the peer was refused, and may still be sending: were the socket closed on it, the system might throw
-        the answer away before it is read (RFC 9112, 9.6)."""
+        self._refused = False
 
     @property
     def busy(self) -> bool:
@@ -190,7 +185,7 @@ class Connection:
         """End with the answers that are due."""
         self._last = True
         if not self._exchanges and not self.arriving:
-            self._hang_up()
+            self._end()
 
     def closed(self) -> None:
         """The socket is gone: everybody who still waits has left."""
@@ -315,7 +310,7 @@ class Connection:
             self._held_bytes -= exchange.held_bytes
             self._send(exchange.head, *answer)
         if self._last and not exchanges and self._plan is None:
-            self._hang_up()
+            self._end()
         elif not self._reading:
             self._read_on()
 
@@ -339,10 +334,14 @@ class Connection:
     def _refuse(self, status: HTTPStatus, message: str) -> None:
         self._last = True
         self._plan, self._body, self._chunked, self._unread = None, None, None, b""
-        self.lingering = True
+        self._refused = True
         exchange = Exchange(self, _NO_HEAD, {}, RouteCounts("", ""), 0)
         self._exchanges.append(exchange)
         exchange.respond(status, json_content({"error": message}))
+
+    def _end(self) -> None:
+        if not self._closed:
+            self._hang_up(self._refused)
 
     def _write(self, parts: tuple[bytes, ...]) -> None:
         if self._closed:
@@ -352,14 +351,6 @@ class Connection:
             self._sink.write(parts[0])
         else:
             self._sink.writelines(parts)
-
-    def _hang_up(self) -> None:
-        if self._closed:
-            return
-        if self.lingering and self._sink.can_write_eof():
-            self._sink.write_eof()
-        else:
-            self._sink.close()
 
 
 def _no_route(exchange: Exchange, plan: _Plan) -> None:

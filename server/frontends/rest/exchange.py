@@ -99,8 +99,8 @@ class Exchange:
         """What stands in the path where the route has names in braces."""
         self.deadline = inf
         self.on_cancel: Callable[[], None] | None = None
-        self.render: Callable[[bytes], Content] | None = None
-        """Makes content of the message of `reply`; None where the message is JSON already."""
+        self.render: Callable[[bytes], Content | None] = _as_json
+        """Makes content of the message of `reply`; None where it will `respond` later itself."""
         self.held_bytes = held_bytes
         """Of its body."""
         self.answer: tuple[HTTPStatus, Content] | None = None
@@ -137,7 +137,9 @@ class Exchange:
 
     def reply(self, message: bytes) -> None:
         if self._open:
-            self.respond(HTTPStatus.OK, self.render(message) if self.render else Content(message, _JSON_HEADERS))
+            content = self.render(message)
+            if content is not None:
+                self.respond(HTTPStatus.OK, content)
 
     def fail(self, status: StatusCode, message: str) -> None:
         self.respond_error(HTTP_STATUSES.get(status, HTTPStatus.BAD_REQUEST), message, self._trailing_headers())
@@ -179,4 +181,5 @@ class Exchange:
         return headers
 
 
-_JSON_HEADERS = (("Content-Type", JSON),)
+def _as_json(message: bytes) -> Content:
+    return Content(message, (("Content-Type", JSON),))

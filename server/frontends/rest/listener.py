@@ -111,8 +111,8 @@ class _Socket(asyncio.BufferedProtocol):
     """One peer: its transport, its connection, and what it has to do by when."""
 
     __slots__ = (
-        "_due", "_gone", "_heard_at", "_listener", "_paused_since", "_received_before", "_requests_before", "_since",
-        "_unsent_before", "connection", "transport",
+        "_due", "_gone", "_heard_at", "_lingering", "_listener", "_paused_since", "_received_before",
+        "_requests_before", "_since", "_unsent_before", "connection", "transport",
     )  # fmt: skip
 
     transport: asyncio.Transport
@@ -122,6 +122,7 @@ class _Socket(asyncio.BufferedProtocol):
         self._listener = listener
         self._due = inf
         self._gone = False
+        self._lingering = False  # it was refused, and may still be sending
         self._heard_at = time.monotonic()
         self._received_before = 0  # when its progress was last looked at
         self._requests_before = 0
@@ -132,7 +133,7 @@ class _Socket(asyncio.BufferedProtocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = cast("asyncio.Transport", transport)
-        self.connection = Connection(self._listener.dispatcher, self.transport)
+        self.connection = Connection(self._listener.dispatcher, self.transport, self._hang_up)
         self._listener.sockets.add(self)
         self._listener.opened += 1
         self._since = self._heard_at  # a request, from the first moment on
@@ -148,7 +149,9 @@ class _Socket(asyncio.BufferedProtocol):
             connection.body_read(nbytes)
         else:
             connection.receive(bytes(self._listener.scratch[:nbytes]))
-        if connection.arriving or connection.lingering:
+        if self._lingering:
+            return
+        if connection.arriving:
             if not self._since or connection.requests != self._requests_before:
                 self._since = self._heard_at
                 self._received_before = connection.received_bytes
@@ -187,13 +190,23 @@ class _Socket(asyncio.BufferedProtocol):
         if not self._gone and not self.transport.is_closing():
             self._look_again(self._due_at())
 
+    def _hang_up(self, refused: bool) -> None:
+        """Close. Were the socket closed on a peer that still sends, the system might throw the answer away before it is
+        read (RFC 9112, 9.6)."""
+        if refused and self.transport.can_write_eof():
+            self.transport.write_eof()
+            self._lingering, self._since = True, time.monotonic()
+            self._look_again(self._due_at())
+        else:
+            self.transport.close()
+
     def _due_at(self) -> float:
         """When something is to be done, as things stand."""
         options = self._listener.options
         if self._paused_since:
             return self._paused_since + options.body_timeout
         if self._since:
-            if self.connection.lingering:
+            if self._lingering:
                 return self._since + LINGER_SECONDS
             return self._since + (options.body_timeout if self.connection.body_arriving else options.head_timeout)
         return self._heard_at + options.idle_timeout
@@ -206,7 +219,7 @@ class _Socket(asyncio.BufferedProtocol):
                 log.debug("a peer is cut off: it does not read its answers")
                 self.transport.abort()
             self._paused_since, self._unsent_before = now, unsent
-        elif connection.lingering:
+        elif self._lingering:
             self.transport.abort()
         elif not self._since:
             if connection.busy:

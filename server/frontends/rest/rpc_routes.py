@@ -18,9 +18,8 @@ from proto import grpc_service_pb2 as pb
 from server.errors import ConvoyError, InvalidRequest
 from server.frontends.calls import MethodTable, UnaryMethod
 from server.frontends.inference_service import SERVICE
+from server.frontends.rest.bodies import Bodies
 from server.frontends.rest.exchange import NO_CONTENT, Content, Exchange, Route, json_content
-from server.frontends.rest.http1 import HttpError
-from server.frontends.rest.infer import inflated
 from server.frontends.rest.pb_json import as_json
 from server.frontends.statuses import AS_TRITON
 from server.tensors import Buffer
@@ -35,15 +34,15 @@ Show = Callable[[Any], object]
 MAX_UINT32 = (1 << 32) - 1
 
 
-def rpc_routes(methods: MethodTable, max_input_bytes: int) -> list[Route]:
+def rpc_routes(methods: MethodTable, bodies: Bodies) -> list[Route]:
     """The routes over an RPC table."""
 
     def route(verb: str, template: str, name: str, build: Build, show: Show) -> Route:
         method = methods[f"/{SERVICE}/{name}"]
         assert isinstance(method, UnaryMethod), "only unary RPCs are routes"
         answer = getattr(pb, f"{name}Response")
-        handle = partial(_handle, method, build, partial(_shown, answer, show), max_input_bytes)
-        return Route(verb, template, handle, name)
+        handle = partial(_handle, method, build, partial(_shown, answer, show))
+        return Route(verb, template, lambda exchange, body: bodies.receive(exchange, body, handle), name)
 
     routes = [
         route("GET", "v2", "ServerMetadata", _plain(pb.ServerMetadataRequest), as_json),
@@ -80,19 +79,12 @@ def rpc_routes(methods: MethodTable, max_input_bytes: int) -> list[Route]:
 
 
 def _handle(
-    method: UnaryMethod,
-    build: Build,
-    render: Callable[[bytes], Content],
-    max_input_bytes: int,
-    exchange: Exchange,
-    body: Buffer,
+    method: UnaryMethod, build: Build, render: Callable[[bytes], Content], exchange: Exchange, body: Buffer
 ) -> None:
     try:
-        request = build(exchange.parameters, _fields(inflated(exchange, body, max_input_bytes)))
+        request = build(exchange.parameters, _fields(body))
     except ConvoyError as error:
         AS_TRITON.fail(exchange, error)
-    except HttpError as error:
-        exchange.respond_error(error.status, str(error))
     else:
         exchange.render = render
         method.handle(exchange, request.SerializeToString())
