@@ -13,9 +13,12 @@ import tritonclient.http.aio
 from tritonclient.http import InferInput, InferRequestedOutput
 from tritonclient.utils import InferenceServerException, np_to_triton_dtype
 
+from proto import grpc_service_pb2 as pb
 from server import __version__
-from tests.real.clients import read_url
-from tests.real.conftest import RunningServer, start
+from server.frontends.calls import StatusCode
+from server.frontends.rest.exchange import HTTP_STATUSES
+from tests.real.clients import Client, read_url
+from tests.real.conftest import RunningServer, connect, start
 from tests.real.test_tensors import EXTREMES
 from tests.real.zoo import write_zoo
 
@@ -215,8 +218,6 @@ def test_what_goes_wrong_is_said_as_over_grpc(
 @pytest.mark.parametrize(
     "operation",
     [
-        lambda client: client.load_model("add_sub"),
-        lambda client: client.unload_model("add_sub"),
         lambda client: client.get_system_shared_memory_status(),
         lambda client: client.register_system_shared_memory("r", "/k", 64),
         lambda client: client.unregister_system_shared_memory("r"),
@@ -227,3 +228,13 @@ def test_what_goes_wrong_is_said_as_over_grpc(
 )
 def test_what_is_not_offered_is_said_to_be_so(operation: Callable[[Any], Any], client: Any) -> None:
     assert failure(operation, client)[0] == "501"
+
+
+@pytest.mark.parametrize("operation", ["Load", "Unload"])
+def test_loads_and_unloads_are_answered_as_over_grpc(operation: str, client: Any, http_zoo: RunningServer) -> None:
+    request = getattr(pb, f"RepositoryModel{operation}Request")(model_name="nobody")
+    with connect(http_zoo) as channel:
+        refusal = Client(channel).refusal(f"RepositoryModel{operation}", request)
+    status = HTTP_STATUSES[StatusCode[refusal.status.name]]
+    over_http = failure(getattr(client, f"{operation.lower()}_model"), "nobody")
+    assert over_http == (str(status.value), refusal.message)

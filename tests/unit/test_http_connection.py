@@ -6,6 +6,8 @@ from collections.abc import Callable
 from http import HTTPStatus
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from server.frontends.calls import StatusCode
 from server.frontends.rest.connection import MAX_PIPELINED
@@ -96,6 +98,28 @@ def test_pipelined_requests_are_told_apart_however_they_arrive(cut: Callable[[by
         (200, b"2", "n m"),
     ]
     assert not peer.sink.closed
+
+
+WORDS = (
+    request("POST", "/echo", b"12345"),
+    request("GET", "/nowhere", Connection="keep-alive"),
+    CHUNKED,
+    b"POST /echo HTTP/1.1\r\nHost: h\r\nContent-Length: ",
+    b"Transfer-Encoding: chunked\r\n",
+    b"\r\n",
+    b"5\r\n",
+    b"0",
+    b"\0\xff",
+)
+
+
+@given(st.lists(st.one_of(st.sampled_from(WORDS), st.binary(max_size=40)), max_size=12))
+def test_whatever_comes_is_answered_or_waited_for(parts: list[bytes]) -> None:
+    peer = Peer([Route("POST", "echo", echo, "")], max_input_bytes=LIMIT)
+    for part in parts:
+        if not peer.sink.closed:
+            peer.send(part)
+    assert {answer.status for answer in peer.answers()} <= {200, 400, 404, 405, 413, 431, 501}
 
 
 def test_answers_come_in_the_order_of_their_requests(peer: Peer, held: Held) -> None:

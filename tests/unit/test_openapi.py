@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 
 from openapi_spec_validator import validate
 
 from server.engine import Engine
-from server.frontends.inference_service import InferenceService
+from server.frontends.calls import UnaryMethod
+from server.frontends.inference_service import SERVICE, InferenceService
 from server.frontends.rest.bodies import Bodies
 from server.frontends.rest.cost import cost_routes
 from server.frontends.rest.exchange import Route
@@ -19,13 +19,14 @@ from server.frontends.rest.json_tensors import NonFinite
 from server.frontends.rest.metrics import metrics_route
 from server.frontends.rest.openapi import OPERATIONS, document, openapi_route
 from server.frontends.rest.rpc_routes import rpc_routes
-from server.frontends.settings_service import SettingsService
-from server.logs import Logs, LogState
 from server.metrics.snapshots import Snapshot
 from server.models.registry import Registry
 from tests import fakes
 from tests.unit.http_peer import Peer
 from tests.unit.metric_pages import page_of
+from tests.unit.test_rpc_routes import NAMES
+
+METHODS = {f"/{SERVICE}/{name}": UnaryMethod(lambda call, message: None) for name in NAMES}
 
 
 def all_routes() -> list[Route]:
@@ -34,14 +35,12 @@ def all_routes() -> list[Route]:
     service = InferenceService(
         Engine(registry), registry, server_id="convoy", strict_readiness=True, watch=fakes.watch()
     )
-    logs = Logs(logging.NullHandler(), LogState(), root=logging.getLogger("of a test"))
-    changes = SettingsService(registry, fakes.watch(), logs, bool)
     infer = InferRoutes(service, registry, Bodies(1), non_finite=NonFinite.REFUSE)
     take: Callable[[], Awaitable[Snapshot]] = Snapshot  # type: ignore[assignment]  # nobody scrapes here
     return [
         *infer.routes(),
         *health_routes(bool, bool, registry),
-        *rpc_routes(service.methods() | changes.methods(), Bodies(1)),
+        *rpc_routes(METHODS, Bodies(1)),
         *cost_routes(registry),
         metrics_route(take, page_of(), ThreadPoolExecutor(1)),
     ]
