@@ -9,7 +9,7 @@ import signal
 import socket
 import zlib
 from collections.abc import Iterator, Mapping
-from contextlib import closing
+from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -277,17 +277,30 @@ def test_a_callers_trace_goes_on_here(start_server: StartServer, tmp_path: Path)
     assert [span.name for span in trace.children(trace.root)] == ["queue", "compute"]
 
 
+def received_bytes(server: RunningServer) -> float:
+    return metric(server.metrics_url, "convoy_http_received_bytes_total")
+
+
 def test_the_server_answers_what_was_asked_before_it_stops(start_server: StartServer, tmp_path: Path) -> None:
     server = start_server(model_repository=write_models(tmp_path))
-    with closing(connection(server)) as waiting, closing(connection(server)) as idle:
+    with ExitStack() as stack:
+        waiting, idle, sending = (stack.enter_context(closing(connection(server))) for _ in range(3))
         idle.request("GET", "/v2/health/live")
         idle.getresponse().read()
         waiting.request("POST", "/v2/models/held/infer", one())
         wait_for_pending(server.metrics_url, "held", 1)
+        before = received_bytes(server)
+        sending.putrequest("POST", "/v2/models/affine/infer")
+        sending.putheader("Content-Length", str(len(one())))
+        sending.endheaders(one()[:-1])
+        wait_until(lambda: received_bytes(server) > before + len(one()), CALL_SECONDS)
         server.process.send_signal(signal.SIGTERM)
-        answer = waiting.getresponse()
-        assert (answer.status, json.loads(answer.read())["outputs"][0]["data"]) == (200, [4])
-        assert answer.headers["Connection"] == "close"
+        for peer in (waiting, sending):
+            answer = peer.getresponse()
+            assert (answer.status, json.loads(answer.read())["outputs"][0]["data"]) == (200, [4])
+            assert answer.headers["Connection"] == "close"
+            if peer is waiting:  # the server knows by now that it is to stop
+                sending.send(one()[-1:])
     assert server.terminate() == 0
     for port in (server.ports["http"], server.ports["metrics"]):
         with pytest.raises(ConnectionRefusedError):

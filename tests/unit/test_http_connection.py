@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from server.frontends.calls import StatusCode
-from server.frontends.rest.connection import MAX_PIPELINED
+from server.frontends.rest.connection import MAX_PIPELINED, REMEMBERED_HEAD_BYTES, REMEMBERED_HEADS
 from server.frontends.rest.exchange import Content, Exchange, Route
 from server.frontends.rest.http1 import MAX_HEAD_BYTES
 from server.tensors import Buffer
@@ -135,6 +135,21 @@ def test_a_request_is_answered_once(peer: Peer, held: Held) -> None:
     held.answer(0, b"first")
     held.answer(0, b"second")
     assert [answer.body for answer in peer.answers()] == [b"first"]
+    assert [counts.handled for counts in peer.dispatcher.snapshot()] == [{200: 1}]
+
+
+def test_a_line_end_behind_a_body_is_not_the_beginning_of_a_request(peer: Peer) -> None:
+    peer.send(request("POST", "/echo", b"1") + b"\r\n")
+    assert not peer.connection.arriving
+
+
+def test_what_is_remembered_of_heads_is_bounded(peer: Peer) -> None:
+    for number in range(REMEMBERED_HEADS + 10):
+        assert peer.ask("GET", "/echo", number=str(number)).status == 200
+    assert len(peer.dispatcher._plans) <= REMEMBERED_HEADS
+    remembered = len(peer.dispatcher._plans)
+    assert peer.ask("GET", "/echo", large="x" * REMEMBERED_HEAD_BYTES).status == 200
+    assert len(peer.dispatcher._plans) == remembered
 
 
 def test_head_is_get_without_the_body(peer: Peer) -> None:
@@ -201,6 +216,22 @@ def test_a_connection_ends_as_its_caller_says(version: str, connection: str, clo
     (answer,) = peer.answers()
     assert answer.headers["connection"] == ("close" if closes else "keep-alive")
     assert peer.sink.closed is closes
+
+
+def test_nothing_comes_after_the_last_request(peer: Peer, held: Held) -> None:
+    peer.send(request("POST", "/held", b"1", Connection="close") + request("POST", "/held", b"2"))
+    peer.send(request("POST", "/held", b"3"))
+    assert held.bodies == [b"1"]
+
+
+def test_the_last_request_is_waited_for(peer: Peer, held: Held) -> None:
+    last = request("POST", "/echo", b"12345", Connection="close")
+    peer.send(request("POST", "/held", b"") + last[:-1])
+    held.answer(0, b"")
+    assert not peer.sink.closed
+    peer.send(last[-1:])
+    assert [answer.body for answer in peer.answers()] == [b"", b"12345"]
+    assert peer.sink.closed
 
 
 def test_who_waits_to_be_told_to_go_on_is_told(peer: Peer) -> None:

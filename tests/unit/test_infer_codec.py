@@ -11,7 +11,15 @@ import numpy as np
 import pytest
 
 from server.errors import ConvoyError, InvalidRequest, Unsupported
-from server.frontends.rest.infer_codec import BINARY, Wanted, decode, decode_raw, encode
+from server.frontends.rest import infer_codec
+from server.frontends.rest.infer_codec import (
+    BINARY,
+    REMEMBERED_JSONS,
+    Wanted,
+    decode,
+    decode_raw,
+    encode,
+)
 from server.frontends.rest.json_tensors import NonFinite
 from server.messages import InferenceRequest, InferenceResponse, OutputTensor, RequestedOutput, TensorSpec
 from server.models.config_types import TensorConfig
@@ -145,6 +153,21 @@ def test_data_and_ids_are_each_requests_own() -> None:
         text = json.dumps({"id": str(value), "inputs": [tensor(data=[value])]}).encode()
         request = read(text)
         assert (request.request_id, request.buffers) == (str(value), (np.float32(value).tobytes(),))
+
+
+def test_what_is_remembered_is_bounded() -> None:
+    infer_codec._jsons.clear()
+    sized = tensor(parameters={"binary_data_size": 0})
+    for text in (
+        {"inputs": [tensor(data=[1])]},
+        {"inputs": [sized], "id": "1"},
+        {"inputs": [sized | {"x": "x" * 5000}]},
+    ):
+        read(json.dumps(text).encode())
+    assert not infer_codec._jsons
+    for number in range(REMEMBERED_JSONS + 10):
+        read(json.dumps({"inputs": [sized], "x": number}).encode())
+    assert 0 < len(infer_codec._jsons) <= REMEMBERED_JSONS
 
 
 def test_parameters_are_those_of_grpc() -> None:

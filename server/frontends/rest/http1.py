@@ -97,7 +97,8 @@ def read_head(raw: bytes) -> Head:
         pass  # to another protocol, which a server may decline (RFC 9110, 7.8)
     except httptools.HttpParserError as error:
         raise HttpError(HTTPStatus.BAD_REQUEST, f"the request is not HTTP/1.1: {error}") from None
-    if reader.messages != 1 or reader.version not in _VERSIONS:
+    assert reader.messages <= 1, "llhttp and `HEAD_END` agree on where a head ends"
+    if reader.version not in _VERSIONS:
         raise HttpError(HTTPStatus.BAD_REQUEST, "the request is not HTTP/1.1")
     headers = reader.headers
     if b"host" not in headers and reader.version == "1.1":
