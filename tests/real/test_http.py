@@ -19,7 +19,7 @@ import psutil
 import pytest
 
 from tests import onnx_models
-from tests.real.clients import CALL_SECONDS, metric, wait_for_pending
+from tests.real.clients import CALL_SECONDS, http_status, metric, wait_for_pending
 from tests.real.conftest import RunningServer, StartServer, start
 from tests.real.otlp_receiver import receiving
 from tests.real.waiting import wait_until
@@ -277,6 +277,14 @@ def test_a_callers_trace_goes_on_here(start_server: StartServer, tmp_path: Path)
     assert [span.name for span in trace.children(trace.root)] == ["queue", "compute"]
 
 
+def is_open(port: int) -> bool:
+    try:
+        with socket.create_connection(("127.0.0.1", port), CALL_SECONDS):
+            return True
+    except ConnectionRefusedError:
+        return False
+
+
 def received_bytes(server: RunningServer) -> float:
     return metric(server.metrics_url, "convoy_http_received_bytes_total")
 
@@ -295,14 +303,14 @@ def test_the_server_answers_what_was_asked_before_it_stops(start_server: StartSe
         sending.endheaders(one()[:-1])
         wait_until(lambda: received_bytes(server) > before + len(one()), CALL_SECONDS)
         server.process.send_signal(signal.SIGTERM)
-        for peer in (waiting, sending):
-            answer = peer.getresponse()
+        answers = [waiting.getresponse()]
+        wait_until(lambda: not is_open(server.ports["grpc"]), CALL_SECONDS)  # it is stopping, models would go next
+        assert http_status(f"{server.http_url}/v2/models/affine/ready") == 200
+        sending.send(one()[-1:])
+        answers.append(sending.getresponse())
+        for answer in answers:
             assert (answer.status, json.loads(answer.read())["outputs"][0]["data"]) == (200, [4])
             assert answer.headers["Connection"] == "close"
-            if peer is waiting:  # the server knows by now that it is to stop
-                sending.send(one()[-1:])
     assert server.terminate() == 0
-    for port in (server.ports["http"], server.ports["metrics"]):
-        with pytest.raises(ConnectionRefusedError):
-            socket.create_connection(("127.0.0.1", port), CALL_SECONDS)
+    assert not any(is_open(port) for port in server.ports.values())
     assert "Traceback" not in server.log.read_text()
