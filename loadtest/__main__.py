@@ -10,9 +10,10 @@ from pathlib import Path
 from loadtest.bench.servers import Plan
 from loadtest.bench.workloads import QUICK, WORKLOADS, bench
 from loadtest.errors import LoadTestError
-from loadtest.payload import parse_shape
+from loadtest.flag_values import count, shape
 from loadtest.run import LoadTest, run
 from loadtest.simulation.command import add_command, simulate
+from loadtest.tune import command as tuning
 from loadtest.verdict import Limits
 
 
@@ -40,6 +41,8 @@ def main() -> int:
         if arguments.command == "simulate":
             simulate(arguments)
             return 0
+        if arguments.command == "tune":
+            return 0 if tuning.tune(arguments) else 1
         passed = run(
             LoadTest(
                 model=arguments.model,
@@ -80,17 +83,15 @@ def _parser() -> argparse.ArgumentParser:
     load.add_argument(
         "--url", metavar="HOST:PORT", help="gRPC address of a running server (default: start a fresh one)"
     )
-    load.add_argument(
-        "--users", type=_positive, default=64, help="clients with one request in flight each (%(default)s)"
-    )
-    load.add_argument("--seconds", type=_positive, default=60, help="how long (%(default)s)")
+    load.add_argument("--users", type=count, default=64, help="clients with one request in flight each (%(default)s)")
+    load.add_argument("--seconds", type=count, default=60, help="how long (%(default)s)")
     load.add_argument("--p99-ms", type=float, default=250.0, help="longest p99 that passes (%(default)s)")
     load.add_argument(
         "--max-error-rate", type=float, default=0.0, help="largest share of failures, 0 to 1 (%(default)s)"
     )
     load.add_argument(
         "--shape",
-        type=_shape,
+        type=shape,
         action="append",
         default=[],
         metavar="NAME:DIM,DIM,...",
@@ -105,35 +106,21 @@ def _parser() -> argparse.ArgumentParser:
         metavar="WORKLOAD",
         help=f"of {', '.join(WORKLOADS)} (default: {', '.join(QUICK)})",
     )
-    side_by_side.add_argument("--rounds", type=_positive, default=5, help="servers take turns in each (%(default)s)")
+    side_by_side.add_argument("--rounds", type=count, default=5, help="servers take turns in each (%(default)s)")
     own = "(default: each workload's own)"
-    side_by_side.add_argument("--requests", type=_positive, help=f"in each round, per server; soak: in all {own}")
-    side_by_side.add_argument("--connections", type=_positive, help=f"of h2load {own}")
-    side_by_side.add_argument("--streams", type=_positive, help=f"in flight per connection of h2load {own}")
-    side_by_side.add_argument("--idle-connections", type=_positive, default=10_000, help="idle: how many (%(default)s)")
+    side_by_side.add_argument("--requests", type=count, help=f"in each round, per server; soak: in all {own}")
+    side_by_side.add_argument("--connections", type=count, help=f"of h2load {own}")
+    side_by_side.add_argument("--streams", type=count, help=f"in flight per connection of h2load {own}")
+    side_by_side.add_argument("--idle-connections", type=count, default=10_000, help="idle: how many (%(default)s)")
 
     add_command(commands)
+    tuning.add_command(commands)
     return parser
-
-
-def _positive(text: str) -> int:
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"{value} is not positive")
-    return value
 
 
 def _workload(text: str) -> str:
     if text not in WORKLOADS:
         raise argparse.ArgumentTypeError(f"'{text}' is not one of {', '.join(WORKLOADS)}")
-    return text
-
-
-def _shape(text: str) -> str:
-    try:
-        parse_shape(text)
-    except ValueError as error:
-        raise argparse.ArgumentTypeError(str(error)) from error
     return text
 
 
