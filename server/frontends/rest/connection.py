@@ -131,7 +131,8 @@ class Connection:
         self._hang_up = hang_up
         self._exchanges: deque[Exchange] = deque()  # in the order of their requests, until they are sent
         self._held_bytes = 0  # of the bodies of those
-        self._unread = b""  # what has been read and not looked at
+        self._read = b""  # what was read last, and before it what was left over
+        self._at = 0  # where in it what has not been looked at begins
         self._plan: _Plan | None = None  # of the request whose body is arriving
         self._body: memoryview | None = None  # of known length, filled from its beginning
         self._filled = 0
@@ -153,7 +154,7 @@ class Connection:
     @property
     def arriving(self) -> bool:
         """Whether a request has come in part."""
-        return self._plan is not None or (bool(self._unread) and self._reading)
+        return self._plan is not None or (self._at < len(self._read) and self._reading)
 
     @property
     def body_arriving(self) -> bool:
@@ -174,7 +175,9 @@ class Connection:
     def receive(self, data: bytes) -> None:
         """Take what was read."""
         self._count(len(data))
-        self._process(data)
+        self._read = self._read[self._at :] + data if self._at < len(self._read) else data
+        self._at = 0
+        self._process()
 
     def fail(self, status: HTTPStatus, message: str) -> None:
         """Answer what is no request, or not in time, after all that was asked for before it; and close then."""
@@ -193,7 +196,7 @@ class Connection:
         exchanges, self._exchanges = self._exchanges, deque()
         for exchange in exchanges:
             exchange.abandoned()
-        self._unread, self._plan, self._body, self._chunked = b"", None, None, None
+        self._forget_arriving()
 
     def set_writable(self, writable: bool) -> None:
         """Whether the peer reads its answers; while it does not, no more requests are read from it."""
@@ -206,59 +209,61 @@ class Connection:
         self.received_bytes += length
         self._dispatcher.received_bytes += length
 
-    def _process(self, data: bytes) -> None:
-        if self._unread:
-            data, self._unread = self._unread + data, b""
+    def _process(self) -> None:
+        """Take one request after another out of what was read."""
         try:
-            while data and not self._closed:
+            while self._at < len(self._read) and not self._closed:
                 if self._chunked is not None:
-                    data = data[self._chunked.feed(memoryview(data)) :]
+                    self._at += self._chunked.feed(memoryview(self._read)[self._at :])
                     if self._chunked.done:
                         body, self._chunked = self._chunked.body, None
                         self._begin(body)
-                    continue
-                if self._last:
-                    return  # nobody waits for what comes after the last request
-                if not self._has_room():
-                    self._unread = data
+                elif self._last:
+                    break  # nobody waits for what comes after the last request
+                elif not self._has_room():
                     self._read_on()
                     return
-                data = self._next(data)
+                elif not self._next():
+                    return
         except HttpError as error:
             self.fail(error.status, str(error))
+        self._read, self._at = b"", 0
 
-    def _next(self, data: bytes) -> bytes:
-        """Begin with the request that begins here. Returns what comes after it. Raises `HttpError`."""
-        if data.startswith(b"\r\n"):  # some send one more line end after a body (RFC 9112, 2.2)
-            return data[2:]
-        end = data.find(http1.HEAD_END, 0, http1.MAX_HEAD_BYTES)
+    def _next(self) -> bool:
+        """Begin with the request that begins here. Returns whether its head is there. Raises `HttpError`."""
+        data, start = self._read, self._at
+        if data.startswith(b"\r\n", start):  # some send one more line end after a body (RFC 9112, 2.2)
+            self._at += 2
+            return True
+        end = data.find(http1.HEAD_END, start, start + http1.MAX_HEAD_BYTES)
         if end < 0:
-            if len(data) >= http1.MAX_HEAD_BYTES:
-                raise HttpError(
-                    HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE,
-                    f"the request's head is larger than max ({http1.MAX_HEAD_BYTES} bytes)",
-                )
-            self._unread = data
-            return b""
+            if len(data) - start < http1.MAX_HEAD_BYTES:
+                return False
+            raise HttpError(
+                HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE,
+                f"the request's head is larger than max ({http1.MAX_HEAD_BYTES} bytes)",
+            )
         end += len(http1.HEAD_END)
-        self._plan = plan = self._dispatcher.plan(data[:end])
+        self._plan = plan = self._dispatcher.plan(data[start:end])
         length = plan.head.length
         if length > self._dispatcher.max_input_bytes:
             raise http1.too_large(self._dispatcher.max_input_bytes)
         if not plan.head.keep_alive:
             self._last = True
+        if plan.head.expects_continue and not self._exchanges and len(data) == end:
+            self._write((http1.CONTINUE,))
         if plan.head.chunked:
+            self._at = end
             self._chunked = ChunkedBody(self._dispatcher.max_input_bytes)
         elif len(data) - end >= length:
-            self._begin(memoryview(data)[end : end + length])
-            return data[end + length :] if len(data) - end > length else b""
+            self._at = end + length
+            self._begin(memoryview(data)[end : self._at])
         else:
+            self._at = len(data)
             self._filled = len(data) - end
             self._body = np.empty(length, np.uint8).data
             self._body[: self._filled] = memoryview(data)[end:]
-        if plan.head.expects_continue and not self._exchanges and len(data) == end:
-            self._write((http1.CONTINUE,))
-        return data[end:] if plan.head.chunked else b""
+        return True
 
     def _begin(self, body: memoryview) -> None:
         """A request is there."""
@@ -292,7 +297,7 @@ class Connection:
         self._reading = room
         if room:
             self._sink.resume_reading()
-            self._process(b"")
+            self._process()
         else:
             self._sink.pause_reading()
 
@@ -315,7 +320,7 @@ class Connection:
             self._read_on()
 
     def _send(self, head: Head, status: HTTPStatus, content: Content) -> None:
-        if self._dispatcher.draining and not (self._exchanges or self.arriving or self._unread):
+        if self._dispatcher.draining and not (self._exchanges or self._plan or self._at < len(self._read)):
             self._last = True
         body = b"" if head.verb == "HEAD" else content.body
         ends = not head.keep_alive or (self._last and not self._exchanges and self._plan is None)
@@ -333,11 +338,15 @@ class Connection:
 
     def _refuse(self, status: HTTPStatus, message: str) -> None:
         self._last = True
-        self._plan, self._body, self._chunked, self._unread = None, None, None, b""
+        self._forget_arriving()
         self._refused = True
         exchange = Exchange(self, _NO_HEAD, {}, RouteCounts("", ""), 0)
         self._exchanges.append(exchange)
         exchange.respond(status, json_content({"error": message}))
+
+    def _forget_arriving(self) -> None:
+        self._read, self._at = b"", 0
+        self._plan, self._body, self._chunked = None, None, None
 
     def _end(self) -> None:
         if not self._closed:
