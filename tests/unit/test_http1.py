@@ -108,6 +108,7 @@ def test_a_chunked_body_is_read_however_it_is_cut_and_no_further(wire: bytes, bo
         b"5 5\r\n",
         b"fffffffffffffffff\r\n",
         b"5;" + b"x" * http1.MAX_CHUNK_LINE_BYTES,
+        b"1\r\nx\r\n" * (http1.MAX_TINY_CHUNKS + 50),
         b"0\r\n" + b"T: x\r\n" * http1.MAX_HEAD_BYTES,
     ],
 )
@@ -118,7 +119,7 @@ def test_a_broken_chunked_body_is_refused(wire: bytes, size: int) -> None:
             chunked.feed(memoryview(wire[start : start + size]))
 
     with pytest.raises(HttpError) as caught:
-        feed(ChunkedBody(100))
+        feed(ChunkedBody(10_000))
     assert caught.value.status is HTTPStatus.BAD_REQUEST
 
 

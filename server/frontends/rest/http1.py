@@ -19,6 +19,9 @@ import httptools
 MAX_HEAD_BYTES = 16 << 10
 """Request line and headers together; as Node.js and Tomcat have it."""
 MAX_CHUNK_LINE_BYTES = 256
+MAX_TINY_CHUNKS = 1024
+SMALL_CHUNK_BYTES = 64
+"""Chunks smaller than that cost more to take apart than they bring: but for the first ones, they are refused."""
 HEAD_END = b"\r\n\r\n"
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 
@@ -141,6 +144,7 @@ class ChunkedBody:
         self._max_bytes = max_bytes
         self._content = bytearray()
         self._size = 0
+        self._chunks = 0
         self._left = 0  # of the chunk that is arriving, its line end included; 0 between chunks
         self._line = b""
         self._in_trailers = False
@@ -195,6 +199,9 @@ class ChunkedBody:
         self._size += length
         if self._size > self._max_bytes:
             raise too_large(self._max_bytes)
+        self._chunks += 1
+        if self._chunks > MAX_TINY_CHUNKS + self._size // SMALL_CHUNK_BYTES:
+            raise _bad_chunk(f"its chunks have fewer than {SMALL_CHUNK_BYTES} bytes on average")
         if length:
             self._left = length + 2
         else:
