@@ -10,11 +10,10 @@ from pathlib import Path
 from loadtest.bench.servers import Plan
 from loadtest.bench.workloads import QUICK, WORKLOADS, bench
 from loadtest.errors import LoadTestError
-from loadtest.flag_values import count, shape
-from loadtest.run import LoadTest, run
+from loadtest.flag_values import count
 from loadtest.simulation.command import add_command, simulate
+from loadtest.swarm.command import add_run_command, run_load
 from loadtest.tune import command as tuning
-from loadtest.verdict import Limits
 
 
 def main() -> int:
@@ -43,18 +42,7 @@ def main() -> int:
             return 0
         if arguments.command == "tune":
             return 0 if tuning.tune(arguments) else 1
-        passed = run(
-            LoadTest(
-                model=arguments.model,
-                users=arguments.users,
-                seconds=arguments.seconds,
-                shapes=tuple(arguments.shape),
-                limits=Limits(arguments.p99_ms, arguments.max_error_rate),
-                url=arguments.url,
-                model_repository=arguments.model_repository,
-                out=arguments.out or Path("runs/load"),
-            )
-        )
+        passed = run_load(arguments)
     except LoadTestError as error:
         print(f"loadtest: {error}", file=sys.stderr)
         return 2
@@ -79,24 +67,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     common.add_argument("--out", type=Path, metavar="DIR", help="where reports go (runs/load or runs/bench)")
 
-    load = commands.add_parser("run", parents=[common], help="Locust users on a server, a report and a verdict")
-    load.add_argument(
-        "--url", metavar="HOST:PORT", help="gRPC address of a running server (default: start a fresh one)"
-    )
-    load.add_argument("--users", type=count, default=64, help="clients with one request in flight each (%(default)s)")
-    load.add_argument("--seconds", type=count, default=60, help="how long (%(default)s)")
-    load.add_argument("--p99-ms", type=float, default=250.0, help="longest p99 that passes (%(default)s)")
-    load.add_argument(
-        "--max-error-rate", type=float, default=0.0, help="largest share of failures, 0 to 1 (%(default)s)"
-    )
-    load.add_argument(
-        "--shape",
-        type=shape,
-        action="append",
-        default=[],
-        metavar="NAME:DIM,DIM,...",
-        help="whole shape of one input, batch axis included; else each variable dimension is 1; may be repeated",
-    )
+    add_run_command(commands, common)
 
     side_by_side = commands.add_parser("bench", parents=[common], help="servers side by side, ratios and tables")
     side_by_side.add_argument(

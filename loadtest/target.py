@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any, TypeVar
 
 import grpc
@@ -10,12 +11,14 @@ from google.protobuf.message import Message
 
 from loadtest.errors import LoadTestError
 from loadtest.figures import Counts
-from loadtest.payload import Shape, Workload, make_workload
+from loadtest.payload import Description, Shape, Workload
+from loadtest.samples import workload_for
 from proto import grpc_service_pb2 as pb
 from proto.model_config_pb2 import ModelConfig
 
 SERVICE = "/inference.GRPCInferenceService/"
 INFER = SERVICE + "ModelInfer"
+STREAM_INFER = SERVICE + "ModelStreamInfer"
 _CALL_SECONDS = 30.0
 _LOAD_SECONDS = 300.0
 
@@ -31,6 +34,8 @@ class Target:
         self._address = address
         self.infer: Callable[..., bytes] = self._channel.unary_unary(INFER)
         """(serialised request, timeout=seconds) → serialised answer; raises grpc.RpcError."""
+        self.stream_infer: Callable[[Iterator[bytes]], Any] = self._channel.stream_stream(STREAM_INFER)
+        """Serialised requests → a call: an iterator of serialised ModelStreamInferResponses that can be cancelled."""
 
     def __enter__(self) -> Target:
         return self
@@ -88,11 +93,14 @@ class Target:
             sum(version.inference_stats.fail.count for version in answer.model_stats),
         )
 
-    def workload(self, model: str, shapes: dict[str, Shape], count: int = 16, seed: int = 0) -> Workload:
-        """`count` requests for `model`, made from what the server says of it; see `make_workload`."""
+    def workload(
+        self, model: str, shapes: dict[str, Shape], *, samples: Path | None = None, count: int = 16, seed: int = 0
+    ) -> Workload:
+        """What is sent to `model`, made from what the server says of it; see `workload_for`."""
         metadata = self._call("ModelMetadata", pb.ModelMetadataRequest(name=model), pb.ModelMetadataResponse)
-        batching = self.config(model).max_batch_size > 0
-        return make_workload(metadata, batching=batching, shapes=shapes, count=count, seed=seed)
+        config = self.config(model)
+        description = Description(metadata, config.max_batch_size > 0, "image.resize" in config.parameters)
+        return workload_for(description, shapes=shapes, samples=samples, count=count, seed=seed)
 
     def _call(self, method: str, request: Message, answer: type[Answer], *, seconds: float = _CALL_SECONDS) -> Answer:
         call: Any = self._channel.unary_unary(SERVICE + method)

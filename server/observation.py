@@ -87,7 +87,11 @@ def version_snapshot(loaded: LoadedVersion) -> VersionSnapshot:
 
 
 def model_snapshot(entry: ModelEntry) -> ModelSnapshot:
-    ready = {str(number): status.state is State.READY for number, status in sorted(entry.statuses.items())}
+    ready = {
+        str(number): status.state is State.READY
+        for number, status in sorted(entry.statuses.items())
+        if number not in entry.retired
+    }
     if not ready and entry.problem:
         ready[""] = False
     return ModelSnapshot(entry.name, ready, entry.loads, entry.failed_loads)

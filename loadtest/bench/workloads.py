@@ -17,6 +17,7 @@ from loadtest.bench.large import large
 from loadtest.bench.loading import loading
 from loadtest.bench.objectives import slo_lenet5, slo_resnet18
 from loadtest.bench.pictures import pictures
+from loadtest.bench.reloading import reloading
 from loadtest.bench.resnet18 import resnet18
 from loadtest.bench.scaling import scaling
 from loadtest.bench.servers import Plan
@@ -35,6 +36,7 @@ WORKLOADS: Mapping[str, Callable[[Plan], dict[str, object]]] = {
     "scaling": scaling,
     "idle": idle,
     "loading": loading,
+    "reloading": reloading,
     "soak": soak,
     "perf-analyzer": perf_analyzer_workload,
 }

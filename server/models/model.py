@@ -73,12 +73,13 @@ class LoadedVersion:
         costs: CostTable | None = None,
         decoder: PictureDecoder | None = None,
         summaries: LatencySummaries | None = None,
+        statistics: VersionStatistics | None = None,
     ) -> None:
         """`costs` is what was measured before; without it the table fills as batches run. `decoder` is needed where the
-        configuration names a preprocessing."""
+        configuration names a preprocessing. `statistics` are those of the version that this one takes over from."""
         self.config = config
         self.version = version
-        self.statistics = VersionStatistics()
+        self.statistics = statistics or VersionStatistics()
         self._summaries = summaries
         self.load_seconds = load_seconds
         self.instances = len(sessions)

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, replace
 from server.errors import InvalidRequest, NotFound, NotReady
 from server.models.lifecycle import IllegalTransition, State, VersionStatus, move
 from server.models.model import LoadedVersion
+from server.statistics import VersionStatistics
 
 MAX_VERSION = 2**63 - 1
 
@@ -40,6 +41,10 @@ class ModelEntry:
     """Whether it came when the server was serving already, and has not served yet: it makes nobody less ready."""
     beside: set[int] = field(default_factory=set)
     """Versions that come, or go, while others of the model serve: the model is no less ready for it."""
+    retired: set[int] = field(default_factory=set)
+    """Versions that were asked to go: they are going or gone, and the model is no less ready for it."""
+    statistics: dict[int, VersionStatistics] = field(default_factory=dict)
+    """What was counted of a version, whichever session it had: counters go on where a version is loaded again."""
     successors: dict[int, VersionStatus] = field(default_factory=dict)
     """The second lives of versions that serve: what is being loaded, and will take over from them."""
 
@@ -47,8 +52,9 @@ class ModelEntry:
         """Whether what should serve does; a model of which nothing should is ready."""
         if self.newcomer:
             return True
-        failing = [status.version for status in self.statuses.values() if status.state is not State.READY]
-        if len(failing) == len(self.statuses):
+        expected = [status for status in self.statuses.values() if status.version not in self.retired]
+        failing = [status.version for status in expected if status.state is not State.READY]
+        if len(failing) == len(expected):
             return not self.problem and not failing
         return self.beside.issuperset(failing)
 
@@ -82,6 +88,10 @@ class Registry:
 
     def has(self, name: str) -> bool:
         return name in self._models
+
+    def statistics(self, name: str, version: int) -> VersionStatistics:
+        """What is counted of a version, from when it is first loaded until it is forgotten."""
+        return self.entry(name).statistics.setdefault(version, VersionStatistics())
 
     def find(self, name: str, version: str) -> LoadedVersion:
         """The version to serve a request. `version` is as the caller wrote it, "" for the latest that is ready.
@@ -117,6 +127,8 @@ class Registry:
         if state is State.UNAVAILABLE and was is not None and was.state is State.LOADING:
             entry.failed_loads += 1
         entry.draining.pop(version, None)
+        if state is State.LOADING:
+            entry.retired.discard(version)
         if state is State.DRAINING and version in entry.loaded:
             entry.draining[version] = entry.loaded[version]
         if state is not State.READY:
@@ -174,6 +186,15 @@ class Registry:
             assert entry.statuses[version].state is State.UNAVAILABLE, "it is drained first"
             del entry.statuses[version]
             entry.beside.discard(version)
+            entry.retired.discard(version)
+            entry.statistics.pop(version, None)
+        self.changed()
+
+    def retire(self, name: str) -> None:
+        """Nobody wants the model to serve any more, as long as it is not loaded again."""
+        entry = self.entry(name)
+        entry.retired.update(entry.statuses)
+        entry.problem = ""
         self.changed()
 
     def set_problem(self, name: str, problem: str) -> None:

@@ -10,7 +10,8 @@ from functools import partial
 from http import HTTPStatus
 
 from server.frontends import compression
-from server.frontends.rest.exchange import INTERNAL_MESSAGE, Content, Exchange
+from server.frontends.calls import INTERNAL_MESSAGE
+from server.frontends.rest.exchange import Content, Exchange
 from server.frontends.rest.http1 import HttpError, accepts, too_large
 from server.tensors import Buffer
 

@@ -16,8 +16,9 @@ from typing import NamedTuple, Protocol
 
 import numpy as np
 
+from server.frontends.calls import INTERNAL_MESSAGE
 from server.frontends.rest import http1
-from server.frontends.rest.exchange import INTERNAL_MESSAGE, Content, Exchange, Route, RouteCounts, json_content
+from server.frontends.rest.exchange import Content, Exchange, Route, RouteCounts, json_content
 from server.frontends.rest.http1 import ChunkedBody, Head, HttpError
 from server.metrics.snapshots import HttpRequestsSnapshot
 

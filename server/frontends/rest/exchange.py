@@ -31,8 +31,6 @@ HTTP_STATUSES: dict[StatusCode, HTTPStatus] = {
 
 JSON = "application/json"
 
-INTERNAL_MESSAGE = "the server failed while it handled this request; its log has the details"
-
 
 class Content(NamedTuple):
     """The body of an answer, and the headers that tell about it."""

@@ -9,7 +9,8 @@ from concurrent.futures import ThreadPoolExecutor
 from http import HTTPStatus
 from urllib.parse import parse_qs
 
-from server.frontends.rest.exchange import INTERNAL_MESSAGE, Content, Exchange, Route
+from server.frontends.calls import INTERNAL_MESSAGE
+from server.frontends.rest.exchange import Content, Exchange, Route
 from server.metrics.page import MetricsPage, Request
 from server.metrics.snapshots import Snapshot
 from server.tensors import Buffer
