@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,10 +18,13 @@ from proto import grpc_service_pb2 as pb
 from server import __version__
 from server.frontends.calls import StatusCode
 from server.frontends.rest.exchange import HTTP_STATUSES
-from tests.real.clients import Client, read_url
-from tests.real.conftest import RunningServer, connect, start
+from tests import onnx_models
+from tests.real.clients import WAIT_SECONDS, Client, read_url
+from tests.real.conftest import RunningServer, StartServer, connect, start
 from tests.real.test_tensors import EXTREMES
+from tests.real.waiting import wait_until
 from tests.real.zoo import write_zoo
+from tests.repositories import add_model
 
 JSON_VALUES: dict[str, np.ndarray[Any, Any]] = {
     **{name: values for name, values in EXTREMES.items() if name not in ("FP16", "BF16")},
@@ -59,7 +63,10 @@ class Waiting:
         return tritonclient.http.aio.InferenceServerClient(address)
 
 
-@pytest.fixture(params=[tritonclient.http.InferenceServerClient, Waiting], ids=["http", "http.aio"])
+CLIENTS = (tritonclient.http.InferenceServerClient, Waiting)
+
+
+@pytest.fixture(params=CLIENTS, ids=["http", "http.aio"])
 def client(request: pytest.FixtureRequest, http_zoo: RunningServer) -> Iterator[Any]:
     client = request.param(http_zoo.http_url.removeprefix("http://"))
     yield client
@@ -238,3 +245,19 @@ def test_loads_and_unloads_are_answered_as_over_grpc(operation: str, client: Any
     status = HTTP_STATUSES[StatusCode[refusal.status.name]]
     over_http = failure(getattr(client, f"{operation.lower()}_model"), "nobody")
     assert over_http == (str(status.value), refusal.message)
+
+
+def test_models_are_loaded_and_unloaded_on_request(start_server: StartServer, tmp_path: Path) -> None:
+    add_model(tmp_path, "affine", onnx_models.affine())
+    server = start_server("--model-control-mode=explicit", model_repository=tmp_path)
+    for make in CLIENTS:
+        client = make(server.http_url.removeprefix("http://"))
+        client.load_model("affine")
+        assert client.infer("affine", [tensor("x", np.array([[2]], np.int64))]).as_numpy("y").item() == 7
+        client.unload_model("affine", unload_dependents=True)
+        wait_until(lambda client=client: not client.is_model_ready("affine"), WAIT_SECONDS)
+        file = onnx_models.affine(offset=5).SerializeToString()
+        client.load_model("sent", config='{"backend": "onnxruntime"}', files={"file:1/model.onnx": file})
+        assert client.infer("sent", [tensor("x", np.array([[2]], np.int64))]).as_numpy("y").item() == 11
+        client.unload_model("sent")
+        client.close()
