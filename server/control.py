@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Coroutine, Iterable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass
 from math import inf
 from pathlib import Path
@@ -16,8 +16,9 @@ from typing import Any
 
 from server.backends.base import Backend
 from server.backends.cores import available_cores
-from server.errors import LoadFailed, NotReady, QueueFull, ShuttingDown, Unavailable
+from server.errors import LoadFailed, NotFound, NotReady, QueueFull, ShuttingDown, Unavailable
 from server.models import overrides, stamps
+from server.models.ensemble import load_order
 from server.models.intents import Intents
 from server.models.loader import Loader
 from server.models.model import TINY_BATCH_SECONDS
@@ -25,7 +26,7 @@ from server.models.opening import Configuration
 from server.models.outlook import Outlook
 from server.models.overrides import Override, Overrides
 from server.models.registry import Registry
-from server.models.repositories import Repositories
+from server.models.repositories import Look, Repositories
 from server.models.stamps import ModelSnapshot
 from server.models.steps import Steps
 from server.remote.store import FsspecStore, Store
@@ -84,11 +85,6 @@ class ControlSettings:
         return self.load_models is None or ALL_MODELS in self.load_models
 
 
-def nothing_depends(_: str) -> Iterable[str]:
-    """For servers whose models know nothing of each other."""
-    return ()
-
-
 class ControlPlane:
     """Loads and unloads models, one step of `versions.next_action` at a time."""
 
@@ -99,9 +95,7 @@ class ControlPlane:
         backend: Backend,
         clock: Clock,
         open_store: Callable[[RepositoryUrl], Store] = FsspecStore,
-        dependents: Callable[[str], Iterable[str]] = nothing_depends,
     ) -> None:
-        """`dependents` are the models that go with one where `unload_dependents` is asked for: those it is made of."""
         self._settings = settings
         self._registry = registry
         limit = settings.max_running_batches
@@ -128,7 +122,8 @@ class ControlPlane:
         )
         self._overrides = Overrides()
         self._intents = Intents()
-        self._dependents = dependents
+        self._asked: set[str] = set()
+        """Models that were asked for by name, or all: those that only came with an ensemble may go with it."""
         self._started = False
         self._nap = Nap(clock)
         self._polling: asyncio.Task[None] | None = None
@@ -158,9 +153,8 @@ class ControlPlane:
         for name in chosen:
             if name != ALL_MODELS and name not in there:
                 self._steps.note(name, f"no repository has a model '{name}'")
-        await asyncio.gather(
-            *(self._bring(name, look.models.get(name), look.problems.get(name, "")) for name in wanted)
-        )
+        self._asked.update(wanted)
+        await self._bring_all(look, wanted)
         self._started = True
 
     def follow(self, seconds: float) -> None:
@@ -180,12 +174,7 @@ class ControlPlane:
         if look is None:
             return
         known = [entry.name for entry in self._registry]
-        await asyncio.gather(
-            *(
-                self._bring(name, look.models.get(name), look.problems.get(name, ""), beside=True)
-                for name in sorted({*known, *look.models, *look.problems})
-            )
-        )
+        await self._bring_all(look, sorted({*known, *look.models, *look.problems}), beside=True)
 
     async def load(self, name: str, override: Override | None = None) -> None:
         """Make a model serve what its repository has now, or what comes along; where nothing is new, nothing happens.
@@ -197,6 +186,7 @@ class ControlPlane:
         overrides.check_model_name(name)
         self._brought.take(0 if override is None else override.size)
         await self._carry_out(self._load_on_request(name, override))
+        self._asked.add(name)
 
     async def unload(self, name: str, *, with_dependents: bool = False) -> None:
         """Let a model answer what it was asked, and serve no more. Nothing happens where it does not serve anyway.
@@ -205,7 +195,9 @@ class ControlPlane:
         now.
         """
         self._check_on_request()
-        names = [name, *self._dependents(name)] if with_dependents else [name]
+        names = [name]
+        if with_dependents:
+            names += self._loader.ensembles.dependents(name, self._asked)
         await self._carry_out(self._unload_on_request(names))
 
     async def index(self) -> dict[str, str]:
@@ -229,6 +221,7 @@ class ControlPlane:
         if self._polling is not None:
             await self._polling
         await self._loader.recovery.stop()
+        await self._loader.ensembles.stop()
         if self._requested:
             await asyncio.wait(self._requested)
         await asyncio.gather(*(self._loader.unload(loaded) for loaded in self._registry.loaded()))
@@ -261,22 +254,45 @@ class ControlPlane:
 
     async def _load_on_request(self, name: str, override: Override | None) -> None:
         try:
-            await self._load_in_turn(name, override)
+            await self._load_with_members(name, override, frozenset())
         finally:
             self._brought.give_back(0 if override is None else override.size)
 
-    async def _load_in_turn(self, name: str, override: Override | None) -> None:
+    async def _load_with_members(self, name: str, override: Override | None, on_the_way: frozenset[str]) -> None:
+        """Load a model on request; and before it, where it is an ensemble, those of its models that do not serve.
+
+        Those `on_the_way` are being loaded already, for it: no turn waits for another."""
+        missing = await self._load_in_turn(name, override)
+        if not missing:
+            return
+        for model in missing:
+            if model not in on_the_way:
+                try:
+                    await self._load_with_members(model, None, on_the_way | {name})
+                except (LoadFailed, NotFound) as error:
+                    log.warning("model '%s', which '%s' is made of: %s", model, name, error)
+        await self._load_in_turn(name, override, as_it_is=True)
+
+    async def _load_in_turn(self, name: str, override: Override | None, *, as_it_is: bool = False) -> Sequence[str]:
+        """Load a model; unless it is made of others that do not serve, which are returned then. With `as_it_is`, it
+        is loaded all the same."""
         async with self._intents.turn(name):
             if self._nap.ended:
                 raise ShuttingDown("Server exiting")
             configuration: Configuration | None = None
             if override is not None:
                 configuration = await self._loader.run(overrides.configuration, name, override)
+                models = configuration.models
             if override is not None and override.files:
                 folder = await self._loader.run(self._overrides.write, name, override.files)
                 snapshot = await self._loader.run(stamps.take, folder)
             else:
                 snapshot = await self._outlook.one(name, {e.name: frozenset(e.loaded) for e in self._registry})
+            if configuration is None:
+                models = await self._steps.models_of(snapshot)
+            missing = [model for model in models if not self._registry.serves(model)]
+            if missing and not as_it_is:
+                return missing
             try:
                 problem = await self._steps.take(name, snapshot, "", configuration, beside=True, on_request=True)
             finally:
@@ -285,6 +301,7 @@ class ControlPlane:
                 raise ShuttingDown("Server exiting")
             if problem:
                 raise LoadFailed(f"load failed for model '{name}': {problem}")
+        return ()
 
     async def _unload_on_request(self, names: Sequence[str]) -> None:
         for name in names:
@@ -294,6 +311,8 @@ class ControlPlane:
                 entry = self._registry.entry(name)
                 for version in tuple(entry.statuses):
                     await self._loader.give_up_recovery(name, version)
+                    await self._loader.ensembles.give_up(name, version)
+                self._asked.discard(name)
                 self._registry.retire(name)
                 await asyncio.gather(*(self._loader.unload(loaded) for loaded in tuple(entry.loaded.values())))
                 await self._tidy(name)
@@ -307,6 +326,25 @@ class ControlPlane:
         for version in tuple(self._registry.entry(name).statuses):
             self._loader.forget(name, version)
         self._registry.forget(name)
+
+    async def _bring_all(self, look: Look, names: Sequence[str], *, beside: bool = False) -> None:
+        """Take the steps of these models, and of those that the ensembles among them are made of: models first, side by
+        side, and then ensembles, each after what it is made of."""
+        needs: dict[str, tuple[str, ...]] = {}
+        left = list(names)
+        while left:
+            name = left.pop()
+            if name not in needs:
+                needs[name] = await self._steps.models_of(look.models.get(name))
+                left += [model for model in needs[name] if model in look.models or model in look.problems]
+
+        async def bring(name: str) -> None:
+            await self._bring(name, look.models.get(name), look.problems.get(name, ""), beside=beside)
+
+        await asyncio.gather(*(bring(name) for name in sorted(needs) if not needs[name]))
+        for name in load_order(needs):
+            if needs[name]:
+                await bring(name)
 
     async def _bring(self, name: str, snapshot: ModelSnapshot | None, problem: str, *, beside: bool = False) -> None:
         """Take the steps of one model, in turn."""

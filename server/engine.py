@@ -5,7 +5,7 @@ from __future__ import annotations
 from server.errors import ConvoyError, InvalidRequest, Reason, ShuttingDown
 from server.messages import InferenceRequest
 from server.models.registry import Registry
-from server.models.work import Reply, Work
+from server.models.work import Pending, Reply
 from server.statistics import no_failures
 
 
@@ -56,8 +56,8 @@ class Engine:
         """Count a request that cannot be read."""
         self.failures[error.reason] += 1
 
-    def infer(self, request: InferenceRequest, reply: Reply) -> Work | None:
-        """Start one inference. `reply` is called exactly once, unless the returned `Work` is cancelled first.
+    def infer(self, request: InferenceRequest, reply: Reply) -> Pending | None:
+        """Start one inference. `reply` is called exactly once, unless what is returned is cancelled first.
 
         Returns None where the request was refused: `reply` has been called then.
         """

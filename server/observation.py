@@ -19,8 +19,8 @@ from server.metrics.snapshots import (
     VersionSnapshot,
 )
 from server.models.lifecycle import State
-from server.models.model import LoadedVersion
 from server.models.registry import ModelEntry, Registry
+from server.models.served import Served
 from server.scheduling.turns import Turns
 
 VERSIONS_AT_ONCE = 4
@@ -69,7 +69,7 @@ class Observer:
         )
 
 
-def version_snapshot(loaded: LoadedVersion) -> VersionSnapshot:
+def version_snapshot(loaded: Served) -> VersionSnapshot:
     return VersionSnapshot(
         model=loaded.config.name,
         version=loaded.version,

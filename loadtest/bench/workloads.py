@@ -10,7 +10,9 @@ from collections.abc import Callable, Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
+from loadtest.bench.agreement import agreement
 from loadtest.bench.analyzer import perf_analyzer_workload
+from loadtest.bench.generator import generator
 from loadtest.bench.http import http
 from loadtest.bench.idle import idle
 from loadtest.bench.large import large
@@ -22,6 +24,7 @@ from loadtest.bench.resnet18 import resnet18
 from loadtest.bench.scaling import scaling
 from loadtest.bench.servers import Plan
 from loadtest.bench.soak import soak
+from loadtest.bench.stall import stall
 from loadtest.bench.unary import single, small
 
 WORKLOADS: Mapping[str, Callable[[Plan], dict[str, object]]] = {
@@ -39,6 +42,9 @@ WORKLOADS: Mapping[str, Callable[[Plan], dict[str, object]]] = {
     "reloading": reloading,
     "soak": soak,
     "perf-analyzer": perf_analyzer_workload,
+    "generator": generator,
+    "agreement": agreement,
+    "stall": stall,
 }
 QUICK = ("small", "single", "large")
 

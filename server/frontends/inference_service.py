@@ -27,8 +27,8 @@ from server.frontends.stream_infer import StreamInfer
 from server.frontends.watch import Watch, context_of
 from server.messages import InferenceRequest, InferenceResponse
 from server.models.config import TensorConfig
-from server.models.model import LoadedVersion
 from server.models.registry import Registry
+from server.models.served import Served
 from server.models.work import Reply
 from server.records import Record
 from server.statistics import Duration, Latency, VersionStatistics
@@ -284,7 +284,7 @@ def _duration(duration: Duration | Latency) -> pb.StatisticDuration:
     return pb.StatisticDuration(count=duration.count, ns=duration.ns)
 
 
-def _model_statistics(loaded: LoadedVersion) -> pb.ModelStatistics:
+def _model_statistics(loaded: Served) -> pb.ModelStatistics:
     statistics: VersionStatistics = loaded.statistics
     return pb.ModelStatistics(
         name=loaded.config.name,

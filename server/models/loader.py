@@ -21,14 +21,19 @@ from server.backends.base import Backend
 from server.backends.cores import available_cores
 from server.errors import ConfigInvalid, LoadFailed
 from server.models import stamps
+from server.models.config import ModelConfig
+from server.models.ensemble_model import EnsembleVersion
+from server.models.ensemble_run import Members
+from server.models.ensembles import Ensembles
 from server.models.lifecycle import UNLOADED, State
 from server.models.model import LoadedVersion
-from server.models.opening import Configuration, Opened, Opener, read_configuration
+from server.models.opening import Configuration, Opened, Opener, open_ensemble, read_configuration
 from server.models.pictures import PictureDecoder
 from server.models.probe import Probe, working_probe
 from server.models.recovery import Recovery
 from server.models.registry import Registry
 from server.models.repository import ModelFolder
+from server.models.served import Served
 from server.models.stamps import VersionStamp
 from server.scheduling.budget import ByteBudget
 from server.scheduling.clock import Clock
@@ -93,6 +98,7 @@ class Loader:
         self._decoder: PictureDecoder | None = None
         self._given_up = False
         self.recovery = Recovery(registry, clock)
+        self.ensembles = Ensembles(registry, self._make_ensemble)
         self.tried: dict[tuple[str, int], Tried] = {}
         self.folders: dict[tuple[str, int], Path] = {}
         """Where the versions that serve, or are about to serve again, were loaded from."""
@@ -122,6 +128,7 @@ class Loader:
         """Load a version, or load it again; the reason of a failure ends with `trying_again`. Returns the reason, ""
         where it is READY."""
         name = origin.folder.name
+        await self.ensembles.give_up(name, version)
         self._registry.set_state(name, version, State.LOADING)
         try:
             loaded = await self._open(origin, version, must_work=bool(trying_again))
@@ -152,15 +159,18 @@ class Loader:
             old = fresh
         else:
             self.folders[name, version] = origin.folder.path
+            if not isinstance(fresh, EnsembleVersion):  # though it may have been one
+                await self.ensembles.give_up(name, version)
             log.info("model '%s' version %d is loaded anew after %.2f s", name, version, fresh.load_seconds)
-        await _retire(old)
+        await old.drain()
         return ""
 
-    async def unload(self, loaded: LoadedVersion) -> None:
+    async def unload(self, loaded: Served) -> None:
         """Answer what a version was asked, and let it go."""
         name, version = loaded.config.name, loaded.version
+        await self.ensembles.give_up(name, version)
         self._registry.set_state(name, version, State.DRAINING)
-        await _retire(loaded)
+        await loaded.drain()
         self._registry.set_state(name, version, State.UNAVAILABLE, UNLOADED)
         self.folders.pop((name, version), None)
         log.info("model '%s' version %d is unloaded", name, version)
@@ -174,30 +184,34 @@ class Loader:
     def forget(self, name: str, version: int) -> None:
         """Keep nothing of a version that does not serve."""
         self.tried.pop((name, version), None)
+        self.ensembles.forget(name, version)
         self._registry.forget(name, version)
 
-    async def _open(self, origin: Origin, version: int, *, must_work: bool = False) -> LoadedVersion:
+    async def _open(self, origin: Origin, version: int, *, must_work: bool = False) -> Served:
         """A version that is ready to serve. Raises `LoadFailed`, also where its files are not those expected, before or
         after."""
         name = origin.folder.name
         async with self._slots:
             started = time.monotonic()
             try:
-                opened, probe = await self._open_with_retries(origin, version, must_work)
+                opened = await self._open_with_retries(origin, version, must_work)
+                if isinstance(opened, ModelConfig):
+                    return self.ensembles.open(opened, version)
+                model, probe = opened
                 loaded = LoadedVersion(
-                    opened.config,
+                    model.config,
                     version,
-                    opened.sessions,
+                    model.sessions,
                     self._clock,
                     time.monotonic() - started,
                     self._budget,
                     # Turns share the cores out: instances on a GPU do not stand in line for them.
-                    None if opened.on_gpu else self._turns,
+                    None if model.on_gpu else self._turns,
                     # On a GPU the thread only waits: nothing is won there, and the event loop would wait too.
-                    tiny_batch_seconds=0.0 if opened.on_gpu else self._tiny_batch_seconds,
-                    costs=opened.costs,
-                    decoder=self._picture_decoder() if opened.config.preprocessing is not None else None,
-                    summaries=LatencySummaries() if self._summaries else None,
+                    tiny_batch_seconds=0.0 if model.on_gpu else self._tiny_batch_seconds,
+                    costs=model.costs,
+                    decoder=self._picture_decoder() if model.config.preprocessing is not None else None,
+                    summaries=self._latency_summaries(),
                     statistics=self._registry.statistics(name, version),
                 )
             except LoadFailed:
@@ -210,7 +224,9 @@ class Loader:
             self.recovery.watch(loaded, probe, partial(self._recover, again, version))
         return loaded
 
-    async def _open_with_retries(self, origin: Origin, version: int, must_work: bool) -> tuple[Opened, Probe | None]:
+    async def _open_with_retries(
+        self, origin: Origin, version: int, must_work: bool
+    ) -> ModelConfig | tuple[Opened, Probe | None]:
         for retry in range(1, self._retries + 1):
             try:
                 return await self._open_once(origin, version, must_work)
@@ -225,7 +241,10 @@ class Loader:
                 )  # fmt: skip
         return await self._open_once(origin, version, must_work)
 
-    async def _open_once(self, origin: Origin, version: int, must_work: bool) -> tuple[Opened, Probe | None]:
+    async def _open_once(
+        self, origin: Origin, version: int, must_work: bool
+    ) -> ModelConfig | tuple[Opened, Probe | None]:
+        """A model with what tells whether it works; the configuration of an ensemble, which has nothing to open."""
         folder, configuration, expected = origin
         key, given = (folder.name, version), configuration.given if configuration else ""
         if expected is None:
@@ -235,6 +254,8 @@ class Loader:
             await self.run(_check_unchanged, folder, version, expected)
         if configuration is None:
             configuration = await self.run(read_configuration, folder, self._config_name)
+        if configuration.settings.ensemble is not None:
+            return await self.run(open_ensemble, folder, configuration)
         opened = await self.run(self._opener.open, folder, version, configuration)
         if expected is not None:
             await self.run(_check_unchanged, folder, version, expected)
@@ -246,6 +267,15 @@ class Loader:
     async def _recover(self, origin: Origin, version: int, trying_again: str) -> bool:
         return not await self.load(origin, version, trying_again)
 
+    def _make_ensemble(self, config: ModelConfig, version: int, members: Members) -> EnsembleVersion:
+        statistics = self._registry.statistics(config.name, version)
+        return EnsembleVersion(
+            config, version, members, self._clock, self._budget, self._latency_summaries(), statistics
+        )
+
+    def _latency_summaries(self) -> LatencySummaries | None:
+        return LatencySummaries() if self._summaries else None
+
     def _picture_decoder(self) -> PictureDecoder:
         """One for all models, from when the first one takes pictures. It leaves a core to the event loop."""
         if self._decoder is None:
@@ -253,13 +283,6 @@ class Loader:
 
             self._decoder = PictureDecoder(decode, max(1, available_cores() - 1), self._clock, self._budget)
         return self._decoder
-
-
-async def _retire(loaded: LoadedVersion) -> None:
-    """Answer what was admitted, and let the session go: nothing here may hold on to it, since frozen objects that know
-    each other are never collected."""
-    loaded.streak.when_suspicious = None
-    await loaded.drain()
 
 
 def _as_given(configuration: Configuration | None) -> Configuration | None:

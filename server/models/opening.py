@@ -35,6 +35,11 @@ class Configuration(NamedTuple):
     given: str = ""
     """Tells it from others where it came with the request to load; "" for a file, which may be another one later."""
 
+    @property
+    def models(self) -> tuple[str, ...]:
+        """Those that it is made of; () where it is no ensemble."""
+        return () if self.settings.ensemble is None else self.settings.ensemble.models
+
 
 class Opened(NamedTuple):
     """A version that could be opened."""
@@ -116,6 +121,16 @@ class Opener:
                 opened.append(self._backend.load(path, options))
             sessions += [opened[i % len(opened)].for_instance() for i in range(placement.count(device))]
         return sessions
+
+
+def open_ensemble(folder: ModelFolder, configuration: Configuration) -> ModelConfig:
+    """The configuration of an ensemble, checked as far as it can be without its models. Raises `LoadFailed`."""
+    return model_config.complete_ensemble(
+        configuration.message,
+        folder_name=folder.name,
+        source=configuration.source,
+        labels=lambda filename: repository.read_labels(folder, filename),
+    )
 
 
 def _import_pillow(source: str) -> None:

@@ -59,7 +59,7 @@ class Steps:
         wanted: tuple[int, ...] = ()
         if snapshot is not None:
             try:
-                configuration = configuration or await self._configuration_of(snapshot)
+                configuration = configuration or await self.configuration_of(snapshot)
             except LoadFailed as error:
                 problem = problem or str(error)
             else:
@@ -113,7 +113,14 @@ class Steps:
             stale.update(v for v in wanted if v in entry.statuses and entry.statuses[v].reason)
         return stale
 
-    async def _configuration_of(self, snapshot: ModelSnapshot) -> Configuration:
+    async def models_of(self, snapshot: ModelSnapshot | None) -> tuple[str, ...]:
+        """The models that one is made of; none where it is no ensemble, or cannot be understood."""
+        try:
+            return () if snapshot is None else (await self.configuration_of(snapshot)).models
+        except LoadFailed:
+            return ()
+
+    async def configuration_of(self, snapshot: ModelSnapshot) -> Configuration:
         """The configuration, read once for the same files. Raises `LoadFailed`."""
         folder = snapshot.folder
         path, shared, configuration = self._read.get(folder.name, (None, None, LoadFailed()))
@@ -153,4 +160,5 @@ def _statuses(entry: ModelEntry) -> Sequence[VersionStatus]:
 
 def _nothing_wanted(folder: ModelFolder, settings: LoadSettings) -> str:
     what = f"none of its versions {list(folder.versions)} is wanted" if folder.versions else "it has no version"
-    return f"{folder.path}: {what}; add a folder '1' with {settings.model_filename}"
+    content = f"with {settings.model_filename}" if settings.ensemble is None else "which may be empty"
+    return f"{folder.path}: {what}; add a folder '1' {content}"

@@ -185,24 +185,6 @@ def test_an_unload_answers_what_was_asked_before_it_is_done(tmp_path: Path) -> N
     run(main)
 
 
-def test_what_a_model_is_made_of_goes_with_it_where_that_is_asked_for(tmp_path: Path) -> None:
-    async def test(bench: Bench) -> None:
-        bench.plane = ControlPlane(
-            bench.settings(), bench.registry, bench.backend, bench.clock,
-            dependents=lambda name: ["part", "nobody"] if name == "m" else [],
-        )  # fmt: skip
-        bench.add("part", 1)
-        await bench.plane.load_all()
-        await bench.plane.load("m")
-        await bench.plane.load("part")
-        await bench.plane.unload("m")
-        assert bench.states() == {"m": {1: "UNAVAILABLE"}, "part": {1: "READY"}}
-        await bench.plane.unload("m", with_dependents=True)
-        assert bench.states() == {"m": {1: "UNAVAILABLE"}, "part": {1: "UNAVAILABLE"}}
-
-    asking(tmp_path, test)
-
-
 def test_wishes_for_one_model_are_carried_out_in_the_order_in_which_they_came(tmp_path: Path) -> None:
     async def test(bench: Bench) -> None:
         wishes = [bench.plane.load("m"), bench.plane.unload("m"), bench.plane.load("m", files()), bench.plane.load("m")]

@@ -7,8 +7,8 @@ from http import HTTPStatus
 from server.errors import ConvoyError
 from server.frontends.rest.exchange import Exchange, Route, json_content
 from server.frontends.statuses import AS_TRITON
-from server.models.model import LoadedVersion
 from server.models.registry import Registry
+from server.models.served import Served
 from server.tensors import Buffer
 
 
@@ -29,7 +29,7 @@ def cost_routes(registry: Registry) -> list[Route]:
     ]
 
 
-def cost_page(loaded: LoadedVersion) -> dict[str, object]:
+def cost_page(loaded: Served) -> dict[str, object]:
     """The table as JSON has it: one bucket for each batch size that has been measured, in microseconds."""
     config = loaded.config
     return {
