@@ -11,6 +11,7 @@ from server.loop_watch import LoopWatch
 from server.metrics.snapshots import (
     BuildSnapshot,
     CallSnapshot,
+    HttpSnapshot,
     ModelSnapshot,
     SequenceSnapshot,
     ServerSnapshot,
@@ -42,6 +43,7 @@ class Observer:
     build: BuildSnapshot
     lost_traces: Callable[[], int] = int
     """None where nothing is traced."""
+    http: Callable[[], HttpSnapshot] = HttpSnapshot
 
     async def take(self) -> Snapshot:
         """Copy everything. Each version's figures are of one moment, and the loop goes on between them."""
@@ -62,6 +64,7 @@ class Observer:
             ),
             self.calls(),
             self.transport(),
+            self.http(),
             self.watch.snapshot(),
             self.build,
         )

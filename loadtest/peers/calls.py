@@ -8,7 +8,6 @@ from base64 import b64encode
 import numpy as np
 
 from loadtest.errors import WrongAnswerError
-from loadtest.h2load import GRPC_HEADERS
 from loadtest.http_v2 import encode_request, model_path
 from loadtest.peers.base import Call, Subject, Tensor
 from loadtest.target import INFER
@@ -28,7 +27,7 @@ def v2_grpc(subject: Subject) -> Call:
             return np.frombuffer(response.raw_output_contents[0], np.float32)
         return np.array(response.outputs[0].contents.fp32_contents, np.float32)
 
-    return Call(False, INFER, GRPC_HEADERS, lambda row: _v2(subject, row).SerializeToString(), values, fixed_size=True)
+    return Call(False, INFER, (), lambda row: _v2(subject, row).SerializeToString(), values, fixed_size=True)
 
 
 def v2_http(subject: Subject) -> Call:

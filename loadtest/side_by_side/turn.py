@@ -142,20 +142,26 @@ def _volley(
     body = tools.out / "request.body"
     message = call.body(target.row)
     body.write_bytes(message if call.http1 else frame(message))
-    connections = in_flight if call.http1 else min(_CONNECTIONS, in_flight)
+    log, patience = tools.out / "h2load.log", 60.0 + 10 * seconds
     cpu_before = target.processes.cpu_seconds() if target.processes else 0.0
-    volley = tools.h2load.fire(
-        target.address,
-        body,
-        requests=requests,
-        connections=connections,
-        streams=in_flight // connections,
-        log=tools.out / "h2load.log",
-        timeout_seconds=60.0 + 10 * seconds,
-        path=call.path,
-        headers=call.headers,
-        http1=call.http1,
-    )
+    if call.http1:
+        url = f"http://{target.address}{call.path}"
+        headers = dict(call.headers)
+        volley = tools.h2load.fire_http(
+            url, body, headers, requests=requests, connections=in_flight, log=log, timeout_seconds=patience
+        )
+    else:
+        connections = min(_CONNECTIONS, in_flight)
+        streams = in_flight // connections
+        volley = tools.h2load.fire(
+            target.address,
+            body,
+            requests=requests,
+            connections=connections,
+            streams=streams,
+            log=log,
+            timeout_seconds=patience,
+        )
     cpu_seconds = target.processes.cpu_seconds() - cpu_before if target.processes else None
     expected = requests * (target.answer_bytes if call.http1 else len(frame(b"")) + target.answer_bytes)
     least = expected if call.fixed_size else _DECIMAL_SLACK * expected
