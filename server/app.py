@@ -39,6 +39,7 @@ from server.frontends.rest.health import health_app
 from server.frontends.rest.http_server import HttpServer
 from server.frontends.rest.metrics import metrics_app
 from server.frontends.settings_service import SettingsService
+from server.frontends.shared_memory_service import SharedMemoryService
 from server.frontends.statuses import AS_TRITON, DISTINCT
 from server.frontends.tls import TlsFiles
 from server.frontends.watch import Watch
@@ -52,6 +53,9 @@ from server.models.registry import Registry
 from server.observation import Observer
 from server.scheduling.clock import clock_for
 from server.settings import GrpcEngine, ModelControlMode, Settings
+from server.shared_memory.cuda import find_driver
+from server.shared_memory.regions import Regions
+from server.shared_memory.tensors import SharedMemory
 from server.trace_config import TraceMode
 from server.tracing import Sink
 from server.tracing.json_file import JsonFileSink
@@ -92,7 +96,9 @@ class App:
         )
         clock = clock_for(asyncio.get_running_loop())
         self._registry = Registry()
-        self._engine = Engine(self._registry)
+        self._regions = Regions(find_driver()) if settings.allow_client_shm else None
+        shared = SharedMemory(self._regions, settings.grpc_max_message_bytes) if self._regions is not None else None
+        self._engine = Engine(self._registry, shared)
         inference = InferenceService(
             self._engine,
             self._registry,
@@ -100,13 +106,17 @@ class App:
             strict_readiness=settings.strict_readiness,
             watch=watch,
             failures=failures,
+            more_extensions=self._regions.extensions if self._regions is not None else (),
         )
         names = (inference_service.SERVICE, health_service.SERVICE)
         health = HealthService(
             inference.is_ready, lambda: self._engine.exiting, self._registry, (inference_service.SERVICE,)
         )
         changes = SettingsService(self._registry, watch, logs, self._access_logged)
-        methods = inference.methods() | changes.methods() | health.methods() | reflection_methods(names)
+        memory = SharedMemoryService(self._regions)
+        methods = (
+            inference.methods() | changes.methods() | memory.methods() | health.methods() | reflection_methods(names)
+        )
         self._grpc = _grpc_engine(settings, methods)
         self._control = ControlPlane(
             _control_settings(settings, isinstance(self._grpc, GrpcioEngine)),
@@ -154,6 +164,8 @@ class App:
         if self._settings.allow_grpc:
             await self._grpc.stop(grace)
         await self._control.unload_all()
+        if self._regions is not None:
+            self._regions.close()
         await self._http.stop()
         await self._metrics.stop()
         self._watch.stop()

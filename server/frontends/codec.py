@@ -14,9 +14,10 @@ import numpy as np
 from google.protobuf.message import DecodeError
 
 from proto import grpc_service_pb2 as pb
-from server.errors import InvalidRequest, Unsupported
-from server.messages import InferenceRequest, InferenceResponse, RequestedOutput, TensorSpec
-from server.tensors import BYTES, DATATYPES, Array, Buffer, encode_bytes_elements
+from server.errors import InvalidRequest
+from server.frontends.shared_tensors import beside_shared, encode_with_places, shared_places
+from server.messages import InferenceRequest, InferenceResponse, RequestedOutput, SharedPlaces, TensorSpec
+from server.tensors import BYTES, DATATYPES, Array, Buffer, Stored, encode_bytes_elements
 
 TYPED_FIELDS: dict[str, str] = {
     "BOOL": "bool_contents",
@@ -62,6 +63,7 @@ class _Head(NamedTuple):
     outputs: tuple[RequestedOutput, ...]
     timeout_us: int
     priority: int
+    shared: SharedPlaces | None
     explicit_input: str
     """An input that carries typed contents, "" where none does."""
 
@@ -93,7 +95,7 @@ def decode_infer_request(message: Buffer, deadline: float) -> InferenceRequest:
 
 
 def _request(
-    head: _Head, request_id: str, buffers: tuple[Buffer | Array | None, ...], deadline: float
+    head: _Head, request_id: str, buffers: tuple[Buffer | Array | Stored | None, ...], deadline: float
 ) -> InferenceRequest:
     return InferenceRequest(
         head.model_name,
@@ -105,12 +107,13 @@ def _request(
         head.timeout_us,
         head.priority,
         deadline,
+        head.shared,
     )
 
 
 def _decode(message: memoryview, deadline: float) -> InferenceRequest:
     rest, request_id, raw = _split(message)
-    buffers: list[Buffer | Array | None]
+    buffers: list[Buffer | Array | Stored | None]
     if raw:
         head = _remembered_head(rest) if len(rest) <= REMEMBERED_HEAD_BYTES else _head(_parse(rest))
         if head.explicit_input:
@@ -118,12 +121,15 @@ def _decode(message: memoryview, deadline: float) -> InferenceRequest:
                 f"unexpected explicit tensor data for input tensor '{head.explicit_input}' for model "
                 f"'{head.model_name}', binary data was already supplied."
             )
-        if len(raw) > len(head.specs):
-            raise InvalidRequest(
-                f"the request for model '{head.model_name}' has {len(head.specs)} inputs, "
-                f"but raw_input_contents for {len(raw)}"
-            )
-        buffers = [*raw, *[None] * (len(head.specs) - len(raw))]
+        if head.shared is not None:
+            buffers = beside_shared(head.model_name, raw, head.shared.inputs)
+        else:
+            if len(raw) > len(head.specs):
+                raise InvalidRequest(
+                    f"the request for model '{head.model_name}' has {len(head.specs)} inputs, "
+                    f"but raw_input_contents for {len(raw)}"
+                )
+            buffers = [*raw, *[None] * (len(head.specs) - len(raw))]
     else:
         wire = _parse(rest)
         head = _head(wire)
@@ -140,6 +146,8 @@ def _decode(message: memoryview, deadline: float) -> InferenceRequest:
 
 def encode_infer_response(response: InferenceResponse) -> bytes:
     """An answer as a serialized ModelInferResponse."""
+    if response.places:
+        return encode_with_places(response)
     outputs = response.outputs
     parts: list[bytes | memoryview] = [
         _header(
@@ -253,14 +261,14 @@ def _head(wire: pb.ModelInferRequest) -> _Head:
     specs: list[TensorSpec] = []
     explicit_input = ""
     for tensor in wire.inputs:
-        if tensor.parameters:
-            _refuse_shared_memory(tensor.parameters, "input", tensor.name)
         specs.append(TensorSpec(tensor.name, tensor.datatype, tuple(tensor.shape)))
         if not explicit_input and tensor.HasField("contents"):
             explicit_input = tensor.name
     timeout_us, priority = _parameters(wire.parameters)
     outputs = tuple(_requested_output(output) for output in wire.outputs)
-    return _Head(wire.model_name, wire.model_version, tuple(specs), outputs, timeout_us, priority, explicit_input)
+    shared = shared_places(wire)
+    name, version = wire.model_name, wire.model_version
+    return _Head(name, version, tuple(specs), outputs, timeout_us, priority, shared, explicit_input)
 
 
 @lru_cache(maxsize=1024)
@@ -306,7 +314,6 @@ def _typed(model_name: str, tensor: pb.ModelInferRequest.InferInputTensor) -> Bu
 def _requested_output(output: pb.ModelInferRequest.InferRequestedOutputTensor) -> RequestedOutput:
     if not output.parameters:
         return RequestedOutput(output.name)
-    _refuse_shared_memory(output.parameters, "output", output.name)
     parameter = output.parameters.get("classification")
     if parameter is None:
         return RequestedOutput(output.name)
@@ -317,13 +324,6 @@ def _requested_output(output: pb.ModelInferRequest.InferRequestedOutputTensor) -
     if parameter.int64_param <= 0:
         raise InvalidRequest(f"invalid value for 'classification' parameter of output '{output.name}', expected >= 1")
     return RequestedOutput(output.name, parameter.int64_param)
-
-
-def _refuse_shared_memory(parameters: Mapping[str, pb.InferParameter], kind: str, name: str) -> None:
-    if any(key.startswith("shared_memory_") for key in parameters):
-        raise Unsupported(
-            f"{kind} '{name}' asks for shared memory, which this server does not offer; send the data itself"
-        )
 
 
 def _parameters(parameters: Mapping[str, pb.InferParameter]) -> tuple[int, int]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import TypeVar
 
@@ -57,12 +57,6 @@ STATE_WORDS = {State.DRAINING: "UNLOADING"}
 NOT_OFFERED = {
     "RepositoryModelLoad": "models are loaded at start, and with --model-control-mode=poll as repositories change",
     "RepositoryModelUnload": "models stay until the server stops, or with --model-control-mode=poll are removed",
-    "SystemSharedMemoryStatus": "shared memory is not offered; send tensors in the request",
-    "SystemSharedMemoryRegister": "shared memory is not offered; send tensors in the request",
-    "SystemSharedMemoryUnregister": "shared memory is not offered; send tensors in the request",
-    "CudaSharedMemoryStatus": "shared memory is not offered; send tensors in the request",
-    "CudaSharedMemoryRegister": "shared memory is not offered; send tensors in the request",
-    "CudaSharedMemoryUnregister": "shared memory is not offered; send tensors in the request",
 }
 """RPCs of the protocol that are answered UNIMPLEMENTED, and the sentence that goes with it."""
 
@@ -79,13 +73,16 @@ class InferenceService:
         strict_readiness: bool,
         watch: Watch,
         failures: Failures = AS_TRITON,
+        more_extensions: Sequence[str] = (),
     ) -> None:
+        """`more_extensions`: those that not every server has."""
         self._engine = engine
         self._failures = failures
         self._registry = registry
         self._server_id = server_id
         self._strict_readiness = strict_readiness
         self._watch = watch
+        self._extensions = (*EXTENSIONS, *more_extensions)
 
     def methods(self) -> dict[str, Method]:
         """The method table, by full path."""
@@ -174,7 +171,7 @@ class InferenceService:
         return pb.ModelReadyResponse(ready=not self._engine.exiting)
 
     def server_metadata(self, _: pb.ServerMetadataRequest) -> pb.ServerMetadataResponse:
-        return pb.ServerMetadataResponse(name=self._server_id, version=__version__, extensions=EXTENSIONS)
+        return pb.ServerMetadataResponse(name=self._server_id, version=__version__, extensions=self._extensions)
 
     def model_metadata(self, request: pb.ModelMetadataRequest) -> pb.ModelMetadataResponse:
         loaded = self._registry.find(request.name, request.version)
