@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import resource
 from collections.abc import Callable
+from pathlib import Path
 from typing import Protocol, TypeVar
 
 from server.errors import AlreadyExists, InvalidRequest, RegionNotFound, Unavailable
 from server.messages import SharedPlace
 from server.shared_memory.cuda import CudaRegion, Driver
-from server.shared_memory.posix import PosixRegion
+from server.shared_memory.posix import FOLDER, PosixRegion
 from server.tensors import Buffer
 
 MAX_REGIONS = 1024
@@ -37,10 +38,11 @@ R = TypeVar("R", bound=Region)
 class Regions:
     """The table of regions. Each holds a descriptor or a mapping, so that their number is limited."""
 
-    def __init__(self, driver: Driver | None = None, max_regions: int | None = None) -> None:
+    def __init__(self, driver: Driver | None = None, max_regions: int | None = None, folder: Path = FOLDER) -> None:
         """`driver`: that of the GPUs, where there are any. `max_regions` None: a quarter of the descriptors that this
-        process may have, at most `MAX_REGIONS`."""
+        process may have, at most `MAX_REGIONS`. `folder`: where POSIX objects are."""
         self._driver = driver
+        self._folder = folder
         descriptors, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
         self.max_regions = max_regions or (min(MAX_REGIONS, descriptors // 4) if descriptors > 0 else MAX_REGIONS)
         self._regions: dict[str, Region] = {}
@@ -52,7 +54,7 @@ class Regions:
 
     def register_system(self, name: str, key: str, offset: int, byte_size: int) -> None:
         """Raises `AlreadyExists`, `InvalidRequest`, `SharedMemoryFailed`; `Unavailable` where there are too many."""
-        self._register(name, byte_size, lambda: _open_system(name, key, offset, byte_size))
+        self._register(name, byte_size, lambda: _open_system(name, key, offset, byte_size, self._folder))
 
     def register_cuda(self, name: str, handle: bytes, device: int, byte_size: int) -> None:
         """`handle`: a cudaIpcMemHandle_t. Raises as `register_system`, and `InvalidRequest` without a GPU."""
@@ -119,8 +121,8 @@ def check_place(place: SharedPlace, region_bytes: int) -> None:
         raise InvalidRequest(f"Invalid offset + byte size for shared memory region: '{place.region}'")
 
 
-def _open_system(name: str, key: str, offset: int, byte_size: int) -> PosixRegion:
-    region = PosixRegion(key, offset, byte_size)
+def _open_system(name: str, key: str, offset: int, byte_size: int, folder: Path) -> PosixRegion:
+    region = PosixRegion(key, offset, byte_size, folder)
     if offset < 0 or offset + byte_size > region.object_bytes:
         raise InvalidRequest(
             f"failed to register shared memory region '{name}': invalid args: offset {offset} and byte_size "

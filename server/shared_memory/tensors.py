@@ -121,6 +121,9 @@ class _SharedAnswer:
             except SharedMemoryFailed as error:
                 self._refused(error)
                 answer = error
+        if isinstance(answer, ConvoyError):
+            # Its frames hold the request and the error itself: regions would stay until a garbage collection.
+            answer.__traceback__ = None
         self._reply(answer)
 
     def _written(self, answer: InferenceResponse) -> InferenceResponse:

@@ -20,6 +20,7 @@ from server.engine import Engine
 from server.frontends.calls import StatusCode, UnaryMethod
 from server.frontends.inference_service import NOT_OFFERED, SERVICE, InferenceService
 from server.frontends.settings_service import SettingsService
+from server.frontends.shared_memory_service import SharedMemoryService
 from server.frontends.watch import Watch
 from server.logs import Logs, LogState
 from server.models.config import TensorConfig
@@ -53,7 +54,7 @@ class Server:
         )
         self.logs = Logs(logging.NullHandler(), LogState(), root=logging.getLogger("of a test"))
         changes = SettingsService(self.registry, self.watch, self.logs, lambda state: state.verbose > 0)
-        self.methods = self.service.methods() | changes.methods()
+        self.methods = self.service.methods() | changes.methods() | SharedMemoryService(None).methods()
 
     def start(self, name: str, request: Message | bytes, **call: Any) -> FakeCall:
         fake = FakeCall(**call)
