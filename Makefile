@@ -75,7 +75,7 @@ model: $(EVERYTHING) ## train, evaluate, export and serve a recipe: RECIPE=lette
 	$(announce)
 	$(BIN)/python tools/model.py $(RECIPE) $(ARGS)
 
-load: $(EVERYTHING) ## put 64 Locust users on a fresh server for 60 s: report, CSV and a verdict
+load: $(EVERYTHING) ## put 64 Locust users on a fresh server for 60 s: report, CSV, percentiles in µs, a verdict
 	$(announce)
 	$(BIN)/python -m loadtest run $(ARGS)
 

@@ -2,8 +2,8 @@
 `training`, and starts a server as any user does, as a process.
 
 `python -m loadtest run` puts Locust users on a server and judges the outcome; `python -m loadtest bench` measures
-servers side by side. The parts: `payload` (what is sent, and whether an answer is right), `target` (a server as seen on
-the wire), `processes` (servers of our own), `figures` and `verdict` (arithmetic, limits), `h2load` and `perf_analyzer`
-(load generators), `bench` (one file per kind of workload), `floors` (what others cost), and `locustfile`, which is also
-usable with plain `locust -f`.
+servers side by side. The parts: `payload` and `samples` (what is sent, and whether an answer is right), `target` and
+`http_v2` (a server as seen on the wire: gRPC, HTTP v2), `processes` (servers of our own), `figures` and `verdict`
+(arithmetic, limits), `h2load` and `perf_analyzer` (load generators), `bench` (one file per kind of workload), `floors`
+(what others cost), `swarm` (Locust), and `locustfile`, which is also usable with plain `locust -f`.
 """

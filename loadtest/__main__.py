@@ -10,10 +10,10 @@ from pathlib import Path
 from loadtest.bench.servers import Plan
 from loadtest.bench.workloads import QUICK, WORKLOADS, bench
 from loadtest.errors import LoadTestError
-from loadtest.payload import parse_shape
-from loadtest.run import LoadTest, run
+from loadtest.flag_values import count
 from loadtest.simulation.command import add_command, simulate
-from loadtest.verdict import Limits
+from loadtest.swarm.command import add_run_command, run_load
+from loadtest.tune import command as tuning
 
 
 def main() -> int:
@@ -40,18 +40,9 @@ def main() -> int:
         if arguments.command == "simulate":
             simulate(arguments)
             return 0
-        passed = run(
-            LoadTest(
-                model=arguments.model,
-                users=arguments.users,
-                seconds=arguments.seconds,
-                shapes=tuple(arguments.shape),
-                limits=Limits(arguments.p99_ms, arguments.max_error_rate),
-                url=arguments.url,
-                model_repository=arguments.model_repository,
-                out=arguments.out or Path("runs/load"),
-            )
-        )
+        if arguments.command == "tune":
+            return 0 if tuning.tune(arguments) else 1
+        passed = run_load(arguments)
     except LoadTestError as error:
         print(f"loadtest: {error}", file=sys.stderr)
         return 2
@@ -76,26 +67,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     common.add_argument("--out", type=Path, metavar="DIR", help="where reports go (runs/load or runs/bench)")
 
-    load = commands.add_parser("run", parents=[common], help="Locust users on a server, a report and a verdict")
-    load.add_argument(
-        "--url", metavar="HOST:PORT", help="gRPC address of a running server (default: start a fresh one)"
-    )
-    load.add_argument(
-        "--users", type=_positive, default=64, help="clients with one request in flight each (%(default)s)"
-    )
-    load.add_argument("--seconds", type=_positive, default=60, help="how long (%(default)s)")
-    load.add_argument("--p99-ms", type=float, default=250.0, help="longest p99 that passes (%(default)s)")
-    load.add_argument(
-        "--max-error-rate", type=float, default=0.0, help="largest share of failures, 0 to 1 (%(default)s)"
-    )
-    load.add_argument(
-        "--shape",
-        type=_shape,
-        action="append",
-        default=[],
-        metavar="NAME:DIM,DIM,...",
-        help="whole shape of one input, batch axis included; else each variable dimension is 1; may be repeated",
-    )
+    add_run_command(commands, common)
 
     side_by_side = commands.add_parser("bench", parents=[common], help="servers side by side, ratios and tables")
     side_by_side.add_argument(
@@ -105,35 +77,21 @@ def _parser() -> argparse.ArgumentParser:
         metavar="WORKLOAD",
         help=f"of {', '.join(WORKLOADS)} (default: {', '.join(QUICK)})",
     )
-    side_by_side.add_argument("--rounds", type=_positive, default=5, help="servers take turns in each (%(default)s)")
+    side_by_side.add_argument("--rounds", type=count, default=5, help="servers take turns in each (%(default)s)")
     own = "(default: each workload's own)"
-    side_by_side.add_argument("--requests", type=_positive, help=f"in each round, per server; soak: in all {own}")
-    side_by_side.add_argument("--connections", type=_positive, help=f"of h2load {own}")
-    side_by_side.add_argument("--streams", type=_positive, help=f"in flight per connection of h2load {own}")
-    side_by_side.add_argument("--idle-connections", type=_positive, default=10_000, help="idle: how many (%(default)s)")
+    side_by_side.add_argument("--requests", type=count, help=f"in each round, per server; soak: in all {own}")
+    side_by_side.add_argument("--connections", type=count, help=f"of h2load {own}")
+    side_by_side.add_argument("--streams", type=count, help=f"in flight per connection of h2load {own}")
+    side_by_side.add_argument("--idle-connections", type=count, default=10_000, help="idle: how many (%(default)s)")
 
     add_command(commands)
+    tuning.add_command(commands)
     return parser
-
-
-def _positive(text: str) -> int:
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"{value} is not positive")
-    return value
 
 
 def _workload(text: str) -> str:
     if text not in WORKLOADS:
         raise argparse.ArgumentTypeError(f"'{text}' is not one of {', '.join(WORKLOADS)}")
-    return text
-
-
-def _shape(text: str) -> str:
-    try:
-        parse_shape(text)
-    except ValueError as error:
-        raise argparse.ArgumentTypeError(str(error)) from error
     return text
 
 

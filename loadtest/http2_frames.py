@@ -1,37 +1,49 @@
-"""As much of HTTP/2 (RFC 9113) as a load generator needs: frames, and one gRPC request that is patched. Pure."""
+"""As much of HTTP/2 (RFC 9113) as a load generator needs: frames, and gRPC requests that are patched. Pure."""
 
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
-from loadtest.target import INFER
+import numpy as np
 
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 DATA, HEADERS, RST_STREAM, SETTINGS, PING, GOAWAY, WINDOW_UPDATE = 0, 1, 3, 4, 6, 7, 8
 END_STREAM, ACK, END_HEADERS = 1, 1, 4
-MAX_CONCURRENT_STREAMS, INITIAL_WINDOW_SIZE, MAX_FRAME_SIZE = 3, 4, 5  # among the settings (6.5.2)
+HEADER_TABLE_SIZE, MAX_CONCURRENT_STREAMS, INITIAL_WINDOW_SIZE, MAX_FRAME_SIZE = 1, 3, 4, 5  # some settings (6.5.2)
 FIRST_WINDOW, FIRST_FRAME_SIZE = 65_535, 16_384
 """What holds until the peer says otherwise."""
-_FRAME = struct.Struct(">BHBBI")  # length in three bytes, type, flags, stream
+LARGEST_WINDOW = (1 << 31) - 1
+FRAME = struct.Struct(">BHBBI")
+"""A frame's head: length in three bytes, type, flags, stream."""
 
+Bytes = np.ndarray[tuple[int, int], np.dtype[np.uint8]]
 Frame = tuple[int, int, int, int, int]
 """Type, flags, stream, and where its payload begins and ends."""
 
 
 def frame(kind: int, flags: int, stream: int, payload: bytes = b"") -> bytes:
     """One HTTP/2 frame."""
-    return _FRAME.pack(len(payload) >> 16, len(payload) & 0xFFFF, kind, flags, stream) + payload
+    return FRAME.pack(len(payload) >> 16, len(payload) & 0xFFFF, kind, flags, stream) + payload
 
 
-WIDE_OPEN = frame(WINDOW_UPDATE, 0, 0, struct.pack(">I", (1 << 31) - 1 - FIRST_WINDOW))
-"""Lets the peer send 2 GiB of answers on a connection. Without it, it would stop after 64 KiB."""
+def window_update(stream: int, more: int) -> bytes:
+    """Lets the peer send so many bytes more; stream 0 is the connection."""
+    return frame(WINDOW_UPDATE, 0, stream, struct.pack(">I", more))
+
+
+HELLO = (
+    PREFACE
+    + frame(SETTINGS, 0, 0, struct.pack(">HI", INITIAL_WINDOW_SIZE, LARGEST_WINDOW))
+    + window_update(0, LARGEST_WINDOW - FIRST_WINDOW)
+)
+"""What a client says first. Lets the peer send 2 GiB of answers: without that it would stop after 64 KiB."""
 
 
 def frames(data: bytes) -> Iterator[Frame]:
     """The frames that are whole."""
     position, available = 0, len(data)
-    unpack, head = _FRAME.unpack_from, _FRAME.size
+    unpack, head = FRAME.unpack_from, FRAME.size
     while available - position >= head:
         high, low, kind, flags, stream = unpack(data, position)
         begin = position + head
@@ -47,31 +59,79 @@ def settings(payload: bytes) -> dict[int, int]:
     return dict(struct.iter_unpack(">HI", payload))
 
 
-class Request:
-    """One framed gRPC message as a request to ModelInfer, for any stream: the number is patched into the same bytes."""
+class Requests:
+    """Framed gRPC messages of one length as requests, for any stream: its number is patched into the same bytes.
 
-    def __init__(self, message: bytes, max_frame_size: int) -> None:
-        head = _literal(b":method", b"POST") + _literal(b":scheme", b"http") + _literal(b":path", INFER.encode())
-        head += _literal(b":authority", b"localhost") + _literal(b"content-type", b"application/grpc")
-        head += _literal(b"te", b"trailers")
-        parts = [frame(HEADERS, END_HEADERS, 0, head)]
-        for start in range(0, len(message), max_frame_size):
-            part = message[start : start + max_frame_size]
-            parts.append(frame(DATA, END_STREAM if start + len(part) == len(message) else 0, 0, part))
-        self._offsets: list[int] = []
-        position = 0
-        for part in parts:
-            self._offsets.append(position + 5)
-            position += len(part)
-        self._bytes = bytearray(b"".join(parts))
+    The stream that is opened first on a connection carries the headers in full and has the peer index them (HPACK, RFC
+    7541); every later one says six bytes, as the clients of gRPC do.
+    """
 
-    def on(self, stream: int) -> bytearray:
-        """The request's bytes on this stream, which the next call changes."""
+    def __init__(self, path: str, messages: Sequence[bytes], max_frame_size: int) -> None:
+        self._heads = _head_blocks(path)
+        self._max_frame_size = max_frame_size
+        self._messages = messages
+        laid_out = [self._lay_out(self._heads[1], message) for message in messages]
+        self._offsets = _stream_offsets(laid_out[0])
+        self._each = [bytearray(request) for request in laid_out]
+        self._all: Bytes = np.frombuffer(b"".join(laid_out), np.uint8).reshape(len(laid_out), -1)
+
+    def one(self, stream: int, number: int, *, first: bool) -> bytearray:
+        """Message `number`, counted round and round, on this stream. The next call may change the bytes."""
+        if first:
+            request = bytearray(self._lay_out(self._heads[0], self._messages[number % len(self._messages)]))
+            offsets = _stream_offsets(request)
+        else:
+            request, offsets = self._each[number % len(self._each)], self._offsets
+        for offset in offsets:
+            struct.pack_into(">I", request, offset, stream)
+        return request
+
+    def many(self, stream: int, number: int, count: int) -> Bytes:
+        """Messages `number` and following on `count` streams from `stream` on, none of them the first: a row each."""
+        rows = self._all[np.arange(number, number + count) % len(self._all)]
+        streams = np.arange(stream, stream + 2 * count, 2, dtype=">u4").view(np.uint8).reshape(count, 4)
         for offset in self._offsets:
-            struct.pack_into(">I", self._bytes, offset, stream)
-        return self._bytes
+            rows[:, offset : offset + 4] = streams
+        return rows
+
+    def head(self, stream: int, *, first: bool) -> bytes:
+        """The headers alone, for a request whose message follows as the peer makes room."""
+        return frame(HEADERS, END_HEADERS, stream, self._heads[0 if first else 1])
+
+    def _lay_out(self, head: bytes, message: bytes) -> bytes:
+        parts = [frame(HEADERS, END_HEADERS, 0, head)]
+        for start in range(0, len(message), self._max_frame_size):
+            part = message[start : start + self._max_frame_size]
+            parts.append(frame(DATA, END_STREAM if start + len(part) == len(message) else 0, 0, part))
+        return b"".join(parts)
 
 
-def _literal(name: bytes, value: bytes) -> bytes:
-    """A header field for HPACK, never indexed and without Huffman coding; both parts below 127 bytes."""
-    return b"\x10" + bytes((len(name),)) + name + bytes((len(value),)) + value
+def _stream_offsets(request: bytes | bytearray) -> list[int]:
+    """Where the stream's number stands in every frame."""
+    return [begin - 4 for _, _, _, begin, _ in frames(bytes(request))]
+
+
+def _head_blocks(path: str) -> tuple[bytes, bytes]:
+    """The headers of a gRPC request, for the first stream of a connection and for every other."""
+    post, http = b"\x83", b"\x86"  # from the static table
+    fields = (
+        (b":path", path.encode()),
+        (b":authority", b"localhost"),
+        (b"content-type", b"application/grpc"),
+        (b"te", b"trailers"),
+    )
+    new = b"".join(b"\x40" + _string(name) + _string(value) for name, value in fields)  # to be indexed
+    known = bytes(0x80 | 61 + len(fields) - index for index in range(len(fields)))  # the newest entry is number 62
+    return post + http + new, post + http + known
+
+
+def _string(text: bytes) -> bytes:
+    """Without Huffman coding: its length in seven bits, continued where they do not suffice (RFC 7541, 5.1); itself."""
+    if len(text) < 127:
+        return bytes((len(text),)) + text
+    rest, prefix = len(text) - 127, bytearray((127,))
+    while rest >= 128:
+        prefix.append(rest & 127 | 128)
+        rest >>= 7
+    prefix.append(rest)
+    return bytes(prefix) + text

@@ -6,7 +6,7 @@ Values are random, and only their layout is the model's: good for measuring what
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from math import prod
 
@@ -39,6 +39,29 @@ _ITEM_SIZE = {name: np.dtype(code).itemsize for name, code in NUMPY_TYPES.items(
 
 
 @dataclass(frozen=True)
+class Description:
+    """A model as its server describes it."""
+
+    metadata: pb.ModelMetadataResponse
+    batching: bool
+    """Whether the first axis of each input is the batch axis."""
+    takes_pictures: bool = False
+    """Whether an input that is no BYTES may be sent as encoded pictures, which the server decodes."""
+
+
+@dataclass(frozen=True)
+class Tensor:
+    """One input of one request."""
+
+    name: str
+    datatype: str
+    shape: Shape
+    """Whole, batch axis included."""
+    data: bytes
+    """As raw_input_contents has it."""
+
+
+@dataclass(frozen=True)
 class Workload:
     """What is sent to one model, and what it must answer."""
 
@@ -51,8 +74,11 @@ class Workload:
     """Names of all the model's outputs: no request selects fewer."""
 
     def check(self, answer: bytes) -> None:
-        """Raises WrongAnswerError unless `answer` holds every output, whole, for as many rows as were asked."""
-        response = pb.ModelInferResponse.FromString(answer)
+        """`check_response` of a serialised ModelInferResponse."""
+        self.check_response(pb.ModelInferResponse.FromString(answer))
+
+    def check_response(self, response: pb.ModelInferResponse) -> None:
+        """Raises WrongAnswerError unless `response` holds every output, whole, for as many rows as were asked."""
         if response.model_name != self.model:
             raise WrongAnswerError(f"asked '{self.model}', answered by '{response.model_name}'")
         if {output.name for output in response.outputs} != self.outputs:
@@ -92,30 +118,50 @@ def make_workload(
     if unknown:
         raise LoadTestError(f"model '{metadata.name}' has no input {sorted(unknown)}")
     chosen = {tensor.name: shapes.get(tensor.name, _fixed(tensor.shape)) for tensor in metadata.inputs}
-    rows = {shape[0] for shape in chosen.values()} if batching else {1}
-    if len(rows) != 1:
-        raise LoadTestError(f"inputs of one request differ in their batch size: {sorted(rows)}")
     random = np.random.default_rng(seed)
-    bodies = []
-    for _ in range(count):
-        request = pb.ModelInferRequest(model_name=metadata.name)
-        for tensor in metadata.inputs:
-            shape = chosen[tensor.name]
-            request.inputs.add(name=tensor.name, datatype=tensor.datatype, shape=shape)
-            request.raw_input_contents.append(_random_tensor(random, tensor.datatype, prod(shape)))
-        bodies.append(request.SerializeToString())
-    return Workload(metadata.name, tuple(bodies), rows.pop(), frozenset(tensor.name for tensor in metadata.outputs))
+    requests = [
+        [
+            Tensor(spec.name, spec.datatype, chosen[spec.name], _random_tensor(random, spec, chosen[spec.name]))
+            for spec in metadata.inputs
+        ]
+        for _ in range(count)
+    ]
+    return workload_of(metadata, requests, batching=batching)
+
+
+def workload_of(
+    metadata: pb.ModelMetadataResponse, requests: Sequence[Sequence[Tensor]], *, batching: bool
+) -> Workload:
+    """These requests, one at least; a LoadTestError unless all have the same number of rows."""
+    rows = {tensor.shape[0] for request in requests for tensor in request} if batching else {1}
+    if len(rows) != 1:
+        raise LoadTestError(f"inputs differ in their batch size: {sorted(rows)}")
+    bodies = tuple(_serialise(metadata.name, request) for request in requests)
+    return Workload(metadata.name, bodies, rows.pop(), frozenset(tensor.name for tensor in metadata.outputs))
+
+
+def _serialise(model: str, tensors: Sequence[Tensor]) -> bytes:
+    request = pb.ModelInferRequest(model_name=model)
+    for tensor in tensors:
+        request.inputs.add(name=tensor.name, datatype=tensor.datatype, shape=tensor.shape)
+        request.raw_input_contents.append(tensor.data)
+    return request.SerializeToString()
+
+
+def pack_bytes(elements: Iterable[bytes]) -> bytes:
+    """A BYTES tensor's raw contents: each element after its length in four bytes, little-endian."""
+    return b"".join(struct.pack("<I", len(element)) + element for element in elements)
 
 
 def _fixed(shape: Iterable[int]) -> Shape:
     return tuple(1 if dim < 0 else dim for dim in shape)
 
 
-def _random_tensor(random: np.random.Generator, datatype: str, elements: int) -> bytes:
+def _random_tensor(random: np.random.Generator, spec: pb.ModelMetadataResponse.TensorMetadata, shape: Shape) -> bytes:
+    datatype, elements = spec.datatype, prod(shape)
     if datatype == "BYTES":
         values = random.bytes(elements * _BYTES_ELEMENT)
-        length = struct.pack("<I", _BYTES_ELEMENT)
-        return b"".join(length + values[i : i + _BYTES_ELEMENT] for i in range(0, len(values), _BYTES_ELEMENT))
+        return pack_bytes([values[i : i + _BYTES_ELEMENT] for i in range(0, len(values), _BYTES_ELEMENT)])
     if datatype == "BF16":
         return (random.random(elements, dtype=np.float32).view("<u4") >> 16).astype("<u2").tobytes()
     if datatype == "BOOL":

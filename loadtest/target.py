@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any, TypeVar
 
 import grpc
@@ -10,12 +11,16 @@ from google.protobuf.message import Message
 
 from loadtest.errors import LoadTestError
 from loadtest.figures import Counts
-from loadtest.payload import Shape, Workload, make_workload
+from loadtest.payload import Description, Shape, Workload
+from loadtest.samples import workload_for
 from proto import grpc_service_pb2 as pb
+from proto.model_config_pb2 import ModelConfig
 
 SERVICE = "/inference.GRPCInferenceService/"
 INFER = SERVICE + "ModelInfer"
+STREAM_INFER = SERVICE + "ModelStreamInfer"
 _CALL_SECONDS = 30.0
+_LOAD_SECONDS = 300.0
 
 Answer = TypeVar("Answer", bound=Message)
 
@@ -29,6 +34,8 @@ class Target:
         self._address = address
         self.infer: Callable[..., bytes] = self._channel.unary_unary(INFER)
         """(serialised request, timeout=seconds) → serialised answer; raises grpc.RpcError."""
+        self.stream_infer: Callable[[Iterator[bytes]], Any] = self._channel.stream_stream(STREAM_INFER)
+        """Serialised requests → a call: an iterator of serialised ModelStreamInferResponses that can be cancelled."""
 
     def __enter__(self) -> Target:
         return self
@@ -49,6 +56,32 @@ class Target:
             return False
         return pb.ModelReadyResponse.FromString(answer).ready
 
+    def require_ready(self, model: str) -> None:
+        """A LoadTestError with the server's reason unless `model` answers."""
+        if self.is_ready(model):
+            return
+        index = self._call("RepositoryIndex", pb.RepositoryIndexRequest(), pb.RepositoryIndexResponse)
+        reasons = [version.reason for version in index.models if version.name == model and version.reason]
+        raise LoadTestError(reasons[0] if reasons else f"{self._address} does not serve '{model}'")
+
+    def config(self, model: str) -> ModelConfig:
+        """The configuration that `model` is served with, complete."""
+        return self._call("ModelConfig", pb.ModelConfigRequest(name=model), pb.ModelConfigResponse).config
+
+    def load(self, model: str, config: str | None) -> None:
+        """Loads `model` again, with the configuration `config` (JSON of a ModelConfig); None: with its own file's."""
+        request = pb.RepositoryModelLoadRequest(model_name=model)
+        if config is not None:
+            request.parameters["config"].string_param = config
+        self._call("RepositoryModelLoad", request, pb.RepositoryModelLoadResponse, seconds=_LOAD_SECONDS)
+
+    def answer(self, body: bytes) -> bytes:
+        """To one serialised request."""
+        try:
+            return self.infer(body, timeout=_CALL_SECONDS)
+        except grpc.RpcError as error:
+            raise self._refused("ModelInfer", error) from error
+
     def counts(self, model: str) -> Counts:
         """What the server has counted for `model` so far."""
         request = pb.ModelStatisticsRequest(name=model)
@@ -60,15 +93,21 @@ class Target:
             sum(version.inference_stats.fail.count for version in answer.model_stats),
         )
 
-    def workload(self, model: str, shapes: dict[str, Shape], count: int = 16, seed: int = 0) -> Workload:
-        """`count` requests for `model`, made from what the server says of it; see `make_workload`."""
+    def workload(
+        self, model: str, shapes: dict[str, Shape], *, samples: Path | None = None, count: int = 16, seed: int = 0
+    ) -> Workload:
+        """What is sent to `model`, made from what the server says of it; see `workload_for`."""
         metadata = self._call("ModelMetadata", pb.ModelMetadataRequest(name=model), pb.ModelMetadataResponse)
-        config = self._call("ModelConfig", pb.ModelConfigRequest(name=model), pb.ModelConfigResponse).config
-        return make_workload(metadata, batching=config.max_batch_size > 0, shapes=shapes, count=count, seed=seed)
+        config = self.config(model)
+        description = Description(metadata, config.max_batch_size > 0, "image.resize" in config.parameters)
+        return workload_for(description, shapes=shapes, samples=samples, count=count, seed=seed)
 
-    def _call(self, method: str, request: Message, answer: type[Answer]) -> Answer:
+    def _call(self, method: str, request: Message, answer: type[Answer], *, seconds: float = _CALL_SECONDS) -> Answer:
         call: Any = self._channel.unary_unary(SERVICE + method)
         try:
-            return answer.FromString(call(request.SerializeToString(), timeout=_CALL_SECONDS))
+            return answer.FromString(call(request.SerializeToString(), timeout=seconds))
         except grpc.RpcError as error:
-            raise LoadTestError(f"{self._address} {method}: {error.code().name}: {error.details()}") from error
+            raise self._refused(method, error) from error
+
+    def _refused(self, method: str, error: grpc.RpcError) -> LoadTestError:
+        return LoadTestError(f"{self._address} {method}: {error.code().name}: {error.details()}")

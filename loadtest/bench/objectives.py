@@ -15,11 +15,7 @@ All kinds of one round have the same arrivals, and the same yardstick.
 
 from __future__ import annotations
 
-import json
 import shutil
-import subprocess
-import sys
-from bisect import bisect_right
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, replace
@@ -27,14 +23,16 @@ from itertools import count
 from math import log
 from pathlib import Path
 from statistics import median
-from typing import Any
+
+import numpy as np
 
 from loadtest.bench.comparison import Comparison, take_turns
 from loadtest.bench.metrics import batch_1_seconds, read_metrics
 from loadtest.bench.networks import write_resnet18
 from loadtest.bench.servers import NGHTTP2, Load, Ours, Plan, Shot, model_file, prepare, start_ours
-from loadtest.errors import LoadTestError
 from loadtest.figures import Figures
+from loadtest.open_loop import GrpcTraffic, play_apart, poisson, quantile
+from loadtest.open_loop.outcome import Floats
 
 LOADS = (0.5, 0.8, 1.0, 1.5, 2.0)
 OBJECTIVE = 5.0
@@ -48,7 +46,6 @@ _SECONDS_PER_POINT = 4.5
 """Of arrivals, all rounds together, for each kind and load, unless the number of requests is given."""
 _LONE_REQUESTS = 300
 _CAPACITY_VOLLEYS = 3
-_GENERATOR_SECONDS = 60.0
 
 
 @dataclass(frozen=True)
@@ -219,52 +216,39 @@ def _volley(plan: Plan, shot: Shot, ours: Ours, load: float, yardstick: Yardstic
     before, cpu_before = read_metrics(ours.server, model), ours.server.cpu_seconds()
     rate = load * yardstick.capacity_per_second
     seconds = plan.requests / rate if plan.requests else _SECONDS_PER_POINT / plan.rounds
-    seen = _generate(ours, shot.body, rate, seconds, 2 * yardstick.objective_seconds, seed)
+    traffic = GrpcTraffic(ours.server.address, (shot.body.read_bytes(),))
+    due = poisson(rate, seconds, seed)
+    seen = play_apart(traffic, due, seconds=seconds, patience=2 * yardstick.objective_seconds)
     cpu_seconds = ours.server.cpu_seconds() - cpu_before
     counted = read_metrics(ours.server, model).since(before)
-    latencies_ms: list[float] = seen["latencies_ms"]
-    from_sent_ms: list[float] = seen["latencies_from_sent_ms"]
+    latencies_ms, from_sent_ms = seen.latencies_ms, seen.latencies_from_sent_ms
     limit_ms = (yardstick.objective_seconds + yardstick.transport_seconds) * 1e3
-    good = good_seen = bisect_right(from_sent_ms, limit_ms)
-    accepted = len(latencies_ms) + seen["given_up"]
+    good = good_seen = int(np.searchsorted(from_sent_ms, limit_ms, "right"))
+    accepted = len(latencies_ms) + seen.given_up
     if yardstick.by_histogram:
         good, accepted = round(counted.within_us[yardstick.objective_us]), round(counted.answers)
     figures = {
         "goodput_per_second": good / seconds,
-        "offered_per_second": seen["scheduled"] / seconds,
+        "offered_per_second": seen.scheduled / seconds,
         "late_share": 1 - good / accepted if accepted else 0.0,
-        "refused_share": seen["refused"] / seen["scheduled"],
+        "refused_share": seen.refused / seen.scheduled,
         "goodput_seen_per_second": good_seen / seconds,
-        "p99_from_sent_ms": _quantile(from_sent_ms, 0.99, seen["given_up"]),
-        "p50_seen_ms": _quantile(latencies_ms, 0.5, seen["given_up"]),
-        "p99_seen_ms": _quantile(latencies_ms, 0.99, seen["given_up"]),
+        "p99_from_sent_ms": _quantile(from_sent_ms, 0.99, seen.given_up),
+        "p50_seen_ms": _quantile(latencies_ms, 0.5, seen.given_up),
+        "p99_seen_ms": _quantile(latencies_ms, 0.99, seen.given_up),
         "average_batch": counted.rows / counted.batches if counted.batches else 0.0,
-        "send_lag_p99_ms": seen["send_lag_p99_ms"],
+        "send_lag_p99_ms": quantile(seen.late_ms, 0.99),
         "server_cores": cpu_seconds / seconds,
-        "generator_cores": seen["cpu_seconds"] / seconds,
+        "generator_cores": seen.cpu_seconds / seconds,
     }
     if counted.met + counted.missed:
         figures["late_share_by_server"] = counted.missed / (counted.met + counted.missed)
     return figures
 
 
-def _quantile(latencies_ms: list[float], share: float, given_up: int) -> float:
+def _quantile(latencies_ms: Floats, share: float, given_up: int) -> float:
     """Of the requests that were let in; what was given up took longer than any other."""
-    index = int(share * (len(latencies_ms) + given_up))
-    return latencies_ms[index] if index < len(latencies_ms) else float("inf")
-
-
-def _generate(ours: Ours, body: Path, rate: float, seconds: float, patience: float, seed: int) -> dict[str, Any]:
-    command = [sys.executable, "-m", "loadtest.open_loop", "--port", str(ours.server.ports["grpc"])]
-    command += ["--message", str(body), "--rate", str(rate), "--seconds", str(seconds)]
-    command += ["--patience", str(patience), "--seed", str(seed)]
-    done = subprocess.run(
-        command, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=_GENERATOR_SECONDS, check=False
-    )
-    if done.returncode != 0:
-        raise LoadTestError(f"the generator ended with {done.returncode}:\n{done.stderr[-2000:]}")
-    outcome: dict[str, Any] = json.loads(done.stdout)
-    return outcome
+    return quantile(np.append(latencies_ms, np.full(given_up, np.inf)), share)
 
 
 def _table(comparison: Comparison, kinds: Mapping[str, str], yardstick: Yardstick) -> str:

@@ -12,6 +12,7 @@ import socket
 
 from loadtest import http2_frames as http2
 from loadtest.floors.feeding import SILENCE_SECONDS, feed_from_command_line
+from loadtest.target import INFER
 
 
 class Source:
@@ -34,12 +35,12 @@ class Source:
 
     def feed(self, message: bytes, messages: int, in_flight: int) -> None:
         """Sends the framed message as one request each."""
-        request = http2.Request(message, self._max_frame_size)
+        requests = http2.Requests(INFER, [message], self._max_frame_size)
         for sent in range(messages):
             while sent - self.ended >= in_flight or self._window < len(message):
                 self._read()
             self._window -= len(message)
-            self._socket.sendall(request.on(2 * sent + 1))
+            self._socket.sendall(requests.one(2 * sent + 1, 0, first=sent == 0))
         while self.ended < messages:
             self._read()
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import argparse
 import time
 from dataclasses import replace
-from math import isfinite
 from pathlib import Path
 
+from loadtest.flag_values import count, positive
 from loadtest.simulation.arrivals import ARRIVALS
 from loadtest.simulation.costs import MeasuredCosts, read_costs
 from loadtest.simulation.fleet import Balancer
@@ -37,26 +37,26 @@ def add_command(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
     parser.add_argument("--policy", action="append", default=[], metavar="SPEC", help=f"of {POLICIES}; may be repeated")
     parser.add_argument("--sweep", action="store_true", help="add fixed delays and timeouts from 0 to the objective")
     parser.add_argument("--arrivals", default="poisson", metavar="SPEC", help=f"{ARRIVALS} (%(default)s)")
-    parser.add_argument("--rate", type=_positive, action="append", metavar="N", help="mean requests/s; may be repeated")
+    parser.add_argument("--rate", type=positive, action="append", metavar="N", help="mean requests/s; may be repeated")
     parser.add_argument(
         "--load",
-        type=_positive,
+        type=positive,
         action="append",
         metavar="SHARE",
         help="rates as shares of the capacity, the most rows/s that the table promises; may be repeated "
         f"(without --rate and but for a trace: {' '.join(map(str, DEFAULT_LOADS))})",
     )
     parser.add_argument(
-        "--seconds", type=_positive, help=f"of virtual time ({DEFAULT_SECONDS:g}; a trace: its own length)"
+        "--seconds", type=positive, help=f"of virtual time ({DEFAULT_SECONDS:g}; a trace: its own length)"
     )
     parser.add_argument(
         "--objective-ms",
-        type=_positive,
+        type=positive,
         metavar="MS",
         help="an answer in this time is good (default: the table's, else 5 × its p50 of 1 row)",
     )
-    parser.add_argument("--lanes", type=_count, help="batches at a time, of a server (default: the table's instances)")
-    parser.add_argument("--servers", type=_count, default=1, help="each with a queue of its own (%(default)s)")
+    parser.add_argument("--lanes", type=count, help="batches at a time, of a server (default: the table's instances)")
+    parser.add_argument("--servers", type=count, default=1, help="each with a queue of its own (%(default)s)")
     parser.add_argument(
         "--balancer",
         type=Balancer,
@@ -64,18 +64,18 @@ def add_command(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
         default=Balancer.ROUND_ROBIN,
         help="which server a request goes to (%(default)s)",
     )
-    parser.add_argument("--rows", type=_count, default=1, help="of every request, unless a trace says (%(default)s)")
+    parser.add_argument("--rows", type=count, default=1, help="of every request, unless a trace says (%(default)s)")
     parser.add_argument("--seed", type=int, default=1, help="equal seeds give equal results (%(default)s)")
-    parser.add_argument("--processes", type=_count, default=1, help="for points and stretches (%(default)s)")
+    parser.add_argument("--processes", type=count, default=1, help="for points and stretches (%(default)s)")
     parser.add_argument(
         "--stretches",
-        type=_count,
+        type=count,
         default=1,
         help="cut the time into so many, for more processes; each begins empty, before it counts (%(default)s)",
     )
     parser.add_argument(
         "--overlap",
-        type=_positive,
+        type=positive,
         default=OVERLAP_SECONDS,
         metavar="SECONDS",
         help="simulated before each stretch and not counted (%(default)s)",
@@ -120,17 +120,3 @@ def _objective(costs: MeasuredCosts, asked_ms: float | None) -> float:
     if asked_ms is not None:
         return asked_ms / 1e3
     return costs.objective_seconds or DEFAULT_OBJECTIVE * costs.buckets[0].typical_seconds
-
-
-def _positive(text: str) -> float:
-    value = float(text)
-    if not isfinite(value) or value <= 0:
-        raise argparse.ArgumentTypeError(f"{text} is not a positive number")
-    return value
-
-
-def _count(text: str) -> int:
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"{text} is not at least 1")
-    return value

@@ -17,7 +17,7 @@ from loadtest.errors import LoadTestError, WrongAnswerError
 from loadtest.figures import Counts, percentile, slope
 from loadtest.h2load import read_log
 from loadtest.payload import Workload, make_workload, parse_shape
-from loadtest.verdict import Limits, Outcome, judge
+from loadtest.verdict import Limits, ModelOutcome, Outcome, count_checks, limit_checks
 from proto import grpc_service_pb2 as pb
 
 if TYPE_CHECKING:
@@ -41,23 +41,30 @@ def loadtest(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
 
 
 def test_a_load_test_of_a_fresh_server_passes_and_leaves_its_reports(tmp_path: Path) -> None:
-    done = loadtest("run", "--seconds", "3", "--users", "8", "--p99-ms", "5000", "--out", tmp_path)
+    flags = ("--seconds", "4", "--users", "8", "--load-shape", "steps", "--steps", "2")
+    done = loadtest("run", *flags, "--p99-ms", "30000", "--out", tmp_path)
 
     assert done.returncode == 0, done.stdout
     assert "verdict        PASSED" in done.stdout
     assert "<html" in (tmp_path / "report.html").read_text()
     assert "ModelInfer lenet5" in (tmp_path / "locust_stats.csv").read_text()
-    outcome = json.loads((tmp_path / "verdict.json").read_text())["outcome"]
+    verdict = json.loads((tmp_path / "verdict.json").read_text())
+    assert [level["users"] for level in verdict["levels"]] == [4, 8]
+    assert all(level["kept"] and level["requests"] > 0 for level in verdict["levels"])
+    outcome = verdict["outcome"]
     assert outcome["requests"] > 100
     assert outcome["failures"] == 0
-    assert outcome["counted"]["inferences"] == outcome["metric"] == outcome["requests"]
+    (model,) = outcome["models"]
+    assert model["counted"]["inferences"] == model["metric"] == outcome["recorded"] == outcome["requests"]
+    assert 0 < outcome["percentiles"]["p50_ms"] <= outcome["percentiles"]["p99_ms"]
 
 
 def test_a_broken_promise_is_exit_code_1(shared_server: RunningServer, tmp_path: Path) -> None:
-    flags = ("--seconds", "2", "--users", "8", "--p99-ms", "0.001")
+    flags = ("--load-shape", "ramp-to-failure", "--ramp-users", "4", "--ramp-seconds", "1", "--p99-ms", "0.001")
     done = loadtest("run", "--url", shared_server.grpc_address, *flags, "--out", tmp_path)
 
     assert done.returncode == 1, done.stdout
+    assert "BROKEN         no level kept the limits; 4 users (" in done.stdout
     assert "verdict        FAILED" in done.stdout
 
 
@@ -239,27 +246,31 @@ def test_percentiles_are_latencies_that_were_seen() -> None:
 
 
 def test_the_verdict_breaks_on_each_limit_alone() -> None:
+    model = ModelOutcome("m", 100, 1, 2, Counts(inferences=198, executions=50, successes=99, failures=1), 198.0)
     good = Outcome(
-        requests=100,
-        failures=1,
+        models=(model,),
         seconds=2.0,
-        latencies_ms={3.0: 100},
-        rows=2,
-        counted=Counts(inferences=198, executions=50, successes=99, failures=1),
-        metric=198.0,
+        percentiles={"p50_ms": 1.0, "p99_ms": 3.0},
+        recorded=100,
+        rounded_p99_ms=3.0,
+        busy=False,
         alone=True,
     )
-    limits = Limits(p99_ms=3.0, error_rate=0.01)
 
-    def broken(outcome: Outcome, limits: Limits = limits) -> list[str]:
-        return [check.text for check in judge(outcome, limits) if not check.passed]
+    def broken(outcome: Outcome, p99_ms: float = 3.0, error_rate: float = 0.01) -> list[str]:
+        promises = limit_checks(outcome.percentiles["p99_ms"], outcome.error_rate, Limits(p99_ms, error_rate))
+        return [check.text for check in promises + count_checks(outcome) if not check.passed]
+
+    def with_model(**changes: Any) -> Outcome:
+        return replace(good, models=(model, replace(model, model="n", **changes)), recorded=200)
 
     assert broken(good) == []
-    assert broken(good, replace(limits, p99_ms=2.9)) == ["p99 3 ms, allowed 2.9 ms"]
-    assert broken(good, replace(limits, error_rate=0.0)) == ["error rate 1.00%, allowed 0.00%"]
-    assert broken(replace(good, metric=200.0)) == ["nv_inference_count rose by 200, 198 were answered"]
-    shared = replace(good, counted=Counts(inferences=500, executions=50, successes=250, failures=0), metric=None)
-    assert broken(shared) == ["ModelStatistics counted 500 inferences, 198 were answered"]
+    assert broken(good, p99_ms=2.9) == ["p99 3 ms, allowed 2.9 ms"]
+    assert broken(good, error_rate=0.0) == ["error rate 1.00%, allowed 0.00%"]
+    assert broken(replace(good, recorded=99)) == ["99 requests were recorded in microseconds, 100 by Locust"]
+    assert broken(with_model(metric=200.0)) == ["nv_inference_count of n rose by 200, 198 were answered"]
+    shared = with_model(counted=Counts(inferences=500, executions=50, successes=250, failures=0), metric=None)
+    assert broken(shared) == ["ModelStatistics counted 500 inferences of n, 198 were answered"]
     assert broken(replace(shared, alone=False)) == []
-    nothing = replace(good, requests=0, failures=0, latencies_ms={}, counted=Counts(0, 0, 0, 0), metric=0.0)
+    nothing = replace(good, models=(), recorded=0, percentiles={"p50_ms": float("inf"), "p99_ms": float("inf")})
     assert len(broken(nothing)) == 2

@@ -189,7 +189,7 @@ def test_locust_gets_flags_that_it_has(name: str, services: dict[str, Any]) -> N
     command = (sys.executable, "-m", "locust", "-f", "loadtest/locustfile.py", *services[name]["command"])
     parsed = subprocess.run([*command, "--show-task-ratio"], cwd=ROOT, capture_output=True, text=True, timeout=60)
     assert parsed.returncode == 0, parsed.stderr
-    assert "InferenceUser" in parsed.stdout
+    assert "GrpcUser" in parsed.stdout
 
 
 def test_jobs_get_commands_that_training_has(services: dict[str, Any]) -> None:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import argparse
 import re
 from pathlib import Path
 
 from prometheus_client.parser import text_string_to_metric_families
 
+from loadtest.swarm.flags import add_flags
 from server import __version__
 from server.errors import TRITON_REASONS, Reason
 from server.metrics.page import Request
@@ -61,6 +63,13 @@ def test_every_parameter_of_a_configuration_is_documented() -> None:
 def test_every_option_of_an_accelerator_is_documented() -> None:
     text = (ROOT / "docs/gpu.md").read_text()
     assert [name for name in (*CUDA_OPTIONS, *TENSORRT_OPTIONS) if name not in text] == []
+
+
+def test_every_flag_that_locusts_users_are_told_is_documented() -> None:
+    parser = argparse.ArgumentParser(add_help=False)
+    add_flags(parser)
+    text = (ROOT / "docs/loadtest.md").read_text()
+    assert [flag for flag in parser._option_string_actions if f"`{flag}" not in text] == []
 
 
 def test_links_lead_to_files() -> None:
