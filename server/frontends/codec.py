@@ -79,6 +79,10 @@ class _Template(NamedTuple):
 
 _templates: dict[int, _Template] = {}  # by the length of the message; a memory, as `lru_cache` is
 
+_all_shared: dict[
+    bytes, _Head
+] = {}  # by the message without its id: another, of those with all inputs in shared memory
+
 
 def decode_infer_request(message: Buffer, deadline: float) -> InferenceRequest:
     """A serialized ModelInferRequest as an `InferenceRequest`. Raises `InvalidRequest` and `Unsupported`.
@@ -130,9 +134,16 @@ def _decode(message: memoryview, deadline: float) -> InferenceRequest:
                     f"but raw_input_contents for {len(raw)}"
                 )
             buffers = [*raw, *[None] * (len(head.specs) - len(raw))]
+    elif _all_shared and len(rest) <= REMEMBERED_HEAD_BYTES and rest in _all_shared:
+        head = _all_shared[rest]
+        buffers = [None] * len(head.specs)
     else:
         wire = _parse(rest)
         head = _head(wire)
+        if head.shared is not None and None not in head.shared.inputs and len(rest) <= REMEMBERED_HEAD_BYTES:
+            if len(_all_shared) >= REMEMBERED_TEMPLATES:
+                _all_shared.clear()
+            _all_shared[rest] = head
         buffers = [_typed(head.model_name, tensor) if tensor.HasField("contents") else None for tensor in wire.inputs]
     if len(raw) == len(head.specs) == 1 and not request_id and len(rest) <= REMEMBERED_HEAD_BYTES:
         size = len(message) - len(raw[0])
