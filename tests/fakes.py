@@ -340,6 +340,8 @@ class FakeDriver:
         self.memory = bytearray(100)
         self.mapped = 0
         self.used: set[int] = set()
+        self.targets: list[int] = []
+        """Where in this process was copied to."""
 
     def open(self, device: int, handle: bytes) -> tuple[int, int]:
         if handle != self.HANDLE:
@@ -353,6 +355,7 @@ class FakeDriver:
 
     def read(self, device: int, address: int, target: memoryview) -> None:
         start = self._start(device, address, len(target))
+        self.targets.append(np.frombuffer(target, np.uint8).ctypes.data)
         target[:] = self.memory[start : start + len(target)]
 
     def write(self, device: int, address: int, data: Buffer) -> None:

@@ -12,7 +12,7 @@ from dataclasses import replace
 import numpy as np
 
 from server.errors import ConvoyError, SharedMemoryFailed, TooLarge
-from server.messages import InferenceRequest, InferenceResponse, OutputTensor, SharedPlace, SharedPlaces
+from server.messages import InferenceRequest, InferenceResponse, OutputTensor, SharedPlace, SharedPlaces, TensorSpec
 from server.shared_memory.regions import Region, Regions
 from server.tensors import BYTES, Array, Buffer, encode_bytes_elements
 
@@ -77,6 +77,9 @@ class SharedMemory:
         cannot be given. Raises `InvalidRequest`, `RegionNotFound` and
         `SharedMemoryFailed`.
         """
+        regions = [None if place is None else self._regions.at(place) for place in places.inputs]
+        targets = {name: (self._regions.at(place), place) for name, place in places.outputs}
+        # Now no size is negative.
         total = sum(place.byte_size for place in places.inputs if place is not None)
         if total > self._max_request_bytes:
             raise TooLarge(
@@ -85,20 +88,17 @@ class SharedMemory:
             )
         problems: list[str] = []
         request.buffers = tuple(
-            buffer if place is None else self._contents(place, spec.datatype, spec.shape, problems)
-            for buffer, place, spec in zip(request.buffers, places.inputs, request.specs, strict=True)
+            buffer if region is None or place is None else _contents(region, place, spec, problems)
+            for buffer, region, place, spec in zip(request.buffers, regions, places.inputs, request.specs, strict=True)
         )
-        targets = {name: (self._regions.at(place), place) for name, place in places.outputs}
         return _SharedAnswer(targets, problems, reply, refused)
 
-    def _contents(
-        self, place: SharedPlace, datatype: str, shape: tuple[int, ...], problems: list[str]
-    ) -> SharedContents | memoryview:
-        contents = SharedContents(
-            self._regions.at(place), place.offset, place.byte_size, shape[0] if shape else 1, problems
-        )
-        # Lengths within the data decide how BYTES are read: nobody may change them meanwhile.
-        return contents.read() if datatype == BYTES.name else contents
+
+def _contents(region: Region, place: SharedPlace, spec: TensorSpec, problems: list[str]) -> SharedContents | memoryview:
+    rows = spec.shape[0] if spec.shape else 1
+    contents = SharedContents(region, place.offset, place.byte_size, rows, problems)
+    # Lengths within the data decide how BYTES are read: nobody may change them meanwhile.
+    return contents.read() if spec.datatype == BYTES.name else contents
 
 
 class _SharedAnswer:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gc
 import os
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +29,8 @@ from server.models.work import Work
 from server.shared_memory.posix import PosixRegion
 from server.shared_memory.regions import Regions
 from server.shared_memory.tensors import SharedMemory
-from tests.fakes import OneReply
+from server.tensors import Array
+from tests.fakes import FakeDriver, OneReply
 from tests.unit import loaded
 from tests.unit.loaded import Bench, batching_config, request, turn, values
 
@@ -44,10 +45,10 @@ class Server:
         self.finished = False
         self.regions = Regions(folder=folder)
         self.regions.register_system("r", "o", 100, 300)
-        registry = Registry()
-        registry.set_state("m", 3, State.LOADING)
-        registry.set_ready("m", bench.version)
-        self.engine = Engine(registry, SharedMemory(self.regions, max_request_bytes))
+        self.registry = Registry()
+        self.registry.set_state("m", 3, State.LOADING)
+        self.registry.set_ready("m", bench.version)
+        self.engine = Engine(self.registry, SharedMemory(self.regions, max_request_bytes))
 
     def put(self, offset: int, *numbers: float) -> SharedPlace:
         """Write numbers into the region."""
@@ -156,6 +157,34 @@ def test_an_input_is_read_when_its_batch_is_made(run: Callable[..., None]) -> No
     run(test)
 
 
+@pytest.mark.parametrize("company", [False, True], ids=["alone", "in a batch"])
+def test_an_input_is_copied_once_into_what_the_model_is_given(company: bool, run: Callable[..., None]) -> None:
+    """On device memory, whose driver tells where it was asked to copy to."""
+    given: list[tuple[int, int]] = []
+
+    async def test(server: Server) -> None:
+        def doubled(inputs: Mapping[str, Array]) -> Mapping[str, Array]:
+            given.append((inputs["x"].ctypes.data, inputs["x"].nbytes))
+            return loaded.doubled_and_negated(inputs)
+
+        server.bench.session.function = doubled
+        driver = FakeDriver()
+        regions = Regions(driver)
+        regions.register_cuda("d", FakeDriver.HANDLE, 0, 100)
+        server.engine = Engine(server.registry, SharedMemory(regions, 1000))
+        if company:
+            await server.bench.keep_busy()
+            server.infer(request([1.0, 2.0]))
+        _, reply = server.infer(shared(SharedPlace("d", 16, 8)))
+        await server.finish()
+        assert (await reply.response()).outputs
+        [target] = driver.targets
+        (address, size) = given[-1]
+        assert target == address + (8 if company else 0) and size == (16 if company else 8)
+
+    run(test)
+
+
 def test_an_object_cut_off_while_its_request_waits_fails_that_request_alone(run: Callable[..., None]) -> None:
     async def test(server: Server) -> None:
         await server.bench.keep_busy()
@@ -211,7 +240,7 @@ def test_a_place_that_is_too_small_for_its_output_is_left_as_it_was(run: Callabl
         (SharedPlace("r", 300, 8), InvalidRequest),
         (SharedPlace("r", -4, 8), InvalidRequest),
         (SharedPlace("r", 296, 8), InvalidRequest),
-        (SharedPlace("r", 1, 2**63 - 1), TooLarge),
+        (SharedPlace("r", 1, 2**63 - 1), InvalidRequest),
     ],
 )
 def test_a_place_that_is_none_is_refused_at_once(
@@ -222,7 +251,7 @@ def test_a_place_that_is_none_is_refused_at_once(
         asked.shared = SharedPlaces((place,), ())
         work, reply = server.infer(asked)
         assert work is None and type(await reply.error()) is kind
-        assert server.engine.failures[Reason.OVERSIZE if kind is TooLarge else Reason.INVALID] == 1
+        assert server.engine.failures[Reason.INVALID] == 1
 
     run(test)
 
@@ -256,6 +285,16 @@ def test_what_a_request_has_there_counts_like_a_message(run: Callable[..., None]
         error = await large.error()
         assert work is None and isinstance(error, TooLarge)
         assert "the inputs in shared memory have 104 bytes together; a request may have 100" in str(error)
+
+    run(test, max_request_bytes=100)
+
+
+def test_a_negative_size_does_not_make_room_for_another(run: Callable[..., None]) -> None:
+    async def test(server: Server) -> None:
+        specs = tuple(TensorSpec(name, "BYTES", (1, 1)) for name in ("x", "y"))
+        places = SharedPlaces((SharedPlace("r", 0, 200), SharedPlace("r", 0, -150)), ())
+        _, reply = server.infer(InferenceRequest("m", "", "", specs, (None, None), shared=places))
+        assert "Invalid offset + byte size" in str(await reply.error())
 
     run(test, max_request_bytes=100)
 
