@@ -11,6 +11,7 @@ from loadtest.bench.servers import Plan
 from loadtest.bench.workloads import QUICK, WORKLOADS, bench
 from loadtest.errors import LoadTestError
 from loadtest.flag_values import count
+from loadtest.mlperf import command as scenarios
 from loadtest.simulation.command import add_command, simulate
 from loadtest.swarm.command import add_run_command, run_load
 from loadtest.tune import command as tuning
@@ -37,6 +38,8 @@ def main() -> int:
                 arguments.workload or QUICK,
             )
             return 0
+        if arguments.command == "mlperf":
+            return 0 if scenarios.mlperf(arguments) else 1
         if arguments.command == "simulate":
             simulate(arguments)
             return 0
@@ -57,7 +60,6 @@ def _parser() -> argparse.ArgumentParser:
     )
     commands = parser.add_subparsers(dest="command", required=True)
     common = argparse.ArgumentParser(add_help=False)
-    common.add_argument("--model", default="lenet5", help="the model that is asked (%(default)s)")
     common.add_argument(
         "--model-repository",
         type=Path,
@@ -65,11 +67,16 @@ def _parser() -> argparse.ArgumentParser:
         metavar="DIR",
         help="what a server that is started here serves (%(default)s)",
     )
-    common.add_argument("--out", type=Path, metavar="DIR", help="where reports go (runs/load or runs/bench)")
+    common.add_argument("--out", type=Path, metavar="DIR", help="where reports go (runs/load, runs/bench, runs/mlperf)")
+
+    one_model = argparse.ArgumentParser(add_help=False)
+    one_model.add_argument("--model", default="lenet5", help="the model that is asked (%(default)s)")
 
     add_run_command(commands, common)
 
-    side_by_side = commands.add_parser("bench", parents=[common], help="servers side by side, ratios and tables")
+    side_by_side = commands.add_parser(
+        "bench", parents=[one_model, common], help="servers side by side: ratios, tables"
+    )
     side_by_side.add_argument(
         "workload",
         type=_workload,
@@ -84,6 +91,7 @@ def _parser() -> argparse.ArgumentParser:
     side_by_side.add_argument("--streams", type=count, help=f"in flight per connection of h2load {own}")
     side_by_side.add_argument("--idle-connections", type=count, default=10_000, help="idle: how many (%(default)s)")
 
+    scenarios.add_command(commands, [one_model, common])
     add_command(commands)
     tuning.add_command(commands)
     return parser

@@ -7,11 +7,14 @@ A message is JSON and then, in the order in which it names them, the raw content
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 from urllib.error import HTTPError, URLError
 from urllib.parse import quote
-from urllib.request import urlopen
+from urllib.request import Request, urlopen
 
 from google.protobuf.json_format import ParseDict, ParseError
 
@@ -102,6 +105,14 @@ class RestTarget:
         description = Description(metadata, batching, takes_pictures)
         return workload_for(description, shapes=shapes, samples=samples, count=count, seed=seed)
 
+    def answer(self, body: bytes) -> pb.ModelInferResponse:
+        """To one serialised ModelInferRequest. WrongAnswerError where it is none with binary outputs."""
+        request = pb.ModelInferRequest.FromString(body)
+        headers, content = encode_request(request)
+        path = f"{model_path(request.model_name)}/infer"
+        with self._open("POST", path, content, headers) as answer:
+            return decode_response(answer.headers.get(JSON_LENGTH), answer.read())
+
     def _config(self, model: str) -> Any:
         """Triton's; None where a server has none: then a first axis of variable size is the batch axis."""
         try:
@@ -110,10 +121,19 @@ class RestTarget:
             return None
 
     def _get(self, path: str) -> Any:
+        with self._open("GET", path) as answer:
+            return json.load(answer)
+
+    @contextmanager
+    def _open(
+        self, method: str, path: str, body: bytes | None = None, headers: Mapping[str, str] = MappingProxyType({})
+    ) -> Iterator[Any]:
+        """The answer of status 200; whatever goes wrong until it is read is a LoadTestError."""
+        request = Request(self._url + path, body, dict(headers))  # noqa: S310 -- whom the user named
         try:
-            with urlopen(self._url + path, timeout=_CALL_SECONDS) as answer:  # noqa: S310 -- whom the user named
-                return json.load(answer)
+            with urlopen(request, timeout=_CALL_SECONDS) as answer:  # noqa: S310
+                yield answer
         except HTTPError as error:
-            raise LoadTestError(f"GET {self._url}{path}: {refusal(error.code, error.read())}") from error
+            raise LoadTestError(f"{method} {self._url}{path}: {refusal(error.code, error.read())}") from error
         except (URLError, OSError, ValueError) as error:
-            raise LoadTestError(f"GET {self._url}{path}: {error}") from error
+            raise LoadTestError(f"{method} {self._url}{path}: {error}") from error

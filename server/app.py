@@ -23,10 +23,12 @@ from typing import TYPE_CHECKING
 import onnxruntime
 
 from server import __version__
+from server.backends.cores import available_cores
 from server.backends.gpus import gpu_reader, page_locked_bytes
 from server.backends.onnx import OnnxBackend
 from server.control import ControlPlane, ControlSettings
 from server.engine import Engine
+from server.errors import LoadFailed
 from server.frontends import health_service, inference_service
 from server.frontends.calls import MethodTable
 from server.frontends.grpc.grpcio_engine import GrpcioEngine
@@ -34,6 +36,7 @@ from server.frontends.grpc.options import GrpcOptions
 from server.frontends.health_service import HealthService
 from server.frontends.inference_service import InferenceService
 from server.frontends.reflection_service import reflection_methods
+from server.frontends.repository_service import RepositoryService
 from server.frontends.rest.cost import cost_app
 from server.frontends.rest.health import health_app
 from server.frontends.rest.http_server import HttpServer
@@ -65,6 +68,9 @@ if TYPE_CHECKING:
     from server.frontends.grpc.listener import Nghttp2Engine
 
 log = logging.getLogger(__name__)
+
+MOST_LOAD_THREADS = 4
+"""Unless a flag says otherwise: as in Triton. And not all cores, since whoever serves meanwhile needs some."""
 
 LAST_TRACES_SECONDS = 5.0
 """How long the server stays, at most, for traces that have not been sent."""
@@ -113,24 +119,31 @@ class App:
             inference.is_ready, lambda: self._engine.exiting, self._registry, (inference_service.SERVICE,)
         )
         changes = SettingsService(self._registry, watch, logs, self._access_logged)
-        memory = SharedMemoryService(self._regions)
-        methods = (
-            inference.methods() | changes.methods() | memory.methods() | health.methods() | reflection_methods(names)
-        )
-        self._grpc = _grpc_engine(settings, methods)
+        engine = _grpc_engine(settings)
         self._control = ControlPlane(
-            _control_settings(settings, isinstance(self._grpc, GrpcioEngine)),
+            _control_settings(settings, engine is GrpcioEngine),
             self._registry,
             OnnxBackend(settings.model_cache_dir),
             clock,
         )
+        repository = RepositoryService(self._control, self._registry)
+        methods: MethodTable = (
+            inference.methods()
+            | repository.methods()
+            | changes.methods()
+            | SharedMemoryService(self._regions).methods()
+            | health.methods()
+            | reflection_methods(names)
+        )
+        self._grpc = engine(methods, _grpc_options(settings))
         self._http = HttpServer(cost_app(self._registry, health_app(lambda: True, inference.is_ready)))
         self._watch = LoopWatch(clock)
         self._renderer = ThreadPoolExecutor(1, thread_name_prefix="metrics")
         self._metrics = HttpServer(metrics_app(self._observer().take, _metrics_page(settings), self._renderer))
 
     async def start(self) -> Ports:
-        """Listen, then load. Raises `OSError` for an address that cannot be had, `LoadFailed` for a missing root."""
+        """Listen, then load. Raises `OSError` for an address that cannot be had, `LoadFailed` for a missing root, and
+        where --exit-on-error has it so."""
         settings = self._settings
         _freeze_heap()
         if settings.allow_metrics:
@@ -144,6 +157,8 @@ class App:
             else None,
         )
         await self._control.load_all()
+        if settings.exit_on_error and not self._registry.all_ready():
+            raise LoadFailed(f"failed to load all models\n{self.summary(ports)}")
         _freeze_heap()
         self._engine.begin_service()
         if settings.model_control_mode is ModelControlMode.POLL:
@@ -286,24 +301,22 @@ def _grpc_options(settings: Settings) -> GrpcOptions:
     )
 
 
-def _grpc_engine(settings: Settings, methods: MethodTable) -> Nghttp2Engine | GrpcioEngine:
-    """The engine that the flags ask for. Raises `OSError` for wrong TLS files, or where nghttp2 was not built."""
-    options = _grpc_options(settings)
+def _grpc_engine(settings: Settings) -> type[Nghttp2Engine] | type[GrpcioEngine]:
+    """The engine that the flags ask for. Raises `OSError` where it is nghttp2, and that was not built."""
     wanted = settings.grpc_engine
-    if wanted is not GrpcEngine.GRPCIO:
-        try:
-            from server.frontends.grpc.listener import Nghttp2Engine
-        except ImportError as error:
-            hint = "it is built at install where gcc and libnghttp2-dev are there"
-            if wanted is GrpcEngine.NGHTTP2:
-                raise OSError(f"the gRPC engine nghttp2 is not available ({error}); {hint}") from error
-            log.warning("gRPC engine: grpcio, since nghttp2 is not available (%s); %s", error, hint)
-        else:
-            log.info("gRPC engine: nghttp2")
-            return Nghttp2Engine(methods, options)
-    else:
+    if wanted is GrpcEngine.GRPCIO:
         log.info("gRPC engine: grpcio")
-    return GrpcioEngine(methods, options)
+        return GrpcioEngine
+    try:
+        from server.frontends.grpc.listener import Nghttp2Engine
+    except ImportError as error:
+        hint = "it is built at install where gcc and libnghttp2-dev are there"
+        if wanted is GrpcEngine.NGHTTP2:
+            raise OSError(f"the gRPC engine nghttp2 is not available ({error}); {hint}") from error
+        log.warning("gRPC engine: grpcio, since nghttp2 is not available (%s); %s", error, hint)
+        return GrpcioEngine
+    log.info("gRPC engine: nghttp2")
+    return Nghttp2Engine
 
 
 def _trace_sink(settings: Settings) -> Sink | None:
@@ -347,6 +360,10 @@ def _control_settings(settings: Settings, on_grpcio: bool) -> ControlSettings:
         cache_dir=settings.model_repository_cache_dir,
         poll=settings.model_control_mode is ModelControlMode.POLL,
         summaries=settings.metrics_config.summary_latencies,
+        on_request=explicit,
+        config_name=settings.model_config_name,
+        load_threads=settings.model_load_thread_count or min(MOST_LOAD_THREADS, max(1, available_cores() // 2)),
+        load_retries=settings.model_load_retry_count,
     )
 
 

@@ -1,49 +1,50 @@
-"""The control plane: what repositories hold, what should serve, and the steps between. It never touches a request."""
+"""The control plane: what repositories hold, what should serve, and the steps between. It never touches a request.
+
+What is wanted of a model comes from one of three sides: the start, a look at the repositories, a caller. Whichever it
+is, it takes its turn at that model (`intents`), and what has begun is not left half-way because nobody waits any more.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import logging
-import time
-from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
-from functools import partial
+from collections.abc import Callable, Coroutine, Sequence
+from dataclasses import dataclass
 from math import inf
 from pathlib import Path
-from typing import ParamSpec, TypeVar
+from typing import Any
 
 from server.backends.base import Backend
 from server.backends.cores import available_cores
-from server.errors import LoadFailed
-from server.models import stamps
-from server.models.config import LoadSettings
-from server.models.lifecycle import State, VersionStatus
-from server.models.model import TINY_BATCH_SECONDS, LoadedVersion
-from server.models.opening import Opener, read_settings
+from server.errors import LoadFailed, NotFound, NotReady, QueueFull, ShuttingDown, Unavailable
+from server.models import overrides, stamps
+from server.models.ensemble import load_order
+from server.models.intents import Intents
+from server.models.loader import Loader
+from server.models.model import TINY_BATCH_SECONDS
+from server.models.opening import Configuration
 from server.models.outlook import Outlook
-from server.models.pictures import PictureDecoder
-from server.models.probe import working_probe
-from server.models.recovery import Recovery
-from server.models.registry import ModelEntry, Registry
-from server.models.repositories import Repositories
-from server.models.repository import ModelFolder
-from server.models.stamps import ModelSnapshot, Stamp, VersionStamp
-from server.models.versions import Forget, Load, Reload, Unload, next_action, wanted_versions
+from server.models.overrides import Override, Overrides
+from server.models.registry import Registry
+from server.models.repositories import Look, Repositories
+from server.models.stamps import ModelSnapshot
+from server.models.steps import Steps
 from server.remote.store import FsspecStore, Store
 from server.scheduling.budget import ByteBudget
 from server.scheduling.clock import Clock
 from server.scheduling.naps import Nap
 from server.scheduling.turns import Turns
-from server.summaries import LatencySummaries
 from server.urls import RepositoryUrl
 
 log = logging.getLogger(__name__)
 
-P = ParamSpec("P")
-T = TypeVar("T")
-
 ALL_MODELS = "*"
+
+MAX_REQUESTED = 256
+"""Loads and unloads that callers may have asked for and that are not done."""
+
+NOT_EXPLICIT = "explicit model load / unload is not allowed if polling is enabled"
+"""Triton's sentence, which it says whenever models are not loaded on request."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +70,14 @@ class ControlSettings:
     """Whether repositories are followed after the start; then nothing is loaded whose files are just being written."""
     summaries: bool = False
     """Whether quantiles of the last minute's latencies are kept."""
+    on_request: bool = False
+    """Whether models are loaded and unloaded as callers ask for it."""
+    config_name: str = ""
+    """The configuration to take where a model has it, `configs/<name>.pbtxt`; "" for config.pbtxt."""
+    load_threads: int = 1
+    """Versions that are loaded at once."""
+    load_retries: int = 0
+    """How often a load is tried again that failed."""
 
     @property
     def everything(self) -> bool:
@@ -77,7 +86,7 @@ class ControlSettings:
 
 
 class ControlPlane:
-    """Loads and unloads versions, one step of `versions.next_action` at a time."""
+    """Loads and unloads models, one step of `versions.next_action` at a time."""
 
     def __init__(
         self,
@@ -89,27 +98,39 @@ class ControlPlane:
     ) -> None:
         self._settings = settings
         self._registry = registry
-        self._backend = backend
-        self._opener = Opener(
-            backend, default_max_batch_size=settings.default_max_batch_size, autocomplete=settings.autocomplete
-        )
-        self._clock = clock
-        self._budget = ByteBudget(settings.max_queued_bytes)
-        self._recovery = Recovery(registry, clock)
         limit = settings.max_running_batches
         self.turns = Turns(available_cores() if limit is None else limit or inf)
         """Of all models on the CPU. Another device has turns of its own."""
-        # One thread, which starts with the first model, before anyone is served: the event loop waits while one starts.
-        self._loader = ThreadPoolExecutor(1, thread_name_prefix="load")
-        self._decoder: PictureDecoder | None = None
+        self._loader = Loader(
+            registry,
+            backend,
+            clock,
+            default_max_batch_size=settings.default_max_batch_size,
+            autocomplete=settings.autocomplete,
+            config_name=settings.config_name,
+            threads=settings.load_threads,
+            retries=settings.load_retries,
+            max_queued_bytes=settings.max_queued_bytes,
+            tiny_batch_seconds=settings.tiny_batch_seconds,
+            summaries=settings.summaries,
+            turns=self.turns,
+        )
+        self._steps = Steps(registry, self._loader, config_name=settings.config_name, cautious=settings.poll)
         names = None if settings.everything else settings.load_models
-        self._outlook = Outlook(Repositories(settings.roots, settings.urls, settings.cache_dir, names, open_store))
+        self._outlook = Outlook(
+            Repositories(settings.roots, settings.urls, settings.cache_dir, names, open_store, settings.config_name)
+        )
+        self._overrides = Overrides()
+        self._intents = Intents()
+        self._asked: set[str] = set()
+        """Models that were asked for by name, or all: those that only came with an ensemble may go with it."""
+        self._started = False
         self._nap = Nap(clock)
         self._polling: asyncio.Task[None] | None = None
-        self._read: dict[str, tuple[Path, Stamp, LoadSettings | LoadFailed]] = {}
-        """What the configuration of a model said, and which files it was read from."""
-        self._tried: dict[tuple[str, int], VersionStamp] = {}
-        """The files that a version was last loaded from, or failed to be."""
+        self._requested: set[asyncio.Task[None]] = set()
+        """What callers have asked for, and is not done."""
+        self._brought = ByteBudget(settings.max_queued_bytes)
+        """What came along with those, in bytes."""
 
     @property
     def unseen_repositories(self) -> int:
@@ -118,20 +139,23 @@ class ControlPlane:
 
     async def load_all(self) -> None:
         """Bring every model that should serve to READY or UNAVAILABLE. Raises `LoadFailed` where a root is missing."""
+        self._loader.start_threads()
         look = await self._outlook.first()
         chosen = self._settings.load_models or ()
         there = sorted({*look.models, *look.problems, *look.others})
         if not there:
             places = ", ".join(map(str, (*self._settings.roots, *self._settings.urls)))
             log.warning("there is no model in %s: nothing can be served from there", places)
+        wanted = [name for name in there if self._settings.everything or name in chosen]
         for name in there:
-            if self._settings.everything or name in chosen:
-                await self._bring(name, look.models.get(name), look.problems.get(name, ""))
-            elif name not in look.problems:
+            if name in wanted or name not in look.problems:
                 self._registry.entry(name)
         for name in chosen:
-            if name != ALL_MODELS and not self._registry.has(name):
-                self._note(name, f"no repository has a model '{name}'")
+            if name != ALL_MODELS and name not in there:
+                self._steps.note(name, f"no repository has a model '{name}'")
+        self._asked.update(wanted)
+        await self._bring_all(look, wanted)
+        self._started = True
 
     def follow(self, seconds: float) -> None:
         """From now on, look every so many seconds at what has become of the repositories, and follow."""
@@ -150,237 +174,186 @@ class ControlPlane:
         if look is None:
             return
         known = [entry.name for entry in self._registry]
-        for name in sorted({*known, *look.models, *look.problems}):
-            if not self._nap.ended:
-                await self._bring(name, look.models.get(name), look.problems.get(name, ""), beside=True)
+        await self._bring_all(look, sorted({*known, *look.models, *look.problems}), beside=True)
+
+    async def load(self, name: str, override: Override | None = None) -> None:
+        """Make a model serve what its repository has now, or what comes along; where nothing is new, nothing happens.
+
+        Goes on where the caller stops waiting. Raises `Unavailable` where models are not loaded on request, or not now,
+        `NotFound`, `InvalidRequest`, and `LoadFailed` with the reason; what served before serves on then.
+        """
+        self._check_on_request()
+        overrides.check_model_name(name)
+        self._brought.take(0 if override is None else override.size)
+        await self._carry_out(self._load_on_request(name, override))
+        self._asked.add(name)
+
+    async def unload(self, name: str, *, with_dependents: bool = False) -> None:
+        """Let a model answer what it was asked, and serve no more. Nothing happens where it does not serve anyway.
+
+        Goes on where the caller stops waiting. Raises `Unavailable` where models are not unloaded on request, or not
+        now.
+        """
+        self._check_on_request()
+        names = [name]
+        if with_dependents:
+            names += self._loader.ensembles.dependents(name, self._asked)
+        await self._carry_out(self._unload_on_request(names))
+
+    async def index(self) -> dict[str, str]:
+        """The models that the repositories have now, and why they could not be loaded: "" mostly."""
+        try:
+            return await self._outlook.names()
+        except LoadFailed as error:
+            log.warning("a model repository cannot be listed: %s", error)
+            return {}
 
     def give_up_loads(self) -> None:
         """Load nothing more, and do not finish what is being loaded."""
         self._nap.end()
+        self._steps.give_up()
         self._outlook.give_up()
-        self._backend.give_up_loads()
+        self._loader.give_up()
 
     async def unload_all(self) -> None:
         """Drain and unload everything that serves."""
         self.give_up_loads()
         if self._polling is not None:
             await self._polling
-        await self._recovery.stop()
-        await asyncio.gather(*(self._unload(loaded) for loaded in self._registry.loaded()))
-        if self._decoder is not None:
-            await self._decoder.close()
-            self._decoder = None
+        await self._loader.recovery.stop()
+        await self._loader.ensembles.stop()
+        if self._requested:
+            await asyncio.wait(self._requested)
+        await asyncio.gather(*(self._loader.unload(loaded) for loaded in self._registry.loaded()))
+        await self._loader.close()
         self._outlook.close()
+        self._overrides.close()
 
-    async def _off_the_loop(self, function: Callable[P, T], *arguments: P.args, **named: P.kwargs) -> T:
-        return await asyncio.get_running_loop().run_in_executor(self._loader, partial(function, *arguments, **named))
+    def _check_on_request(self) -> None:
+        if not self._settings.on_request:
+            raise Unavailable(NOT_EXPLICIT)
+        if self._nap.ended:
+            raise ShuttingDown("Server exiting")
+        if not self._started:
+            raise NotReady("Server not ready")
+        if len(self._requested) == MAX_REQUESTED:
+            raise QueueFull(f"{MAX_REQUESTED} loads and unloads are in progress, and no more are taken now")
+
+    async def _carry_out(self, steps: Coroutine[Any, Any, None]) -> None:
+        """Do what a caller asks for, all of it even where the caller leaves."""
+        task = asyncio.get_running_loop().create_task(steps)
+        self._requested.add(task)
+        task.add_done_callback(self._requested.discard)
+        task.add_done_callback(_heard)
+        try:
+            await asyncio.shield(task)
+        except LoadFailed as error:
+            if self._nap.ended:
+                raise ShuttingDown(str(error)) from error
+            raise
+
+    async def _load_on_request(self, name: str, override: Override | None) -> None:
+        try:
+            await self._load_with_members(name, override, frozenset())
+        finally:
+            self._brought.give_back(0 if override is None else override.size)
+
+    async def _load_with_members(self, name: str, override: Override | None, on_the_way: frozenset[str]) -> None:
+        """Load a model on request; and before it, where it is an ensemble, those of its models that do not serve.
+
+        Those `on_the_way` are being loaded already, for it: no turn waits for another."""
+        missing = await self._load_in_turn(name, override)
+        if not missing:
+            return
+        for model in missing:
+            if model not in on_the_way:
+                try:
+                    await self._load_with_members(model, None, on_the_way | {name})
+                except (LoadFailed, NotFound) as error:
+                    log.warning("model '%s', which '%s' is made of: %s", model, name, error)
+        await self._load_in_turn(name, override, as_it_is=True)
+
+    async def _load_in_turn(self, name: str, override: Override | None, *, as_it_is: bool = False) -> Sequence[str]:
+        """Load a model; unless it is made of others that do not serve, which are returned then. With `as_it_is`, it
+        is loaded all the same."""
+        async with self._intents.turn(name):
+            if self._nap.ended:
+                raise ShuttingDown("Server exiting")
+            configuration: Configuration | None = None
+            if override is not None:
+                configuration = await self._loader.run(overrides.configuration, name, override)
+                models = configuration.models
+            if override is not None and override.files:
+                folder = await self._loader.run(self._overrides.write, name, override.files)
+                snapshot = await self._loader.run(stamps.take, folder)
+            else:
+                snapshot = await self._outlook.one(name, {e.name: frozenset(e.loaded) for e in self._registry})
+            if configuration is None:
+                models = await self._steps.models_of(snapshot)
+            missing = [model for model in models if not self._registry.serves(model)]
+            if missing and not as_it_is:
+                return missing
+            try:
+                problem = await self._steps.take(name, snapshot, "", configuration, beside=True, on_request=True)
+            finally:
+                await self._tidy(name)
+            if self._nap.ended:
+                raise ShuttingDown("Server exiting")
+            if problem:
+                raise LoadFailed(f"load failed for model '{name}': {problem}")
+        return ()
+
+    async def _unload_on_request(self, names: Sequence[str]) -> None:
+        for name in names:
+            async with self._intents.turn(name):
+                if not self._registry.has(name):
+                    continue
+                entry = self._registry.entry(name)
+                for version in tuple(entry.statuses):
+                    await self._loader.give_up_recovery(name, version)
+                    await self._loader.ensembles.give_up(name, version)
+                self._asked.discard(name)
+                self._registry.retire(name)
+                await asyncio.gather(*(self._loader.unload(loaded) for loaded in tuple(entry.loaded.values())))
+                await self._tidy(name)
+
+    async def _tidy(self, name: str) -> None:
+        """Keep no file of a load that nothing serves from, and nothing of a model that is in no repository then."""
+        in_use = {path for (model, _), path in self._loader.folders.items() if model == name}
+        await self._loader.run(self._overrides.keep_only, name, in_use)
+        if self._outlook.knows(name) or in_use or not self._registry.has(name):
+            return
+        for version in tuple(self._registry.entry(name).statuses):
+            self._loader.forget(name, version)
+        self._registry.forget(name)
+
+    async def _bring_all(self, look: Look, names: Sequence[str], *, beside: bool = False) -> None:
+        """Take the steps of these models, and of those that the ensembles among them are made of: models first, side by
+        side, and then ensembles, each after what it is made of."""
+        needs: dict[str, tuple[str, ...]] = {}
+        left = list(names)
+        while left:
+            name = left.pop()
+            if name not in needs:
+                needs[name] = await self._steps.models_of(look.models.get(name))
+                left += [model for model in needs[name] if model in look.models or model in look.problems]
+
+        async def bring(name: str) -> None:
+            await self._bring(name, look.models.get(name), look.problems.get(name, ""), beside=beside)
+
+        await asyncio.gather(*(bring(name) for name in sorted(needs) if not needs[name]))
+        for name in load_order(needs):
+            if needs[name]:
+                await bring(name)
 
     async def _bring(self, name: str, snapshot: ModelSnapshot | None, problem: str, *, beside: bool = False) -> None:
-        """Take the steps from what serves to what the repository has: `snapshot`, None where the model is gone.
-
-        `problem` is why it is not as it should be. `beside`: the server serves already, and what comes and fails does
-        not make it less ready.
-        """
-        if beside and not self._registry.has(name):
-            self._registry.entry(name).newcomer = True
-        settings: LoadSettings | None = None
-        wanted: tuple[int, ...] = ()
-        if snapshot is not None:
-            try:
-                settings = await self._settings_of(snapshot)
-            except LoadFailed as error:
-                problem = problem or str(error)
-            else:
-                wanted = wanted_versions(settings.version_policy, snapshot.folder.versions)
-                problem = problem or ("" if wanted else _nothing_wanted(snapshot.folder, settings))
-        self._note(name, problem)
-        if settings is None and problem:
-            return  # what cannot be understood changes nothing that serves
-        entry = self._registry.entry(name)
-        for version in entry.recovering.difference(wanted):
-            await self._recovery.give_up(name, version)
-        stale = {
-            version for version in wanted if snapshot and self._tried.get((name, version)) != snapshot.stamp(version)
-        }
-        while not self._nap.ended and (action := next_action(_statuses(entry), wanted, stale)):
-            stale.discard(action.version)
-            if beside and entry.loaded and not isinstance(action, Reload):
-                entry.beside.add(action.version)
-            match action:
-                case Load(version):
-                    assert snapshot is not None and settings is not None, "it is wanted"
-                    await self._load(snapshot.folder, version, settings, self._expected(snapshot, version))
-                case Reload(version):
-                    assert snapshot is not None and settings is not None, "it is wanted"
-                    await self._reload(snapshot, version, settings)
-                case Unload(version):
-                    await self._recovery.give_up(name, version)
-                    await self._unload(entry.loaded[version])
-                    log.info("model '%s' version %d is unloaded", name, version)
-                case Forget(version):
-                    self._tried.pop((name, version), None)
-                    self._registry.forget(name, version)
-        if snapshot is None and not entry.statuses:
-            self._read.pop(name, None)
-            self._registry.forget(name)
-
-    async def _settings_of(self, snapshot: ModelSnapshot) -> LoadSettings:
-        """The configuration, read once for the same files. Raises `LoadFailed`."""
-        folder = snapshot.folder
-        path, shared, settings = self._read.get(folder.name, (None, None, LoadFailed()))
-        if (path, shared) != (folder.path, snapshot.shared):
-            try:
-                settings = await self._off_the_loop(read_settings, folder)
-            except LoadFailed as error:
-                settings = error
-            self._read[folder.name] = folder.path, snapshot.shared, settings
-        if isinstance(settings, LoadFailed):
-            raise settings
-        return settings
-
-    def _expected(self, snapshot: ModelSnapshot, version: int) -> VersionStamp | None:
-        return snapshot.stamp(version) if self._settings.poll else None
-
-    async def _load(
-        self,
-        folder: ModelFolder,
-        version: int,
-        settings: LoadSettings | None = None,
-        expected: VersionStamp | None = None,
-        trying_again: str = "",
-    ) -> bool:
-        """Load a version, or load it again; the reason of a failure ends with `trying_again`. Returns success."""
-        self._registry.set_state(folder.name, version, State.LOADING)
-        try:
-            loaded = await self._open(folder, version, settings, expected, must_work=bool(trying_again))
-        except LoadFailed as error:
-            reason = f"{error}; {trying_again}" if trying_again else str(error)
-            self._registry.set_state(folder.name, version, State.UNAVAILABLE, reason)
-            log.error("model '%s' version %d is UNAVAILABLE: %s", folder.name, version, reason)
-            return False
-        self._registry.set_ready(folder.name, loaded)
-        log.info("model '%s' version %d is READY after %.2f s", folder.name, version, loaded.load_seconds)
-        return True
-
-    async def _reload(self, snapshot: ModelSnapshot, version: int, settings: LoadSettings) -> None:
-        """Load a version that serves beside itself, let the new one take over, and drain the old one."""
-        name = snapshot.folder.name
-        self._registry.begin_reload(name, version)
-        try:
-            fresh = await self._open(snapshot.folder, version, settings, self._expected(snapshot, version))
-        except LoadFailed as error:
-            reason = f"its files have changed and cannot be loaded; what was loaded before serves on: {error}"
-            self._registry.reload_failed(name, version, reason)
-            log.error("model '%s' version %d: %s", name, version, reason)
-            return
-        old = self._registry.take_over(name, fresh)
-        if old is None:  # its session went bad meanwhile: `recovery` loads it again, from the new files
-            old = fresh
-        else:
-            log.info("model '%s' version %d is loaded anew after %.2f s", name, version, fresh.load_seconds)
-        await _retire(old)
-
-    async def _open(
-        self,
-        folder: ModelFolder,
-        version: int,
-        settings: LoadSettings | None,
-        expected: VersionStamp | None,
-        *,
-        must_work: bool = False,
-    ) -> LoadedVersion:
-        """A version that is ready to serve. Raises `LoadFailed`, also where its files are not those `expected`, before
-        or after."""
-        started = time.monotonic()
-        try:
-            if expected is None:
-                self._tried[folder.name, version] = await self._off_the_loop(_stamp, folder, version)
-            else:
-                self._tried[folder.name, version] = expected
-                await self._off_the_loop(_check_unchanged, folder, version, expected)
-            if settings is None:
-                settings = await self._off_the_loop(read_settings, folder)
-            opened = await self._off_the_loop(self._opener.open, folder, version, settings)
-            if expected is not None:
-                await self._off_the_loop(_check_unchanged, folder, version, expected)
-            probe = await self._off_the_loop(
-                working_probe, opened.config, version, opened.sessions[0], opened.costs, must_work=must_work
-            )
-            loaded = LoadedVersion(
-                opened.config,
-                version,
-                opened.sessions,
-                self._clock,
-                time.monotonic() - started,
-                self._budget,
-                # Turns share the cores out: instances on a GPU do not stand in line for them.
-                None if opened.on_gpu else self.turns,
-                # On a GPU the thread only waits, so nothing is won by running there, and the event loop would wait too.
-                tiny_batch_seconds=0.0 if opened.on_gpu else self._settings.tiny_batch_seconds,
-                costs=opened.costs,
-                decoder=self._picture_decoder() if opened.config.preprocessing is not None else None,
-                summaries=LatencySummaries() if self._settings.summaries else None,
-            )
-        except LoadFailed:
-            raise
-        except Exception as error:  # a bug, or a backend's surprise: this version fails, the others serve
-            log.exception("loading model '%s' version %d raised", folder.name, version)
-            raise LoadFailed(f"unexpected {type(error).__name__}: {error}") from error
-        if probe is not None:
-            self._recovery.watch(loaded, probe, partial(self._load, folder, version, None, None))
-        return loaded
-
-    def _picture_decoder(self) -> PictureDecoder:
-        """One for all models, from when the first one takes pictures. It leaves a core to the event loop."""
-        if self._decoder is None:
-            from server.pictures.decode import decode  # needs Pillow: `_open` has seen to it
-
-            self._decoder = PictureDecoder(decode, max(1, available_cores() - 1), self._clock, self._budget)
-        return self._decoder
-
-    async def _unload(self, loaded: LoadedVersion) -> None:
-        name = loaded.config.name
-        self._registry.set_state(name, loaded.version, State.DRAINING)
-        await _retire(loaded)
-        self._registry.set_state(name, loaded.version, State.UNAVAILABLE, "unloaded")
-
-    def _note(self, name: str, problem: str) -> None:
-        """Remember what is wrong with a model, "" for nothing, and tell it once."""
-        if problem == (self._registry.entry(name).problem if self._registry.has(name) else ""):
-            return
-        self._registry.set_problem(name, problem)
-        if not problem:
-            return
-        if self._registry.entry(name).loaded:
-            log.error("model '%s' serves on as it is: %s", name, problem)
-        else:
-            log.error("model '%s' is UNAVAILABLE: %s", name, problem)
+        """Take the steps of one model, in turn."""
+        async with self._intents.turn(name):
+            if not self._nap.ended:
+                await self._steps.take(name, snapshot, problem, beside=beside)
 
 
-async def _retire(loaded: LoadedVersion) -> None:
-    """Answer what was admitted, and let the session go: nothing here may hold on to it, since frozen objects that know
-    each other are never collected."""
-    loaded.streak.when_suspicious = None
-    await loaded.drain()
-
-
-def _statuses(entry: ModelEntry) -> Sequence[VersionStatus]:
-    """What became of each version; those that `recovery` is about are being loaded."""
-    busy = {v for v in entry.recovering if entry.statuses[v].state is not State.READY}
-    return [replace(s, state=State.LOADING) if s.version in busy else s for s in entry.statuses.values()]
-
-
-def _nothing_wanted(folder: ModelFolder, settings: LoadSettings) -> str:
-    what = f"none of its versions {list(folder.versions)} is wanted" if folder.versions else "it has no version"
-    return f"{folder.path}: {what}; add a folder '1' with {settings.model_filename}"
-
-
-def _stamp(folder: ModelFolder, version: int) -> VersionStamp:
-    return stamps.take(replace(folder, versions=(version,))).stamp(version)
-
-
-def _check_unchanged(folder: ModelFolder, version: int, expected: VersionStamp) -> None:
-    if _stamp(folder, version) != expected:
-        raise LoadFailed(
-            f"{folder.path}: the files of version {version} are changing; they are loaded once they are still"
-        )
+def _heard(task: asyncio.Task[None]) -> None:
+    """Nobody may wait for it any more: what it raises is no surprise then."""
+    if not task.cancelled():
+        task.exception()

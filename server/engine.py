@@ -5,7 +5,7 @@ from __future__ import annotations
 from server.errors import ConvoyError, InvalidRequest, Reason, ShuttingDown, Unsupported
 from server.messages import InferenceRequest
 from server.models.registry import Registry
-from server.models.work import Reply, Work
+from server.models.work import Pending, Reply
 from server.shared_memory.tensors import SharedMemory
 from server.statistics import no_failures
 
@@ -61,8 +61,8 @@ class Engine:
         """Count a request that cannot be read, or whose answer its caller cannot be given."""
         self.failures[error.reason] += 1
 
-    def infer(self, request: InferenceRequest, reply: Reply) -> Work | None:
-        """Start one inference. `reply` is called exactly once, unless the returned `Work` is cancelled first.
+    def infer(self, request: InferenceRequest, reply: Reply) -> Pending | None:
+        """Start one inference. `reply` is called exactly once, unless what is returned is cancelled first.
 
         Returns None where the request was refused: `reply` has been called then.
         """
@@ -77,7 +77,7 @@ class Engine:
             return None
         return version.submit(request, reply)
 
-    def _infer_shared(self, request: InferenceRequest, reply: Reply) -> Work | None:
+    def _infer_shared(self, request: InferenceRequest, reply: Reply) -> Pending | None:
         """As `infer`, for a request with tensors in shared memory.
 
         What the model has computed and cannot be handed over counts twice: as its success, and as a failure here.

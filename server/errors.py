@@ -30,6 +30,7 @@ Messages follow Triton's wording wherever Triton has the case, because clients m
 
 from __future__ import annotations
 
+from copy import copy
 from enum import StrEnum
 from typing import ClassVar, Self
 
@@ -99,6 +100,14 @@ class ConvoyError(Exception):
         """The same, with `for_logs`."""
         self.for_logs = text
         return self
+
+    def within(self, where: str) -> Self:
+        """The same error, told by something around what it happened in: `where` goes in front of its sentences."""
+        told = copy(self)
+        told.args = (where + str(self), *self.args[1:])
+        if self.for_logs:
+            told.for_logs = where + self.for_logs
+        return told
 
 
 class InvalidRequest(ConvoyError):

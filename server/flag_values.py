@@ -71,3 +71,17 @@ def interval(text: str) -> float:
 
 def repository(text: str) -> Path | RepositoryUrl:
     return RepositoryUrl(text) if "://" in text else Path(text)
+
+
+def backend_config(text: str) -> int:
+    """The default of max_batch_size: the only setting of the only backend."""
+    key, _, value = text.partition("=")
+    if key == "onnxruntime,default-max-batch-size" and value.isdecimal() and len(value) <= 9:
+        return int(value)
+    raise argparse.ArgumentTypeError(f"knows onnxruntime,default-max-batch-size=N only, not '{text}'")
+
+
+def file_stem(text: str) -> str:
+    if text and not text.startswith(".") and not any(c in "/\\" or c.isspace() or not c.isprintable() for c in text):
+        return text
+    raise argparse.ArgumentTypeError(f"must be a file's name without its ending, and without spaces, not '{text}'")

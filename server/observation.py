@@ -18,8 +18,8 @@ from server.metrics.snapshots import (
     VersionSnapshot,
 )
 from server.models.lifecycle import State
-from server.models.model import LoadedVersion
 from server.models.registry import ModelEntry, Registry
+from server.models.served import Served
 from server.scheduling.turns import Turns
 
 VERSIONS_AT_ONCE = 4
@@ -66,7 +66,7 @@ class Observer:
         )
 
 
-def version_snapshot(loaded: LoadedVersion) -> VersionSnapshot:
+def version_snapshot(loaded: Served) -> VersionSnapshot:
     return VersionSnapshot(
         model=loaded.config.name,
         version=loaded.version,
@@ -84,7 +84,11 @@ def version_snapshot(loaded: LoadedVersion) -> VersionSnapshot:
 
 
 def model_snapshot(entry: ModelEntry) -> ModelSnapshot:
-    ready = {str(number): status.state is State.READY for number, status in sorted(entry.statuses.items())}
+    ready = {
+        str(number): status.state is State.READY
+        for number, status in sorted(entry.statuses.items())
+        if number not in entry.retired
+    }
     if not ready and entry.problem:
         ready[""] = False
     return ModelSnapshot(entry.name, ready, entry.loads, entry.failed_loads)

@@ -6,7 +6,7 @@ it knows, and the frontend hands the whole to whoever watches once the answer is
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from server.errors import ConvoyError
@@ -54,6 +54,7 @@ class Record:
         "rows",
         "started_ns",
         "status",
+        "steps",
         "trace_id",
         "traced",
         "version",
@@ -86,6 +87,8 @@ class Record:
         """When the request left the queue for a run; 0 where it never ran."""
         self.computations: list[Computation] = []
         """Several where a request was split, or ran again on its own after its batch had failed."""
+        self.steps: Sequence[Record] = ()
+        """Of an ensemble: what happened to the request of each step that was begun."""
         self.rows = 0
         self.ended_ns = 0
         self.error: ConvoyError | None = None

@@ -20,7 +20,7 @@ class ModelControlMode(StrEnum):
     NONE = "none"
     """All models of the repositories, when the server starts."""
     EXPLICIT = "explicit"
-    """Those that --load-model names, when the server starts."""
+    """Those that --load-model names, when the server starts; others, and again, as callers ask for it."""
     POLL = "poll"
     """All models of the repositories, now and as they change."""
 
@@ -54,6 +54,12 @@ class Settings:
     model_control_mode: ModelControlMode
     repository_poll_secs: float
     load_models: tuple[str, ...]
+    model_config_name: str
+    """"": config.pbtxt."""
+    model_load_thread_count: int | None
+    """None: half as many as cores, 4 at most."""
+    model_load_retry_count: int
+    exit_on_error: bool
     strict_readiness: bool
     disable_auto_complete_config: bool
     default_max_batch_size: int
@@ -112,6 +118,13 @@ def parse(argv: Sequence[str]) -> Settings:
     flags = parser.parse_args(argv)
     if flags.load_model and flags.model_control_mode is not ModelControlMode.EXPLICIT:
         parser.error("--load-model needs --model-control-mode=explicit")
+    if "*" in flags.load_model and len(flags.load_model) > 1:
+        parser.error("--load-model: wildcard model name '*' must be the ONLY startup model if specified at all")
+    if flags.model_namespacing:
+        parser.error(
+            "--model-namespacing is not offered: a model has one name on a server; give the models names of their own, "
+            "or start a server for each repository"
+        )
     if flags.repository_poll_secs is not None and flags.model_control_mode is not ModelControlMode.POLL:
         parser.error("--repository-poll-secs needs --model-control-mode=poll")
     if flags.model_repository_cache_dir and not any(isinstance(r, RepositoryUrl) for r in flags.model_repository):
@@ -127,9 +140,13 @@ def parse(argv: Sequence[str]) -> Settings:
         model_control_mode=flags.model_control_mode,
         repository_poll_secs=flags.repository_poll_secs or 15.0,
         load_models=tuple(flags.load_model),
+        model_config_name=flags.model_config_name or "",
+        model_load_thread_count=flags.model_load_thread_count,
+        model_load_retry_count=flags.model_load_retry_count,
+        exit_on_error=flags.exit_on_error,
         strict_readiness=flags.strict_readiness,
         disable_auto_complete_config=flags.disable_auto_complete_config,
-        default_max_batch_size=_default_max_batch_size(parser, flags.backend_config),
+        default_max_batch_size=flags.backend_config[-1],
         model_cache_dir=flags.model_cache_dir,
         max_queued_bytes=flags.max_queued_bytes,
         distinct_overload_statuses=flags.distinct_overload_statuses,
@@ -216,20 +233,39 @@ def _add_model_flags(group: argparse._ArgumentGroup) -> None:
     group.add_argument(
         "--model-control-mode", type=flag_values.one_of(ModelControlMode), default=ModelControlMode.NONE,
         choices=list(ModelControlMode),
-        help="none: load every model (default); explicit: load those of --load-model; poll: load every model, and "
-        "follow what becomes of the repositories",
+        help="none: load every model (default); explicit: load those of --load-model, and others on request; poll: "
+        "load every model, and follow what becomes of the repositories",
     )  # fmt: skip
     group.add_argument(
         "--repository-poll-secs", type=flag_values.interval, metavar="SECONDS",
         help="with poll, how long from one look at the repositories to the next (default 15)",
     )  # fmt: skip
     group.add_argument(
-        "--load-model", action="append", default=[], metavar="NAME", help="a model to load in explicit mode; * for all"
-    )
-    _add_boolean(group, "--strict-readiness", True, "ready only when every model that should serve does")
-    _add_boolean(group, "--disable-auto-complete-config", False, "take config.pbtxt as it stands")
+        "--load-model", action="append", default=[], metavar="NAME",
+        help="a model to load at start in explicit mode; again for more than one; * alone for all",
+    )  # fmt: skip
     group.add_argument(
-        "--backend-config", action="append", default=[], metavar="BACKEND,KEY=VALUE",
+        "--model-config-name", type=flag_values.file_stem, metavar="NAME",
+        help="take configs/NAME.pbtxt of the models that have it, config.pbtxt of the others",
+    )  # fmt: skip
+    group.add_argument(
+        "--model-load-thread-count", type=flag_values.positive_int, metavar="N",
+        help="how many versions are loaded at once (default: half as many as cores, 4 at most)",
+    )  # fmt: skip
+    group.add_argument(
+        "--model-load-retry-count", type=flag_values.natural, default=0, metavar="N",
+        help="how often a load that failed is tried again at once, unless the configuration is wrong (default 0)",
+    )  # fmt: skip
+    _add_boolean(group, "--exit-on-error", False, "do not start where a model cannot be loaded at start")
+    _add_boolean(group, "--model-namespacing", False, "not offered: models of one name in two repositories")
+    _add_boolean(group, "--strict-readiness", True, "ready only when every model that should serve does")
+    group.add_argument(
+        "--disable-auto-complete-config", type=flag_values.boolean, nargs="?", const=True, default=False,
+        metavar="true|false", help="take config.pbtxt as it stands (default false; true where no value follows)",
+    )  # fmt: skip
+    group.add_argument(
+        "--backend-config", type=flag_values.backend_config, action="append", default=[4],
+        metavar="BACKEND,KEY=VALUE",
         help="only onnxruntime,default-max-batch-size=N: max_batch_size for models whose config has none (default 4)",
     )  # fmt: skip
     group.add_argument(
@@ -366,13 +402,3 @@ def _metrics_config(parser: argparse.ArgumentParser, settings: Sequence[str]) ->
         return metrics_config.parse(settings)
     except ValueError as error:
         parser.error(str(error))
-
-
-def _default_max_batch_size(parser: argparse.ArgumentParser, settings: Sequence[str]) -> int:
-    size = 4
-    for setting in settings:
-        key, _, value = setting.partition("=")
-        if key != "onnxruntime,default-max-batch-size" or not value.isdecimal() or len(value) > 9:
-            parser.error(f"--backend-config knows onnxruntime,default-max-batch-size=N only, not '{setting}'")
-        size = int(value)
-    return size

@@ -1,4 +1,4 @@
-"""A peer for load generators that speaks gRPC's frames, on a thread: what becomes of a request is a function's choice."""
+"""A peer of load generators that speaks gRPC frames, on a thread: what becomes of a request is a function of choice."""
 
 import socket
 import threading

@@ -52,11 +52,11 @@ def affine(datatype: str = "INT64", shape: Shape = ("N", 1), *, factor: int = 3,
     return _model(nodes, [_value("x", datatype, shape)], [_value("y", datatype, shape)], constants)
 
 
-def add_sub(shape: Shape = ("N", 4)) -> ModelProto:
-    """sum = a + b and difference = a - b, FP32."""
+def add_sub(shape: Shape = ("N", 4), datatype: str = "FP32") -> ModelProto:
+    """sum = a + b and difference = a - b."""
     nodes = [helper.make_node("Add", ["a", "b"], ["sum"]), helper.make_node("Sub", ["a", "b"], ["difference"])]
-    inputs = [_value(name, "FP32", shape) for name in ("a", "b")]
-    return _model(nodes, inputs, [_value(name, "FP32", shape) for name in ("sum", "difference")])
+    inputs = [_value(name, datatype, shape) for name in ("a", "b")]
+    return _model(nodes, inputs, [_value(name, datatype, shape) for name in ("sum", "difference")])
 
 
 def transpose(rows: int = 2, columns: int = 3) -> ModelProto:

@@ -6,6 +6,7 @@ this machine's. Before that, one request to each server is checked in full; afte
 counted must be what was sent.
 
 `workloads` lists the workloads; each is a function from a `Plan` to its section of bench.json: `unary` (small
-requests), `large`, `idle` (connections), `loading` (beside serving), `soak` (memory), `analyzer` (perf_analyzer).
+requests), `large`, `idle` (connections), `loading` (beside serving), `soak` (memory), `analyzer` (perf_analyzer); and
+of the load generators themselves: `generator`, `agreement`, `stall`.
 They stand on `servers` (what is started and fired at) and `comparison` (turns, medians, ratios, the table).
 """

@@ -106,20 +106,21 @@ def _round(plan: Plan, load: Load, large: Path) -> dict[str, Figures]:
         if len(volleys) < _FEWEST_VOLLEYS:
             raise LoadTestError(f"only {len(volleys)} volleys fit into the loading; fewer --requests make more of them")
         during = [sample for volley in volleys for sample in volley if sample.sent < ready]
-        after = [sample for _ in volleys for sample in _volley(shot, server)]
+        after = [sample for _ in volleys for sample in volley(shot, server)]
         loading = {"seconds_of_loading": ready - first[0].sent, "peak_rss_mib": server.peak_rss_bytes() / 2**20}
-        return {LOADING: {**_latencies(during), **loading}, ALONE: _latencies(after)}
+        return {LOADING: {**latencies(during), **loading}, ALONE: latencies(after)}
 
 
 def _volleys_until(appears: Path, shot: Shot, server: Running) -> list[list[Sample]]:
     """Fires until the file is there."""
-    volleys = [_volley(shot, server)]
+    volleys = [volley(shot, server)]
     while not appears.exists():
-        volleys.append(_volley(shot, server))
+        volleys.append(volley(shot, server))
     return volleys
 
 
-def _volley(shot: Shot, server: Running) -> list[Sample]:
+def volley(shot: Shot, server: Running) -> list[Sample]:
+    """What h2load logs of one volley, at the fixed rate."""
     shot.h2load.fire(
         server.address,
         shot.body,
@@ -132,7 +133,8 @@ def _volley(shot: Shot, server: Running) -> list[Sample]:
     return read_log(shot.log)
 
 
-def _latencies(samples: Sequence[Sample]) -> dict[str, float]:
+def latencies(samples: Sequence[Sample]) -> dict[str, float]:
+    """Figures of these samples, in milliseconds."""
     counted = Counter(sample.latency_ms for sample in samples)
     shares = {"p50_ms": 0.5, "p99_ms": 0.99, "p99.9_ms": 0.999, "longest_ms": 1.0}
     return {name: percentile(counted, share) for name, share in shares.items()}

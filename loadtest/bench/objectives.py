@@ -32,7 +32,7 @@ from loadtest.bench.networks import write_resnet18
 from loadtest.bench.servers import NGHTTP2, Load, Ours, Plan, Shot, model_file, prepare, start_ours
 from loadtest.figures import Figures
 from loadtest.open_loop import GrpcTraffic, play_apart, poisson, quantile
-from loadtest.open_loop.outcome import Floats
+from loadtest.target import INFER
 
 LOADS = (0.5, 0.8, 1.0, 1.5, 2.0)
 OBJECTIVE = 5.0
@@ -216,15 +216,14 @@ def _volley(plan: Plan, shot: Shot, ours: Ours, load: float, yardstick: Yardstic
     before, cpu_before = read_metrics(ours.server, model), ours.server.cpu_seconds()
     rate = load * yardstick.capacity_per_second
     seconds = plan.requests / rate if plan.requests else _SECONDS_PER_POINT / plan.rounds
-    traffic = GrpcTraffic(ours.server.address, (shot.body.read_bytes(),))
+    traffic = GrpcTraffic(ours.server.address, INFER, (shot.body.read_bytes(),))
     due = poisson(rate, seconds, seed)
     seen = play_apart(traffic, due, seconds=seconds, patience=2 * yardstick.objective_seconds)
     cpu_seconds = ours.server.cpu_seconds() - cpu_before
     counted = read_metrics(ours.server, model).since(before)
-    latencies_ms, from_sent_ms = seen.latencies_ms, seen.latencies_from_sent_ms
     limit_ms = (yardstick.objective_seconds + yardstick.transport_seconds) * 1e3
-    good = good_seen = int(np.searchsorted(from_sent_ms, limit_ms, "right"))
-    accepted = len(latencies_ms) + seen.given_up
+    good = good_seen = int(np.searchsorted(seen.latencies_from_sent_ms, limit_ms, "right"))
+    accepted = seen.scheduled - seen.refused
     if yardstick.by_histogram:
         good, accepted = round(counted.within_us[yardstick.objective_us]), round(counted.answers)
     figures = {
@@ -233,9 +232,9 @@ def _volley(plan: Plan, shot: Shot, ours: Ours, load: float, yardstick: Yardstic
         "late_share": 1 - good / accepted if accepted else 0.0,
         "refused_share": seen.refused / seen.scheduled,
         "goodput_seen_per_second": good_seen / seconds,
-        "p99_from_sent_ms": _quantile(from_sent_ms, 0.99, seen.given_up),
-        "p50_seen_ms": _quantile(latencies_ms, 0.5, seen.given_up),
-        "p99_seen_ms": _quantile(latencies_ms, 0.99, seen.given_up),
+        "p99_from_sent_ms": seen.quantile_of_admitted_ms(0.99, from_sent=True),
+        "p50_seen_ms": seen.quantile_of_admitted_ms(0.5),
+        "p99_seen_ms": seen.quantile_of_admitted_ms(0.99),
         "average_batch": counted.rows / counted.batches if counted.batches else 0.0,
         "send_lag_p99_ms": quantile(seen.late_ms, 0.99),
         "server_cores": cpu_seconds / seconds,
@@ -244,11 +243,6 @@ def _volley(plan: Plan, shot: Shot, ours: Ours, load: float, yardstick: Yardstic
     if counted.met + counted.missed:
         figures["late_share_by_server"] = counted.missed / (counted.met + counted.missed)
     return figures
-
-
-def _quantile(latencies_ms: Floats, share: float, given_up: int) -> float:
-    """Of the requests that were let in; what was given up took longer than any other."""
-    return quantile(np.append(latencies_ms, np.full(given_up, np.inf)), share)
 
 
 def _table(comparison: Comparison, kinds: Mapping[str, str], yardstick: Yardstick) -> str:

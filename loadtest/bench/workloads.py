@@ -10,17 +10,21 @@ from collections.abc import Callable, Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
+from loadtest.bench.agreement import agreement
 from loadtest.bench.analyzer import perf_analyzer_workload
+from loadtest.bench.generator import generator
 from loadtest.bench.idle import idle
 from loadtest.bench.large import large
 from loadtest.bench.loading import loading
 from loadtest.bench.objectives import slo_lenet5, slo_resnet18
 from loadtest.bench.pictures import pictures
+from loadtest.bench.reloading import reloading
 from loadtest.bench.resnet18 import resnet18
 from loadtest.bench.scaling import scaling
 from loadtest.bench.servers import Plan
 from loadtest.bench.shared import shared
 from loadtest.bench.soak import soak
+from loadtest.bench.stall import stall
 from loadtest.bench.unary import single, small
 
 WORKLOADS: Mapping[str, Callable[[Plan], dict[str, object]]] = {
@@ -35,8 +39,12 @@ WORKLOADS: Mapping[str, Callable[[Plan], dict[str, object]]] = {
     "scaling": scaling,
     "idle": idle,
     "loading": loading,
+    "reloading": reloading,
     "soak": soak,
     "perf-analyzer": perf_analyzer_workload,
+    "generator": generator,
+    "agreement": agreement,
+    "stall": stall,
 }
 QUICK = ("small", "single", "large")
 

@@ -2,8 +2,8 @@
 
 python -m loadtest.floors.http2_sink --answer-bytes N --ports-file FILE [--service-us N]
 
-One thread and few µs a request, so that what limits is the generator. With `--service-us` it is busy that long with
-each request, one after another: a server whose capacity is known.
+One thread and few µs a request, so that what limits is the generator. With `--service-us` each request is served for
+that long, one after another, by the clock: a server whose capacity is known and that needs no processor for it.
 """
 
 from __future__ import annotations
@@ -15,9 +15,13 @@ import socket
 import struct
 import sys
 import time
+from collections import deque
+from contextlib import suppress
 from pathlib import Path
+from typing import Any, NoReturn
 
 from loadtest import http2_frames as http2
+from loadtest.open_loop.player import take_timers_exactly
 from loadtest.ready import say_ready
 
 _READ_BYTES = 1 << 18
@@ -30,9 +34,8 @@ _TRAILERS = b"\x00\x0bgrpc-status\x010"
 class Sink:
     """One connection."""
 
-    def __init__(self, peer: socket.socket, answer: bytes, service_seconds: float) -> None:
+    def __init__(self, peer: socket.socket, answer: bytes) -> None:
         self._socket = peer
-        self._service_seconds = service_seconds
         self._unread = b""
         self._read_bytes = 0
         parts = (
@@ -45,74 +48,92 @@ class Sink:
         opening = http2.window_update(0, http2.LARGEST_WINDOW - http2.FIRST_WINDOW)
         peer.sendall(http2.frame(http2.SETTINGS, 0, 0, _SETTINGS) + opening)
 
-    def read(self) -> bool:
-        """Reads once and answers what is whole. False where the peer has gone."""
-        try:
-            received = self._socket.recv(_READ_BYTES)
-            if not received:
-                return False
-            self._answer_all(received)
-        except ConnectionError:
-            return False
-        return True
-
     def close(self) -> None:
         self._socket.close()
 
-    def _answer_all(self, received: bytes) -> None:
+    def read(self) -> list[int]:
+        """Reads once. Returns the streams whose requests are whole now; ConnectionError where the peer has gone."""
+        received = self._socket.recv(_READ_BYTES)
+        if not received:
+            raise ConnectionError
         data = self._unread + received
         if not self._read_bytes:
             data = data[len(http2.PREFACE) :]
         self._read_bytes += len(received)
-        out: list[bytes] = []
+        streams: list[int] = []
         end = 0
         for kind, flags, stream, begin, end in http2.frames(data):
             if kind == http2.DATA and flags & http2.END_STREAM:
-                out.append(self._answer_to(stream))
-                if self._service_seconds:
-                    self._socket.sendall(b"".join(out))
-                    out.clear()
+                streams.append(stream)
             elif kind in (http2.SETTINGS, http2.PING) and not flags & http2.ACK:
                 payload = data[begin:end] if kind == http2.PING else b""
-                out.append(http2.frame(kind, http2.ACK, 0, payload))
+                self._socket.sendall(http2.frame(kind, http2.ACK, 0, payload))
         self._unread = data[end:]
         if self._read_bytes > _REPLENISH_BYTES:
-            out.append(http2.window_update(0, self._read_bytes))
+            self._socket.sendall(http2.window_update(0, self._read_bytes))
             self._read_bytes = 1
-        if out:
-            self._socket.sendall(b"".join(out))
+        return streams
 
-    def _answer_to(self, stream: int) -> bytes:
-        if self._service_seconds:
-            until = time.perf_counter() + self._service_seconds
-            while time.perf_counter() < until:
-                pass
-        for offset in self._offsets:
-            struct.pack_into(">I", self._answer, offset, stream)
-        return bytes(self._answer)
+    def answer(self, streams: list[int]) -> None:
+        """ConnectionError where the peer has gone."""
+        out = []
+        for stream in streams:
+            for offset in self._offsets:
+                struct.pack_into(">I", self._answer, offset, stream)
+            out.append(bytes(self._answer))
+        self._socket.sendall(b"".join(out))
 
 
-def serve(answer: bytes, service_seconds: float, ports_file: Path) -> None:
-    """Answers until SIGTERM. Writes {"grpc": port} to `ports_file` once it listens."""
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
-    with socket.create_server(("127.0.0.1", 0)) as listener, selectors.DefaultSelector() as selector:
-        selector.register(listener, selectors.EVENT_READ)
-        say_ready(ports_file, grpc=listener.getsockname()[1])
+class Server:
+    """All connections, and the requests that are being served: one after another, each for as long."""
+
+    def __init__(self, answer: bytes, service_seconds: float) -> None:
+        self._answer, self._service_seconds = answer, service_seconds
+        self._selector = selectors.SelectSelector()  # to the microsecond, where epoll counts milliseconds
+        self._serving: deque[tuple[float, Sink, int]] = deque()
+        """When each will have been served, on whose connection and stream; ascending."""
+
+    def serve(self, listener: socket.socket) -> NoReturn:
+        """Answers for ever."""
+        self._selector.register(listener, selectors.EVENT_READ)
         while True:
-            for key, _ in selector.select():
+            wait = max(0.0, self._serving[0][0] - time.perf_counter()) if self._serving else None
+            for key, _ in self._selector.select(wait):
                 if key.data is None:
                     peer, _ = listener.accept()
                     peer.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-                    selector.register(peer, selectors.EVENT_READ, Sink(peer, answer, service_seconds))
-                elif not key.data.read():
-                    selector.unregister(key.fileobj)
-                    key.data.close()
+                    self._selector.register(peer, selectors.EVENT_READ, Sink(peer, self._answer))
+                else:
+                    self._read(key.fileobj, key.data)
+            while self._serving and self._serving[0][0] <= time.perf_counter():
+                _, sink, stream = self._serving.popleft()
+                with suppress(ConnectionError):
+                    sink.answer([stream])
+
+    def _read(self, peer: Any, sink: Sink) -> None:
+        try:
+            streams = sink.read()
+            if not self._service_seconds:
+                sink.answer(streams)
+                return
+        except ConnectionError:
+            self._selector.unregister(peer)
+            sink.close()
+            return
+        served = max(time.perf_counter(), self._serving[-1][0] if self._serving else 0.0)
+        for stream in streams:
+            served += self._service_seconds
+            self._serving.append((served, sink, stream))
 
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--answer-bytes", type=int, default=100, help="length of the answer's message (%(default)s)")
-    parser.add_argument("--service-us", type=float, default=0.0, help="µs that each request keeps it busy")
+    parser.add_argument("--service-us", type=float, default=0.0, help="µs that it serves a request, one at a time")
     parser.add_argument("--ports-file", type=Path, required=True, help="where the chosen port is written")
     arguments = parser.parse_args()
-    serve(bytes(arguments.answer_bytes), arguments.service_us / 1e6, arguments.ports_file)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+    take_timers_exactly()
+    with socket.create_server(("127.0.0.1", 0)) as port:
+        say_ready(arguments.ports_file, grpc=port.getsockname()[1])
+        Server(bytes(arguments.answer_bytes), arguments.service_us / 1e6).serve(port)

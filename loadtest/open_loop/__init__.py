@@ -5,7 +5,7 @@ latencies count from the moment that the schedule names: a late generator, or a 
 nobody. `play_queries` is the closed loop. `play_apart` and `play_queries_apart` do the same in processes of their own.
 
     due = poisson(rate=2_000, seconds=10, seed=1)
-    outcome = play(GrpcTraffic("127.0.0.1:8001", framed([message])), due, seconds=10, patience=1)
+    outcome = play(GrpcTraffic("127.0.0.1:8001", INFER, framed([message])), due, seconds=10, patience=1)
 
 What travels, and how, is a `Traffic`: `GrpcTraffic` (HTTP/2) or `HttpTraffic` (HTTP/1.1). The parts: `traffic` (the
 seam), `clients` (connections, who takes the next request), `player` (the loops), `outcome` (what came of it), `apart`.

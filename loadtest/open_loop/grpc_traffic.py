@@ -12,13 +12,13 @@ from dataclasses import dataclass
 
 from loadtest import http2_frames as http2
 from loadtest.open_loop.traffic import Outgoing, open_socket
-from loadtest.target import INFER
 
 _READ_BYTES = 1 << 18
 _MANY_BYTES = 1 << 20
 """Made at a time where many requests are due."""
 _REPLENISH_BYTES = 1 << 30
-_OPEN, _MESSAGE, _OVER = 0, 1, 2
+_MESSAGE, _OVER = 1, 2
+"""Of a stream's state, or'ed."""
 
 
 @dataclass(frozen=True)
@@ -26,10 +26,11 @@ class GrpcTraffic:
     """Calls of one method at `address` ("host:port", plain text)."""
 
     address: str
+    path: str
+    """/package.Service/Method"""
     messages: tuple[bytes, ...]
     """Framed (five bytes and the message), all of one length; sent in turn."""
     connections: int = 4
-    path: str = INFER
 
     def __post_init__(self) -> None:
         if len({len(message) for message in self.messages}) != 1:
@@ -58,6 +59,7 @@ class GrpcConnection:
         self._stream_window = http2.FIRST_WINDOW
         self._streams = 0
         self._max_frame_size = 0
+        self._leaving = False
         self._waiting: dict[
             int, list[int]
         ] = {}  # by stream: bytes sent of the message, bytes that its window lets pass
@@ -71,8 +73,8 @@ class GrpcConnection:
         return bool(self._out)
 
     @property
-    def in_flight(self) -> Iterable[int]:
-        return [number for number, state in zip(self._numbers, self._state, strict=True) if state != _OVER]
+    def in_flight(self) -> list[int]:
+        return [number for number, state in zip(self._numbers, self._state, strict=True) if state < _OVER]
 
     def send(self, number: int, count: int) -> None:
         size = self._message_bytes
@@ -116,14 +118,15 @@ class GrpcConnection:
             if kind == 0:  # DATA
                 taken += end - position - 9
                 if low or high:
-                    state[stream >> 1] |= 1
+                    state[stream >> 1] |= _MESSAGE
             elif kind != 1:  # not HEADERS either
                 self._control(kind, flags, stream, bytes(data[position + 9 : end]), failed)
             if kind <= 1 and flags & 1:  # END_STREAM
                 index = stream >> 1
-                (answered if state[index] == _MESSAGE else failed).append(numbers[index])
-                state[index] = _OVER
-                ended += 1
+                if state[index] < _OVER:
+                    (answered if state[index] else failed).append(numbers[index])
+                    state[index] = _OVER
+                    ended += 1
             position = end
         self.room += ended
         self._kept = available - position
@@ -133,6 +136,8 @@ class GrpcConnection:
         if self._taken > _REPLENISH_BYTES:
             self._out.write(http2.window_update(0, self._taken))
             self._taken = 0
+        if self._leaving and not self.in_flight:
+            raise ConnectionError("the server has said goodbye")
 
     def _control(self, kind: int, flags: int, stream: int, payload: bytes, failed: list[int]) -> None:
         if kind == http2.SETTINGS and not flags & http2.ACK:
@@ -150,12 +155,20 @@ class GrpcConnection:
             self._out.write(http2.frame(http2.PING, http2.ACK, 0, payload))
         elif kind == http2.RST_STREAM:
             self._waiting.pop(stream, None)
-            if self._state[stream >> 1] != _OVER:
+            if self._state[stream >> 1] < _OVER:
                 self._state[stream >> 1] = _OVER
                 failed.append(self._numbers[stream >> 1])
                 self.room += 1
         elif kind == http2.GOAWAY:
-            raise ConnectionError(f"the server broke off: {payload!r}")
+            self._leave(int.from_bytes(payload[:4]) & http2.LARGEST_WINDOW, failed)
+
+    def _leave(self, last_stream: int, failed: list[int]) -> None:
+        """The server takes no more streams, and none after `last_stream`: the others may still end."""
+        self._leaving, self.room = True, -(1 << 31)
+        for index in range((last_stream + 1) >> 1, len(self._numbers)):
+            if self._state[index] < _OVER:
+                self._state[index] = _OVER
+                failed.append(self._numbers[index])
 
     def _settle(self, settings: dict[int, int]) -> None:
         if settings.get(http2.HEADER_TABLE_SIZE, 4096) < 4096:

@@ -57,6 +57,11 @@ class Outcome:
         """Of the answers, from sent to answered, ascending: without what the generator was late."""
         return np.sort(self.ended[self.answered] - self.sent[self.answered]) * 1e3
 
+    def quantile_of_admitted_ms(self, share: float, *, from_sent: bool = False) -> float:
+        """Of the requests that were not refused. What was given up took longer than any other: inf."""
+        latencies_ms = self.latencies_from_sent_ms if from_sent else self.latencies_ms
+        return quantile(np.append(latencies_ms, np.full(self.given_up, np.inf)), share)
+
     @property
     def waits_ms(self) -> Floats:
         """Of all requests, in their order, from scheduled on.

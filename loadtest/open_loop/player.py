@@ -10,7 +10,7 @@ import numpy as np
 
 from loadtest.errors import LoadTestError
 from loadtest.open_loop.clients import Clients, Ended
-from loadtest.open_loop.outcome import Floats, Outcome
+from loadtest.open_loop.outcome import Booleans, Floats, Outcome
 from loadtest.open_loop.traffic import Traffic
 from loadtest.simulation.arrivals import RandomArrivals
 
@@ -134,7 +134,7 @@ def take_timers_exactly() -> None:
         return
 
 
-def _note(ended: Ended, when: float, ended_at: Floats, answered: np.ndarray[tuple[int], np.dtype[np.bool_]]) -> None:
+def _note(ended: Ended, when: float, ended_at: Floats, answered: Booleans) -> None:
     ended_at[ended.answered] = when
     answered[ended.answered] = True
     ended_at[ended.failed] = when

@@ -19,11 +19,10 @@ _DEFAULT_SECONDS = 60
 def add_run_command(
     commands: argparse._SubParsersAction[argparse.ArgumentParser], common: argparse.ArgumentParser
 ) -> None:
-    """Add `run` to the commands of a parser; of `common` all but --model, which here may name several."""
+    """Add `run` to the commands of a parser."""
     parser = commands.add_parser(
         "run",
         parents=[common],
-        conflict_handler="resolve",
         help="Locust users on a server, a report and a verdict",
         description="Puts Locust's users on a server and judges p99, errors and counts. docs/loadtest.md explains it.",
     )

@@ -11,7 +11,8 @@ import numpy as np
 from loadtest.errors import LoadTestError, WrongAnswerError
 from loadtest.figures import Counts
 from loadtest.h2load import H2load, Volley, frame
-from loadtest.open_loop import RATE_PER_PROCESS, GrpcTraffic, Outcome, play_apart, poisson, quantile
+from loadtest.open_loop import RATE_PER_PROCESS, GrpcTraffic, play_apart, poisson, quantile
+from loadtest.target import INFER
 from loadtest.tune.candidates import Candidate
 from loadtest.tune.hosts import Host, Served
 from loadtest.tune.judging import Failure, Measurement
@@ -84,7 +85,7 @@ class Measurer:
         before = _ServerSide.of(served, self._model)
         # All candidates get the same arrivals.
         seen = play_apart(
-            GrpcTraffic(served.address, (self._body.read_bytes(),)),
+            GrpcTraffic(served.address, INFER, (self._body.read_bytes(),)),
             poisson(rate, self._load.seconds, seed=1),
             seconds=self._load.seconds,
             patience=_PATIENCE_SECONDS,
@@ -94,8 +95,8 @@ class Measurer:
         good = np.count_nonzero(seen.latencies_ms <= (inf if self._p99_ms is None else self._p99_ms))
         return Measurement(
             rows_per_second=good / seen.seconds * self._workload.rows,
-            p50_ms=_quantile(seen, 0.5),
-            p99_ms=_quantile(seen, 0.99),
+            p50_ms=seen.quantile_of_admitted_ms(0.5),
+            p99_ms=seen.quantile_of_admitted_ms(0.99),
             refused_share=(seen.refused + seen.given_up) / max(1, seen.scheduled),
             average_batch=after.counts.since(before.counts).average_batch,
             cpu_us_per_request=after.cpu_us_since(before, max(1, seen.scheduled)),
@@ -139,11 +140,6 @@ class _ServerSide:
         if self.cpu_seconds is None or before.cpu_seconds is None:
             return None
         return (self.cpu_seconds - before.cpu_seconds) / requests * 1e6
-
-
-def _quantile(seen: Outcome, share: float) -> float:
-    """Of the requests that were let in; what was given up took longer than any other."""
-    return quantile(np.append(seen.latencies_ms, [inf] * seen.given_up), share)
 
 
 def _last_line(text: str) -> str:

@@ -1,14 +1,17 @@
 """ONNX Runtime: opens `model.onnx` and runs batches.
 
 One session serves any number of threads: its weights are in memory once. `run` releases the interpreter lock. So does
-opening a session, since ONNX Runtime 1.31; closing one does not.
+opening a session, since ONNX Runtime 1.31; closing one does not. Several may be opened at once, but for those on a GPU
+or with operators of their own: ONNX Runtime does not guard what they share.
 """
 
 from __future__ import annotations
 
 import ctypes
 import logging
+import threading
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import replace
 from math import prod
 from pathlib import Path
@@ -118,6 +121,8 @@ class OnnxBackend:
         self._model_cache_dir = model_cache_dir
         self._devices: Devices | None = None
         self._loads = Loads()
+        self._alone = threading.Lock()
+        """Of what must not happen twice at once."""
         if holds_up_others(ort.__version__):
             log.warning(
                 "with ONNX Runtime %s no request is answered while a model is opened; 1.31 and later let both go on",
@@ -130,6 +135,10 @@ class OnnxBackend:
 
     def devices(self) -> Devices:
         """See `base.Backend.devices`."""
+        with self._alone:
+            return self._look_for_devices()
+
+    def _look_for_devices(self) -> Devices:
         if self._devices is None:
             providers = frozenset(ort.get_available_providers())
             count, problem = count_gpus() if cuda.CUDA in providers else (0, "")
@@ -140,6 +149,10 @@ class OnnxBackend:
 
     def load(self, path: Path, options: SessionOptions) -> Session:
         """See `base.Backend.load`."""
+        with self._alone if options.device is not None or options.op_libraries else nullcontext():
+            return self._load(path, options)
+
+    def _load(self, path: Path, options: SessionOptions) -> Session:
         files = external_files(path, options.folder or path.parent)
         options = self._with_engine_cache(path, files, options)
         if not options.cache_optimized_model:

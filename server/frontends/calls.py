@@ -13,6 +13,9 @@ from typing import Protocol
 
 from server.tensors import Buffer
 
+INTERNAL_MESSAGE = "the server failed while it handled this call; its log has the details"
+"""What a caller is told of a bug."""
+
 
 class StatusCode(IntEnum):
     """gRPC's status codes (grpc.io, "Status codes and their use in gRPC")."""

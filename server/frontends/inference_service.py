@@ -6,11 +6,12 @@ gRPC library: any engine that offers `frontends.calls` can carry them.
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from functools import partial
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from google.protobuf.message import DecodeError, Message
 
@@ -18,17 +19,16 @@ from proto import grpc_service_pb2 as pb
 from proto import model_config_pb2
 from server import __version__
 from server.engine import Engine
-from server.errors import ConvoyError, ExecutionFailed, InvalidRequest, ShuttingDown, Unsupported
-from server.frontends.calls import Call, Method, StatusCode, StreamMethod, UnaryMethod
+from server.errors import ConvoyError, ExecutionFailed, InvalidRequest, ShuttingDown
+from server.frontends.calls import INTERNAL_MESSAGE, Call, Method, StatusCode, StreamMethod, UnaryMethod
 from server.frontends.codec import decode_infer_request, encode_infer_response
 from server.frontends.statuses import AS_TRITON, Failures
 from server.frontends.stream_infer import StreamInfer
 from server.frontends.watch import Watch, context_of
 from server.messages import InferenceResponse
 from server.models.config import TensorConfig
-from server.models.lifecycle import State
-from server.models.model import LoadedVersion
-from server.models.registry import ModelEntry, Registry
+from server.models.registry import Registry
+from server.models.served import Served
 from server.records import Record
 from server.statistics import Duration, Latency, VersionStatistics
 from server.tensors import Buffer
@@ -42,6 +42,7 @@ SERVICE = "inference.GRPCInferenceService"
 EXTENSIONS = (
     "classification",
     "model_repository",
+    "model_repository(unload_dependents)",
     "schedule_policy",
     "model_configuration",
     "binary_tensor_data",
@@ -50,15 +51,6 @@ EXTENSIONS = (
     "trace",
     "logging",
 )
-
-STATE_WORDS = {State.DRAINING: "UNLOADING"}
-"""Triton's word for a state, where it differs from ours."""
-
-NOT_OFFERED = {
-    "RepositoryModelLoad": "models are loaded at start, and with --model-control-mode=poll as repositories change",
-    "RepositoryModelUnload": "models stay until the server stops, or with --model-control-mode=poll are removed",
-}
-"""RPCs of the protocol that are answered UNIMPLEMENTED, and the sentence that goes with it."""
 
 
 class InferenceService:
@@ -96,10 +88,7 @@ class InferenceService:
             "ModelMetadata": answering(pb.ModelMetadataRequest, self.model_metadata),
             "ModelConfig": answering(pb.ModelConfigRequest, self.model_config),
             "ModelStatistics": answering(pb.ModelStatisticsRequest, self.model_statistics),
-            "RepositoryIndex": answering(pb.RepositoryIndexRequest, self.repository_index),
         }
-        for name, sentence in NOT_OFFERED.items():
-            table[name] = UnaryMethod(partial(_not_offered, sentence))
         return {f"/{SERVICE}/{name}": method for name, method in table.items()}
 
     def is_ready(self) -> bool:
@@ -200,33 +189,54 @@ class InferenceService:
             chosen = [entry.loaded[version] for version in sorted(entry.loaded)]
         return pb.ModelStatisticsResponse(model_stats=[_model_statistics(loaded) for loaded in chosen])
 
-    def repository_index(self, request: pb.RepositoryIndexRequest) -> pb.RepositoryIndexResponse:
-        if request.repository_name:
-            raise Unsupported("'repository_name' specification is not supported")
-        models = [line for entry in self._registry for line in _index_lines(entry)]
-        return pb.RepositoryIndexResponse(
-            models=[line for line in models if not request.ready or line.state == "READY"]
-        )
-
 
 def answering(request_type: type[Q], handler: Callable[[Q], Message]) -> UnaryMethod:
     """A method whose answer is ready at once."""
 
     def handle(call: Call, message: Buffer) -> None:
         try:
-            try:
-                request = request_type.FromString(bytes(message))
-            except DecodeError as error:
-                raise InvalidRequest(f"the message is not a {request_type.DESCRIPTOR.name}: {error}") from None
-            call.reply(handler(request).SerializeToString(deterministic=True))
+            call.reply(_serialized(handler(_request(request_type, message))))
         except ConvoyError as error:
             AS_TRITON.fail(call, error)
 
     return UnaryMethod(handle)
 
 
-def _not_offered(sentence: str, call: Call, _: Buffer) -> None:
-    call.fail(StatusCode.UNIMPLEMENTED, sentence)
+def awaiting(request_type: type[Q], handler: Callable[[Q], Coroutine[Any, Any, Message]]) -> UnaryMethod:
+    """A method whose answer takes a while. What it has begun goes on when its caller leaves."""
+    in_progress: set[asyncio.Task[None]] = set()
+
+    async def answer(call: Call, request: Q) -> None:
+        try:
+            call.reply(_serialized(await handler(request)))
+        except ConvoyError as error:
+            AS_TRITON.fail(call, error)
+        except Exception:
+            log.exception("answering a %s raised", request_type.DESCRIPTOR.name)
+            call.fail(StatusCode.INTERNAL, INTERNAL_MESSAGE)
+
+    def handle(call: Call, message: Buffer) -> None:
+        try:
+            request = _request(request_type, message)
+        except ConvoyError as error:
+            AS_TRITON.fail(call, error)
+            return
+        task = asyncio.get_running_loop().create_task(answer(call, request))
+        in_progress.add(task)
+        task.add_done_callback(in_progress.discard)
+
+    return UnaryMethod(handle)
+
+
+def _request(request_type: type[Q], message: Buffer) -> Q:
+    try:
+        return request_type.FromString(bytes(message))
+    except DecodeError as error:
+        raise InvalidRequest(f"the message is not a {request_type.DESCRIPTOR.name}: {error}") from None
+
+
+def _serialized(answer: Message) -> bytes:
+    return answer.SerializeToString(deterministic=True)
 
 
 def _tensor_metadata(tensor: TensorConfig, batched: bool) -> pb.ModelMetadataResponse.TensorMetadata:
@@ -234,27 +244,11 @@ def _tensor_metadata(tensor: TensorConfig, batched: bool) -> pb.ModelMetadataRes
     return pb.ModelMetadataResponse.TensorMetadata(name=tensor.name, datatype=tensor.datatype.name, shape=shape)
 
 
-def _index_lines(entry: ModelEntry) -> list[pb.RepositoryIndexResponse.ModelIndex]:
-    line = pb.RepositoryIndexResponse.ModelIndex
-    if not entry.statuses:
-        state = "UNAVAILABLE" if entry.problem else ""
-        return [line(name=entry.name, state=state, reason=entry.problem)]
-    return [
-        line(
-            name=entry.name,
-            version=str(status.version),
-            state=STATE_WORDS.get(status.state, status.state.value),
-            reason=status.reason or entry.problem,
-        )
-        for _, status in sorted(entry.statuses.items())
-    ]
-
-
 def _duration(duration: Duration | Latency) -> pb.StatisticDuration:
     return pb.StatisticDuration(count=duration.count, ns=duration.ns)
 
 
-def _model_statistics(loaded: LoadedVersion) -> pb.ModelStatistics:
+def _model_statistics(loaded: Served) -> pb.ModelStatistics:
     statistics: VersionStatistics = loaded.statistics
     return pb.ModelStatistics(
         name=loaded.config.name,

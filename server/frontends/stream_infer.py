@@ -18,7 +18,7 @@ from server.frontends.codec import decode_infer_request, delimited, encode_infer
 from server.frontends.statuses import Failures
 from server.frontends.watch import Watch
 from server.messages import InferenceResponse
-from server.models.work import Reply, Work
+from server.models.work import Pending, Reply
 from server.records import Record
 from server.tensors import Buffer
 from server.tracing.context import trace_context
@@ -39,7 +39,7 @@ class _Slot:
     __slots__ = ("error", "message", "work")
 
     def __init__(self) -> None:
-        self.work: Work | None = None
+        self.work: Pending | None = None
         self.message: bytes | None = None
         """The answer, once there is one."""
         self.error: ConvoyError | None = None

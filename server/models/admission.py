@@ -121,9 +121,7 @@ def inputs_in_order(config: ModelConfig, plan: Plan, request: InferenceRequest) 
         data = request.buffers[plan.order[i]]
         if data is None:
             if plan.elements[i]:
-                raise InvalidRequest(
-                    f"unable to find data for input tensor '{tensor.name}' for model '{config.name}' in request."
-                )
+                raise _no_data(config, tensor)
             data = b""
         if i == plan.pictures_at:
             if not plan.pixels:
@@ -137,12 +135,21 @@ def inputs_in_order(config: ModelConfig, plan: Plan, request: InferenceRequest) 
             continue
         size = data.nbytes if isinstance(data, np.ndarray) else len(data)
         if size != plan.byte_sizes[i]:
-            raise WrongShape(
-                f"{request.label()}input byte size mismatch for input '{tensor.name}' for model '{config.name}'. "
-                f"Expected {plan.byte_sizes[i]}, got {size}"
-            )
+            raise _wrong_size(config, tensor, plan.byte_sizes[i], size, request.label())
         result.append(data)
     return result
+
+
+def check_sizes(config: ModelConfig, plan: Plan, request: InferenceRequest) -> None:
+    """As `inputs_in_order`, for data that go to another model as they are: BYTES are left to it."""
+    for i, tensor in enumerate(plan.layout.inputs):
+        data = request.buffers[plan.order[i]]
+        if data is None and plan.elements[i]:
+            raise _no_data(config, tensor)
+        if tensor.datatype is not BYTES and data is not None:
+            size = data.nbytes if isinstance(data, np.ndarray) else len(data)
+            if size != plan.byte_sizes[i]:
+                raise _wrong_size(config, tensor, plan.byte_sizes[i], size, request.label())
 
 
 def pictures(config: ModelConfig, plan: Plan, data: Buffer | Array, label: str) -> list[Buffer | Array]:
@@ -155,6 +162,8 @@ def pictures(config: ModelConfig, plan: Plan, data: Buffer | Array, label: str) 
             return list(split_bytes_elements(data, plan.rows))
         if data.size != plan.rows:
             raise ValueError(f"expected {plan.rows} elements, got {data.size}")
+        if _is_text(data):
+            raise ValueError("they are text that another model wrote, and no images")
     except ValueError as error:
         raise _bad_elements(config, plan.layout.inputs[plan.pictures_at].name, label, error) from None
     return list(data.ravel().tolist())
@@ -318,11 +327,29 @@ def _reshaped(tensor: TensorConfig, dims: tuple[int, ...]) -> tuple[int, ...]:
     return tuple(free.pop(0) if want == -1 else want for want in tensor.reshape)
 
 
+def _no_data(config: ModelConfig, tensor: InputLayout) -> InvalidRequest:
+    return InvalidRequest(f"unable to find data for input tensor '{tensor.name}' for model '{config.name}' in request.")
+
+
+def _wrong_size(config: ModelConfig, tensor: InputLayout, expected: int, got: int, label: str) -> WrongShape:
+    return WrongShape(
+        f"{label}input byte size mismatch for input '{tensor.name}' for model '{config.name}'. "
+        f"Expected {expected}, got {got}"
+    )
+
+
+def _is_text(elements: Array) -> bool:
+    """Whether a model wrote them: runtimes give text, and callers send bytes."""
+    return bool(elements.size) and isinstance(elements.flat[0], str)
+
+
 def _text(config: ModelConfig, tensor: InputLayout, count: int, data: Buffer | Array, label: str) -> Array:
     try:
         elements = data if isinstance(data, np.ndarray) else decode_bytes_elements(data, count)
         if elements.size != count:
             raise ValueError(f"expected {count} elements, got {elements.size}")
+        if elements is data and _is_text(elements):
+            return elements.reshape(-1)
         texts = np.empty(count, dtype=object)
         texts[:] = [element.decode() for element in elements]
     except UnicodeDecodeError as error:

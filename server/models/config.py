@@ -20,6 +20,7 @@ from server.models import autocomplete
 from server.models.autocomplete import Disagreement
 from server.models.config_accelerators import check_graphs, read_accelerators
 from server.models.config_batching import read_batching, read_objective, read_pad_to_bucket, read_split_oversize
+from server.models.config_ensemble import is_ensemble, read_schedule
 from server.models.config_fields import FieldInvalid, check_parameters, refuse_unserved
 from server.models.config_pictures import read_preprocessing
 from server.models.config_types import DeviceKind, LoadSettings, ModelConfig, QueuePolicy, TensorConfig, WindowBatching
@@ -36,6 +37,7 @@ __all__ = [
     "TensorConfig",
     "WindowBatching",
     "complete",
+    "complete_ensemble",
     "load_settings",
     "parse",
 ]
@@ -81,7 +83,10 @@ def load_settings(message: pb.ModelConfig, folder_name: str, source: str) -> Loa
     filled.CopyFrom(message)
     try:
         refuse_unserved(filled)
-        _fill_identity(filled, folder_name)
+        _fill_name(filled, folder_name)
+        if is_ensemble(filled):
+            return _ensemble_settings(filled)
+        _fill_backend(filled)
         return _load_settings(filled, DeviceKind.CPU)
     except FieldInvalid as error:
         raise ConfigInvalid(f"{source}: {error}") from error
@@ -109,7 +114,8 @@ def complete(
     filled.CopyFrom(message)
     try:
         refuse_unserved(filled)
-        _fill_identity(filled, folder_name)
+        _fill_name(filled, folder_name)
+        _fill_backend(filled)
         if autocomplete and not (filled.input and filled.output):
             _fill_from_graph(filled, inputs, outputs, default_max_batch_size)
         return _freeze(filled, inputs, outputs, labels, auto_kind)
@@ -117,14 +123,57 @@ def complete(
         raise ConfigInvalid(f"{source}: {error}") from error
 
 
-def _fill_identity(message: pb.ModelConfig, folder_name: str) -> None:
+def complete_ensemble(message: pb.ModelConfig, *, folder_name: str, source: str, labels: Labels) -> ModelConfig:
+    """As `complete`, for an ensemble: there is no graph that could fill anything in."""
+    filled = pb.ModelConfig()
+    filled.CopyFrom(message)
+    try:
+        refuse_unserved(filled)
+        _fill_name(filled, folder_name)
+        _check_max_batch_size(filled)
+        batching = filled.max_batch_size > 0
+        return ModelConfig(
+            name=filled.name,
+            platform=filled.platform,
+            max_batch_size=filled.max_batch_size,
+            load=_ensemble_settings(filled),
+            inputs=_tensors("input", filled.input, (), batching, labels),
+            outputs=_tensors("output", filled.output, (), batching, labels),
+            batching=None,
+            split_oversize=False,
+            objective_ms=0.0,
+            metric_tags=_metric_tags(filled),
+            serialized=filled.SerializeToString(deterministic=True),
+        )
+    except FieldInvalid as error:
+        raise ConfigInvalid(f"{source}: {error}") from error
+
+
+def _ensemble_settings(message: pb.ModelConfig) -> LoadSettings:
+    return LoadSettings(
+        version_policy=_version_policy(message.version_policy),
+        model_filename="",
+        instance_count=0,
+        device_kind=DeviceKind.CPU,
+        gpus=(),
+        graph_optimization_level=None,
+        parameters=MappingProxyType({}),
+        ensemble=read_schedule(message),
+    )
+
+
+def _fill_name(message: pb.ModelConfig, folder_name: str) -> None:
     if message.name not in ("", folder_name):
         raise FieldInvalid("name", f"is '{message.name}', but the model's folder is '{folder_name}'; make them equal")
+    message.name = folder_name
+
+
+def _fill_backend(message: pb.ModelConfig) -> None:
     if message.platform not in ("", PLATFORM):
         raise FieldInvalid("platform", f"is '{message.platform}'; this server serves '{PLATFORM}' only")
     if message.backend not in ("", BACKEND):
         raise FieldInvalid("backend", f"is '{message.backend}'; this server serves '{BACKEND}' only")
-    message.name, message.platform, message.backend = folder_name, PLATFORM, BACKEND
+    message.platform, message.backend = PLATFORM, BACKEND
     filename = message.default_model_filename = message.default_model_filename or MODEL_FILENAME
     if "/" in filename or "\\" in filename or filename in (".", ".."):
         raise FieldInvalid(
@@ -163,8 +212,7 @@ def _freeze(
     labels: Labels,
     auto_kind: DeviceKind,
 ) -> ModelConfig:
-    if message.max_batch_size < 0:
-        raise FieldInvalid("max_batch_size", f"must be at least 0, not {message.max_batch_size}")
+    _check_max_batch_size(message)
     batching = message.max_batch_size > 0
     if not message.output:
         raise FieldInvalid("output", "is missing; list the model's outputs or leave auto-complete on")
@@ -192,6 +240,11 @@ def _freeze(
         warmup=read_warmup(message, DATATYPE_OF),
         preprocessing=read_preprocessing(message, input_configs, load.parameters),
     )
+
+
+def _check_max_batch_size(message: pb.ModelConfig) -> None:
+    if message.max_batch_size < 0:
+        raise FieldInvalid("max_batch_size", f"must be at least 0, not {message.max_batch_size}")
 
 
 def _load_settings(message: pb.ModelConfig, auto_kind: DeviceKind) -> LoadSettings:

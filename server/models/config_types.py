@@ -112,6 +112,33 @@ class Accelerator:
 
 
 @dataclass(frozen=True, slots=True)
+class EnsembleStep:
+    """One call of a model inside an ensemble."""
+
+    model: str
+    version: int | None
+    """None: the latest."""
+    inputs: tuple[tuple[str, str], ...]
+    """The model's input, and the ensemble's tensor that it gets."""
+    outputs: tuple[tuple[str, str], ...]
+    """The model's output, and the ensemble's tensor that it becomes."""
+
+
+@dataclass(frozen=True, slots=True)
+class EnsembleSchedule:
+    """The pipeline of models that is served as one."""
+
+    steps: tuple[EnsembleStep, ...]
+    max_inflight_requests: int = 0
+    """Requests that may be at one step at a time; 0: any number."""
+
+    @property
+    def models(self) -> tuple[str, ...]:
+        """The names of the models, each once."""
+        return tuple(dict.fromkeys(step.model for step in self.steps))
+
+
+@dataclass(frozen=True, slots=True)
 class LoadSettings:
     """What a configuration decides before any model file is opened."""
 
@@ -134,6 +161,8 @@ class LoadSettings:
     """Whether a GPU replays one recording per batch size, which costs the processor next to nothing."""
     pinned_memory: bool = True
     """Whether inputs for a GPU are staged in page-locked memory."""
+    ensemble: EnsembleSchedule | None = None
+    """None: the model has a file of its own."""
 
     @property
     def accelerator_names(self) -> frozenset[str]:

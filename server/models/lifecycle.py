@@ -36,6 +36,10 @@ MOVES: dict[State, frozenset[State]] = {
 }
 
 
+UNLOADED = "unloaded"
+"""The reason of a version that is UNAVAILABLE because it was asked to go, in Triton's word."""
+
+
 class IllegalTransition(RuntimeError):
     """A move that `MOVES` does not have: a bug in the caller, not a user's mistake."""
 

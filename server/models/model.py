@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Hashable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import replace
 from math import inf
 from weakref import WeakValueDictionary
@@ -73,12 +73,13 @@ class LoadedVersion:
         costs: CostTable | None = None,
         decoder: PictureDecoder | None = None,
         summaries: LatencySummaries | None = None,
+        statistics: VersionStatistics | None = None,
     ) -> None:
         """`costs` is what was measured before; without it the table fills as batches run. `decoder` is needed where the
-        configuration names a preprocessing."""
+        configuration names a preprocessing. `statistics` are those of the version that this one takes over from."""
         self.config = config
         self.version = version
-        self.statistics = VersionStatistics()
+        self.statistics = statistics or VersionStatistics()
         self._summaries = summaries
         self.load_seconds = load_seconds
         self.instances = len(sessions)
@@ -87,6 +88,10 @@ class LoadedVersion:
         self._plans: dict[tuple[object, object], Plan] = {}
         self._layouts: WeakValueDictionary[tuple[InputLayout, ...], BatchLayout] = WeakValueDictionary()
         self._leases = 0
+        self._holds = 0
+        self._let_go: asyncio.Future[None] | None = None
+        self.lost: ConvoyError | None = None
+        """Why no request may be submitted any more, where the session has gone bad."""
         self.costs = costs or empty_costs(config, sessions[0])
         """Seconds by batch size, shared with whoever measured the version before it could serve."""
         self._objective_ns = round(config.objective_ms * 1e6)
@@ -214,12 +219,30 @@ class LoadedVersion:
 
     async def abandon(self, why: str) -> None:
         """Refuse what is queued, wait for what runs, then release the lanes. Nothing may be submitted any more."""
+        self.lost = NotReady(why)
         for work in self._batcher.clear():
-            self._turn_away(work, NotReady(why))
+            self._turn_away(work, self.lost)
         await self.drain()
 
+    def hold(self) -> Callable[[], None]:
+        """Keep the version able to run requests until the function that this returns is called, once.
+
+        For a request of an ensemble, whose step here comes later."""
+        self._holds += 1
+        return self._release
+
+    def _release(self) -> None:
+        self._holds -= 1
+        if self._let_go is not None and not self._holds:
+            self._let_go.set_result(None)
+
     async def drain(self) -> None:
-        """Run what is queued, then release the lanes. No request may be submitted after this began."""
+        """Run what is queued, then release the lanes. No request may be submitted after this began, but by whoever
+        holds the version."""
+        self.streak.when_suspicious = None  # whoever is told knows the session, which nothing may hold on to
+        if self._holds:
+            self._let_go = self._let_go or asyncio.get_running_loop().create_future()
+            await self._let_go
         if self._pictures is not None:
             await self._pictures.drain()
         await self._batcher.drain()

@@ -1,7 +1,11 @@
-"""Opening a version: everything about it is read, checked and measured, on the caller's thread."""
+"""Opening a version: everything about it is read, checked and measured, on the caller's thread.
+
+Several may be opened at once, and one is measured at a time: what one run takes must not depend on another model's.
+"""
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -9,7 +13,7 @@ from typing import NamedTuple
 
 from server.backends.base import Backend, Session
 from server.backends.cores import available_cores
-from server.errors import ConfigInvalid
+from server.errors import ConfigInvalid, LoadFailed
 from server.models import config as model_config
 from server.models import repository
 from server.models.config import DeviceKind, LoadSettings, ModelConfig
@@ -19,6 +23,22 @@ from server.models.repository import ModelFolder
 from server.models.runtime import session_options
 from server.models.warmup import warm_up
 from server.scheduling.costs import CostTable
+
+
+class Configuration(NamedTuple):
+    """What a model is configured to be, before any model file is opened."""
+
+    message: model_config.ConfigMessage
+    settings: LoadSettings
+    source: str
+    """Names it in errors."""
+    given: str = ""
+    """Tells it from others where it came with the request to load; "" for a file, which may be another one later."""
+
+    @property
+    def models(self) -> tuple[str, ...]:
+        """Those that it is made of; () where it is no ensemble."""
+        return () if self.settings.ensemble is None else self.settings.ensemble.models
 
 
 class Opened(NamedTuple):
@@ -38,20 +58,28 @@ class Opener:
         self._backend = backend
         self._default_max_batch_size = default_max_batch_size
         self._autocomplete = autocomplete
+        self._measuring = threading.Lock()
+        self._given_up = False
 
-    def open(self, folder: ModelFolder, version: int, settings: LoadSettings) -> Opened:
+    def give_up(self) -> None:
+        """Run nothing more: what is being opened raises `LoadFailed`. From any thread."""
+        self._given_up = True
+        self._backend.give_up_loads()
+
+    def open(self, folder: ModelFolder, version: int, configuration: Configuration) -> Opened:
         """Read and check everything about a version, and measure it. Runs on a thread of its own."""
+        message, settings, source, _ = configuration
         try:
             placement = place(settings, self._backend.devices())
         except FieldInvalid as error:
-            raise ConfigInvalid(f"{_source(folder)}: {error}") from error
+            raise ConfigInvalid(f"{source}: {error}") from error
         path = repository.model_file(folder, version, settings.model_filename)
         sessions = self._sessions(folder, path, settings, placement)
         on_gpu = placement[0] is not None
         config = model_config.complete(
-            _read_message(folder),
+            message,
             folder_name=folder.name,
-            source=_source(folder),
+            source=source,
             inputs=sessions[0].inputs,
             outputs=sessions[0].outputs,
             labels=lambda filename: repository.read_labels(folder, filename),
@@ -60,11 +88,19 @@ class Opener:
             auto_kind=DeviceKind.GPU if on_gpu else DeviceKind.CPU,
         )
         if config.preprocessing is not None:
-            _import_pillow(_source(folder))
+            _import_pillow(source)
         read_file = partial(repository.read_warmup_file, folder)
         # Instances may share a session: each that there is gets warm, and the first one is measured for all.
-        tables = [warm_up(config, version, each, _source(folder), read_file) for each in dict.fromkeys(sessions)]
+        with self._measuring:
+            tables = [
+                warm_up(config, version, each, source, read_file, self._check_given_up)
+                for each in dict.fromkeys(sessions)
+            ]
         return Opened(config, sessions, on_gpu, tables[0])
+
+    def _check_given_up(self) -> None:
+        if self._given_up:
+            raise LoadFailed("given up, because the server stops")
 
     def _sessions(
         self, folder: ModelFolder, path: Path, settings: LoadSettings, placement: Sequence[int | None]
@@ -87,8 +123,14 @@ class Opener:
         return sessions
 
 
-def _source(folder: ModelFolder) -> str:
-    return str(folder.path / repository.CONFIG_FILENAME)
+def open_ensemble(folder: ModelFolder, configuration: Configuration) -> ModelConfig:
+    """The configuration of an ensemble, checked as far as it can be without its models. Raises `LoadFailed`."""
+    return model_config.complete_ensemble(
+        configuration.message,
+        folder_name=folder.name,
+        source=configuration.source,
+        labels=lambda filename: repository.read_labels(folder, filename),
+    )
 
 
 def _import_pillow(source: str) -> None:
@@ -101,10 +143,8 @@ def _import_pillow(source: str) -> None:
         ) from error
 
 
-def _read_message(folder: ModelFolder) -> model_config.ConfigMessage:
-    return model_config.parse(repository.read_config(folder) or "", _source(folder))
-
-
-def read_settings(folder: ModelFolder) -> LoadSettings:
-    """What a model's configuration says before any model file is opened. Raises `LoadFailed`."""
-    return model_config.load_settings(_read_message(folder), folder.name, _source(folder))
+def read_configuration(folder: ModelFolder, config_name: str = "") -> Configuration:
+    """The model's configuration file, that of this name where it has it. Raises `LoadFailed`."""
+    source = str(repository.config_path(folder, config_name))
+    message = model_config.parse(repository.read_config(folder, config_name) or "", source)
+    return Configuration(message, model_config.load_settings(message, folder.name, source), source)

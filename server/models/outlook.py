@@ -6,7 +6,7 @@ import logging
 from collections.abc import Collection, Mapping
 from dataclasses import replace
 
-from server.errors import LoadFailed
+from server.errors import LoadFailed, NotFound, Unavailable
 from server.models.background import Background
 from server.models.repositories import Look, Repositories
 from server.models.settling import settle
@@ -21,6 +21,9 @@ class Outlook:
     def __init__(self, repositories: Repositories) -> None:
         self._repositories = repositories
         self._thread = Background("repositories")
+        self._lister = Background("listing")
+        """Not the thread that fetches: a list of names is to be had meanwhile."""
+        self._known: set[str] = set()
         self._before: Mapping[str, ModelSnapshot] = {}
         """What the last look found."""
         self._settled: Mapping[str, ModelSnapshot] = {}
@@ -32,7 +35,31 @@ class Outlook:
         """What is there, taken as it is. Raises `LoadFailed` where a repository cannot be listed."""
         look = await self._thread.call(self._repositories.look, {})
         self._before = self._settled = look.models
+        self._known = {*look.models, *look.problems, *look.others}
         return look
+
+    async def one(self, name: str, in_use: Mapping[str, Collection[int]]) -> ModelSnapshot:
+        """A model, taken as it is now. Raises `NotFound`, `Unavailable` where its repository cannot be seen, and
+        `LoadFailed` where it cannot be served."""
+        try:
+            found = await self._thread.call(self._repositories.one, name, in_use)
+        except (LoadFailed, Unavailable) as error:
+            raise type(error)(not_polled(name, str(error))) from error
+        if found is None:
+            raise NotFound(not_polled(name, f"no repository has a model '{name}'"))
+        self._known.add(name)
+        return found
+
+    async def names(self) -> dict[str, str]:
+        """The models that the repositories have now, and why they cannot be served: "" mostly. Of a repository that is
+        not on this machine, those of the last look."""
+        names = await self._lister.call(self._repositories.names)
+        self._known.update(names)
+        return names
+
+    def knows(self, name: str) -> bool:
+        """Whether a repository had a model of this name when it was looked at or listed."""
+        return name in self._known
 
     async def again(self, in_use: Mapping[str, Collection[int]]) -> Look | None:
         """What is there, as far as it has settled (see `settling`); None where it cannot be seen.
@@ -54,6 +81,7 @@ class Outlook:
         self._given_up = True
         self._repositories.stop()
         self._thread.give_up()
+        self._lister.give_up()
 
     def close(self) -> None:
         """Give back what the repositories hold. After `give_up`."""
@@ -68,3 +96,8 @@ class Outlook:
         if self.unseen and not unseen:
             log.info("all model repositories can be seen again")
         self.unseen = unseen
+
+
+def not_polled(name: str, why: str) -> str:
+    """Triton's sentence for a model that it cannot even begin to load, and the reason."""
+    return f"failed to load '{name}', failed to poll from model repository: {why}"

@@ -12,7 +12,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from math import inf
 
@@ -48,21 +48,13 @@ class Backoff:
         return delay
 
 
-@dataclass(slots=True)
-class _History:
-    """What became of one version so far, whatever session it had."""
-
-    backoff: Backoff = field(default_factory=Backoff)
-    reloads: int = 0
-
-
 class Recovery:
     """Watches the versions that are handed to it."""
 
     def __init__(self, registry: Registry, clock: Clock) -> None:
         self._registry = registry
         self._clock = clock
-        self._histories: dict[tuple[str, int], _History] = {}
+        self._backoffs: dict[tuple[str, int], Backoff] = {}
         self._tasks: dict[asyncio.Task[None], tuple[tuple[str, int], Nap]] = {}
         self._stopping = False
 
@@ -70,10 +62,7 @@ class Recovery:
         """Take the version down once its runs fail one after another and `probe` does, too. `reload` must hold no
         reference to the version."""
         name, version = loaded.config.name, loaded.version
-        history = self._histories.get((name, version))
-        if history is not None:
-            history.reloads += version in self._registry.entry(name).recovering
-            loaded.statistics.reloads = history.reloads
+        loaded.statistics.reloads += version in self._registry.entry(name).recovering
         loaded.streak.when_suspicious = partial(self._suspect, loaded, probe, reload)
 
     async def stop(self) -> None:
@@ -84,7 +73,7 @@ class Recovery:
     async def give_up(self, name: str, version: int) -> None:
         """Do not load this version again. Returns when nothing is in progress for it."""
         await self._end([task for task, (key, _) in self._tasks.items() if key == (name, version)])
-        self._histories.pop((name, version), None)
+        self._backoffs.pop((name, version), None)
 
     async def _end(self, tasks: list[asyncio.Task[None]]) -> None:
         for task in tasks:
@@ -108,17 +97,17 @@ class Recovery:
             loaded.streak.forgive()
             return
         name, version = loaded.config.name, loaded.version
-        history = self._histories.setdefault((name, version), _History())
-        delay = await self._take_down(loaded, problem, history)
+        backoff = self._backoffs.setdefault((name, version), Backoff())
+        delay = await self._take_down(loaded, problem, backoff)
         del loaded, probe
         while await nap.sleep(delay):
-            delay = history.backoff.next(self._clock.now())
+            delay = backoff.next(self._clock.now())
             if await reload(_trying_again(delay)):
-                history.backoff.delay, history.backoff.well_since = delay, self._clock.now()
+                backoff.delay, backoff.well_since = delay, self._clock.now()
                 break
         self._registry.entry(name).recovering.discard(version)
 
-    async def _take_down(self, loaded: LoadedVersion, problem: str, history: _History) -> float:
+    async def _take_down(self, loaded: LoadedVersion, problem: str, backoff: Backoff) -> float:
         """Let the version go, and return the seconds until the first try to load it again."""
         name, version = loaded.config.name, loaded.version
         log.error("model '%s' version %d is taken down: %s", name, version, problem)
@@ -126,7 +115,7 @@ class Recovery:
         self._registry.entry(name).recovering.add(version)
         self._registry.set_state(name, version, State.DRAINING, problem)
         await loaded.abandon(f"Request for unknown model: '{name}' version {version} is not at ready state")
-        delay = history.backoff.next(self._clock.now())
+        delay = backoff.next(self._clock.now())
         self._registry.set_state(name, version, State.UNAVAILABLE, f"{problem}; {_trying_again(delay)}")
         return delay
 

@@ -10,7 +10,8 @@ from dataclasses import dataclass, field, replace
 
 from server.errors import InvalidRequest, NotFound, NotReady
 from server.models.lifecycle import IllegalTransition, State, VersionStatus, move
-from server.models.model import LoadedVersion
+from server.models.served import Served
+from server.statistics import VersionStatistics
 
 MAX_VERSION = 2**63 - 1
 
@@ -21,14 +22,14 @@ class ModelEntry:
 
     name: str
     statuses: dict[int, VersionStatus] = field(default_factory=dict)
-    loaded: dict[int, LoadedVersion] = field(default_factory=dict)
+    loaded: dict[int, Served] = field(default_factory=dict)
     """Versions that serve; exactly those whose state is READY."""
     problem: str = ""
     """Why the model as a whole cannot be served, or not as it is in its repository; "" where it is a matter of its
     versions, or nothing is wrong."""
-    latest: LoadedVersion | None = None
+    latest: Served | None = None
     """The highest of `loaded`."""
-    draining: dict[int, LoadedVersion] = field(default_factory=dict)
+    draining: dict[int, Served] = field(default_factory=dict)
     """Versions that answer their last requests."""
     recovering: set[int] = field(default_factory=set)
     """Versions that failed while they served, and are about to be loaded again."""
@@ -40,6 +41,10 @@ class ModelEntry:
     """Whether it came when the server was serving already, and has not served yet: it makes nobody less ready."""
     beside: set[int] = field(default_factory=set)
     """Versions that come, or go, while others of the model serve: the model is no less ready for it."""
+    retired: set[int] = field(default_factory=set)
+    """Versions that were asked to go: they are going or gone, and the model is no less ready for it."""
+    statistics: dict[int, VersionStatistics] = field(default_factory=dict)
+    """What was counted of a version, whichever session it had: counters go on where a version is loaded again."""
     successors: dict[int, VersionStatus] = field(default_factory=dict)
     """The second lives of versions that serve: what is being loaded, and will take over from them."""
 
@@ -47,12 +52,13 @@ class ModelEntry:
         """Whether what should serve does; a model of which nothing should is ready."""
         if self.newcomer:
             return True
-        failing = [status.version for status in self.statuses.values() if status.state is not State.READY]
-        if len(failing) == len(self.statuses):
+        expected = [status for status in self.statuses.values() if status.version not in self.retired]
+        failing = [status.version for status in expected if status.state is not State.READY]
+        if len(failing) == len(expected):
             return not self.problem and not failing
         return self.beside.issuperset(failing)
 
-    def add(self, loaded: LoadedVersion) -> None:
+    def add(self, loaded: Served) -> None:
         """This version serves from now on."""
         self.loaded[loaded.version] = loaded
         self.beside.discard(loaded.version)
@@ -83,7 +89,15 @@ class Registry:
     def has(self, name: str) -> bool:
         return name in self._models
 
-    def find(self, name: str, version: str) -> LoadedVersion:
+    def serves(self, name: str) -> bool:
+        """Whether any version of a model can serve."""
+        return name in self._models and self._models[name].latest is not None
+
+    def statistics(self, name: str, version: int) -> VersionStatistics:
+        """What is counted of a version, from when it is first loaded until it is forgotten."""
+        return self.entry(name).statistics.setdefault(version, VersionStatistics())
+
+    def find(self, name: str, version: str) -> Served:
         """The version to serve a request. `version` is as the caller wrote it, "" for the latest that is ready.
 
         Raises `NotFound`, `NotReady`, and `InvalidRequest` for a version that is no number.
@@ -117,13 +131,15 @@ class Registry:
         if state is State.UNAVAILABLE and was is not None and was.state is State.LOADING:
             entry.failed_loads += 1
         entry.draining.pop(version, None)
+        if state is State.LOADING:
+            entry.retired.discard(version)
         if state is State.DRAINING and version in entry.loaded:
             entry.draining[version] = entry.loaded[version]
         if state is not State.READY:
             entry.remove(version)
         self.changed()
 
-    def set_ready(self, name: str, loaded: LoadedVersion) -> None:
+    def set_ready(self, name: str, loaded: Served) -> None:
         """A version has been loaded and serves from now on."""
         self._move(name, loaded.version, State.READY, "")
         entry = self.entry(name)
@@ -138,7 +154,7 @@ class Registry:
             raise IllegalTransition(f"a version that is {status.state} has nothing to be loaded beside")
         self.entry(name).successors[version] = VersionStatus(version, move(State.UNKNOWN, State.LOADING))
 
-    def take_over(self, name: str, loaded: LoadedVersion) -> LoadedVersion | None:
+    def take_over(self, name: str, loaded: Served) -> Served | None:
         """A version that was loaded beside the one that serves takes its place. Returns that one, to be drained.
 
         None where it serves no more: nothing has changed then.
@@ -164,6 +180,13 @@ class Registry:
             entry.statuses[version] = replace(entry.statuses[version], reason=reason)
         self.changed()
 
+    def explain(self, name: str, version: int, reason: str) -> None:
+        """Say otherwise why a version is in its state."""
+        statuses = self.entry(name).statuses
+        if statuses[version].reason != reason:
+            statuses[version] = replace(statuses[version], reason=reason)
+            self.changed()
+
     def forget(self, name: str, version: int | None = None) -> None:
         """Keep nothing of a version that is UNAVAILABLE, or of a model without versions."""
         entry = self.entry(name)
@@ -174,6 +197,15 @@ class Registry:
             assert entry.statuses[version].state is State.UNAVAILABLE, "it is drained first"
             del entry.statuses[version]
             entry.beside.discard(version)
+            entry.retired.discard(version)
+            entry.statistics.pop(version, None)
+        self.changed()
+
+    def retire(self, name: str) -> None:
+        """Nobody wants the model to serve any more, as long as it is not loaded again."""
+        entry = self.entry(name)
+        entry.retired.update(entry.statuses)
+        entry.problem = ""
         self.changed()
 
     def set_problem(self, name: str, problem: str) -> None:
@@ -183,11 +215,11 @@ class Registry:
         entry.failed_loads += bool(problem)
         self.changed()
 
-    def loaded(self) -> list[LoadedVersion]:
+    def loaded(self) -> list[Served]:
         """All versions that serve, by model and version."""
         return [entry.loaded[version] for entry in self for version in sorted(entry.loaded)]
 
-    def active(self) -> list[LoadedVersion]:
+    def active(self) -> list[Served]:
         """All versions that serve or answer their last requests, by model and version."""
         return [
             active[version]

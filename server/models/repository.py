@@ -1,6 +1,7 @@
 """Model repositories on disk, read only.
 
     <root>/<model>/config.pbtxt, labels.txt, …      config.pbtxt is optional
+    <root>/<model>/configs/<name>.pbtxt             taken instead of it, where the server is told a name
     <root>/<model>/warmup/<file>                    inputs of model_warmup samples, as raw tensor contents
     <root>/<model>/<version>/model.onnx             versions are positive decimal integers
 
@@ -20,6 +21,7 @@ from pathlib import Path
 from server.errors import ConfigInvalid, LoadFailed
 
 CONFIG_FILENAME = "config.pbtxt"
+CONFIGS_FOLDER = "configs"
 WARMUP_FOLDER = "warmup"
 
 _VERSION = re.compile(r"[1-9][0-9]*", re.ASCII)
@@ -48,27 +50,42 @@ class Scan:
 
 def scan(roots: Sequence[Path]) -> Scan:
     """List the models of all roots. Raises LoadFailed where a root cannot be listed."""
-    found: dict[str, list[Path]] = {}
-    for root in roots:
-        for path in _folders(root, "model repository"):
-            found.setdefault(path.name, []).append(path)
+    found = _model_paths(roots)
     models: list[ModelFolder] = []
     problems: dict[str, str] = {}
     for name, paths in sorted(found.items()):
-        if len(paths) > 1:
-            places = " and ".join(str(path.parent) for path in paths)
-            problems[name] = f"model '{name}' is in more than one repository: {places}; keep one of them"
-            continue
         try:
-            models.append(ModelFolder(name, paths[0], _versions(paths[0])))
+            models.append(_model_folder(name, paths))
         except LoadFailed as error:
             problems[name] = str(error)
     return Scan(tuple(models), problems)
 
 
-def read_config(folder: ModelFolder) -> str | None:
-    """The text of config.pbtxt, or None where the model has none. Raises LoadFailed."""
-    path = folder.path / CONFIG_FILENAME
+def find(roots: Sequence[Path], name: str) -> ModelFolder | None:
+    """The model of this name, looked for by its name alone; None where no root has it. `name` is one component of a
+    path. Raises LoadFailed where it is in two roots, or cannot be listed."""
+    paths = [root / name for root in roots if os.path.isdir(root / name)]
+    return _model_folder(name, paths) if paths else None
+
+
+def names(roots: Sequence[Path]) -> dict[str, str]:
+    """Names of the models of all roots, and why they cannot be served: "" mostly. Raises LoadFailed where a root cannot
+    be listed."""
+    return {name: _twice(name, paths) if len(paths) > 1 else "" for name, paths in _model_paths(roots).items()}
+
+
+def config_path(folder: ModelFolder, config_name: str = "") -> Path:
+    """The configuration that counts: the one of this name, where the model has it, else config.pbtxt."""
+    if config_name:
+        named = folder.path / CONFIGS_FOLDER / f"{config_name}.pbtxt"
+        if os.path.lexists(named):
+            return named
+    return folder.path / CONFIG_FILENAME
+
+
+def read_config(folder: ModelFolder, config_name: str = "") -> str | None:
+    """The text of the configuration, or None where the model has none. Raises LoadFailed."""
+    path = config_path(folder, config_name)
     return _read_text(path) if os.path.lexists(path) else None
 
 
@@ -119,6 +136,25 @@ def version_number(folder_name: str) -> int | None:
         return None
     number = int(folder_name)
     return number if number <= _MAX_VERSION else None
+
+
+def _model_paths(roots: Sequence[Path]) -> dict[str, list[Path]]:
+    found: dict[str, list[Path]] = {}
+    for root in roots:
+        for path in _folders(root, "model repository"):
+            found.setdefault(path.name, []).append(path)
+    return found
+
+
+def _model_folder(name: str, paths: Sequence[Path]) -> ModelFolder:
+    if len(paths) > 1:
+        raise LoadFailed(_twice(name, paths))
+    return ModelFolder(name, paths[0], _versions(paths[0]))
+
+
+def _twice(name: str, paths: Sequence[Path]) -> str:
+    places = " and ".join(str(path.parent) for path in paths)
+    return f"model '{name}' is in more than one repository: {places}; keep one of them"
 
 
 def _versions(model_path: Path) -> tuple[int, ...]:

@@ -45,28 +45,44 @@ _LENGTH_BYTES = 4
 """Of a BYTES element that is empty."""
 
 
-def warm_up(config: ModelConfig, version: int, session: Session, source: str, read_file: ReadFile) -> CostTable:
+def warm_up(
+    config: ModelConfig,
+    version: int,
+    session: Session,
+    source: str,
+    read_file: ReadFile,
+    may_go_on: Callable[[], None] = lambda: None,
+) -> CostTable:
     """Run the configured samples, then measure every bucket; the table is empty where that cannot be done.
 
     `source` names config.pbtxt in errors. Raises `LoadFailed` for a sample that is wrong or fails, and for its files.
+    `may_go_on` is asked before every run; the `LoadFailed` that it raises ends the warm-up.
     """
     costs = empty_costs(config, session)
     executor = Executor(config, version, session, costs.fill_sizes)
     samples = [_sample_work(config, i, sample, source, read_file) for i, sample in enumerate(config.warmup)]
     for sample, work in zip(config.warmup, samples, strict=True):
         for _ in range(sample.count):
+            may_go_on()
             try:
                 run_alike(executor, work, sample.batch_size)
             except Exception as error:
                 reason = as_failure(config, version, error)
                 raise LoadFailed(f"failed to run warmup sample '{sample.name}': {reason}") from error
     label = f"model '{config.name}' version {version}"
+
+    def run(rows: int, turn: int) -> float:
+        may_go_on()
+        return run_alike(executor, inputs[turn % len(inputs)], rows)
+
     if not samples and has_free_dimensions(config):
         log.info("%s has inputs of free dimensions: what batches cost is found out as they run", label)
         return costs
     try:
         inputs = samples or [zeros(config)]
-        spent = measure(costs, lambda rows, turn: run_alike(executor, inputs[turn % len(inputs)], rows))
+        spent = measure(costs, run)
+    except LoadFailed:
+        raise
     except Exception as error:  # noqa: BLE001 -- made-up inputs need not suit the model; real ones may
         log.warning("%s could not be measured before it serves: %s", label, as_failure(config, version, error))
         return costs

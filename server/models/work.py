@@ -21,6 +21,14 @@ Reply = Callable[[Answer], object]
 """Takes the one answer to a request, on the event loop's thread."""
 
 
+class Pending(Protocol):
+    """A request that was admitted."""
+
+    def cancel(self) -> None:
+        """The caller has gone: nobody hears of the answer. Harmless when too late."""
+        ...
+
+
 class Owner(Protocol):
     """Who admitted a request: its loaded version."""
 

@@ -13,7 +13,7 @@ import hashlib
 import logging
 import threading
 from collections import deque
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -42,7 +42,9 @@ class Selection:
     models: Collection[str] | None = None
     """Names; None is every one."""
     unneeded: Callable[[str, str | None, Collection[str]], Collection[str]] = lambda name, config, folders: ()
-    """Model, text of its config.pbtxt and its folders → those that need not be fetched."""
+    """Model, text of its configuration and its folders → those that need not be fetched."""
+    configs: Sequence[str] = (CONFIG,)
+    """Paths of a model's configuration, the one to go by first."""
 
     def wants(self, name: str) -> bool:
         return self.models is None or name in self.models
@@ -155,7 +157,8 @@ class Mirror:
     def _plan(self, model: RemoteModel, selection: Selection, needed: set[str]) -> Plan:
         """What says what is wanted, and what it must be, is fetched first."""
         sums = self._sums(model, [path for path in model.files if is_sums(path) and "/" not in path], needed)
-        config = self._text(model, CONFIG, sums, needed) if CONFIG in model.files else None
+        path = next((path for path in selection.configs if path in model.files), None)
+        config = None if path is None else self._text(model, path, sums, needed)
         left_out = selection.unneeded(model.name, config, model.folders)
         more = [path for path in model.files if is_sums(path) and path.split("/")[0] not in left_out]
         sums = self._sums(model, more, needed)

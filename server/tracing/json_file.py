@@ -10,6 +10,7 @@ import json
 import logging
 import queue
 import threading
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -76,7 +77,7 @@ class JsonFileSink:
 
     def _write(self, record: Record) -> None:
         entries = entries_of(self._next_id, record)
-        self._next_id += 1
+        self._next_id = entries[-1]["id"] + 1
         if record.log_frequency:
             self._batch += entries
             self._batched += 1
@@ -105,12 +106,43 @@ class JsonFileSink:
 
 
 def entries_of(trace_id: int, record: Record) -> list[dict[str, Any]]:
-    """One trace as Triton writes it: whose it is, and its moments in order."""
+    """One trace as Triton writes it: whose it is, and its moments in order. The last entry has the highest id."""
+    head = _head(trace_id, record)
+    moments = [("GRPC_WAITREAD_START", record.received_ns), ("GRPC_WAITREAD_END", record.received_ns)]
+    moments += _inside(record)
+    sent_from = record.computations[-1].output_end_ns if record.computations else record.ended_ns
+    if record.error is None:
+        moments.append(("INFER_RESPONSE_COMPLETE", sent_from))
+    if record.arrived_ns:
+        moments.append(("REQUEST_END", sent_from))
+    moments += [("GRPC_SEND_START", sent_from), ("GRPC_SEND_END", record.ended_ns)]
+    return [head, *_timestamps(trace_id, moments), *_steps(trace_id, trace_id + 1, record)]
+
+
+def _steps(parent_id: int, first_id: int, record: Record) -> list[dict[str, Any]]:
+    """The steps of an ensemble, and theirs: a trace each, as Triton has it."""
+    entries: list[dict[str, Any]] = []
+    for step in record.steps:
+        trace_id = entries[-1]["id"] + 1 if entries else first_id
+        moments = [*_inside(step), ("REQUEST_END", step.ended_ns)]
+        entries += [_head(trace_id, step) | {"parent_id": parent_id}, *_timestamps(trace_id, moments)]
+        entries += _steps(trace_id, trace_id + 1, step)
+    return entries
+
+
+def _head(trace_id: int, record: Record) -> dict[str, Any]:
     version = int(record.version) if record.version.isdigit() else -1
     head: dict[str, Any] = {"id": trace_id, "model_name": record.model, "model_version": version}
-    if record.request_id:
-        head["request_id"] = record.request_id
-    moments = [("GRPC_WAITREAD_START", record.received_ns), ("GRPC_WAITREAD_END", record.received_ns)]
+    return head | {"request_id": record.request_id} if record.request_id else head
+
+
+def _timestamps(trace_id: int, moments: Sequence[tuple[str, int]]) -> Iterator[dict[str, Any]]:
+    return ({"id": trace_id, "timestamps": [{"name": name, "ns": ns}]} for name, ns in moments)
+
+
+def _inside(record: Record) -> list[tuple[str, int]]:
+    """What happened to a request after it was admitted."""
+    moments: list[tuple[str, int]] = []
     if record.arrived_ns:
         moments += [("REQUEST_START", record.arrived_ns), ("QUEUE_START", record.arrived_ns)]
     for run in record.computations:
@@ -120,10 +152,4 @@ def entries_of(trace_id: int, record: Record) -> list[dict[str, Any]]:
             ("COMPUTE_OUTPUT_START", run.infer_end_ns),
             ("COMPUTE_END", run.output_end_ns),
         ]
-    sent_from = record.computations[-1].output_end_ns if record.computations else record.ended_ns
-    if record.error is None:
-        moments.append(("INFER_RESPONSE_COMPLETE", sent_from))
-    if record.arrived_ns:
-        moments.append(("REQUEST_END", sent_from))
-    moments += [("GRPC_SEND_START", sent_from), ("GRPC_SEND_END", record.ended_ns)]
-    return [head, *({"id": trace_id, "timestamps": [{"name": name, "ns": ns}]} for name, ns in moments)]
+    return moments

@@ -184,16 +184,27 @@ class SpanMaker:
             f"{RPC_SERVICE}/{record.method}", parent, record.received_ns, record.ended_ns, _request_attributes(record),
             kind=SpanKind.SERVER, status=_status(record),
         )  # fmt: skip
-        if record.arrived_ns:
-            span("queue", root, record.arrived_ns, record.queue_end_ns, {}, status=_status(record, waiting=True))
-        for run in record.computations:
-            compute = span("compute", root, run.start_ns, run.output_end_ns, _compute_attributes(run))
-            span("compute_input", compute, run.start_ns, run.input_end_ns, {})
-            span("compute_infer", compute, run.input_end_ns, run.infer_end_ns, {})
-            span("compute_output", compute, run.infer_end_ns, run.output_end_ns, {})
-        if record.started_ns and not record.computations:  # the run failed: there are no times of its phases
-            span("compute", root, record.queue_end_ns, record.ended_ns, {}, status=_status(record))
+        _add_inside(record, root, span)
         return spans
+
+
+def _add_inside(record: Record, around: SpanContext, span: Callable[..., SpanContext]) -> None:
+    """The spans of what happened to a request after it was admitted, and of the steps of an ensemble."""
+    if record.arrived_ns:
+        span("queue", around, record.arrived_ns, record.queue_end_ns, {}, status=_status(record, waiting=True))
+    for run in record.computations:
+        compute = span("compute", around, run.start_ns, run.output_end_ns, _compute_attributes(run))
+        span("compute_input", compute, run.start_ns, run.input_end_ns, {})
+        span("compute_infer", compute, run.input_end_ns, run.infer_end_ns, {})
+        span("compute_output", compute, run.infer_end_ns, run.output_end_ns, {})
+    if record.started_ns and not record.computations and not record.steps:
+        # The run failed: there are no times of its phases.
+        span("compute", around, record.queue_end_ns, record.ended_ns, {}, status=_status(record))
+    for step in record.steps:
+        attributes = _model_attributes(step)
+        _add_inside(
+            step, span(step.model, around, step.received_ns, step.ended_ns, attributes, status=_status(step)), span
+        )
 
 
 def _request_attributes(record: Record) -> Attributes:
@@ -203,6 +214,12 @@ def _request_attributes(record: Record) -> Attributes:
         "rpc.service": RPC_SERVICE,
         "rpc.method": record.method,
         "rpc.grpc.status_code": number,
+    }
+    return attributes | _model_attributes(record)
+
+
+def _model_attributes(record: Record) -> dict[str, str | int | bool]:
+    attributes: dict[str, str | int | bool] = {
         "triton.model_name": record.model,
         "triton.model_version": record.version,
     }

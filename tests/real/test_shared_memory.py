@@ -20,6 +20,7 @@ from tritonclient.utils import shared_memory as shm
 
 from proto import grpc_service_pb2 as pb
 from tests import onnx_models
+from tests.ensembles import add_ensemble, ensemble, step
 from tests.real.clients import Client, infer_request, metric
 from tests.real.conftest import ENGINES, RunningServer, connect, start
 from tests.real.test_tensors import EXTREMES
@@ -38,6 +39,12 @@ def server(engine: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ru
         add_model(root, f"identity_{datatype.lower()}", onnx_models.identity(datatype))
     add_model(root, "add_sub", onnx_models.add_sub(), "max_batch_size: 8")
     add_model(root, "whole", onnx_models.transpose())
+    add_model(root, "doubled", onnx_models.affine(factor=2, offset=0), "max_batch_size: 8")
+    add_ensemble(
+        root,
+        "fourfold",
+        ensemble(step("doubled", {"x": "x"}, {"y": "twice"}), step("doubled", {"x": "twice"}, {"y": "y"})),
+    )
     add_model(root, "held", onnx_models.affine(), _int64(held()))
     server = start(
         tmp_path_factory.mktemp("server"), *ENGINES[engine], "--allow-client-shm=true", model_repository=root
@@ -192,6 +199,12 @@ def test_a_model_without_a_batch_axis_takes_them_too(user: triton.InferenceServe
 def test_an_empty_tensor_may_lie_there(user: triton.InferenceServerClient, region: Object) -> None:
     result = user.infer("identity_fp32", [shared_input("x", "FP32", [2, 0], 0)], outputs=[shared_output("y", 0, 8)])
     assert tuple(result.get_output("y").shape) == (2, 0)
+
+
+def test_an_ensemble_takes_and_gives_tensors_there(user: triton.InferenceServerClient, region: Object) -> None:
+    size = region.put(np.array([[3], [-5]], np.int64))
+    user.infer("fourfold", [shared_input("x", "INT64", [2, 1], size)], outputs=[shared_output("y", size, 64)])
+    assert region.get(np.int64, [2], 64).tolist() == [12, -20]
 
 
 def test_a_stream_takes_and_gives_tensors_there(user: triton.InferenceServerClient, region: Object) -> None:

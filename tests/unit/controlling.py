@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Coroutine, Mapping
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from server.control import ControlPlane, ControlSettings
 from server.engine import Engine
@@ -33,9 +35,11 @@ class Bench:
         load_models: tuple[str, ...] | None = None,
         autocomplete: bool = True,
         poll: bool = False,
+        on_request: bool = False,
         stores: Mapping[str, Store] | None = None,
+        **more: Any,
     ) -> None:
-        """`stores` are repositories at a distance, by URL."""
+        """`stores` are repositories at a distance, by URL; `more` are further settings."""
         self.root = root
         self.gate = Gate()
         sessions = {
@@ -47,8 +51,14 @@ class Bench:
         self.clock = PuppetClock()
         stores = stores or {}
         urls = tuple(map(RepositoryUrl, stores))
-        settings = ControlSettings((root,), load_models, 4, autocomplete=autocomplete, poll=poll, urls=urls)
-        self.plane = ControlPlane(settings, self.registry, self.backend, self.clock, lambda url: stores[url.text])
+        self._settings = ControlSettings(
+            (root,), load_models, 4, autocomplete=autocomplete, poll=poll, urls=urls, on_request=on_request, **more
+        )
+        self.plane = ControlPlane(self._settings, self.registry, self.backend, self.clock, lambda url: stores[url.text])
+
+    def settings(self, **changes: Any) -> ControlSettings:
+        """Those of the plane, with changes: for another one."""
+        return replace(self._settings, **changes)
 
     def add(self, name: str, *versions: int, config: str | None = None, text: str = DOUBLING) -> None:
         (self.root / name).mkdir()

@@ -10,10 +10,11 @@ import pytest
 from server import tensors
 from server.errors import InvalidRequest
 from server.messages import InferenceRequest, RequestedOutput, TensorSpec
-from server.models.admission import MAX_ELEMENTS, Plan, inputs_in_order, make_plan
+from server.models.admission import MAX_ELEMENTS, Plan, inputs_in_order, make_plan, pictures
 from server.models.config import ModelConfig, TensorConfig
 from server.tensors import Array, Buffer
 from tests.fakes import model_config
+from tests.pictures import preprocessing
 
 LABEL = "[request id: r] "
 
@@ -285,6 +286,20 @@ def test_text_is_decoded() -> None:
     [words] = data(TEXT, text(1, 2), b"\x02\0\0\0\xc3\xa9\0\0\0\0")
     assert isinstance(words, np.ndarray)
     assert words.tolist() == ["é", ""]
+
+
+def test_text_that_another_model_wrote_is_taken_as_it_is() -> None:
+    written = np.array([["a", "b"]], dtype=object)
+    [words] = data(TEXT, text(1, 2), written)
+    assert words.tolist() == ["a", "b"]
+    assert np.shares_memory(words, written)
+
+
+def test_text_that_another_model_wrote_is_no_picture() -> None:
+    config = model_config([TensorConfig("x", tensors.FP32, (3, 28, 28))], [], preprocessing=preprocessing())
+    spec = TensorSpec("x", "BYTES", (1, 1))
+    with pytest.raises(InvalidRequest, match="they are text that another model wrote, and no images"):
+        pictures(config, plan(config, spec), np.array([["a"]], dtype=object), "")
 
 
 def test_typed_text_is_decoded() -> None:

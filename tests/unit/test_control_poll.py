@@ -191,7 +191,7 @@ def test_a_wider_policy_brings_versions_in_and_a_narrower_one_takes_them_out(tmp
 
 
 def test_a_new_model_appears_and_a_removed_one_goes(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    caplog.set_level(logging.INFO, "server.control")
+    caplog.set_level(logging.INFO, "server.models.loader")
 
     async def test(bench: Bench) -> None:
         bench.add("other", 1)

@@ -13,6 +13,7 @@ from pathlib import Path
 from server.backends.base import SessionOptions
 from server.control import ControlPlane
 from server.engine import Engine
+from server.models.overrides import Override
 from server.models.recovery import FIRST_DELAY_SECONDS
 from server.models.streak import SUSPICIOUS_RUNS
 from server.tensors import Array
@@ -94,11 +95,12 @@ async def fail(bench: Bench) -> None:
         await reply.error()
 
 
-async def take_down(bench: Bench) -> Sick:
-    """Version 1 of 'm' is UNAVAILABLE because its session went bad, and about to be loaded again."""
-    sick = Sick(bench, DOUBLING)
+async def take_down(bench: Bench, text: str = DOUBLING) -> Sick:
+    """The version of 'm' that serves is UNAVAILABLE because its session went bad, and about to be loaded again."""
+    sick = Sick(bench, text)
+    version = bench.registry.find("m", "").version
     await fail(bench)
-    await until(bench, lambda: bench.states() == {"m": {1: "UNAVAILABLE"}})
+    await until(bench, lambda: bench.states() == {"m": {version: "UNAVAILABLE"}})
     return sick
 
 
@@ -133,7 +135,7 @@ def test_a_model_that_goes_while_its_session_is_tried_does_not_come_back(tmp_pat
         poll = asyncio.create_task(bench.plane.poll())
         await asyncio.wait({poll}, timeout=0.2)  # it waits for the trial; were it done, the model would come back below
         sick.trial.open()
-        await asyncio.gather(poll, *bench.plane._recovery._tasks)
+        await asyncio.gather(poll, *bench.plane._loader.recovery._tasks)
         assert not bench.registry.has("m")
 
     run(main)
@@ -150,3 +152,41 @@ def test_a_version_that_is_being_recovered_may_be_removed(tmp_path: Path) -> Non
         assert bench.states() == {} and loads(bench) == ["1"]
 
     following(tmp_path, test)
+
+
+def test_a_version_is_recovered_from_what_came_along_with_its_load(tmp_path: Path) -> None:
+    async def main() -> None:
+        bench = Bench(tmp_path, load_models=(), on_request=True)
+        bench.gate.open(1_000)
+        await bench.plane.load_all()
+        await bench.plane.load("m", Override('{"max_batch_size": 2}', {"7/model.onnx": TREBLING.encode()}))
+        sick = await take_down(bench, TREBLING)
+        sick.heal()
+        bench.clock.advance(FIRST_DELAY_SECONDS)
+        await until(bench, lambda: bench.states() == {"m": {7: "READY"}})
+        assert bench.registry.find("m", "7").config.max_batch_size == 2
+        assert await answer(bench) == [[3.0, 6.0]]
+        await bench.plane.unload_all()
+
+    run(main)
+
+
+def test_a_version_that_is_being_recovered_is_loaded_at_once_where_that_is_asked_for(tmp_path: Path) -> None:
+    async def main() -> None:
+        bench = Bench(tmp_path, load_models=("m",), on_request=True)
+        bench.gate.open(1_000)
+        bench.add("m", 1)
+        await bench.plane.load_all()
+        sick = await take_down(bench)
+        sick.heal()
+        await bench.plane.load("m")
+        assert bench.states() == {"m": {1: "READY"}}
+        await take_down(bench)
+        await bench.plane.unload("m")
+        bench.clock.advance(100)
+        await turn()
+        assert bench.states() == {"m": {1: "UNAVAILABLE"}} and loads(bench) == ["1", "1"]
+        assert bench.registry.all_ready()
+        await bench.plane.unload_all()
+
+    run(main)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
 
 import pytest
 
-from server.errors import LoadFailed
+from server.errors import LoadFailed, ShuttingDown, Unavailable
+from tests.fakes import Gate
 from tests.stores import PuppetStore
 from tests.unit.controlling import (
     DOUBLING,
@@ -140,3 +142,83 @@ def test_a_repository_without_models_is_told_at_start(tmp_path: Path, caplog: py
 
     run(main)
     assert f"there is no model in {tmp_path}, s3://bucket/modles" in caplog.text
+
+
+def test_a_model_at_a_distance_is_fetched_when_it_is_asked_for(tmp_path: Path) -> None:
+    async def main() -> None:
+        store = PuppetStore()
+        store.put("m/1/model.onnx", DOUBLING)
+        store.put("other/1/model.onnx", DOUBLING)
+        bench = Bench(tmp_path, load_models=(), on_request=True, stores={"s3://bucket/models": store})
+        bench.gate.open(1_000)
+        await bench.plane.load_all()
+        assert store.reads == []
+        assert await bench.plane.index() == {"m": "", "other": ""}
+        await bench.plane.load("m")
+        assert await answer(bench) == [[2.0, 4.0]]
+        store.put("m/1/model.onnx", TREBLING)
+        store.put("new/1/model.onnx", DOUBLING)
+        await bench.plane.load("m")
+        assert await answer(bench) == [[3.0, 6.0]]
+        await bench.plane.load("new")
+        assert bench.states() == {"m": {1: "READY"}, "new": {1: "READY"}, "other": {}}
+        assert "other/1/model.onnx" not in store.reads
+        await bench.plane.unload_all()
+
+    run(main)
+
+
+def test_a_store_that_is_away_is_no_fault_of_who_asks(tmp_path: Path) -> None:
+    async def main() -> None:
+        store = PuppetStore()
+        store.put("m/1/model.onnx", DOUBLING)
+        bench = Bench(tmp_path, load_models=("m",), on_request=True, stores={"s3://bucket/models": store})
+        await bench.plane.load_all()
+        store.down = "no route"
+        with pytest.raises(Unavailable, match=r"failed to load 'm', failed to poll from model repository: .*no route"):
+            await bench.plane.load("m")
+        assert bench.states() == {"m": {1: "READY"}}
+        await bench.plane.unload_all()
+
+    run(main)
+
+
+def test_a_configuration_by_name_decides_which_versions_are_fetched(tmp_path: Path) -> None:
+    async def main() -> None:
+        store = PuppetStore()
+        store.put("m/config.pbtxt", TWO_VERSIONS)
+        store.put("m/configs/one.pbtxt", "version_policy { specific { versions: 1 } }")
+        for version in (1, 2):
+            store.put(f"m/{version}/model.onnx", DOUBLING)
+        bench = Bench(tmp_path, config_name="one", stores={"s3://bucket/models": store})
+        await bench.plane.load_all()
+        assert bench.states() == {"m": {1: "READY"}}
+        assert "m/2/model.onnx" not in store.reads
+        await bench.plane.unload_all()
+
+    run(main)
+
+
+def test_a_server_that_stops_waits_for_no_fetch_that_was_asked_for(tmp_path: Path) -> None:
+    async def main() -> None:
+        fetching, gate = asyncio.Event(), Gate()
+        loop = asyncio.get_running_loop()
+
+        def hold(_: str) -> None:
+            loop.call_soon_threadsafe(fetching.set)
+            gate.wait()
+
+        store = PuppetStore(on_read=hold)
+        store.put("m/1/model.onnx", DOUBLING)
+        bench = Bench(tmp_path, load_models=(), on_request=True, stores={"s3://bucket/models": store})
+        await bench.plane.load_all()
+        load = asyncio.create_task(bench.plane.load("m"))
+        await fetching.wait()
+        bench.plane.give_up_loads()
+        with pytest.raises(ShuttingDown, match=r"failed to load 'm', .*: given up, because the server stops"):
+            await load
+        gate.open()
+        await bench.plane.unload_all()
+        assert bench.states() == {"m": {}}
+
+    run(main)

@@ -16,9 +16,11 @@ from google.protobuf.message import Message
 from proto import grpc_service_pb2 as pb
 from proto import model_config_pb2
 from server import __version__, tensors
+from server.control import ControlPlane, ControlSettings
 from server.engine import Engine
 from server.frontends.calls import StatusCode, UnaryMethod
-from server.frontends.inference_service import NOT_OFFERED, SERVICE, InferenceService
+from server.frontends.inference_service import SERVICE, InferenceService
+from server.frontends.repository_service import RepositoryService
 from server.frontends.settings_service import SettingsService
 from server.frontends.shared_memory_service import SharedMemoryService
 from server.frontends.watch import Watch
@@ -54,7 +56,12 @@ class Server:
         )
         self.logs = Logs(logging.NullHandler(), LogState(), root=logging.getLogger("of a test"))
         changes = SettingsService(self.registry, self.watch, self.logs, lambda state: state.verbose > 0)
-        self.methods = self.service.methods() | changes.methods() | SharedMemoryService(None).methods()
+        control = ControlPlane(
+            ControlSettings((), None, 4, autocomplete=True), self.registry, fakes.PuppetBackend(), fakes.PuppetClock()
+        )
+        repository = RepositoryService(control, self.registry)
+        self.methods = self.service.methods() | changes.methods() | repository.methods()
+        self.methods |= SharedMemoryService(None).methods()
 
     def start(self, name: str, request: Message | bytes, **call: Any) -> FakeCall:
         fake = FakeCall(**call)
@@ -106,19 +113,9 @@ def test_every_rpc_of_the_protocol_is_in_the_table() -> None:
     run(test)
 
 
-@pytest.mark.parametrize("name", NOT_OFFERED)
-def test_what_is_not_offered_is_refused_with_a_sentence(name: str) -> None:
-    async def test(server: Server) -> None:
-        status, message = server.refused(name, b"")
-        assert status is StatusCode.UNIMPLEMENTED
-        assert message == NOT_OFFERED[name]
-        assert len(message.split()) >= 4
-
-    run(test)
-
-
 OFFERED = ["ModelInfer", "ServerLive", "ServerReady", "ModelReady", "ServerMetadata", "ModelMetadata", "ModelConfig",
-           "ModelStatistics", "RepositoryIndex", "TraceSetting", "LogSettings"]  # fmt: skip
+           "ModelStatistics", "RepositoryIndex", "RepositoryModelLoad", "RepositoryModelUnload", "TraceSetting",
+           "LogSettings"]  # fmt: skip
 
 
 @pytest.mark.parametrize("name", OFFERED)
@@ -348,52 +345,5 @@ def test_statistics_can_be_asked_for(asked: dict[str, str]) -> None:
     async def test(server: Server) -> None:
         answer = server.ask("ModelStatistics", pb.ModelStatisticsRequest(**asked), pb.ModelStatisticsResponse)
         assert [(stats.name, stats.version) for stats in answer.model_stats] == [("m", "3")]
-
-    run(test)
-
-
-def test_the_index_lists_every_version_and_every_problem() -> None:
-    async def test(server: Server) -> None:
-        server.registry.set_problem("broken", "no version")
-        server.registry.entry("idle")
-        server.registry.set_state("m", 4, State.LOADING)
-        server.registry.set_state("m", 5, State.LOADING)
-        server.registry.set_state("m", 5, State.UNAVAILABLE, "cut off")
-        index = server.ask("RepositoryIndex", pb.RepositoryIndexRequest(), pb.RepositoryIndexResponse)
-        assert [(line.name, line.version, line.state, line.reason) for line in index.models] == [
-            ("broken", "", "UNAVAILABLE", "no version"),
-            ("idle", "", "", ""),
-            ("m", "3", "READY", ""),
-            ("m", "4", "LOADING", ""),
-            ("m", "5", "UNAVAILABLE", "cut off"),
-        ]
-
-    run(test)
-
-
-def test_the_index_can_be_limited_to_what_is_ready() -> None:
-    async def test(server: Server) -> None:
-        server.registry.set_problem("broken", "no version")
-        index = server.ask("RepositoryIndex", pb.RepositoryIndexRequest(ready=True), pb.RepositoryIndexResponse)
-        assert [line.name for line in index.models] == ["m"]
-
-    run(test)
-
-
-def test_the_index_calls_a_draining_version_unloading() -> None:
-    async def test(server: Server) -> None:
-        server.registry.set_state("m", 3, State.DRAINING)
-        index = server.ask("RepositoryIndex", pb.RepositoryIndexRequest(), pb.RepositoryIndexResponse)
-        assert [line.state for line in index.models] == ["UNLOADING"]
-
-    run(test)
-
-
-def test_the_index_of_one_repository_is_not_offered() -> None:
-    async def test(server: Server) -> None:
-        assert server.refused("RepositoryIndex", pb.RepositoryIndexRequest(repository_name="r")) == (
-            StatusCode.UNIMPLEMENTED,
-            "'repository_name' specification is not supported",
-        )
 
     run(test)

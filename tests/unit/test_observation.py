@@ -69,11 +69,15 @@ def test_models_are_shown_by_what_became_of_their_versions() -> None:
                 registry.set_state("half", number, state)
         registry.set_problem("broken", "its configuration is wrong")
         registry.entry("unwanted")
+        for state in (State.LOADING, State.UNAVAILABLE):
+            registry.set_state("unloaded", 1, state)
+        registry.retire("unloaded")
         models = {model.name: model for model in (await observer(registry).take()).models}
         assert models["half"].ready == {"1": False, "2": False}
         assert (models["half"].loads, models["half"].failed_loads) == (0, 1)
         assert (models["broken"].ready, models["broken"].failed_loads) == ({"": False}, 1)
         assert models["unwanted"].ready == {}
+        assert models["unloaded"].ready == {}
 
     run(main)
 

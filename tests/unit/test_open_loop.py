@@ -1,5 +1,6 @@
 """Schedules, the frames that requests travel in, and the arithmetic of what came of them."""
 
+from dataclasses import replace
 from itertools import pairwise
 
 import numpy as np
@@ -8,6 +9,7 @@ import pytest
 from loadtest import http2_frames as http2
 from loadtest.open_loop import GrpcTraffic, Outcome, constant, poisson, quantile
 from loadtest.open_loop.outcome import merged
+from loadtest.target import INFER
 
 INF = float("inf")
 
@@ -55,7 +57,7 @@ def test_many_requests_are_the_same_as_one_after_another() -> None:
 
 def test_messages_of_different_lengths_are_not_taken() -> None:
     with pytest.raises(ValueError, match="one length"):
-        GrpcTraffic("localhost:1", (b"one", b"three"))
+        GrpcTraffic("localhost:1", INFER, (b"one", b"three"))
 
 
 def test_poisson_arrivals_ascend_and_equal_seeds_are_equal() -> None:
@@ -79,11 +81,24 @@ def test_a_latency_counts_from_the_schedule_whenever_it_was_sent() -> None:
     assert outcome.late_ms.tolist() == [0.0, 500.0]
 
 
+def test_what_was_held_back_does_not_make_the_generator_late() -> None:
+    outcome = outcome_of([1.0, 2.0], [1.5, 2.25], [3.0, 3.0], [True, True])
+
+    assert replace(outcome, held_back=np.array([True, False])).late_ms.tolist() == [250.0]
+
+
 def test_what_has_no_answer_was_waited_for_until_the_end() -> None:
     outcome = outcome_of([1.0, 2.0, 3.0], [1.0, 2.0, INF], [1.5, 2.25, INF], [True, False, False])
 
     assert outcome.waits_ms.tolist() == [500.0, 3000.0, 2000.0]
     assert (outcome.refused, outcome.given_up) == (1, 1)
+
+
+def test_of_what_was_let_in_the_given_up_took_longest() -> None:
+    outcome = outcome_of([1.0, 2.0, 3.0], [1.5, 2.0, INF], [2.0, 2.25, INF], [True, False, False])
+
+    assert (outcome.quantile_of_admitted_ms(0.5), outcome.quantile_of_admitted_ms(0.99)) == (1_000.0, INF)
+    assert outcome.quantile_of_admitted_ms(0.5, from_sent=True) == 500.0
 
 
 def test_answers_after_the_schedule_stretch_the_time_they_are_divided_by() -> None:

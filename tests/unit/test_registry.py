@@ -390,3 +390,33 @@ def test_a_version_that_answers_its_last_requests_is_active_until_it_is_gone() -
         assert active() == [1]
 
     run(main)
+
+
+def test_a_model_that_was_asked_to_go_spoils_no_readiness_until_it_is_loaded_again() -> None:
+    async def main() -> None:
+        registry = with_versions(1, 2)
+        registry.set_problem("m", "its configuration has changed and is broken")
+        registry.retire("m")
+        for version in (1, 2):
+            registry.set_state("m", version, State.DRAINING)
+            assert registry.all_ready()
+            registry.set_state("m", version, State.UNAVAILABLE, "unloaded")
+            assert registry.all_ready()
+        registry.set_state("m", 2, State.LOADING)
+        assert not registry.all_ready()
+        registry.set_state("m", 2, State.UNAVAILABLE, "broken")
+        assert not registry.all_ready()
+
+    run(main)
+
+
+def test_the_counts_of_a_version_are_kept_until_it_is_forgotten() -> None:
+    registry = Registry()
+    counts = registry.statistics("m", 1)
+    assert registry.statistics("m", 1) is counts
+    assert registry.statistics("m", 2) is not counts
+    registry.set_state("m", 1, State.LOADING)
+    registry.set_state("m", 1, State.UNAVAILABLE)
+    assert registry.statistics("m", 1) is counts
+    registry.forget("m", 1)
+    assert registry.statistics("m", 1) is not counts

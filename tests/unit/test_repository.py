@@ -7,7 +7,16 @@ from pathlib import Path
 import pytest
 
 from server.errors import ConfigInvalid, LoadFailed
-from server.models.repository import ModelFolder, model_file, read_config, read_labels, read_warmup_file, scan
+from server.models.repository import (
+    ModelFolder,
+    find,
+    model_file,
+    names,
+    read_config,
+    read_labels,
+    read_warmup_file,
+    scan,
+)
 
 
 @pytest.fixture
@@ -182,3 +191,34 @@ def test_a_warm_up_input_outside_of_the_model_is_refused(folder: ModelFolder, fi
     (folder.path / "warmup" / "link").symlink_to(folder.path.parent.parent / "secret")
     with pytest.raises(LoadFailed, match="outside of the model's folder"):
         read_warmup_file(folder, filename)
+
+
+def test_a_configuration_of_the_name_asked_for_counts_where_the_model_has_it(folder: ModelFolder) -> None:
+    (folder.path / "config.pbtxt").write_text("# the usual")
+    (folder.path / "configs").mkdir()
+    (folder.path / "configs" / "h100.pbtxt").write_text("# for an H100")
+    assert read_config(folder, "h100") == "# for an H100"
+    assert read_config(folder, "a100") == "# the usual"
+    assert read_config(folder) == "# the usual"
+
+
+def test_one_model_is_found_by_its_name(tmp_path: Path) -> None:
+    for path in ("a/m/1", "a/m/10", "b/n/1", "a/twin/1", "b/twin/1"):
+        (tmp_path / path).mkdir(parents=True)
+    (tmp_path / "a" / "file").touch()
+    roots = [tmp_path / "a", tmp_path / "b", tmp_path / "nowhere"]
+    assert find(roots, "m") == ModelFolder("m", tmp_path / "a" / "m", (1, 10))
+    assert find(roots, "n") == ModelFolder("n", tmp_path / "b" / "n", (1,))
+    assert find(roots, "file") is None
+    assert find(roots, "o") is None
+    with pytest.raises(LoadFailed, match=f"{tmp_path / 'a'} and {tmp_path / 'b'}; keep one of them"):
+        find(roots, "twin")
+
+
+def test_names_are_listed_without_a_look_inside(tmp_path: Path) -> None:
+    for path in ("a/m", "a/twin", "b/twin", "b/.hidden"):
+        (tmp_path / path).mkdir(parents=True)
+    roots = [tmp_path / "a", tmp_path / "b"]
+    assert names(roots) == {"m": "", "twin": scan(roots).problems["twin"]}
+    with pytest.raises(LoadFailed, match="nowhere"):
+        names([tmp_path / "nowhere"])

@@ -21,6 +21,10 @@ FLAGS: dict[str, tuple[str, str, object]] = {
     "--model-repository-cache-dir": ("/cache", "model_repository_cache_dir", Path("/cache")),
     "--repository-poll-secs": ("0.5", "repository_poll_secs", 0.5),
     "--load-model": ("m", "load_models", ("m",)),
+    "--model-config-name": ("h100", "model_config_name", "h100"),
+    "--model-load-thread-count": ("7", "model_load_thread_count", 7),
+    "--model-load-retry-count": ("2", "model_load_retry_count", 2),
+    "--exit-on-error": ("true", "exit_on_error", True),
     "--strict-readiness": ("false", "strict_readiness", False),
     "--disable-auto-complete-config": ("true", "disable_auto_complete_config", True),
     "--backend-config": ("onnxruntime,default-max-batch-size=16", "default_max_batch_size", 16),
@@ -105,7 +109,17 @@ def test_the_help_describes_every_flag_and_no_other(capsys: pytest.CaptureFixtur
         parse(["--help"])
     assert caught.value.code == 0
     usage = capsys.readouterr().out.split("\n\n")[0]
-    assert set(re.findall(r"--[a-z0-9-]+", usage)) | {"--model-store"} == set(FLAGS)
+    assert set(re.findall(r"--[a-z0-9-]+", usage)) - {"--model-namespacing"} | {"--model-store"} == set(FLAGS)
+
+
+def test_a_flag_that_stands_alone_in_triton_may_do_so_here() -> None:
+    settings = parse(["--disable-auto-complete-config", *REPOSITORY])
+    assert settings.disable_auto_complete_config
+    assert settings.model_repositories == (Path("models"),)
+
+
+def test_what_is_not_offered_may_be_declined() -> None:
+    assert parse([*REPOSITORY, "--model-namespacing=false"]) == parse(REPOSITORY)
 
 
 def test_the_defaults_are_tritons() -> None:
@@ -125,10 +139,10 @@ def test_metrics_are_served_where_http_is_unless_told_otherwise() -> None:
 
 def test_flags_that_may_be_given_again_add_up() -> None:
     settings = parse(
-        ["--model-repository=a", "--model-store=b", "--model-control-mode=explicit", "--load-model=x", "--load-model=*"]
+        ["--model-repository=a", "--model-store=b", "--model-control-mode=explicit", "--load-model=x", "--load-model=y"]
     )
     assert settings.model_repositories == (Path("a"), Path("b"))
-    assert settings.load_models == ("x", "*")
+    assert settings.load_models == ("x", "y")
 
 
 def test_a_repository_may_be_a_url_and_is_never_printed_with_its_secrets() -> None:
@@ -192,6 +206,15 @@ WRONG = {
     "no time between looks": ([*REPOSITORY, "--repository-poll-secs=0"], "must be more than 0 seconds"),
     "looks without poll": ([*REPOSITORY, "--repository-poll-secs=5"], "needs --model-control-mode=poll"),
     "a cache of nothing": ([*REPOSITORY, "--model-repository-cache-dir=c"], "is for repositories at a distance"),
+    "a wildcard beside a name": (
+        [*REPOSITORY, "--model-control-mode=explicit", "--load-model=m", "--load-model=*"],
+        "wildcard model name '*' must be the ONLY startup model",
+    ),
+    "names for models of two repositories": ([*REPOSITORY, "--model-namespacing=true"], "a model has one name"),
+    "a configuration elsewhere": ([*REPOSITORY, "--model-config-name=../x"], "without its ending, and without spaces"),
+    "a hidden configuration": ([*REPOSITORY, "--model-config-name=.x"], "without its ending, and without spaces"),
+    "a configuration with spaces": ([*REPOSITORY, "--model-config-name=a b"], "without its ending, and without spaces"),
+    "no thread to load": ([*REPOSITORY, "--model-load-thread-count=0"], "must be a positive integer"),
     "a model without explicit mode": ([*REPOSITORY, "--load-model=m"], "needs --model-control-mode=explicit"),
     "nothing to serve": (
         [*REPOSITORY, "--allow-grpc=false", "--allow-http=false", "--allow-metrics=false"],

@@ -48,6 +48,33 @@ def test_a_trace_has_tritons_moments_in_order() -> None:
     }
 
 
+def test_the_steps_of_an_ensemble_are_traces_that_name_their_parent() -> None:
+    outer, nested, inner, last = record(), record(), record(RUN), record(RUN)
+    nested.steps, outer.steps = (inner,), (nested, last)
+    heads = [entry for entry in entries_of(7, outer) if "model_name" in entry]
+    assert [(head["id"], head.get("parent_id")) for head in heads] == [(7, None), (8, 7), (9, 8), (10, 7)]
+    assert moments([entry for entry in entries_of(7, outer) if entry["id"] == 9]) == {
+        "REQUEST_START": 110,
+        "QUEUE_START": 110,
+        "COMPUTE_START": 150,
+        "COMPUTE_INPUT_END": 160,
+        "COMPUTE_OUTPUT_START": 180,
+        "COMPUTE_END": 190,
+        "REQUEST_END": 300,
+    }
+
+
+def test_a_trace_after_an_ensembles_has_an_id_of_its_own(tmp_path: Path) -> None:
+    outer = record()
+    outer.steps = (record(RUN), record(RUN))
+    sink = JsonFileSink(tmp_path / "trace.json")
+    sink.take(outer)
+    sink.take(record(RUN))
+    sink.close(30)
+    entries = json.loads((tmp_path / "trace.json").read_text())
+    assert [entry["id"] for entry in entries if "model_name" in entry] == [1, 2, 3, 4]
+
+
 def test_a_refused_request_has_no_more_than_a_beginning_and_an_end() -> None:
     refused = Record("ModelInfer", "m", 100, lambda *_: None)
     refused.ended_ns, refused.error = 300, QueueFull("no room")

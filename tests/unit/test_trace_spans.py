@@ -71,6 +71,29 @@ def test_a_request_waits_and_is_computed() -> None:
     ]
 
 
+def test_the_steps_of_an_ensemble_lie_in_it() -> None:
+    ensemble, step, failed = record(started_ns=120), record(FIRST), record(started_ns=150)
+    step.model, failed.model = "first", "second"
+    failed.error = ensemble.error = ExecutionFailed("no")
+    ensemble.steps = (step, failed)
+    assert [line for line in outline(ensemble) if "_" not in line[0]] == [
+        ("ModelInfer", "", 100, 300),
+        ("queue", "ModelInfer", 110, 120),
+        ("first", "ModelInfer", 100, 300),
+        ("queue", "first", 110, 150),
+        ("compute", "first", 150, 190),
+        ("second", "ModelInfer", 100, 300),
+        ("queue", "second", 110, 150),
+        ("compute", "second", 150, 300),
+    ]
+    made = {span.name: span for span in spans(ensemble)}
+    assert made["first"].status.status_code is StatusCode.UNSET
+    assert made["second"].status.status_code is StatusCode.ERROR
+    assert made["second"].attributes is not None
+    assert made["second"].attributes["error.type"] == "ExecutionFailed"
+    assert len({span.context.trace_id for span in spans(ensemble)}) == 1
+
+
 def test_a_request_that_ran_twice_has_two_computations() -> None:
     assert [line for line in outline(record(FIRST, SECOND)) if line[1] == "ModelInfer"] == [
         ("queue", "ModelInfer", 110, 150),

@@ -34,8 +34,14 @@ class Model:
         self.batches: list[dict[str, Array]] = []
         self.session = PuppetSession([fp32("x", -1, 2)], [fp32("y", -1, 2)], self._run)
 
-    def warm_up(self, config: ModelConfig) -> CostTable:
-        return warm_up(config, 1, self.session, "m/config.pbtxt", read_file)
+    def warm_up(self, config: ModelConfig, may_run: int = 1000) -> CostTable:
+        """Raises where it runs more often than it may."""
+
+        def may_go_on() -> None:
+            if len(self.batches) == may_run:
+                raise LoadFailed("given up")
+
+        return warm_up(config, 1, self.session, "m/config.pbtxt", read_file, may_go_on)
 
     def _run(self, inputs: Mapping[str, Array]) -> Mapping[str, Array]:
         if self.fails:
@@ -128,6 +134,14 @@ def test_a_sample_that_fails_makes_the_load_fail() -> None:
     with pytest.raises(LoadFailed) as caught:
         Model(fails="boom").warm_up(config(sample(name="first light")))
     assert str(caught.value) == ("failed to run warmup sample 'first light': model 'm' version 1 failed to run: boom")
+
+
+@pytest.mark.parametrize("runs", [0, 3, 7])
+def test_a_warm_up_is_given_up_between_two_runs(runs: int) -> None:
+    model = Model()
+    with pytest.raises(LoadFailed, match="given up"):
+        model.warm_up(config(sample(count=5)), may_run=runs)
+    assert len(model.batches) == runs
 
 
 def test_a_sample_of_a_file_has_its_data_in_every_row() -> None:

@@ -13,7 +13,7 @@ from math import inf
 from typing import NamedTuple
 
 from server.frontends.call_counts import CallCounts, MethodCounts
-from server.frontends.calls import Method, MethodTable, StatusCode, UnaryMethod
+from server.frontends.calls import INTERNAL_MESSAGE, Method, MethodTable, StatusCode, UnaryMethod
 from server.frontends.grpc import http2, wire
 from server.frontends.grpc.http2 import CLOSED, END, HEAD, TOO_LARGE, Event, Header, HeaderBlock, Http2Connection
 from server.frontends.grpc.http2_calls import StreamCall, UnaryCall
@@ -35,7 +35,6 @@ UNSENT_STREAM_BYTES = 1 << 20
 _OK_HEAD = HeaderBlock(wire.RESPONSE_HEADERS)
 _OK_TRAILERS = HeaderBlock(wire.OK_TRAILERS)
 _UNREAD = "the caller leaves too many of this connection's answers unread"
-_INTERNAL_MESSAGE = "the server failed while it handled this call; its log has the details"
 
 
 class _Route(NamedTuple):
@@ -242,7 +241,7 @@ class Connection:
                 call.drain()
             except Exception:
                 log.exception("a method raised")
-                call.cancel(StatusCode.INTERNAL, _INTERNAL_MESSAGE)
+                call.cancel(StatusCode.INTERNAL, INTERNAL_MESSAGE)
         self.mark_dirty()
 
     def ping(self) -> None:
@@ -345,7 +344,7 @@ class Connection:
             call.cancel(error.status, error.message)
         except Exception:
             log.exception("a method raised")
-            call.cancel(StatusCode.INTERNAL, _INTERNAL_MESSAGE)
+            call.cancel(StatusCode.INTERNAL, INTERNAL_MESSAGE)
         if isinstance(call, StreamCall) and call.open:
             if not self._http2.keep(event.stream_id, call.held_bytes):
                 call.cancel(StatusCode.RESOURCE_EXHAUSTED, "too much of this connection's messages waits for more")

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import grpc
 
-from server.frontends.calls import Receiver, StatusCode
+from server.frontends.calls import INTERNAL_MESSAGE, Receiver, StatusCode
 
 log = logging.getLogger(__name__)
 
@@ -22,8 +22,6 @@ UNSENT_STREAM_BYTES = 1 << 20
 
 TURNS = 4
 """Of the event loop, that it takes to pass a cancellation on from grpcio to the task that reads requests, or fewer."""
-
-_INTERNAL_MESSAGE = "the server failed while it handled this call; its log has the details"
 
 
 class Failed(Exception):
@@ -101,7 +99,7 @@ class UnaryCall(_GrpcioCall):
     def cancel(self) -> None:
         """End the call since the method has broken, and tell it so."""
         if not self.answer.done():
-            self.fail(StatusCode.INTERNAL, _INTERNAL_MESSAGE)
+            self.fail(StatusCode.INTERNAL, INTERNAL_MESSAGE)
             self._tell_method()
 
     def abandoned(self) -> None:
@@ -199,7 +197,7 @@ class StreamCall(_GrpcioCall):
     def cancel(self) -> None:
         """End the call since the method has broken, and tell it so."""
         if not self.ended:
-            self.fail(StatusCode.INTERNAL, _INTERNAL_MESSAGE)
+            self.fail(StatusCode.INTERNAL, INTERNAL_MESSAGE)
             self._tell_method()
 
     def abandoned(self) -> None:

@@ -7,8 +7,8 @@ from http import HTTPStatus
 
 from server.errors import ConvoyError, InvalidRequest, NotFound, NotReady
 from server.frontends.rest.responses import AsgiApp, Receive, Scope, Send, respond, respond_error
-from server.models.model import LoadedVersion
 from server.models.registry import Registry
+from server.models.served import Served
 
 _PATH = re.compile(r"/v2/models/(?P<model>[^/]+)(?:/versions/(?P<version>[^/]+))?/cost")
 
@@ -39,7 +39,7 @@ def cost_app(registry: Registry, otherwise: AsgiApp) -> AsgiApp:
     return app
 
 
-def cost_page(loaded: LoadedVersion) -> dict[str, object]:
+def cost_page(loaded: Served) -> dict[str, object]:
     """The table as JSON has it: one bucket for each batch size that has been measured, in microseconds."""
     config = loaded.config
     return {
