@@ -229,6 +229,7 @@ class App:
                 "grpcio" if isinstance(self._grpc, GrpcioEngine) else "nghttp2",
             ),
             lambda: self._traces.lost if self._traces is not None else 0,
+            lambda: self._regions.usage() if self._regions is not None else (0, 0),
         )
 
 

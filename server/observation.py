@@ -41,6 +41,8 @@ class Observer:
     build: BuildSnapshot
     lost_traces: Callable[[], int] = int
     """None where nothing is traced."""
+    shared_memory: Callable[[], tuple[int, int]] = lambda: (0, 0)
+    """Regions that clients have registered, and their bytes."""
 
     async def take(self) -> Snapshot:
         """Copy everything. Each version's figures are of one moment, and the loop goes on between them."""
@@ -58,6 +60,7 @@ class Observer:
                 dict(self.failures),
                 self.lost_traces(),
                 self.unseen_repositories(),
+                *self.shared_memory(),
             ),
             self.calls(),
             self.transport(),

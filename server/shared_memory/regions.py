@@ -108,6 +108,10 @@ class Regions:
         check_place(place, region.byte_size)
         return region
 
+    def usage(self) -> tuple[int, int]:
+        """How many there are, and their bytes together."""
+        return len(self._regions), sum(region.byte_size for region in self._regions.values())
+
     def close(self) -> None:
         """Forget all regions."""
         self._regions.clear()

@@ -134,7 +134,9 @@ def is_open(server: RunningServer, path: Path) -> bool:
     return False
 
 
-def test_regions_are_registered_shown_and_forgotten(user: triton.InferenceServerClient, memory: Object) -> None:
+def test_regions_are_registered_shown_and_forgotten(
+    server: RunningServer, user: triton.InferenceServerClient, memory: Object
+) -> None:
     user.register_system_shared_memory("all", memory.key, REGION_BYTES)
     user.register_system_shared_memory("half", memory.key, 100_000, offset=100_000)
 
@@ -144,6 +146,8 @@ def test_regions_are_registered_shown_and_forgotten(user: triton.InferenceServer
         "half": ("half", memory.key, 100_000, 100_000),
     }
     assert set(user.get_system_shared_memory_status("half").regions) == {"half"}
+    assert metric(server.metrics_url, "convoy_shared_memory_region_count") == 2
+    assert metric(server.metrics_url, "convoy_shared_memory_bytes") == REGION_BYTES + 100_000
     user.unregister_system_shared_memory("all")
     assert set(user.get_system_shared_memory_status().regions) == {"half"}
     user.unregister_system_shared_memory()

@@ -130,8 +130,10 @@ def test_a_name_is_given_once(regions: Regions) -> None:
 
 def test_an_object_may_have_several_names(regions: Regions) -> None:
     regions.register_system("s", "/object", 0, 100)
+    assert regions.usage() == (2, 150)
     regions.unregister(PosixRegion, "r")
     assert read(regions, 0, 100, "s") == bytes(range(100))
+    assert regions.usage() == (1, 100)
 
 
 def test_there_may_be_so_many_regions(folder: Path) -> None:
