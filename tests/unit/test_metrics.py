@@ -105,6 +105,8 @@ SINGLE: dict[str, tuple[float, Mapping[str, str]]] = {
     "convoy_running_batch_count": (1, {}),
     "convoy_running_batch_limit": (2, {}),
     "convoy_repositories_unseen": (3, {}),
+    "convoy_shared_memory_region_count": (6, {}),
+    "convoy_shared_memory_bytes": (700, {}),
     "convoy_traces_lost_total": (4, {}),
     "convoy_grpc_connections": (3, {}),
     "convoy_grpc_connections_opened_total": (8, {}),
