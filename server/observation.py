@@ -11,6 +11,7 @@ from server.loop_watch import LoopWatch
 from server.metrics.snapshots import (
     BuildSnapshot,
     CallSnapshot,
+    HttpSnapshot,
     ModelSnapshot,
     ServerSnapshot,
     Snapshot,
@@ -43,6 +44,7 @@ class Observer:
     """None where nothing is traced."""
     shared_memory: Callable[[], tuple[int, int]] = lambda: (0, 0)
     """Regions that clients have registered, and their bytes."""
+    http: Callable[[], HttpSnapshot] = HttpSnapshot
 
     async def take(self) -> Snapshot:
         """Copy everything. Each version's figures are of one moment, and the loop goes on between them."""
@@ -64,6 +66,7 @@ class Observer:
             ),
             self.calls(),
             self.transport(),
+            self.http(),
             self.watch.snapshot(),
             self.build,
         )

@@ -54,7 +54,7 @@ REMEMBERED_HEAD_BYTES = 4096
 REMEMBERED_TEMPLATES = 256
 
 
-class _Head(NamedTuple):
+class Head(NamedTuple):
     """All of a request that decides its treatment. The same from call to call for most callers, so remembered."""
 
     model_name: str
@@ -63,9 +63,9 @@ class _Head(NamedTuple):
     outputs: tuple[RequestedOutput, ...]
     timeout_us: int
     priority: int
-    shared: SharedPlaces | None
     explicit_input: str
     """An input that carries typed contents, "" where none does."""
+    shared: SharedPlaces | None = None
 
 
 class _Template(NamedTuple):
@@ -74,14 +74,13 @@ class _Template(NamedTuple):
 
     beginning: bytes
     size: int
-    head: _Head
+    head: Head
 
 
 _templates: dict[int, _Template] = {}  # by the length of the message; a memory, as `lru_cache` is
 
-_all_shared: dict[
-    bytes, _Head
-] = {}  # by the message without its id: another, of those with all inputs in shared memory
+_all_shared: dict[bytes, Head] = {}
+"""Another memory, of messages with all inputs in shared memory: by the message without its id."""
 
 
 def decode_infer_request(message: Buffer, deadline: float) -> InferenceRequest:
@@ -94,13 +93,14 @@ def decode_infer_request(message: Buffer, deadline: float) -> InferenceRequest:
     if template is not None:
         beginning, size, head = template
         if bytes(view[:size]) == beginning:
-            return _request(head, "", (view[size:],), deadline)
+            return request_of(head, "", (view[size:],), deadline)
     return _decode(view, deadline)
 
 
-def _request(
-    head: _Head, request_id: str, buffers: tuple[Buffer | Array | Stored | None, ...], deadline: float
+def request_of(
+    head: Head, request_id: str, buffers: tuple[Buffer | Array | Stored | None, ...], deadline: float
 ) -> InferenceRequest:
+    """A request of its head and what differs every time."""
     return InferenceRequest(
         head.model_name,
         head.model_version,
@@ -119,7 +119,7 @@ def _decode(message: memoryview, deadline: float) -> InferenceRequest:
     rest, request_id, raw = _split(message)
     buffers: list[Buffer | Array | Stored | None]
     if raw:
-        head = _remembered_head(rest) if len(rest) <= REMEMBERED_HEAD_BYTES else _head(_parse(rest))
+        head = _remembered_head(rest) if len(rest) <= REMEMBERED_HEAD_BYTES else head_of(_parse(rest))
         if head.explicit_input:
             raise InvalidRequest(
                 f"unexpected explicit tensor data for input tensor '{head.explicit_input}' for model "
@@ -139,7 +139,7 @@ def _decode(message: memoryview, deadline: float) -> InferenceRequest:
         buffers = [None] * len(head.specs)
     else:
         wire = _parse(rest)
-        head = _head(wire)
+        head = head_of(wire)
         if head.shared is not None and None not in head.shared.inputs and len(rest) <= REMEMBERED_HEAD_BYTES:
             if len(_all_shared) >= REMEMBERED_TEMPLATES:
                 _all_shared.clear()
@@ -152,7 +152,7 @@ def _decode(message: memoryview, deadline: float) -> InferenceRequest:
             if len(_templates) >= REMEMBERED_TEMPLATES:
                 _templates.clear()
             _templates[len(message)] = _Template(bytes(message[:size]), size, head)
-    return _request(head, request_id, tuple(buffers), deadline)
+    return request_of(head, request_id, tuple(buffers), deadline)
 
 
 def encode_infer_response(response: InferenceResponse) -> bytes:
@@ -268,7 +268,8 @@ def _parse(message: bytes) -> pb.ModelInferRequest:
         raise _broken(str(error)) from None
 
 
-def _head(wire: pb.ModelInferRequest) -> _Head:
+def head_of(wire: pb.ModelInferRequest) -> Head:
+    """What decides the treatment of a request, checked. Raises `InvalidRequest` and `Unsupported`."""
     specs: list[TensorSpec] = []
     explicit_input = ""
     for tensor in wire.inputs:
@@ -279,12 +280,12 @@ def _head(wire: pb.ModelInferRequest) -> _Head:
     outputs = tuple(_requested_output(output) for output in wire.outputs)
     shared = shared_places(wire)
     name, version = wire.model_name, wire.model_version
-    return _Head(name, version, tuple(specs), outputs, timeout_us, priority, shared, explicit_input)
+    return Head(name, version, tuple(specs), outputs, timeout_us, priority, explicit_input, shared)
 
 
 @lru_cache(maxsize=1024)
-def _remembered_head(rest: bytes) -> _Head:
-    return _head(_parse(rest))
+def _remembered_head(rest: bytes) -> Head:
+    return head_of(_parse(rest))
 
 
 def _varint(value: int) -> bytes:

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import queue
+import urllib.error
+import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,6 +18,7 @@ import numpy as np
 import pytest
 import tritonclient.grpc as triton
 import tritonclient.grpc.aio as triton_aio
+import tritonclient.http as triton_http
 from tritonclient.utils import InferenceServerException, serialize_byte_tensor
 from tritonclient.utils import shared_memory as shm
 
@@ -241,6 +245,56 @@ def test_the_asyncio_client_has_shared_memory_too(server: RunningServer, memory:
         return found
 
     assert asyncio.run(main()) == [1.5, 2.5]
+
+
+def test_http_has_shared_memory_too(server: RunningServer, memory: Object) -> None:
+    a, b = np.array([[1, 2, 3, 4]], np.float32), np.array([[10, 20, 30, 40]], np.float32)
+    size = memory.put(a)
+    with triton_http.InferenceServerClient(server.http_url.removeprefix("http://")) as client:
+        client.register_system_shared_memory("r", memory.key, REGION_BYTES)
+        assert client.get_system_shared_memory_status() == [
+            {"name": "r", "key": memory.key, "offset": 0, "byte_size": REGION_BYTES}
+        ]
+        for binary in (False, True):
+            plain = triton_http.InferInput("b", [1, 4], "FP32")
+            plain.set_data_from_numpy(b, binary_data=binary)
+            outputs = [
+                shared_output("difference", size, 64, triton_http),
+                triton_http.InferRequestedOutput("sum", binary_data=binary),
+            ]
+            result = client.infer(
+                "add_sub", [shared_input("a", "FP32", [1, 4], size, module=triton_http), plain], outputs=outputs
+            )
+            assert result.as_numpy("sum").tolist() == [[11, 22, 33, 44]]
+            assert result.get_output("difference") == {
+                "name": "difference",
+                "datatype": "FP32",
+                "shape": [1, 4],
+                "parameters": {
+                    "shared_memory_region": "r",
+                    "shared_memory_offset": 64,
+                    "shared_memory_byte_size": size,
+                },
+            }
+            assert memory.get(np.float32, [4], 64).tolist() == [-9, -18, -27, -36]
+        tensor = triton_http.InferInput("a", [1, 4], "FP32")
+        tensor.set_shared_memory("q", size)
+        with pytest.raises(InferenceServerException, match="Unable to find shared memory region: 'q'") as caught:
+            client.infer("add_sub", [tensor, plain])
+        assert caught.value.status() == "404"
+        client.unregister_system_shared_memory()
+        assert client.get_system_shared_memory_status() == []
+
+
+def test_data_beside_shared_memory_is_refused_over_http(server: RunningServer) -> None:
+    place = {"shared_memory_region": "r", "shared_memory_byte_size": 16}
+    tensor = {"name": "x", "datatype": "FP32", "shape": [1, 4], "parameters": place, "data": [[1, 2, 3, 4]]}
+    body = json.dumps({"inputs": [tensor]}).encode()
+    with pytest.raises(urllib.error.HTTPError) as caught:
+        urllib.request.urlopen(f"{server.http_url}/v2/models/identity_fp32/infer", data=body, timeout=30)
+    with caught.value as refusal:
+        assert refusal.code == 400
+        assert "input 'x' is in shared memory, and has data in the request as well" in refusal.read().decode()
 
 
 def test_a_region_is_there_for_requests_in_progress(
