@@ -63,9 +63,9 @@ class _Head(NamedTuple):
     outputs: tuple[RequestedOutput, ...]
     timeout_us: int
     priority: int
-    shared: SharedPlaces | None
     explicit_input: str
     """An input that carries typed contents, "" where none does."""
+    shared: SharedPlaces | None = None
 
 
 class _Template(NamedTuple):
@@ -79,9 +79,8 @@ class _Template(NamedTuple):
 
 _templates: dict[int, _Template] = {}  # by the length of the message; a memory, as `lru_cache` is
 
-_all_shared: dict[
-    bytes, _Head
-] = {}  # by the message without its id: another, of those with all inputs in shared memory
+_all_shared: dict[bytes, _Head] = {}
+"""Another memory, of messages with all inputs in shared memory: by the message without its id."""
 
 
 def decode_infer_request(message: Buffer, deadline: float) -> InferenceRequest:
@@ -279,7 +278,7 @@ def _head(wire: pb.ModelInferRequest) -> _Head:
     outputs = tuple(_requested_output(output) for output in wire.outputs)
     shared = shared_places(wire)
     name, version = wire.model_name, wire.model_version
-    return _Head(name, version, tuple(specs), outputs, timeout_us, priority, shared, explicit_input)
+    return _Head(name, version, tuple(specs), outputs, timeout_us, priority, explicit_input, shared)
 
 
 @lru_cache(maxsize=1024)
