@@ -7,7 +7,8 @@ Messages follow Triton's wording wherever Triton has the case, because clients m
     ├── InvalidRequest          the caller must change the request
     │   ├── WrongShape          its tensors have shapes that the model does not take, or other sizes than they say
     │   ├── TooLarge            it asks for more rows, elements or pixels than may ever be
-    │   └── AlreadyExists       the name is taken
+    │   ├── AlreadyExists       the name is taken
+    │   └── SequenceNotStarted  it goes on with a sequence that is not there
     ├── NotFound                no such model or version here
     │   └── RegionNotFound      no such shared memory here
     ├── SharedMemoryFailed      the caller's shared memory cannot be opened, read or written to
@@ -126,6 +127,10 @@ class TooLarge(InvalidRequest):
     """It asks for more rows, elements or pixels than the model ever takes."""
 
     reason = Reason.OVERSIZE
+
+
+class SequenceNotStarted(InvalidRequest):
+    """It goes on with a sequence that nobody has started, or that was silent for too long."""
 
 
 class NotFound(ConvoyError):

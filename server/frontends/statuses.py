@@ -20,6 +20,7 @@ STATUSES: dict[type[ConvoyError], StatusCode] = {
     errors.WrongShape: StatusCode.INVALID_ARGUMENT,
     errors.TooLarge: StatusCode.INVALID_ARGUMENT,
     errors.AlreadyExists: StatusCode.ALREADY_EXISTS,
+    errors.SequenceNotStarted: StatusCode.INVALID_ARGUMENT,
     errors.NotFound: StatusCode.NOT_FOUND,
     errors.RegionNotFound: StatusCode.NOT_FOUND,
     errors.SharedMemoryFailed: StatusCode.INTERNAL,  # the caller's doing, but Triton says so

@@ -49,6 +49,9 @@ def server(engine: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ru
         "fourfold",
         ensemble(step("doubled", {"x": "x"}, {"y": "twice"}), step("doubled", {"x": "twice"}, {"y": "y"})),
     )
+    state = 'state { input_name: "total_in" output_name: "total_out" data_type: TYPE_FP32 dims: [ 1 ] }'
+    sums = f"max_batch_size: 4 sequence_batching {{ direct {{}} {state} }}"
+    add_model(root, "sums", onnx_models.accumulator(), sums)
     add_model(root, "held", onnx_models.affine(), _int64(held()))
     server = start(
         tmp_path_factory.mktemp("server"), *ENGINES[engine], "--allow-client-shm=true", model_repository=root
@@ -213,6 +216,20 @@ def test_an_ensemble_takes_and_gives_tensors_there(user: triton.InferenceServerC
     size = region.put(np.array([[3], [-5]], np.int64))
     user.infer("fourfold", [shared_input("x", "INT64", [2, 1], size)], outputs=[shared_output("y", size, 64)])
     assert region.get(np.int64, [2], 64).tolist() == [12, -20]
+
+
+def test_a_sequence_takes_and_gives_tensors_there(user: triton.InferenceServerClient, region: Object) -> None:
+    for step, total in ((1, 1.5), (2, 4.0), (3, 7.5)):
+        size = region.put(np.array([[step + 0.5]], np.float32))
+        user.infer(
+            "sums",
+            [shared_input("x", "FP32", [1, 1], size)],
+            outputs=[shared_output("y", size, 64)],
+            sequence_id=7,
+            sequence_start=step == 1,
+            sequence_end=step == 3,
+        )
+        assert region.get(np.float32, [1], 64).tolist() == [total]
 
 
 def test_a_stream_takes_and_gives_tensors_there(user: triton.InferenceServerClient, region: Object) -> None:

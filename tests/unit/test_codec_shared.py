@@ -132,7 +132,18 @@ def test_an_input_is_in_shared_memory_or_has_contents() -> None:
 def test_another_input_may_have_typed_contents() -> None:
     request = request_of("A", "b")
     request.inputs[1].contents.int_contents.append(7)
-    assert contents(decode(request)) == [None, b"\7"]
+    for _ in range(2):
+        assert contents(decode(request)) == [None, b"\7"]
+
+
+def test_a_request_that_comes_again_is_read_again() -> None:
+    """What is remembered of it has neither its id nor another's."""
+    for request_id in ("first", "", "second"):
+        request = request_of("A", "B")
+        request.id = request_id
+        again = decode(request)
+        assert (again.request_id, contents(again)) == (request_id, [None, None])
+        assert again.shared == SharedPlaces((SharedPlace("a", 4, 1), SharedPlace("b", 4, 1)), ())
 
 
 def test_classes_do_not_go_to_shared_memory() -> None:

@@ -28,7 +28,7 @@ from server.models.registry import Registry
 from server.models.work import Work
 from server.shared_memory.posix import PosixRegion
 from server.shared_memory.regions import Regions
-from server.shared_memory.tensors import SharedMemory
+from server.shared_memory.tensors import SharedContents, SharedMemory
 from server.tensors import Array
 from tests.fakes import FakeDriver, OneReply
 from tests.unit import loaded
@@ -201,6 +201,21 @@ def test_an_object_cut_off_while_its_request_waits_fails_that_request_alone(run:
         assert str(error) == "an input of the request cannot be read: the object 'o' has become smaller than its region"
         assert server.engine.failures[Reason.INVALID] == 1
         assert server.bench.version.statistics.failed_runs == 0
+
+    run(test)
+
+
+def test_what_cannot_be_read_is_zeros_for_the_model(run: Callable[..., None]) -> None:
+    """Not what staging memory has left of somebody else's batch."""
+
+    async def test(server: Server) -> None:
+        place, problems = server.put(0, 1.0, 2.0), list[str]()
+        contents = SharedContents(server.regions.at(place), 0, 8, 1, problems)
+        os.truncate(server.object, 104)
+        row = np.full((1, 2), 9, np.float32)
+        contents.write_into(row)
+        assert row.tolist() == [[0.0, 0.0]]
+        assert problems == ["the object 'o' has become smaller than its region"]
 
     run(test)
 

@@ -100,7 +100,7 @@ def decode_raw(
     else:
         dims = _dims_by_size(tensor, len(body))
     spec = TensorSpec(tensor.name, tensor.datatype.name, (*batch, *dims))
-    return request_of(Head(model, version, (spec,), (), 0, 0, ""), "", (buffer,), deadline)
+    return request_of(Head(model, version, (spec,), (), 0, 0, None, ""), "", (buffer,), deadline)
 
 
 def _dims_by_size(tensor: TensorConfig, size: int) -> tuple[int, ...]:
