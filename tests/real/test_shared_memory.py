@@ -219,15 +219,15 @@ def test_an_ensemble_takes_and_gives_tensors_there(user: triton.InferenceServerC
 
 
 def test_a_sequence_takes_and_gives_tensors_there(user: triton.InferenceServerClient, region: Object) -> None:
-    for step, total in ((1, 1.5), (2, 4.0), (3, 7.5)):
-        size = region.put(np.array([[step + 0.5]], np.float32))
+    for number, total in ((1, 1.5), (2, 4.0), (3, 7.5)):
+        size = region.put(np.array([[number + 0.5]], np.float32))
         user.infer(
             "sums",
             [shared_input("x", "FP32", [1, 1], size)],
             outputs=[shared_output("y", size, 64)],
             sequence_id=7,
-            sequence_start=step == 1,
-            sequence_end=step == 3,
+            sequence_start=number == 1,
+            sequence_end=number == 3,
         )
         assert region.get(np.float32, [1], 64).tolist() == [total]
 
