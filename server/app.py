@@ -294,6 +294,9 @@ async def serve(settings: Settings, logs: Logs) -> None:
         log.info("stopping: before all models were loaded")
     finally:
         await app.stop()
+        # All is done: who asks once more while the interpreter goes shall not change the exit status.
+        loop.remove_signal_handler(signal.SIGTERM)
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
 
 
 async def _wait_at_most(event: asyncio.Event, seconds: float) -> None:
