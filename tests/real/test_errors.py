@@ -263,6 +263,8 @@ def test_shared_memory_is_not_offered(where: str, client: Client) -> None:
     parameters = getattr(request, where)[0].parameters
     parameters["shared_memory_region"].string_param = "r"
     parameters["shared_memory_byte_size"].int64_param = 16
+    if where == "inputs":
+        del request.raw_input_contents[0]
     refusal = client.refusal("ModelInfer", request)
 
     assert refusal.status is grpc.StatusCode.UNIMPLEMENTED
