@@ -48,13 +48,12 @@ WORKLOADS: Mapping[str, Callable[[Plan], dict[str, object]]] = {
     "agreement": agreement,
     "stall": stall,
 }
-QUICK = ("small", "single", "large")
 
 
 def bench(plan: Plan, names: Sequence[str]) -> None:
     """Carries out the workloads `names`, prints their tables, and leaves bench.json in `plan.out`: a section each."""
     plan.out.mkdir(parents=True, exist_ok=True)
-    report = {"machine": _machine()}
+    report = {"machine": machine()}
     for name in names:
         print(f"bench: {name}", flush=True)
         report[name] = {**WORKLOADS[name](plan), "load_average_after": os.getloadavg()[0]}
@@ -62,7 +61,8 @@ def bench(plan: Plan, names: Sequence[str]) -> None:
     print(f"written to {plan.out / 'bench.json'}")
 
 
-def _machine() -> dict[str, object]:
+def machine() -> dict[str, object]:
+    """For a report: what the figures hold for."""
     processor = re.search(r"^model name\s*: (.*)$", Path("/proc/cpuinfo").read_text(), re.MULTILINE)
     return {
         "system": platform.platform(),
