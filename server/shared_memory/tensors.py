@@ -74,8 +74,7 @@ class SharedMemory:
         """Give a request its inputs in shared memory. Returns who takes its answer, in place of `reply`.
 
         From here on the regions stay until the request is done with. `refused` hears of an answer that its caller
-        cannot be given. Raises `InvalidRequest`, `RegionNotFound` and
-        `SharedMemoryFailed`.
+        cannot be given. Raises `InvalidRequest`, `RegionNotFound` and `SharedMemoryFailed`.
         """
         regions = [None if place is None else self._regions.at(place) for place in places.inputs]
         targets = {name: (self._regions.at(place), place) for name, place in places.outputs}
