@@ -23,6 +23,7 @@ from loadtest.bench.reloading import reloading
 from loadtest.bench.resnet18 import resnet18
 from loadtest.bench.scaling import scaling
 from loadtest.bench.servers import Plan
+from loadtest.bench.shared import shared
 from loadtest.bench.soak import soak
 from loadtest.bench.stall import stall
 from loadtest.bench.unary import single, small
@@ -33,6 +34,7 @@ WORKLOADS: Mapping[str, Callable[[Plan], dict[str, object]]] = {
     "http": http,
     "large": large,
     "pictures": pictures,
+    "shared": shared,
     "resnet18": resnet18,
     "slo-resnet18": slo_resnet18,
     "slo-lenet5": slo_lenet5,
