@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 
-from server import flag_values, metrics_config
+from server import flag_values, metrics_config, triton_flags
 from server.metrics_config import MetricsConfig
 from server.trace_config import TraceConfig, TraceConfigInvalid, parse_trace_config
 from server.urls import RepositoryUrl
@@ -123,6 +123,8 @@ class Settings:
 def parse(argv: Sequence[str]) -> Settings:
     """Settings from command-line arguments. A wrong flag prints what is wrong and exits with status 2."""
     parser = _parser()
+    if refusal := triton_flags.refusal(argv):
+        parser.error(f"flags of Triton that this server does not take:\n{refusal}")
     flags = parser.parse_args(argv)
     if flags.load_model and flags.model_control_mode is not ModelControlMode.EXPLICIT:
         parser.error("--load-model needs --model-control-mode=explicit")

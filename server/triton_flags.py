@@ -1,4 +1,4 @@
-"""Triton's flags that this server does not take, and what to do about each: for whoever pastes a Triton command line."""
+"""Triton's flags that this server does not take, and what to do about each: for whoever pastes its command line."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ INSTEAD: Mapping[str, str] = {
     "--grpc-infer-thread-count": _LOOP,
     "--grpc-infer-allocation-pool-size": _POOL,
     "--grpc-max-response-pool-size": _POOL,
-    "--grpc-infer-response-compression-level": "gRPC answers are not compressed; over HTTP they are where the request has Accept-Encoding",
+    "--grpc-infer-response-compression-level": "gRPC answers are not compressed; those over HTTP may be",
     "--grpc-http2-max-pings-without-data": "the server sends one ping in each --grpc-keepalive-time, and no others",
     "--allow-sagemaker": _CLOUD,
     "--sagemaker-port": _CLOUD,

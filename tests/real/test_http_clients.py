@@ -1,30 +1,23 @@
-"""tritonclient's two HTTP clients, unmodified: every operation, every datatype, both forms of tensors."""
+"""tritonclient's two HTTP clients, unmodified: every datatype, both forms of tensors, and what goes wrong."""
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-import tritonclient.http
-import tritonclient.http.aio
 from tritonclient.http import InferInput, InferRequestedOutput
 from tritonclient.utils import InferenceServerException, np_to_triton_dtype
 
 from proto import grpc_service_pb2 as pb
-from server import __version__
 from server.frontends.calls import StatusCode
 from server.frontends.rest.exchange import HTTP_STATUSES
-from tests import onnx_models
-from tests.real.clients import WAIT_SECONDS, Client, read_url
-from tests.real.conftest import RunningServer, StartServer, connect, start
+from tests.real.clients import Client, read_url
+from tests.real.conftest import RunningServer, connect, start
 from tests.real.test_tensors import EXTREMES
-from tests.real.waiting import wait_until
+from tests.real.triton_clients import TritonClient
 from tests.real.zoo import write_zoo
-from tests.repositories import add_model
 
 JSON_VALUES: dict[str, np.ndarray[Any, Any]] = {
     **{name: values for name, values in EXTREMES.items() if name not in ("FP16", "BF16")},
@@ -43,34 +36,11 @@ def http_zoo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer
     assert "Traceback" not in server.log.read_text(), server.log.read_text()
 
 
-class Waiting:
-    """The asyncio client, one operation at a time."""
-
-    def __init__(self, address: str) -> None:
-        self._runner = asyncio.Runner()
-        self._client = self._runner.run(self._make(address))
-
-    def __getattr__(self, name: str) -> Callable[..., Any]:
-        operation = getattr(self._client, name)
-        return lambda *arguments, **options: self._runner.run(operation(*arguments, **options))
-
-    def close(self) -> None:
-        self._runner.run(self._client.close())
-        self._runner.close()
-
-    @staticmethod
-    async def _make(address: str) -> Any:
-        return tritonclient.http.aio.InferenceServerClient(address)
-
-
-CLIENTS = (tritonclient.http.InferenceServerClient, Waiting)
-
-
-@pytest.fixture(params=CLIENTS, ids=["http", "http.aio"])
-def client(request: pytest.FixtureRequest, http_zoo: RunningServer) -> Iterator[Any]:
-    client = request.param(http_zoo.http_url.removeprefix("http://"))
+@pytest.fixture(params=["http", "http.aio"])
+def client(request: pytest.FixtureRequest, http_zoo: RunningServer) -> Iterator[TritonClient]:
+    client = TritonClient(request.param, http_zoo)
     yield client
-    client.close()
+    client.end()
 
 
 def tensor(name: str, values: np.ndarray[Any, Any], *, binary: bool = True) -> InferInput:
@@ -132,29 +102,9 @@ def test_classes_come_with_their_labels(binary: bool, client: Any) -> None:
     assert top in ([[b"4.000000:3", b"2.000000:1:dog"]], [["4.000000:3", "2.000000:1:dog"]])
 
 
-@pytest.mark.parametrize("algorithm", ["gzip", "deflate"])
-def test_bodies_may_be_compressed_both_ways(algorithm: str, client: Any) -> None:
-    x = np.zeros((4, 1000), np.float32)
-    result = client.infer(
-        "identity_fp32",
-        [tensor("x", x)],
-        request_compression_algorithm=algorithm,
-        response_compression_algorithm=algorithm,
-    )
-    assert same(result.as_numpy("y"), x)
-
-
 def test_a_large_body_arrives_in_many_reads(client: Any) -> None:
     x = np.random.default_rng(1).random((4, 30_000))
     assert same(client.infer("identity_fp64", [tensor("x", x)]).as_numpy("y"), x)
-
-
-def test_a_server_tells_what_it_is(client: Any) -> None:
-    assert client.is_server_live()
-    assert client.is_server_ready()
-    metadata = client.get_server_metadata()
-    assert (metadata["name"], metadata["version"]) == ("convoy", __version__)
-    assert "binary_tensor_data" in metadata["extensions"]
 
 
 def test_a_server_tells_of_its_models(client: Any) -> None:
@@ -190,15 +140,6 @@ def test_what_is_counted_is_exact(client: Any, http_zoo: RunningServer) -> None:
         failure(client.infer, "scalar", [tensor("x", np.zeros((3, 1), np.int8))])
     assert np.subtract(counted(), before).tolist() == [15, 5, 5]
     assert np.subtract((requests(200), requests(400)), requests_before).tolist() == [5, 5]
-
-
-def test_settings_are_shown_and_changed(client: Any) -> None:
-    assert client.get_trace_settings()["trace_rate"] == "1000"
-    assert client.update_trace_settings("add_sub", {"trace_rate": "7"})["trace_rate"] == "7"
-    assert client.update_trace_settings("add_sub", {"trace_rate": None})["trace_rate"] == "1000"
-    assert client.get_log_settings()["log_verbose_level"] == 0
-    assert client.update_log_settings({"log_verbose_level": 1})["log_verbose_level"] == 1
-    assert client.update_log_settings({"log_verbose_level": 0})["log_verbose_level"] == 0
 
 
 @pytest.mark.parametrize(
@@ -245,19 +186,3 @@ def test_loads_and_unloads_are_answered_as_over_grpc(operation: str, client: Any
     status = HTTP_STATUSES[StatusCode[refusal.status.name]]
     over_http = failure(getattr(client, f"{operation.lower()}_model"), "nobody")
     assert over_http == (str(status.value), refusal.message)
-
-
-def test_models_are_loaded_and_unloaded_on_request(start_server: StartServer, tmp_path: Path) -> None:
-    add_model(tmp_path, "affine", onnx_models.affine())
-    server = start_server("--model-control-mode=explicit", model_repository=tmp_path)
-    for make in CLIENTS:
-        client = make(server.http_url.removeprefix("http://"))
-        client.load_model("affine")
-        assert client.infer("affine", [tensor("x", np.array([[2]], np.int64))]).as_numpy("y").item() == 7
-        client.unload_model("affine", unload_dependents=True)
-        wait_until(lambda client=client: not client.is_model_ready("affine"), WAIT_SECONDS)
-        file = onnx_models.affine(offset=5).SerializeToString()
-        client.load_model("sent", config='{"backend": "onnxruntime"}', files={"file:1/model.onnx": file})
-        assert client.infer("sent", [tensor("x", np.array([[2]], np.int64))]).as_numpy("y").item() == 11
-        client.unload_model("sent")
-        client.close()

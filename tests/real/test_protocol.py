@@ -1,16 +1,13 @@
-"""Every operation as users of `tritonclient` see it: its synchronous and asyncio clients, and the raw messages."""
+"""What operations answer over gRPC. That each method of the clients works, `test_triton_clients` has."""
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
 import tritonclient.grpc as triton
-import tritonclient.grpc.aio as triton_aio
-from tritonclient.utils import InferenceServerException
 
 from proto import grpc_service_pb2 as pb
 from tests.real.clients import SERVICE, Client, arrays, infer_request, refusal_of
@@ -38,11 +35,6 @@ def names(tensors: Any) -> list[tuple[str, str, list[int]]]:
 def add_sub_inputs(module: Any = triton) -> list[Any]:
     a, b = np.array([[1, 2, 3, 4]], np.float32), np.array([[10, 20, 30, 40]], np.float32)
     return [infer_input("a", "FP32", a, module), infer_input("b", "FP32", b, module)]
-
-
-def test_the_server_is_live_and_ready(sync_client: triton.InferenceServerClient) -> None:
-    assert sync_client.is_server_live()
-    assert sync_client.is_server_ready()
 
 
 def test_a_model_is_ready_by_name_and_by_version(sync_client: triton.InferenceServerClient) -> None:
@@ -144,19 +136,6 @@ def test_the_answer_bears_the_request_id_the_model_and_its_version(sync_client: 
     assert (response.id, response.model_name, response.model_version) == ("nº 7", "add_sub", "1")
 
 
-def test_parameters_of_a_request_are_taken(sync_client: triton.InferenceServerClient) -> None:
-    result = sync_client.infer("add_sub", add_sub_inputs(), priority=1, timeout=10_000_000, parameters={"mine": "ok"})
-
-    assert result.as_numpy("sum")[0, 0] == 11
-
-
-def test_a_compressed_request_is_understood(sync_client: triton.InferenceServerClient) -> None:
-    for algorithm in ("gzip", "deflate"):
-        result = sync_client.infer("add_sub", add_sub_inputs(), compression_algorithm=algorithm)
-
-        assert result.as_numpy("sum")[0, 3] == 44
-
-
 def test_calls_in_flight_on_one_connection_get_their_own_answers(client: Client) -> None:
     calls = [client.start_infer("scalar", {"x": np.array([[i]], np.float32)}) for i in range(20)]
 
@@ -195,24 +174,3 @@ def test_an_unknown_method_or_service_is_unimplemented(client: Client) -> None:
         refusal = refusal_of(client.channel.unary_unary(path).future(b"", timeout=10))
 
         assert refusal.status.name == "UNIMPLEMENTED", path
-
-
-def test_the_asyncio_client_is_served_alike(zoo: RunningServer) -> None:
-    async def session() -> None:
-        async with triton_aio.InferenceServerClient(zoo.grpc_address) as client:
-            assert await client.is_server_live()
-            assert await client.is_server_ready()
-            assert await client.is_model_ready("add_sub")
-            assert (await client.get_server_metadata()).name == "convoy"
-            assert (await client.get_model_metadata("add_sub")).name == "add_sub"
-            assert (await client.get_model_config("add_sub")).config.max_batch_size == 8
-            assert (await client.get_model_repository_index()).models
-            assert (await client.get_inference_statistics("add_sub")).model_stats
-            result = await client.infer("add_sub", add_sub_inputs(triton_aio), request_id="42")
-            assert result.get_response().id == "42"
-            np.testing.assert_array_equal(result.as_numpy("sum"), [[11, 22, 33, 44]])
-            with pytest.raises(InferenceServerException, match="'nowhere' is not found") as caught:
-                await client.infer("nowhere", add_sub_inputs(triton_aio))
-            assert caught.value.status() == "StatusCode.NOT_FOUND"
-
-    asyncio.run(session())

@@ -9,7 +9,6 @@ from importlib import import_module
 from types import ModuleType
 from typing import Any, TypeVar
 
-import numpy as np
 from numpy.typing import NDArray
 from tritonclient.utils import np_to_triton_dtype
 
@@ -36,6 +35,8 @@ class TritonClient:
 
     def __init__(self, name: str, server: RunningServer) -> None:
         self.name = name
+        self.http_url = server.http_url
+        self._server = server
         self.module = client_module(name)
         self.called: set[str] = set()
         """The operations that were called."""
@@ -72,6 +73,14 @@ class TritonClient:
         tensor = self.module.InferInput(name, list(values.shape), np_to_triton_dtype(values.dtype))
         tensor.set_data_from_numpy(values, **form)
         return tensor
+
+    def output(self, name: str, **form: Any) -> Any:
+        """An output to ask for; `form` may hold `class_count`, and `binary_data` over HTTP."""
+        return self.module.InferRequestedOutput(name, **form)
+
+    def another(self) -> TritonClient:
+        """A client of its own of the same kind and server."""
+        return TritonClient(self.name, self._server)
 
     def end(self) -> None:
         """Close the client, and the loop of its own."""
