@@ -11,7 +11,9 @@ from server.loop_watch import LoopWatch
 from server.metrics.snapshots import (
     BuildSnapshot,
     CallSnapshot,
+    HttpSnapshot,
     ModelSnapshot,
+    SequenceSnapshot,
     ServerSnapshot,
     Snapshot,
     TransportSnapshot,
@@ -41,6 +43,7 @@ class Observer:
     build: BuildSnapshot
     lost_traces: Callable[[], int] = int
     """None where nothing is traced."""
+    http: Callable[[], HttpSnapshot] = HttpSnapshot
 
     async def take(self) -> Snapshot:
         """Copy everything. Each version's figures are of one moment, and the loop goes on between them."""
@@ -61,12 +64,14 @@ class Observer:
             ),
             self.calls(),
             self.transport(),
+            self.http(),
             self.watch.snapshot(),
             self.build,
         )
 
 
 def version_snapshot(loaded: Served) -> VersionSnapshot:
+    sequences = loaded.sequences()
     return VersionSnapshot(
         model=loaded.config.name,
         version=loaded.version,
@@ -79,6 +84,7 @@ def version_snapshot(loaded: Served) -> VersionSnapshot:
         queue_age_seconds=loaded.queue_age(),
         busy_seconds=loaded.busy_seconds(),
         latest=loaded.latest(),
+        sequences=None if sequences is None else SequenceSnapshot(**sequences._asdict()),
         costs=loaded.costs.copy().lines,
     )
 

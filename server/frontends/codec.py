@@ -15,7 +15,7 @@ from google.protobuf.message import DecodeError
 
 from proto import grpc_service_pb2 as pb
 from server.errors import InvalidRequest, Unsupported
-from server.messages import InferenceRequest, InferenceResponse, RequestedOutput, TensorSpec
+from server.messages import InferenceRequest, InferenceResponse, RequestedOutput, SequenceFlags, TensorSpec
 from server.tensors import BYTES, DATATYPES, Array, Buffer, encode_bytes_elements
 
 TYPED_FIELDS: dict[str, str] = {
@@ -35,7 +35,7 @@ TYPED_FIELDS: dict[str, str] = {
 """Where typed contents of each datatype lie. FP16 and BF16 have no field: they travel raw only."""
 
 PARAMETER_KINDS: dict[str, tuple[str, ...]] = {
-    "sequence_id": ("int64_param", "string_param"),
+    "sequence_id": ("int64_param", "uint64_param", "string_param"),
     "sequence_start": ("bool_param",),
     "sequence_end": ("bool_param",),
     "priority": ("uint64_param", "int64_param"),
@@ -43,6 +43,9 @@ PARAMETER_KINDS: dict[str, tuple[str, ...]] = {
     "triton_enable_empty_final_response": ("bool_param",),
 }
 """Reserved request parameters and the kinds of value that each may have."""
+
+MAX_SEQUENCE_ID_BYTES = 128
+"""Of an id that is text: as many as Triton takes."""
 
 RAW_INPUT_TAG = 7 << 3 | 2  # raw_input_contents, length-delimited
 REQUEST_ID_TAG = 3 << 3 | 2  # id of a request, length-delimited
@@ -53,7 +56,7 @@ REMEMBERED_HEAD_BYTES = 4096
 REMEMBERED_TEMPLATES = 256
 
 
-class _Head(NamedTuple):
+class Head(NamedTuple):
     """All of a request that decides its treatment. The same from call to call for most callers, so remembered."""
 
     model_name: str
@@ -62,6 +65,7 @@ class _Head(NamedTuple):
     outputs: tuple[RequestedOutput, ...]
     timeout_us: int
     priority: int
+    sequence: SequenceFlags | None
     explicit_input: str
     """An input that carries typed contents, "" where none does."""
 
@@ -72,7 +76,7 @@ class _Template(NamedTuple):
 
     beginning: bytes
     size: int
-    head: _Head
+    head: Head
 
 
 _templates: dict[int, _Template] = {}  # by the length of the message; a memory, as `lru_cache` is
@@ -88,13 +92,14 @@ def decode_infer_request(message: Buffer, deadline: float) -> InferenceRequest:
     if template is not None:
         beginning, size, head = template
         if bytes(view[:size]) == beginning:
-            return _request(head, "", (view[size:],), deadline)
+            return request_of(head, "", (view[size:],), deadline)
     return _decode(view, deadline)
 
 
-def _request(
-    head: _Head, request_id: str, buffers: tuple[Buffer | Array | None, ...], deadline: float
+def request_of(
+    head: Head, request_id: str, buffers: tuple[Buffer | Array | None, ...], deadline: float
 ) -> InferenceRequest:
+    """A request of its head and what differs every time."""
     return InferenceRequest(
         head.model_name,
         head.model_version,
@@ -105,6 +110,7 @@ def _request(
         head.timeout_us,
         head.priority,
         deadline,
+        head.sequence,
     )
 
 
@@ -112,7 +118,7 @@ def _decode(message: memoryview, deadline: float) -> InferenceRequest:
     rest, request_id, raw = _split(message)
     buffers: list[Buffer | Array | None]
     if raw:
-        head = _remembered_head(rest) if len(rest) <= REMEMBERED_HEAD_BYTES else _head(_parse(rest))
+        head = _remembered_head(rest) if len(rest) <= REMEMBERED_HEAD_BYTES else head_of(_parse(rest))
         if head.explicit_input:
             raise InvalidRequest(
                 f"unexpected explicit tensor data for input tensor '{head.explicit_input}' for model "
@@ -126,16 +132,17 @@ def _decode(message: memoryview, deadline: float) -> InferenceRequest:
         buffers = [*raw, *[None] * (len(head.specs) - len(raw))]
     else:
         wire = _parse(rest)
-        head = _head(wire)
+        head = head_of(wire)
         buffers = [_typed(head.model_name, tensor) if tensor.HasField("contents") else None for tensor in wire.inputs]
-    if len(raw) == len(head.specs) == 1 and not request_id and len(rest) <= REMEMBERED_HEAD_BYTES:
+    plain = not request_id and head.sequence is None  # the head of a request of a sequence is not met again soon
+    if len(raw) == len(head.specs) == 1 and plain and len(rest) <= REMEMBERED_HEAD_BYTES:
         size = len(message) - len(raw[0])
         # The contents come last, after their tag and length: not so where an empty id follows them.
         if bytes(message[:size]) == rest + bytes((RAW_INPUT_TAG,)) + _varint(len(raw[0])):
             if len(_templates) >= REMEMBERED_TEMPLATES:
                 _templates.clear()
             _templates[len(message)] = _Template(bytes(message[:size]), size, head)
-    return _request(head, request_id, tuple(buffers), deadline)
+    return request_of(head, request_id, tuple(buffers), deadline)
 
 
 def encode_infer_response(response: InferenceResponse) -> bytes:
@@ -249,7 +256,8 @@ def _parse(message: bytes) -> pb.ModelInferRequest:
         raise _broken(str(error)) from None
 
 
-def _head(wire: pb.ModelInferRequest) -> _Head:
+def head_of(wire: pb.ModelInferRequest) -> Head:
+    """What decides the treatment of a request, checked. Raises `InvalidRequest` and `Unsupported`."""
     specs: list[TensorSpec] = []
     explicit_input = ""
     for tensor in wire.inputs:
@@ -258,14 +266,15 @@ def _head(wire: pb.ModelInferRequest) -> _Head:
         specs.append(TensorSpec(tensor.name, tensor.datatype, tuple(tensor.shape)))
         if not explicit_input and tensor.HasField("contents"):
             explicit_input = tensor.name
-    timeout_us, priority = _parameters(wire.parameters)
+    timeout_us, priority, sequence = _parameters(wire.parameters)
     outputs = tuple(_requested_output(output) for output in wire.outputs)
-    return _Head(wire.model_name, wire.model_version, tuple(specs), outputs, timeout_us, priority, explicit_input)
+    name, version = wire.model_name, wire.model_version
+    return Head(name, version, tuple(specs), outputs, timeout_us, priority, sequence, explicit_input)
 
 
 @lru_cache(maxsize=1024)
-def _remembered_head(rest: bytes) -> _Head:
-    return _head(_parse(rest))
+def _remembered_head(rest: bytes) -> Head:
+    return head_of(_parse(rest))
 
 
 def _varint(value: int) -> bytes:
@@ -326,9 +335,9 @@ def _refuse_shared_memory(parameters: Mapping[str, pb.InferParameter], kind: str
         )
 
 
-def _parameters(parameters: Mapping[str, pb.InferParameter]) -> tuple[int, int]:
-    """Timeout in µs and priority."""
-    values = {"timeout": 0, "priority": 0}
+def _parameters(parameters: Mapping[str, pb.InferParameter]) -> tuple[int, int, SequenceFlags | None]:
+    """Timeout in µs, priority, and the sequence that the request belongs to."""
+    values: dict[str, Any] = {}
     for key, parameter in parameters.items():
         kinds = PARAMETER_KINDS.get(key)
         if kinds is None:
@@ -338,8 +347,14 @@ def _parameters(parameters: Mapping[str, pb.InferParameter]) -> tuple[int, int]:
         kind = parameter.WhichOneof("parameter_choice")
         if kind not in kinds:
             raise InvalidRequest(f"invalid value type for '{key}' parameter, expected {' or '.join(kinds)}.")
-        if key in values:
-            values[key] = getattr(parameter, kind)
-            if values[key] < 0:
-                raise InvalidRequest(f"invalid value for '{key}' parameter, expected >= 0, got {values[key]}.")
-    return values["timeout"], values["priority"]
+        value = values[key] = getattr(parameter, kind)
+        if key in ("timeout", "priority") and value < 0:
+            raise InvalidRequest(f"invalid value for '{key}' parameter, expected >= 0, got {value}.")
+    sequence_id: int | str = values.get("sequence_id", 0)
+    if isinstance(sequence_id, str) and len(sequence_id.encode()) > MAX_SEQUENCE_ID_BYTES:
+        raise InvalidRequest(
+            f"invalid value for 'sequence_id' parameter, expected at most {MAX_SEQUENCE_ID_BYTES} bytes, "
+            f"got {len(sequence_id.encode())}."
+        )
+    sequence = SequenceFlags(sequence_id, values.get("sequence_start", False), values.get("sequence_end", False))
+    return values.get("timeout", 0), values.get("priority", 0), sequence if any(sequence) else None

@@ -13,7 +13,10 @@ from server.metrics.snapshots import (
     BuildSnapshot,
     CallSnapshot,
     GpuSnapshot,
+    HttpRequestsSnapshot,
+    HttpSnapshot,
     ModelSnapshot,
+    SequenceSnapshot,
     ServerSnapshot,
     Snapshot,
     TransportSnapshot,
@@ -60,6 +63,7 @@ def version(model: str = "m", number: int = 1, tags: Mapping[str, str] | None = 
         queue_age_seconds=0.125,
         busy_seconds=(3.5, 0.25),
         latest=latest.copy(100.0),
+        sequences=SequenceSnapshot(slots=16, active=12, backlog=9, reclaimed=5),
         costs=lambda: [(1, 0.001, 0.002, 9), (8, 0.004, 0.005, 9)],
     )
 
@@ -75,6 +79,10 @@ def snapshot(*versions: VersionSnapshot) -> Snapshot:
         server=ServerSnapshot(1, 2, no_failures() | {Reason.UNKNOWN_MODEL: 5, Reason.INVALID: 2}, 4, 3),
         calls=[CallSnapshot("unary", "some.Service", "Do", 12, {"OK": 9, "RESOURCE_EXHAUSTED": 2})],
         transport=TransportSnapshot(connections=3, opened=8, received_bytes=1000, sent_bytes=2000),
+        http=HttpSnapshot(
+            [HttpRequestsSnapshot("POST", "/v2/models/{model}/infer", {200: 6, 0: 1})],
+            TransportSnapshot(2, 4, 500, 600),
+        ),
         build=BuildSnapshot("0.1.0", "1.31.0", "nghttp2"),
     )
 
