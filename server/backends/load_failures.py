@@ -9,46 +9,40 @@ import re
 
 NEWER = "or install a newer ONNX Runtime"
 
-EXPLANATIONS: tuple[tuple[re.Pattern[str], str], ...] = (
-    (
-        re.compile(r"Opset (\d+) is under development.*support for domain (\S+) is till opset (\d+)", re.DOTALL),
+EXPLANATIONS = {
+    r"Opset (\d+) is under development.*support for domain (\S+) is till opset (\d+)": (
         "it is of opset {0} of {1}, and this ONNX Runtime knows opsets up to {2}; export it with an older one "
-        f"(torch: opset_version, tf2onnx: opset, skl2onnx: target_opset), {NEWER}",
+        f"(torch: opset_version, tf2onnx: opset, skl2onnx: target_opset), {NEWER}"
     ),
-    (
-        re.compile(r"Unsupported model IR version: (\d+), max supported IR version: (\d+)"),
+    r"Unsupported model IR version: (\d+), max supported IR version: (\d+)": (
         "its format is IR version {0}, and this ONNX Runtime reads up to {1}; set model.ir_version = {1} with the "
-        f"package onnx and save it anew, {NEWER}",
+        f"package onnx and save it anew, {NEWER}"
     ),
-    (
-        re.compile(r"Failed to construct locale with name:(\S+?):"),
+    r"Failed to construct locale with name:(\S+?):": (
         "its text operators want the locale '{0}', which this machine does not have; install it (Debian: package "
         "locales-all), or export the model with locale C.UTF-8 (skl2onnx: options={{TfidfVectorizer: "
-        "{{'locale': 'C.UTF-8'}}}})",
+        "{{'locale': 'C.UTF-8'}}}})"
     ),
-    (
-        re.compile(r"(\S+)\(-?\d+\) is not a registered function/op"),
+    r"(\S+)\(-?\d+\) is not a registered function/op": (
         "it has the operator '{0}', which ONNX Runtime does not have; name the library that has it in the field "
-        "model_operations.op_library_filename (for ai.onnx.contrib: that of onnxruntime-extensions)",
+        "model_operations.op_library_filename (for ai.onnx.contrib: that of onnxruntime-extensions)"
     ),
-    (
-        re.compile(r"No Op registered for (\S+) with domain_version of (\d+)"),
-        "it has the operator '{0}', which opset {1} does not have; export it with a newer opset",
+    r"No Op registered for (\S+) with domain_version of (\d+)": (
+        "it has the operator '{0}', which opset {1} does not have; export it with a newer opset"
     ),
-    (
-        re.compile(r"Could not find an implementation for (\w+)\((\d+)\)"),
+    r"Could not find an implementation for (\w+)\((\d+)\)": (
         "it has the operator '{0}' of opset {1}, which ONNX Runtime cannot run here in these datatypes; export it "
-        "with a newer opset (at least 7), or in float32",
+        "with a newer opset (at least 7), or in float32"
     ),
-)
+}
 """What is to be found in a message, and what it means; the first that is found counts."""
 
 
 def explained(message: str) -> str:
     """The message, behind what it means where that is known."""
     message = message.strip()
-    for pattern, meaning in EXPLANATIONS:
-        found = pattern.search(message)
+    for pattern, meaning in EXPLANATIONS.items():
+        found = re.search(pattern, message, re.DOTALL)
         if found:
             return f"{meaning.format(*found.groups())} ({message})"
     return message

@@ -7,8 +7,8 @@ import pytest
 from server.backends.load_failures import explained, unserved_type
 
 SAID = {
-    "ONNX Runtime only *guarantees* support for models stamped with official released onnx opset versions. Opset 99 is "
-    "under development and support for this is limited. Current official support for domain ai.onnx is till opset 28.": (
+    "ONNX Runtime only *guarantees* support for models stamped with official released onnx opset versions. Opset 99 "
+    "is under development and this is limited. Current official support for domain ai.onnx is till opset 28.": (
         "it is of opset 99 of ai.onnx, and this ONNX Runtime knows opsets up to 28; export it with an older one"
     ),
     "model.cc:256 Unsupported model IR version: 99, max supported IR version: 14": (

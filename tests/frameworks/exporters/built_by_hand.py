@@ -242,7 +242,10 @@ def texts() -> None:
             [value("y", TensorProto.STRING, ["N"])],
         )
 
-    keep("small_letters", "onnx.helper, StringNormalizer", small("C.UTF-8"), {"x": np.array(["Grüße", "AB c", "ß"])})
+    # By hand: the reference evaluator takes accents away, which the operator's definition does not say.
+    writer.served("small_letters", "onnx.helper, StringNormalizer").write_bytes(small("C.UTF-8").SerializeToString())
+    words = np.array(["Grüße", "AB c", "ÉTÉ"])
+    writer.case("small_letters", {"x": words}, {"y": np.char.lower(words)})
     refuse(
         "small_letters_elsewhere", "onnx.helper, StringNormalizer of a locale that no machine has", small("xx_XX.UTF-8")
     )
