@@ -1,7 +1,7 @@
 """Makes the fixtures of this folder anew: `python tests/frameworks/make.py [exporter …]`, all of them by default.
 
 Each exporter is a script with pinned requirements, and runs in a virtual environment that is made for it and deleted
-behind it. TensorFlow takes 1.5 GB meanwhile, below `.cache/`; `TMPDIR` is not used.
+behind it. TensorFlow's takes 1.5 GB meanwhile, below `.cache/`.
 """
 
 from __future__ import annotations
@@ -18,8 +18,14 @@ ENVIRONMENTS = HERE.parents[1] / ".cache" / "exporters"
 EXPORTERS = ("keras_tensorflow", "scikit_learn", "boosting", "quantised", "built_by_hand")
 """In this order: `quantised` reads what `keras_tensorflow` wrote."""
 
-ONE_THREAD = {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "", "TF_CPP_MIN_LOG_LEVEL": "2", "PATH": "/usr/bin:/bin"}
-"""So that trees are split, and sums are made, in one order."""
+REPEATABLE = {
+    "OMP_NUM_THREADS": "1",
+    "PYTHONHASHSEED": "0",
+    "CUDA_VISIBLE_DEVICES": "",
+    "TF_CPP_MIN_LOG_LEVEL": "2",
+    "PATH": "/usr/bin:/bin",
+}
+"""The whole environment of an exporter. Trees are split, sums made and sets walked in one order."""
 
 
 def make(exporter: str) -> None:
@@ -31,7 +37,7 @@ def make(exporter: str) -> None:
         requirements = HERE / "requirements" / f"{exporter}.txt"
         pip = (python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-cache-dir")
         subprocess.run([*pip, "--requirement", requirements], check=True)
-        subprocess.run([python, HERE / "exporters" / f"{exporter}.py", HERE], check=True, env=ONE_THREAD)
+        subprocess.run([python, HERE / "exporters" / f"{exporter}.py", HERE], check=True, env=REPEATABLE)
     finally:
         shutil.rmtree(environment)
 

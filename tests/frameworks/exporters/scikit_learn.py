@@ -8,6 +8,8 @@ from __future__ import annotations
 import warnings
 
 import numpy as np
+import onnx
+from onnx import helper
 from skl2onnx import to_onnx
 from skl2onnx.common.data_types import FloatTensorType, StringTensorType
 from sklearn.cluster import KMeans
@@ -46,6 +48,16 @@ def classifiers() -> None:
     writer.case("sklearn_classifier", {"X": X[ROWS]}, {"label": labels, "probabilities": probabilities})
 
     convert("sklearn_classifier_zipmap", model, "to_onnx(pipeline, X)", X=X[:1])
+
+    # For a file that is there already: the tensor that ZipMap takes apart becomes the output.
+    mended = onnx.load(writer.refused("sklearn_classifier_zipmap"))
+    (zipmap,) = (node for node in mended.graph.node if node.op_type == "ZipMap")
+    (output,) = (output for output in mended.graph.output if output.name == zipmap.output[0])
+    output.CopyFrom(helper.make_tensor_value_info(zipmap.input[0], onnx.TensorProto.FLOAT, ["N", 3]))
+    mended.graph.node.remove(zipmap)
+    onnx.save(mended, writer.served("sklearn_classifier_mended", "sklearn_classifier_zipmap without its ZipMap"))
+    expected = {"output_label": labels, zipmap.input[0]: probabilities}
+    writer.case("sklearn_classifier_mended", {"X": X[ROWS]}, expected)
 
     columns = {"zipmap": "columns"}
     convert("sklearn_classifier_columns", model, f"to_onnx(pipeline, X, options={columns})", X=X[:1], options=columns)

@@ -26,7 +26,7 @@ class Writer:
         """Where the file of a model that can be served is. `how` says what it is and which call made it."""
         return self._path("served", name, how)
 
-    def refused(self, name: str, how: str) -> Path:
+    def refused(self, name: str, how: str = "") -> Path:
         """As `served`, for a model that no server takes."""
         return self._path("refused", name, how)
 
