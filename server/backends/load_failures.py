@@ -42,7 +42,7 @@ def explained(message: str) -> str:
     """The message, behind what it means where that is known."""
     message = message.strip()
     for pattern, meaning in EXPLANATIONS.items():
-        found = re.search(pattern, message, re.DOTALL)
+        found = re.search(pattern, message)
         if found:
             return f"{meaning.format(*found.groups())} ({message})"
     return message
