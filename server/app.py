@@ -41,6 +41,7 @@ from server.frontends.rest.cost import cost_app
 from server.frontends.rest.health import health_app
 from server.frontends.rest.http_server import HttpServer
 from server.frontends.rest.metrics import metrics_app
+from server.frontends.restrictions import restrict
 from server.frontends.settings_service import SettingsService
 from server.frontends.statuses import AS_TRITON, DISTINCT
 from server.frontends.tls import TlsFiles
@@ -106,6 +107,7 @@ class App:
             strict_readiness=settings.strict_readiness,
             watch=watch,
             failures=failures,
+            forwarded=settings.grpc_header_forward_pattern,
         )
         names = (inference_service.SERVICE, health_service.SERVICE)
         health = HealthService(
@@ -127,7 +129,7 @@ class App:
             | health.methods()
             | reflection_methods(names)
         )
-        self._grpc = engine(methods, _grpc_options(settings))
+        self._grpc = engine(restrict(methods, settings.grpc_restricted_protocols), _grpc_options(settings))
         self._http = HttpServer(cost_app(self._registry, health_app(lambda: True, inference.is_ready)))
         self._watch = LoopWatch(clock)
         self._renderer = ThreadPoolExecutor(1, thread_name_prefix="metrics")

@@ -25,6 +25,7 @@ from server.frontends.codec import decode_infer_request, encode_infer_response
 from server.frontends.statuses import AS_TRITON, Failures
 from server.frontends.stream_infer import StreamInfer
 from server.frontends.watch import Watch, context_of
+from server.header_pattern import HeaderPattern
 from server.messages import InferenceResponse
 from server.models.config import TensorConfig
 from server.models.registry import Registry
@@ -75,19 +76,24 @@ class InferenceService:
         strict_readiness: bool,
         watch: Watch,
         failures: Failures = AS_TRITON,
+        forwarded: HeaderPattern | None = None,
     ) -> None:
+        """`forwarded`: which metadata requests carry on."""
         self._engine = engine
         self._failures = failures
         self._registry = registry
         self._server_id = server_id
         self._strict_readiness = strict_readiness
         self._watch = watch
+        self._forwarded = forwarded
 
     def methods(self) -> dict[str, Method]:
         """The method table, by full path."""
         table: dict[str, Method] = {
             "ModelInfer": UnaryMethod(self.model_infer),
-            "ModelStreamInfer": StreamMethod(partial(StreamInfer, self._engine, self._failures, self._watch)),
+            "ModelStreamInfer": StreamMethod(
+                partial(StreamInfer, self._engine, self._failures, self._watch, self._forwarded)
+            ),
             "ServerLive": answering(pb.ServerLiveRequest, self.server_live),
             "ServerReady": answering(pb.ServerReadyRequest, self.server_ready),
             "ModelReady": answering(pb.ModelReadyRequest, self.model_ready),

@@ -1,7 +1,8 @@
 """`ModelStreamInfer`: any number of requests and answers on one call.
 
-Answers come in the order of their requests. An error is a message like any other and the stream goes on, unless the
-caller's header `triton_grpc_error: true` asks for a status that ends it.
+Answers come in the order of their requests, one for each, so each is marked as its request's final one. An error is
+a message like any other and the stream goes on, unless the caller's header `triton_grpc_error: true` asks for a status
+that ends it.
 """
 
 from __future__ import annotations
@@ -14,9 +15,11 @@ from proto import grpc_service_pb2 as pb
 from server.engine import Engine
 from server.errors import ConvoyError
 from server.frontends.calls import Call, StatusCode
-from server.frontends.codec import decode_infer_request, delimited, encode_infer_response
+from server.frontends.codec import FINAL_RESPONSE, decode_infer_request, delimited, encode_infer_response
+from server.frontends.forwarding import decoding_with_headers
 from server.frontends.statuses import Failures
 from server.frontends.watch import Watch
+from server.header_pattern import HeaderPattern
 from server.messages import InferenceResponse
 from server.models.work import Pending, Reply
 from server.records import Record
@@ -28,6 +31,8 @@ INFER_RESPONSE_FIELD = 2  # of ModelStreamInferResponse
 METHOD = "ModelStreamInfer"
 
 GRPC_ERROR_HEADER = "triton_grpc_error"
+
+_FINAL = delimited(INFER_RESPONSE_FIELD, FINAL_RESPONSE)  # messages of one field are merged
 
 MAX_UNANSWERED = 4096
 """Requests that one stream may have in flight: answers wait for those before them, and memory for them."""
@@ -48,11 +53,14 @@ class _Slot:
 class StreamInfer:
     """One stream."""
 
-    def __init__(self, engine: Engine, failures: Failures, watch: Watch, call: Call) -> None:
+    def __init__(
+        self, engine: Engine, failures: Failures, watch: Watch, forwarded: HeaderPattern | None, call: Call
+    ) -> None:
         self._engine = engine
         self._failures = failures
         self._watch = watch
         self._call = call
+        self._decode = decode_infer_request if forwarded is None else decoding_with_headers(forwarded, call)
         self._slots: deque[_Slot] = deque()
         self._half_closed = False
         metadata = call.metadata
@@ -69,7 +77,7 @@ class StreamInfer:
         self._slots.append(slot)
         received_ns = time.monotonic_ns() if self._watch.active else 0
         try:
-            request = decode_infer_request(data, self._call.deadline)
+            request = self._decode(data, self._call.deadline)
         except ConvoyError as error:
             self._engine.refuse(error)
             self._answered(slot, "", "", error)
@@ -94,11 +102,14 @@ class StreamInfer:
         if isinstance(answer, ConvoyError):
             slot.error = answer
             head = pb.ModelInferResponse(model_name=model_name, id=request_id)
-            slot.message = pb.ModelStreamInferResponse(
-                error_message=str(answer), infer_response=head
-            ).SerializeToString()
+            slot.message = b"".join(
+                (
+                    pb.ModelStreamInferResponse(error_message=str(answer), infer_response=head).SerializeToString(),
+                    _FINAL,
+                )
+            )
         else:
-            slot.message = delimited(INFER_RESPONSE_FIELD, encode_infer_response(answer))
+            slot.message = delimited(INFER_RESPONSE_FIELD, encode_infer_response(answer), FINAL_RESPONSE)
         self._flush()
 
     def _flush(self) -> None:

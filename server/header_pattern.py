@@ -1,0 +1,28 @@
+"""Which of a caller's headers are parameters of its requests too: a pattern over their names, as Triton has it.
+
+RE2, whose expressions Triton takes too, needs time in proportion to the text: no name that a stranger makes up costs
+more than its length.
+"""
+
+from __future__ import annotations
+
+
+class HeaderPattern:
+    """A regular expression that a part of a header's name has to match, in small or capital letters alike."""
+
+    def __init__(self, text: str) -> None:
+        """Raises `ValueError` where it is no expression of RE2."""
+        import re2  # loaded where a flag asks for it, and nowhere else
+
+        options = re2.Options()
+        options.case_sensitive = False
+        options.log_errors = False
+        try:
+            self._search = re2.compile(text, options).search
+        except re2.error as error:
+            reason = error.args[0].decode("utf-8", "replace")
+            raise ValueError(f"'{text}' is not a regular expression of RE2: {reason}") from None
+        self.text = text
+
+    def matches(self, name: str) -> bool:
+        return self._search(name) is not None
