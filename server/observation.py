@@ -11,6 +11,7 @@ from server.loop_watch import LoopWatch
 from server.metrics.snapshots import (
     BuildSnapshot,
     CallSnapshot,
+    HttpSnapshot,
     ModelSnapshot,
     ServerSnapshot,
     Snapshot,
@@ -41,6 +42,7 @@ class Observer:
     build: BuildSnapshot
     lost_traces: Callable[[], int] = int
     """None where nothing is traced."""
+    http: Callable[[], HttpSnapshot] = HttpSnapshot
 
     async def take(self) -> Snapshot:
         """Copy everything. Each version's figures are of one moment, and the loop goes on between them."""
@@ -61,6 +63,7 @@ class Observer:
             ),
             self.calls(),
             self.transport(),
+            self.http(),
             self.watch.snapshot(),
             self.build,
         )

@@ -13,6 +13,7 @@ from pathlib import Path
 from loadtest.bench.agreement import agreement
 from loadtest.bench.analyzer import perf_analyzer_workload
 from loadtest.bench.generator import generator
+from loadtest.bench.http import http
 from loadtest.bench.idle import idle
 from loadtest.bench.large import large
 from loadtest.bench.loading import loading
@@ -29,6 +30,7 @@ from loadtest.bench.unary import single, small
 WORKLOADS: Mapping[str, Callable[[Plan], dict[str, object]]] = {
     "small": small,
     "single": single,
+    "http": http,
     "large": large,
     "pictures": pictures,
     "resnet18": resnet18,

@@ -62,7 +62,7 @@ REMEMBERED_HEAD_BYTES = 4096
 REMEMBERED_TEMPLATES = 256
 
 
-class _Head(NamedTuple):
+class Head(NamedTuple):
     """All of a request that decides its treatment. The same from call to call for most callers, so remembered."""
 
     model_name: str
@@ -81,7 +81,7 @@ class _Template(NamedTuple):
 
     beginning: bytes
     size: int
-    head: _Head
+    head: Head
 
 
 _templates: dict[int, _Template] = {}  # by the length of the message; a memory, as `lru_cache` is
@@ -97,13 +97,14 @@ def decode_infer_request(message: Buffer, deadline: float) -> InferenceRequest:
     if template is not None:
         beginning, size, head = template
         if bytes(view[:size]) == beginning:
-            return _request(head, "", (view[size:],), deadline)
+            return request_of(head, "", (view[size:],), deadline)
     return _decode(view, deadline)
 
 
-def _request(
-    head: _Head, request_id: str, buffers: tuple[Buffer | Array | None, ...], deadline: float
+def request_of(
+    head: Head, request_id: str, buffers: tuple[Buffer | Array | None, ...], deadline: float
 ) -> InferenceRequest:
+    """A request of its head and what differs every time."""
     return InferenceRequest(
         head.model_name,
         head.model_version,
@@ -121,7 +122,7 @@ def _decode(message: memoryview, deadline: float) -> InferenceRequest:
     rest, request_id, raw = _split(message)
     buffers: list[Buffer | Array | None]
     if raw:
-        head = _remembered_head(rest) if len(rest) <= REMEMBERED_HEAD_BYTES else _head(_parse(rest))
+        head = _remembered_head(rest) if len(rest) <= REMEMBERED_HEAD_BYTES else head_of(_parse(rest))
         if head.explicit_input:
             raise InvalidRequest(
                 f"unexpected explicit tensor data for input tensor '{head.explicit_input}' for model "
@@ -135,7 +136,7 @@ def _decode(message: memoryview, deadline: float) -> InferenceRequest:
         buffers = [*raw, *[None] * (len(head.specs) - len(raw))]
     else:
         wire = _parse(rest)
-        head = _head(wire)
+        head = head_of(wire)
         buffers = [_typed(head.model_name, tensor) if tensor.HasField("contents") else None for tensor in wire.inputs]
     if len(raw) == len(head.specs) == 1 and not request_id and len(rest) <= REMEMBERED_HEAD_BYTES:
         size = len(message) - len(raw[0])
@@ -144,7 +145,7 @@ def _decode(message: memoryview, deadline: float) -> InferenceRequest:
             if len(_templates) >= REMEMBERED_TEMPLATES:
                 _templates.clear()
             _templates[len(message)] = _Template(bytes(message[:size]), size, head)
-    return _request(head, request_id, tuple(buffers), deadline)
+    return request_of(head, request_id, tuple(buffers), deadline)
 
 
 def encode_infer_response(response: InferenceResponse) -> bytes:
@@ -258,7 +259,8 @@ def _parse(message: bytes) -> pb.ModelInferRequest:
         raise _broken(str(error)) from None
 
 
-def _head(wire: pb.ModelInferRequest) -> _Head:
+def head_of(wire: pb.ModelInferRequest) -> Head:
+    """What decides the treatment of a request, checked. Raises `InvalidRequest` and `Unsupported`."""
     specs: list[TensorSpec] = []
     explicit_input = ""
     for tensor in wire.inputs:
@@ -269,12 +271,12 @@ def _head(wire: pb.ModelInferRequest) -> _Head:
             explicit_input = tensor.name
     timeout_us, priority = _parameters(wire.parameters)
     outputs = tuple(_requested_output(output) for output in wire.outputs)
-    return _Head(wire.model_name, wire.model_version, tuple(specs), outputs, timeout_us, priority, explicit_input)
+    return Head(wire.model_name, wire.model_version, tuple(specs), outputs, timeout_us, priority, explicit_input)
 
 
 @lru_cache(maxsize=1024)
-def _remembered_head(rest: bytes) -> _Head:
-    return _head(_parse(rest))
+def _remembered_head(rest: bytes) -> Head:
+    return head_of(_parse(rest))
 
 
 def _varint(value: int) -> bytes:

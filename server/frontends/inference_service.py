@@ -22,19 +22,26 @@ from server.engine import Engine
 from server.errors import ConvoyError, ExecutionFailed, InvalidRequest, ShuttingDown
 from server.frontends.calls import INTERNAL_MESSAGE, Call, Method, StatusCode, StreamMethod, UnaryMethod
 from server.frontends.codec import decode_infer_request, encode_infer_response
+from server.frontends.forwarding import decoding_with_headers
 from server.frontends.statuses import AS_TRITON, Failures
 from server.frontends.stream_infer import StreamInfer
 from server.frontends.watch import Watch, context_of
 from server.header_pattern import HeaderPattern
-from server.messages import InferenceResponse
+from server.messages import InferenceRequest, InferenceResponse
 from server.models.config import TensorConfig
 from server.models.registry import Registry
 from server.models.served import Served
+from server.models.work import Reply
 from server.records import Record
 from server.statistics import Duration, Latency, VersionStatistics
 from server.tensors import Buffer
 
 Q = TypeVar("Q", bound=Message)
+
+Decode = Callable[[Buffer, float], InferenceRequest]
+"""Of a message and its caller's deadline. Raises `ConvoyError`."""
+Encode = Callable[[InferenceResponse], bytes]
+"""Raises `ConvoyError` where the caller asked for what cannot be."""
 
 log = logging.getLogger(__name__)
 
@@ -90,7 +97,7 @@ class InferenceService:
     def methods(self) -> dict[str, Method]:
         """The method table, by full path."""
         table: dict[str, Method] = {
-            "ModelInfer": UnaryMethod(self.model_infer),
+            "ModelInfer": UnaryMethod(self.model_infer if self._forwarded is None else self._model_infer_with_headers),
             "ModelStreamInfer": StreamMethod(
                 partial(StreamInfer, self._engine, self._failures, self._watch, self._forwarded)
             ),
@@ -106,48 +113,69 @@ class InferenceService:
             table[name] = UnaryMethod(partial(_not_offered, sentence))
         return {f"/{SERVICE}/{name}": method for name, method in table.items()}
 
+    @property
+    def failures(self) -> Failures:
+        """How calls fail here."""
+        return self._failures
+
     def is_ready(self) -> bool:
         """Whether the server as a whole is ready, as `--strict-readiness` defines it."""
         return self._engine.serving and (self._registry.all_ready() or not self._strict_readiness)
 
     def model_infer(self, call: Call, message: Buffer) -> None:
+        self.infer(call, message, decode_infer_request, encode_infer_response)
+
+    def _model_infer_with_headers(self, call: Call, message: Buffer) -> None:
+        assert self._forwarded is not None, "who forwards none takes the shorter way"
+        self.infer(call, message, decoding_with_headers(self._forwarded, call), encode_infer_response)
+
+    def infer(self, call: Call, message: Buffer, decode: Decode, encode: Encode) -> None:
+        """One inference, whichever way the wire says it. The call is answered with what `encode` makes."""
         if self._watch.active:
-            self._infer_watched(call, message)
+            self._infer_watched(call, message, decode, encode)
             return
         try:
-            request = decode_infer_request(message, call.deadline)
+            request = decode(message, call.deadline)
         except ConvoyError as error:
             self._engine.refuse(error)
             self._failures.fail(call, error)
             return
-        work = self._engine.infer(request, partial(self._answer, call))
+        work = self._engine.infer(request, partial(self._answer, call, encode))
         if work is not None:
             call.on_cancel = work.cancel
 
-    def _infer_watched(self, call: Call, message: Buffer) -> None:
-        """As `model_infer`, with a record of the request where somebody wants one."""
+    def _infer_watched(self, call: Call, message: Buffer, decode: Decode, encode: Encode) -> None:
+        """As `infer`, with a record of the request where somebody wants one."""
         received_ns = time.monotonic_ns()
         try:
-            request = decode_infer_request(message, call.deadline)
+            request = decode(message, call.deadline)
         except ConvoyError as error:
             self._engine.refuse(error)
             self._failures.fail(call, error)
             self._watch.refused("ModelInfer", context_of(call), received_ns, error)
             return
         record = self._watch.begin("ModelInfer", context_of(call), request, received_ns)
-        answer = partial(self._answer, call) if record is None else partial(self._answer_watched, call, record)
+        answer: Reply = partial(self._answer, call, encode)
+        if record is not None:
+            answer = partial(self._answer_watched, call, encode, record)
         work = self._engine.infer(request, answer)
         if work is not None:
             call.on_cancel = work.cancel
 
-    def _answer_watched(self, call: Call, record: Record, answer: InferenceResponse | ConvoyError) -> None:
-        record.finish(self._answer(call, answer, record.trace_text))
+    def _answer_watched(
+        self, call: Call, encode: Encode, record: Record, answer: InferenceResponse | ConvoyError
+    ) -> None:
+        record.finish(self._answer(call, encode, answer, record.trace_text))
 
-    def _answer(self, call: Call, answer: InferenceResponse | ConvoyError, trace_id: str = "") -> ConvoyError | None:
+    def _answer(
+        self, call: Call, encode: Encode, answer: InferenceResponse | ConvoyError, trace_id: str = ""
+    ) -> ConvoyError | None:
         """End a call. Returns the error that it ended with."""
         if not isinstance(answer, ConvoyError):
             try:
-                message = encode_infer_response(answer)
+                message = encode(answer)
+            except ConvoyError as error:  # the caller wants it in a form that it cannot have
+                answer = error
             except Exception:  # whatever a model has put into its outputs, its caller must hear of it
                 fields = {"model": answer.model_name, "version": answer.model_version, "request_id": answer.request_id}
                 log.exception(

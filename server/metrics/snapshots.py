@@ -70,13 +70,31 @@ class CallSnapshot:
 
 
 @dataclass(frozen=True, slots=True)
+class HttpRequestsSnapshot:
+    """The requests of one verb on one route."""
+
+    verb: str
+    route: str
+    handled: Mapping[int, int]
+    """By status; 0: the caller went away first."""
+
+
+@dataclass(frozen=True, slots=True)
 class TransportSnapshot:
-    """The connections of a gRPC engine that tells of them."""
+    """The connections of a listener that tells of them."""
 
     connections: int
     opened: int
     received_bytes: int
     sent_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class HttpSnapshot:
+    """HTTP, metrics pages of another port left out."""
+
+    requests: Sequence[HttpRequestsSnapshot] = ()
+    transport: TransportSnapshot = field(default_factory=lambda: TransportSnapshot(0, 0, 0, 0))
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,6 +141,7 @@ class Snapshot:
     server: ServerSnapshot = field(default_factory=ServerSnapshot)
     calls: Sequence[CallSnapshot] = ()
     transport: TransportSnapshot | None = None
-    """None where the gRPC engine does not tell."""
+    """Of gRPC; None where the engine does not tell."""
+    http: HttpSnapshot = field(default_factory=HttpSnapshot)
     loop: LoopSnapshot = field(default_factory=LoopSnapshot)
     build: BuildSnapshot = field(default_factory=BuildSnapshot)

@@ -28,14 +28,17 @@ def analyzer() -> PerfAnalyzer:
         pytest.skip(str(reason))
 
 
-@pytest.mark.parametrize(("mode", "in_flight"), [("--sync", 1), ("--async", 16)])
+@pytest.mark.parametrize(
+    ("protocol", "mode", "in_flight"), [("grpc", "--sync", 1), ("grpc", "--async", 16), ("http", "--async", 4)]
+)
 def test_it_measures_the_server_and_finds_no_error(
-    mode: str, in_flight: int, analyzer: PerfAnalyzer, shared_server: RunningServer, tmp_path: Path
+    protocol: str, mode: str, in_flight: int, analyzer: PerfAnalyzer, shared_server: RunningServer, tmp_path: Path
 ) -> None:
+    address = f"127.0.0.1:{shared_server.ports[protocol]}"
     with Target(shared_server.grpc_address) as target:
         before = target.counts("lenet5")
         report = analyzer.run(
-            *("-m", "lenet5", "-i", "grpc", "-u", shared_server.grpc_address),
+            *("-m", "lenet5", "-i", protocol, "-u", address),
             *(mode, "--concurrency-range", str(in_flight), "--request-count", str(REQUESTS)),
             csv_file=tmp_path / "report.csv",
             seconds=120,

@@ -13,6 +13,8 @@ from server.metrics.snapshots import (
     BuildSnapshot,
     CallSnapshot,
     GpuSnapshot,
+    HttpRequestsSnapshot,
+    HttpSnapshot,
     ModelSnapshot,
     ServerSnapshot,
     Snapshot,
@@ -75,6 +77,10 @@ def snapshot(*versions: VersionSnapshot) -> Snapshot:
         server=ServerSnapshot(1, 2, no_failures() | {Reason.UNKNOWN_MODEL: 5, Reason.INVALID: 2}, 4, 3),
         calls=[CallSnapshot("unary", "some.Service", "Do", 12, {"OK": 9, "RESOURCE_EXHAUSTED": 2})],
         transport=TransportSnapshot(connections=3, opened=8, received_bytes=1000, sent_bytes=2000),
+        http=HttpSnapshot(
+            [HttpRequestsSnapshot("POST", "/v2/models/{model}/infer", {200: 6, 0: 1})],
+            TransportSnapshot(2, 4, 500, 600),
+        ),
         build=BuildSnapshot("0.1.0", "1.31.0", "nghttp2"),
     )
 

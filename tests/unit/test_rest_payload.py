@@ -1,0 +1,28 @@
+"""Requests of the load tests over HTTP say what those over gRPC say."""
+
+from __future__ import annotations
+
+from math import inf
+
+import numpy as np
+
+from loadtest.rest_payload import binary_body, json_body
+from server.frontends import codec
+from server.frontends.rest import infer_codec
+from server.frontends.rest.json_tensors import NonFinite
+from tests.real.clients import infer_request
+
+MESSAGE = infer_request(
+    "m", {"a": np.array([[0.1, -2.5]], np.float32), "b": np.array([[2**62, -1]], np.int64)}
+).SerializeToString()
+
+
+def test_a_request_is_the_same_in_all_three_forms() -> None:
+    over_grpc = codec.decode_infer_request(MESSAGE, inf)
+    for body, headers in (binary_body(MESSAGE), json_body(MESSAGE)):
+        length = headers.get("Inference-Header-Content-Length")
+        view = memoryview(body)
+        request, wanted = infer_codec.decode("m", "", view, int(length) if length else None, inf, NonFinite.REFUSE)
+        assert request.specs == over_grpc.specs
+        assert list(map(bytes, request.buffers)) == list(map(bytes, over_grpc.buffers))
+        assert wanted.by_default is (length is not None)
