@@ -104,6 +104,8 @@ class Settings:
     http_server_key: Path | None
     http_root_cert: Path | None
     http_json_nan: bool
+    http_header_forward_pattern: HeaderPattern | None
+    http_restricted_apis: Restrictions
     http_metrics: bool
     allow_metrics: bool
     allow_cpu_metrics: bool
@@ -194,6 +196,8 @@ def parse(argv: Sequence[str]) -> Settings:
         http_server_key=flags.http_server_key,
         http_root_cert=flags.http_root_cert,
         http_json_nan=flags.http_json_nan,
+        http_header_forward_pattern=flags.http_header_forward_pattern,
+        http_restricted_apis=_restrictions(parser, "--http-restricted-api", flags.http_restricted_api),
         http_metrics=flags.http_metrics,
         allow_metrics=flags.allow_metrics,
         allow_cpu_metrics=flags.allow_cpu_metrics,
@@ -387,6 +391,7 @@ def _add_http_flags(group: argparse._ArgumentGroup) -> None:
     )  # fmt: skip
     _add_boolean(group, "--http-json-nan", False, "read and write NaN and Infinity in JSON, as bare words")
     _add_boolean(group, "--http-metrics", False, "serve the metrics page here too")
+    _add_access_flags(group, "http", "--http-restricted-api", "KEY")
     _add_tls_flags(group, "http")
 
 
