@@ -6,7 +6,8 @@ Messages follow Triton's wording wherever Triton has the case, because clients m
     ConvoyError
     ├── InvalidRequest          the caller must change the request
     │   ├── WrongShape          its tensors have shapes that the model does not take, or other sizes than they say
-    │   └── TooLarge            it asks for more rows, elements or pixels than may ever be
+    │   ├── TooLarge            it asks for more rows, elements or pixels than may ever be
+    │   └── SequenceNotStarted  it goes on with a sequence that is not there
     ├── NotFound                no such model or version here
     ├── Unsupported             a known operation that this server or model does not offer
     ├── Unavailable             the same request may succeed later, or elsewhere
@@ -123,6 +124,10 @@ class TooLarge(InvalidRequest):
     """It asks for more rows, elements or pixels than the model ever takes."""
 
     reason = Reason.OVERSIZE
+
+
+class SequenceNotStarted(InvalidRequest):
+    """It goes on with a sequence that nobody has started, or that was silent for too long."""
 
 
 class NotFound(ConvoyError):

@@ -31,6 +31,15 @@ class RequestedOutput(NamedTuple):
     """The number of top classes to answer as "value:index[:label]" strings; 0 answers the tensor itself."""
 
 
+class SequenceFlags(NamedTuple):
+    """Which sequence a request belongs to, for models that keep something from one request to the next."""
+
+    id: int | str
+    """0 and "" are no sequence."""
+    start: bool = False
+    end: bool = False
+
+
 @dataclass(slots=True)
 class InferenceRequest:
     """One inference for one model."""
@@ -51,6 +60,7 @@ class InferenceRequest:
     """1 is the most urgent; 0 takes the model's default level."""
     deadline: float = inf
     """The caller's own deadline on the monotonic clock, seconds."""
+    sequence: SequenceFlags | None = None
     record: Record | None = None
     """Where what happens to it is noted, if somebody watches."""
     headers: Mapping[str, str] | None = None

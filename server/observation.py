@@ -13,6 +13,7 @@ from server.metrics.snapshots import (
     CallSnapshot,
     HttpSnapshot,
     ModelSnapshot,
+    SequenceSnapshot,
     ServerSnapshot,
     Snapshot,
     TransportSnapshot,
@@ -70,6 +71,7 @@ class Observer:
 
 
 def version_snapshot(loaded: Served) -> VersionSnapshot:
+    sequences = loaded.sequences()
     return VersionSnapshot(
         model=loaded.config.name,
         version=loaded.version,
@@ -82,6 +84,7 @@ def version_snapshot(loaded: Served) -> VersionSnapshot:
         queue_age_seconds=loaded.queue_age(),
         busy_seconds=loaded.busy_seconds(),
         latest=loaded.latest(),
+        sequences=None if sequences is None else SequenceSnapshot(**sequences._asdict()),
         costs=loaded.costs.copy().lines,
     )
 

@@ -20,7 +20,7 @@ from server.frontends.statuses import STATUSES
 from server.frontends.watch import Watch
 from server.messages import InferenceResponse
 from server.models.config import DeviceKind, LoadSettings, ModelConfig, TensorConfig, WindowBatching
-from server.models.config_types import WarmupSample
+from server.models.config_types import SequenceBatching, WarmupSample
 from server.models.versions import Latest
 from server.pictures.preprocessing import ImagePreprocessing
 from server.records import Record
@@ -205,6 +205,7 @@ def model_config(
     pad_to_bucket: bool | None = None,
     warmup: Sequence[WarmupSample] = (),
     preprocessing: ImagePreprocessing | None = None,
+    sequence: SequenceBatching | None = None,
 ) -> ModelConfig:
     """A configuration as `models.config` would hand it out."""
     return ModelConfig(
@@ -222,6 +223,7 @@ def model_config(
         pad_to_bucket=pad_to_bucket,
         warmup=tuple(warmup),
         preprocessing=preprocessing,
+        sequence=sequence,
     )
 
 

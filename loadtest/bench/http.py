@@ -12,7 +12,8 @@ from loadtest.bench.servers import NGHTTP2, Load, Ours, Plan, prepare, start_our
 from loadtest.errors import LoadTestError
 from loadtest.figures import Figures
 from loadtest.h2load import H2load
-from loadtest.rest_payload import binary_body, json_body
+from loadtest.http_v2 import encode_json_request, encode_request, model_path
+from proto import grpc_service_pb2 as pb
 
 BINARY = "HTTP, binary data"
 JSON = "HTTP, JSON"
@@ -26,8 +27,8 @@ def http(plan: Plan) -> dict[str, object]:
         shot = prepare(plan, ours, load)
         shot.warm_up(ours.server)
         turns = {NGHTTP2: partial(shot.fire_counted, ours)}
-        request = shot.workload.bodies[0]
-        for name, (body, headers) in ((BINARY, binary_body(request)), (JSON, json_body(request))):
+        request = pb.ModelInferRequest.FromString(shot.workload.bodies[0])
+        for name, (headers, body) in ((BINARY, encode_request(request)), (JSON, encode_json_request(request))):
             turns[name] = partial(_fire, plan, shot.h2load, load, ours, name, body, headers)
             turns[name]()
         comparison = take_turns(turns, plan.rounds, ((BINARY, NGHTTP2), (JSON, BINARY)))
@@ -47,7 +48,7 @@ def _fire(
         load.requests,
         partial(
             h2load.fire_http,
-            f"http://127.0.0.1:{ours.server.ports['http']}/v2/models/{ours.model}/infer",
+            f"http://127.0.0.1:{ours.server.ports['http']}{model_path(ours.model)}/infer",
             file,
             headers,
             requests=load.requests,

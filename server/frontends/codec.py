@@ -15,7 +15,7 @@ from google.protobuf.message import DecodeError
 
 from proto import grpc_service_pb2 as pb
 from server.errors import InvalidRequest, Unsupported
-from server.messages import InferenceRequest, InferenceResponse, RequestedOutput, TensorSpec
+from server.messages import InferenceRequest, InferenceResponse, RequestedOutput, SequenceFlags, TensorSpec
 from server.tensors import BYTES, DATATYPES, Array, Buffer, encode_bytes_elements
 
 TYPED_FIELDS: dict[str, str] = {
@@ -35,7 +35,7 @@ TYPED_FIELDS: dict[str, str] = {
 """Where typed contents of each datatype lie. FP16 and BF16 have no field: they travel raw only."""
 
 PARAMETER_KINDS: dict[str, tuple[str, ...]] = {
-    "sequence_id": ("int64_param", "string_param"),
+    "sequence_id": ("int64_param", "uint64_param", "string_param"),
     "sequence_start": ("bool_param",),
     "sequence_end": ("bool_param",),
     "priority": ("int64_param", "uint64_param"),
@@ -52,6 +52,9 @@ FINAL_RESPONSE = pb.ModelInferResponse(
     parameters={"triton_final_response": pb.InferParameter(bool_param=True)}
 ).SerializeToString()
 """What follows an answer that is the last of its request. Fields of a message may be appended to it."""
+
+MAX_SEQUENCE_ID_BYTES = 128
+"""Of an id that is text: as many as Triton takes."""
 
 RAW_INPUT_TAG = 7 << 3 | 2  # raw_input_contents, length-delimited
 REQUEST_ID_TAG = 3 << 3 | 2  # id of a request, length-delimited
@@ -71,6 +74,7 @@ class Head(NamedTuple):
     outputs: tuple[RequestedOutput, ...]
     timeout_us: int
     priority: int
+    sequence: SequenceFlags | None
     explicit_input: str
     """An input that carries typed contents, "" where none does."""
 
@@ -115,6 +119,7 @@ def request_of(
         head.timeout_us,
         head.priority,
         deadline,
+        head.sequence,
     )
 
 
@@ -138,7 +143,8 @@ def _decode(message: memoryview, deadline: float) -> InferenceRequest:
         wire = _parse(rest)
         head = head_of(wire)
         buffers = [_typed(head.model_name, tensor) if tensor.HasField("contents") else None for tensor in wire.inputs]
-    if len(raw) == len(head.specs) == 1 and not request_id and len(rest) <= REMEMBERED_HEAD_BYTES:
+    plain = not request_id and head.sequence is None  # the head of a request of a sequence is not met again soon
+    if len(raw) == len(head.specs) == 1 and plain and len(rest) <= REMEMBERED_HEAD_BYTES:
         size = len(message) - len(raw[0])
         # The contents come last, after their tag and length: not so where an empty id follows them.
         if bytes(message[:size]) == rest + bytes((RAW_INPUT_TAG,)) + _varint(len(raw[0])):
@@ -269,9 +275,10 @@ def head_of(wire: pb.ModelInferRequest) -> Head:
         specs.append(TensorSpec(tensor.name, tensor.datatype, tuple(tensor.shape)))
         if not explicit_input and tensor.HasField("contents"):
             explicit_input = tensor.name
-    timeout_us, priority = _parameters(wire.parameters)
+    timeout_us, priority, sequence = _parameters(wire.parameters)
     outputs = tuple(_requested_output(output) for output in wire.outputs)
-    return Head(wire.model_name, wire.model_version, tuple(specs), outputs, timeout_us, priority, explicit_input)
+    name, version = wire.model_name, wire.model_version
+    return Head(name, version, tuple(specs), outputs, timeout_us, priority, sequence, explicit_input)
 
 
 @lru_cache(maxsize=1024)
@@ -337,9 +344,9 @@ def _refuse_shared_memory(parameters: Mapping[str, pb.InferParameter], kind: str
         )
 
 
-def _parameters(parameters: Mapping[str, pb.InferParameter]) -> tuple[int, int]:
-    """Timeout in µs and priority."""
-    values = {"timeout": 0, "priority": 0}
+def _parameters(parameters: Mapping[str, pb.InferParameter]) -> tuple[int, int, SequenceFlags | None]:
+    """Timeout in µs, priority, and the sequence that the request belongs to."""
+    values: dict[str, Any] = {}
     for key, parameter in parameters.items():
         kinds = PARAMETER_KINDS.get(key)
         if kinds is None:
@@ -348,11 +355,17 @@ def _parameters(parameters: Mapping[str, pb.InferParameter]) -> tuple[int, int]:
         kind = parameter.WhichOneof("parameter_choice")
         if kind not in kinds:
             raise InvalidRequest(f"invalid value type for '{key}' parameter, expected {' or '.join(kinds)}.")
-        if key in values:
-            values[key] = getattr(parameter, kind)
-            if values[key] < 0:
-                raise InvalidRequest(f"invalid value for '{key}' parameter, expected >= 0, got {values[key]}.")
-    return values["timeout"], values["priority"]
+        value = values[key] = getattr(parameter, kind)
+        if key in ("timeout", "priority") and value < 0:
+            raise InvalidRequest(f"invalid value for '{key}' parameter, expected >= 0, got {value}.")
+    sequence_id: int | str = values.get("sequence_id", 0)
+    if isinstance(sequence_id, str) and len(sequence_id.encode()) > MAX_SEQUENCE_ID_BYTES:
+        raise InvalidRequest(
+            f"invalid value for 'sequence_id' parameter, expected at most {MAX_SEQUENCE_ID_BYTES} bytes, "
+            f"got {len(sequence_id.encode())}."
+        )
+    sequence = SequenceFlags(sequence_id, values.get("sequence_start", False), values.get("sequence_end", False))
+    return values.get("timeout", 0), values.get("priority", 0), sequence if any(sequence) else None
 
 
 def _check_own_parameter(key: str, parameter: pb.InferParameter) -> None:

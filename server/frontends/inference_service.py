@@ -49,6 +49,7 @@ SERVICE = "inference.GRPCInferenceService"
 
 EXTENSIONS = (
     "classification",
+    "sequence",
     "model_repository",
     "model_repository(unload_dependents)",
     "schedule_policy",

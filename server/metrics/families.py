@@ -26,6 +26,7 @@ from server.metrics.tables import (
     OWN_COUNTERS,
     REASONS_OF_VERSIONS,
     REASONS_WITHOUT_VERSION,
+    SEQUENCES,
     SERVER_GAUGES,
     SUMMARIES,
 )
@@ -67,6 +68,12 @@ def version_families(
         family = Metric(name, text, "gauge")
         for version, labels in labelled:
             family.add_sample(name, labels, level(version))
+        yield family
+    for name, (kind, text, figure) in SEQUENCES.items():
+        family = Metric(name, text, kind)
+        for version, labels in labelled:
+            if version.sequences is not None:
+                family.add_sample(f"{name}_total" if kind == "counter" else name, labels, figure(version.sequences))
         yield family
     yield _busy_seconds(labelled)
     yield _costs(labelled)

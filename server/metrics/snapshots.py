@@ -12,6 +12,19 @@ from server.summaries import SummarySlices
 
 
 @dataclass(frozen=True, slots=True)
+class SequenceSnapshot:
+    """The sequences of a version whose requests come in such."""
+
+    slots: int
+    active: int
+    """Sequences that have a slot."""
+    backlog: int
+    """Sequences that wait for one."""
+    reclaimed: int
+    """Sequences that were silent for too long, so far."""
+
+
+@dataclass(frozen=True, slots=True)
 class VersionSnapshot:
     """One loaded version."""
 
@@ -29,6 +42,8 @@ class VersionSnapshot:
     """Instance by instance."""
     latest: SummarySlices | None = None
     """Latencies of the last minute, where they are kept."""
+    sequences: SequenceSnapshot | None = None
+    """None where the model has none."""
     costs: Callable[[], Iterable[tuple[int, float, float, int]]] = tuple
     """Rows, the median and 99th percentile of the seconds that a batch of them takes, and of how many runs. Called by
     whoever renders, since it takes longer than the copy that it works on."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from server.errors import Reason
-from server.metrics.snapshots import ServerSnapshot, VersionSnapshot
+from server.metrics.snapshots import SequenceSnapshot, ServerSnapshot, VersionSnapshot
 from server.statistics import Histogram, Latency, VersionStatistics
 from server.summaries import Slices, SummarySlices
 
@@ -102,6 +102,14 @@ GAUGES: dict[str, tuple[str, Callable[[VersionSnapshot], float]]] = {
     ),
     "convoy_max_batch_rows": ("Rows that a batch may hold now", lambda v: v.max_batch_rows),
 }
+
+SEQUENCES: dict[str, tuple[str, str, Callable[[SequenceSnapshot], float]]] = {
+    "convoy_sequence_slots": ("gauge", "Sequences that may be served at a time", lambda s: s.slots),
+    "convoy_sequences_active": ("gauge", "Sequences that have a slot", lambda s: s.active),
+    "convoy_sequences_backlog": ("gauge", "Sequences that wait for a slot", lambda s: s.backlog),
+    "convoy_sequences_reclaimed": ("counter", "Sequences that were silent for too long", lambda s: s.reclaimed),
+}
+"""Of versions that have sequences; those that have none have no samples."""
 
 SERVER_GAUGES: dict[str, tuple[str, Callable[[ServerSnapshot], float]]] = {
     "convoy_running_batch_count": ("Batches that have a turn on the CPU", lambda s: s.running_batches),

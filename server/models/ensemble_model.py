@@ -100,6 +100,9 @@ class EnsembleVersion:
     def latest(self) -> SummarySlices | None:
         return None if self._summaries is None else self._summaries.copy(self._clock.now())
 
+    def sequences(self) -> None:
+        return None
+
     def busy_seconds(self) -> Sequence[float]:
         return ()
 

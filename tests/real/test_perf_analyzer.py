@@ -11,9 +11,10 @@ import pytest
 from loadtest import perf_analyzer
 from loadtest.perf_analyzer import PerfAnalyzer, UnavailableError
 from loadtest.target import Target
+from tests.real.test_sequences import write_repository
 
 if TYPE_CHECKING:
-    from tests.real.conftest import RunningServer
+    from tests.real.conftest import RunningServer, StartServer
 
 REQUESTS = 2000
 
@@ -60,3 +61,20 @@ def test_it_measures_the_server_and_finds_no_error(
     assert report.number("Server Compute Infer") > 0
     on_the_server = sum(report.number(column) for column in report.row if re.match("Server (Queue|Compute)", column))
     assert on_the_server < report.number("p99 latency")
+
+
+def test_its_sequences_are_served(analyzer: PerfAnalyzer, start_server: StartServer, tmp_path: Path) -> None:
+    server = start_server(model_repository=write_repository(tmp_path / "repository"))
+    report = analyzer.run(
+        *("-m", "direct", "-i", "grpc", "-u", server.grpc_address),
+        *("--async", "--streaming", "--concurrency-range", "4", "--sequence-length", "10"),
+        *("--request-count", str(REQUESTS)),
+        csv_file=tmp_path / "report.csv",
+        seconds=120,
+    )
+
+    assert not re.search("error|fail|warning", report.output, re.IGNORECASE), report.output
+    assert report.number("Inferences/Second") > 0
+    with Target(server.grpc_address) as target:
+        counted = target.counts("direct")
+    assert (counted.failures, counted.successes >= REQUESTS) == (0, True)

@@ -30,6 +30,15 @@ NOT_SHOWN = {
         f"nv_inference_{phase}_summary_us": "off by default, and cannot be summed over servers as the histograms can"
         for phase in ("request", "queue", "compute_input", "compute_infer", "compute_output")
     },
+    **dict.fromkeys(
+        (
+            "convoy_sequence_slots",
+            "convoy_sequences_active",
+            "convoy_sequences_backlog",
+            "convoy_sequences_reclaimed_total",
+        ),
+        "only few models have sequences, and the panels would be empty for all others",
+    ),
     "python_gc_objects_collected_total": "what collections cost is shown, by convoy_gc_pause_histogram_us",
     "python_gc_objects_uncollectable_total": "a matter for a debugger",
     "python_gc_collections_total": "the pauses' histogram counts them",

@@ -16,6 +16,7 @@ from server.metrics.snapshots import (
     HttpRequestsSnapshot,
     HttpSnapshot,
     ModelSnapshot,
+    SequenceSnapshot,
     ServerSnapshot,
     Snapshot,
     TransportSnapshot,
@@ -62,6 +63,7 @@ def version(model: str = "m", number: int = 1, tags: Mapping[str, str] | None = 
         queue_age_seconds=0.125,
         busy_seconds=(3.5, 0.25),
         latest=latest.copy(100.0),
+        sequences=SequenceSnapshot(slots=16, active=12, backlog=9, reclaimed=5),
         costs=lambda: [(1, 0.001, 0.002, 9), (8, 0.004, 0.005, 9)],
     )
 

@@ -34,6 +34,10 @@ def labels(filename: str) -> tuple[str, ...]:
     return ("zero", "one")
 
 
+def no_file(filename: str) -> bytes:
+    raise LoadFailed(f"{filename}: no such file")
+
+
 def configure(text: str, auto_kind: DeviceKind = DeviceKind.CPU) -> ModelConfig:
     return complete(
         parse(text, "m/config.pbtxt"),
@@ -42,6 +46,7 @@ def configure(text: str, auto_kind: DeviceKind = DeviceKind.CPU) -> ModelConfig:
         inputs=(),
         outputs=(),
         labels=labels,
+        initial_state=no_file,
         auto_kind=auto_kind,
     )
 
@@ -182,7 +187,6 @@ def test_a_field_that_is_set_to_its_default_is_as_good_as_absent(text: str) -> N
 @pytest.mark.parametrize(
     ("text", "field"),
     [
-        ("sequence_batching {}", "sequence_batching"),
         ("model_transaction_policy { decoupled: true }", "model_transaction_policy.decoupled"),
         ("response_cache { enable: true }", "response_cache.enable"),
         ('cc_model_filenames { key: "8.6" value: "m.onnx" }', "cc_model_filenames"),

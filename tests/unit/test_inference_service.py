@@ -215,8 +215,10 @@ def test_the_server_tells_its_name_version_and_extensions() -> None:
     async def test(server: Server) -> None:
         answer = server.ask("ServerMetadata", pb.ServerMetadataRequest(), pb.ServerMetadataResponse)
         assert (answer.name, answer.version) == ("convoy", __version__)
-        assert {"classification", "binary_tensor_data", "parameters", "statistics"} <= set(answer.extensions)
-        assert "sequence" not in answer.extensions
+        assert {"classification", "sequence", "binary_tensor_data", "parameters", "statistics"} <= set(
+            answer.extensions
+        )
+        assert "cuda_shared_memory" not in answer.extensions
 
     run(test)
 

@@ -22,7 +22,7 @@ from server.frontends.codec import Head, head_of, request_of
 from server.frontends.rest import json_tensors
 from server.frontends.rest.exchange import JSON, Content
 from server.frontends.rest.json_tensors import NonFinite
-from server.messages import InferenceRequest, InferenceResponse, OutputTensor, TensorSpec
+from server.messages import InferenceRequest, InferenceResponse, OutputTensor
 from server.models.config_types import TensorConfig
 from server.tensors import BYTES, DATATYPES, Array, Buffer, encode_bytes_elements
 
@@ -70,12 +70,17 @@ def decode(
     said = _jsons.get(key)
     if said is None:
         said = _read(model, version, json_tensors.parse(text, non_finite))
-        if len(text) <= REMEMBERED_JSON_BYTES and not said.request_id and not any(said.data):
+        if len(text) <= REMEMBERED_JSON_BYTES and _comes_again(said):
             if len(_jsons) >= REMEMBERED_JSONS:
                 _jsons.clear()
             _jsons[key] = said
     buffers = _buffers(said, body[json_length:], non_finite)
     return request_of(said.head, said.request_id, buffers, deadline), said.wanted
+
+
+def _comes_again(said: JsonHead) -> bool:
+    """Whether other requests are likely to say the same."""
+    return not said.request_id and said.head.sequence is None and not any(said.data)
 
 
 def decode_raw(
@@ -98,8 +103,9 @@ def decode_raw(
         buffer[0] = bytes(body)
     else:
         dims = _dims_by_size(tensor, len(body))
-    spec = TensorSpec(tensor.name, tensor.datatype.name, (*batch, *dims))
-    return request_of(Head(model, version, (spec,), (), 0, 0, ""), "", (buffer,), deadline)
+    wire = pb.ModelInferRequest(model_name=model, model_version=version)
+    wire.inputs.add(name=tensor.name, datatype=tensor.datatype.name, shape=(*batch, *dims))
+    return request_of(head_of(wire), "", (buffer,), deadline)
 
 
 def _dims_by_size(tensor: TensorConfig, size: int) -> tuple[int, ...]:

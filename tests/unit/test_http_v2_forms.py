@@ -1,4 +1,4 @@
-"""Requests of the load tests over HTTP say what those over gRPC say."""
+"""What load tests send over HTTP says what they send over gRPC."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ from math import inf
 
 import numpy as np
 
-from loadtest.rest_payload import binary_body, json_body
+from loadtest.http_v2 import encode_json_request, encode_request
+from proto import grpc_service_pb2 as pb
 from server.frontends import codec
 from server.frontends.rest import infer_codec
 from server.frontends.rest.json_tensors import NonFinite
@@ -19,10 +20,11 @@ MESSAGE = infer_request(
 
 def test_a_request_is_the_same_in_all_three_forms() -> None:
     over_grpc = codec.decode_infer_request(MESSAGE, inf)
-    for body, headers in (binary_body(MESSAGE), json_body(MESSAGE)):
+    request = pb.ModelInferRequest.FromString(MESSAGE)
+    for headers, body in (encode_request(request), encode_json_request(request)):
         length = headers.get("Inference-Header-Content-Length")
         view = memoryview(body)
-        request, wanted = infer_codec.decode("m", "", view, int(length) if length else None, inf, NonFinite.REFUSE)
-        assert request.specs == over_grpc.specs
-        assert list(map(bytes, request.buffers)) == list(map(bytes, over_grpc.buffers))
+        decoded, wanted = infer_codec.decode("m", "", view, int(length) if length else None, inf, NonFinite.REFUSE)
+        assert decoded.specs == over_grpc.specs
+        assert list(map(bytes, decoded.buffers)) == list(map(bytes, over_grpc.buffers))
         assert wanted.by_default is (length is not None)
