@@ -6,23 +6,32 @@ more than its length.
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
+from typing import Any
 
+
+@dataclass(frozen=True, slots=True)
 class HeaderPattern:
-    """A regular expression that a part of a header's name has to match, in small or capital letters alike."""
+    """A regular expression that a part of a header's name has to match, in small or capital letters alike.
 
-    def __init__(self, text: str) -> None:
-        """Raises `ValueError` where it is no expression of RE2."""
+    Raises `ValueError` where it is no expression of RE2.
+    """
+
+    text: str
+    _pattern: Any = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
         import re2  # loaded where a flag asks for it, and nowhere else
 
         options = re2.Options()
         options.case_sensitive = False
         options.log_errors = False
         try:
-            self._search = re2.compile(text, options).search
+            pattern = re2.compile(self.text, options)
         except re2.error as error:
             reason = error.args[0].decode("utf-8", "replace")
-            raise ValueError(f"'{text}' is not a regular expression of RE2: {reason}") from None
-        self.text = text
+            raise ValueError(f"'{self.text}' is not a regular expression of RE2: {reason}") from None
+        object.__setattr__(self, "_pattern", pattern)
 
     def matches(self, name: str) -> bool:
-        return self._search(name) is not None
+        return self._pattern.search(name) is not None

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import NamedTuple
 
 
 class ApiCategory(StrEnum):
@@ -22,11 +22,12 @@ class ApiCategory(StrEnum):
     LOGGING = "logging"
 
 
-class Secret(NamedTuple):
-    """What a caller's headers must have."""
+@dataclass(frozen=True, slots=True)
+class Secret:
+    """What a caller's headers must have. It is not printed."""
 
     key: str
-    value: str
+    value: str = field(repr=False)
 
 
 Restrictions = Mapping[ApiCategory, Secret]

@@ -19,7 +19,8 @@ from proto import grpc_service_pb2 as pb
 from proto import model_config_pb2
 from server import __version__
 from server.engine import Engine
-from server.errors import ConvoyError, ExecutionFailed, InvalidRequest, ShuttingDown
+from server.errors import ConvoyError, InvalidRequest, ShuttingDown
+from server.frontends.answers import Encode, encoded
 from server.frontends.calls import INTERNAL_MESSAGE, Call, Method, StatusCode, StreamMethod, UnaryMethod
 from server.frontends.codec import decode_infer_request, encode_infer_response
 from server.frontends.forwarding import decoding_with_headers
@@ -40,9 +41,6 @@ Q = TypeVar("Q", bound=Message)
 
 Decode = Callable[[Buffer, float], InferenceRequest]
 """Of a message and its caller's deadline. Raises `ConvoyError`."""
-Encode = Callable[[InferenceResponse], bytes]
-"""Raises `ConvoyError` where the caller asked for what cannot be."""
-
 log = logging.getLogger(__name__)
 
 SERVICE = "inference.GRPCInferenceService"
@@ -172,24 +170,12 @@ class InferenceService:
         self, call: Call, encode: Encode, answer: InferenceResponse | ConvoyError, trace_id: str = ""
     ) -> ConvoyError | None:
         """End a call. Returns the error that it ended with."""
-        if not isinstance(answer, ConvoyError):
-            try:
-                message = encode(answer)
-            except ConvoyError as error:  # the caller wants it in a form that it cannot have
-                answer = error
-            except Exception:  # whatever a model has put into its outputs, its caller must hear of it
-                fields = {"model": answer.model_name, "version": answer.model_version, "request_id": answer.request_id}
-                log.exception(
-                    "an answer of model '%s' cannot be encoded",
-                    answer.model_name,
-                    extra=fields | {"trace_id": trace_id},
-                )
-                answer = ExecutionFailed(f"the answer of model '{answer.model_name}' cannot be encoded")
-            else:
-                call.reply(message)
-                return None
-        self._failures.fail(call, answer)
-        return answer
+        message = answer if isinstance(answer, ConvoyError) else encoded(encode, answer, trace_id)
+        if isinstance(message, ConvoyError):
+            self._failures.fail(call, message)
+            return message
+        call.reply(message)
+        return None
 
     def server_live(self, _: pb.ServerLiveRequest) -> pb.ServerLiveResponse:
         return pb.ServerLiveResponse(live=True)

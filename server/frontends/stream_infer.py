@@ -9,11 +9,13 @@ from __future__ import annotations
 
 import time
 from collections import deque
+from collections.abc import Callable
 from functools import partial
 
 from proto import grpc_service_pb2 as pb
 from server.engine import Engine
 from server.errors import ConvoyError
+from server.frontends.answers import encoded
 from server.frontends.calls import Call, StatusCode
 from server.frontends.codec import FINAL_RESPONSE, decode_infer_request, delimited, encode_infer_response
 from server.frontends.forwarding import decoding_with_headers
@@ -84,12 +86,13 @@ class StreamInfer:
             if received_ns:
                 self._watch.refused(METHOD, self._context, received_ns, error)
             return
-        answered: Reply = partial(self._answered, slot, request.model_name, request.request_id)
+        answered = partial(self._answered, slot, request.model_name, request.request_id)
+        reply: Reply = answered
         if received_ns:
             record = self._watch.begin(METHOD, self._context, request, received_ns)
             if record is not None:
-                answered = partial(_answer_watched, record, answered)
-        slot.work = self._engine.infer(request, answered)
+                reply = partial(_answer_watched, record, answered)
+        slot.work = self._engine.infer(request, reply)
 
     def half_closed(self) -> None:
         self._half_closed = True
@@ -98,19 +101,20 @@ class StreamInfer:
     def drain(self) -> None:
         self.half_closed()
 
-    def _answered(self, slot: _Slot, model_name: str, request_id: str, answer: InferenceResponse | ConvoyError) -> None:
-        if isinstance(answer, ConvoyError):
-            slot.error = answer
+    def _answered(
+        self, slot: _Slot, model_name: str, request_id: str, answer: InferenceResponse | ConvoyError
+    ) -> ConvoyError | None:
+        """Returns the error that the request is answered with."""
+        message = answer if isinstance(answer, ConvoyError) else encoded(encode_infer_response, answer, "")
+        if isinstance(message, ConvoyError):
+            slot.error = message
             head = pb.ModelInferResponse(model_name=model_name, id=request_id)
-            slot.message = b"".join(
-                (
-                    pb.ModelStreamInferResponse(error_message=str(answer), infer_response=head).SerializeToString(),
-                    _FINAL,
-                )
-            )
+            failed = pb.ModelStreamInferResponse(error_message=str(message), infer_response=head)
+            slot.message = failed.SerializeToString() + _FINAL
         else:
-            slot.message = delimited(INFER_RESPONSE_FIELD, encode_infer_response(answer), FINAL_RESPONSE)
+            slot.message = delimited(INFER_RESPONSE_FIELD, message, FINAL_RESPONSE)
         self._flush()
+        return slot.error
 
     def _flush(self) -> None:
         """Send every answer whose turn has come."""
@@ -132,6 +136,9 @@ class StreamInfer:
         self._slots.clear()
 
 
-def _answer_watched(record: Record, answered: Reply, answer: InferenceResponse | ConvoyError) -> None:
-    answered(answer)
-    record.finish(answer if isinstance(answer, ConvoyError) else None)
+def _answer_watched(
+    record: Record,
+    answered: Callable[[InferenceResponse | ConvoyError], ConvoyError | None],
+    answer: InferenceResponse | ConvoyError,
+) -> None:
+    record.finish(answered(answer))
