@@ -174,8 +174,7 @@ INVALID: dict[str, tuple[pb.ModelInferRequest, str]] = {
     ),
     "reserved parameter": (
         with_parameter("triton_mine", bool_param=True),
-        "parameter keys starting with 'triton_' are reserved for Triton usage. Only the following keys starting with "
-        "'triton_' are allowed: triton_enable_empty_final_response; got 'triton_mine'",
+        "parameter keys starting with 'triton_' are reserved for Triton usage. *; got 'triton_mine'",
     ),
     "type of classification": (
         classified(string_param="3"),

@@ -85,6 +85,7 @@ def _queues(root: Path) -> None:
         "held_no_override": held("default_timeout_microseconds: 400000"),
         "held_deadline": held(),
         "held_cancel": held(),
+        "held_stream": held(),
         "held_mixed_rows": held(),
         "held_outputs": held(),
         "held_shapes": held(),
@@ -92,6 +93,7 @@ def _queues(root: Path) -> None:
         "preferred": BATCHED % (LONG_US, "preferred_batch_size: [ 4 ]"),
         "window": BATCHED % (WINDOW_SECONDS * 1e6, ""),
         "lone": BATCHED % (50_000, ""),
+        "streamed": BATCHED % (20_000, ""),
         "one_by_one": f"max_batch_size: 8 {_int64_tensors()}",  # nothing to complete, so no batching is added
         "crowd": "max_batch_size: 32 dynamic_batching { max_queue_delay_microseconds: 5000 }",
         "crowd_natural": "max_batch_size: 32 dynamic_batching { }",
