@@ -65,7 +65,7 @@ def test_an_error_is_an_answer_among_others(client: Client) -> None:
             number(1, "streamed", id="good"),
             number(1, "nowhere", id="unknown"),
             number(1, "streamed", id="reserved", parameters=own),
-            number(99, "lookup", id="failing"),
+            number(99, "streamed_lookup", id="failing"),
             b"\xff",
             number(2, "streamed", id="last"),
         ],

@@ -128,4 +128,5 @@ def _failures(root: Path) -> None:
     for datatype in ("FP16", "FP64", "BF16"):
         add_model(root, f"no_nan_{datatype.lower()}", onnx_models.identity(datatype), fail_on_nan)
     add_model(root, "held_hungry", onnx_models.hungry(max_rows=2), held())
+    add_model(root, "streamed_lookup", onnx_models.lookup())
     add_model(root, "crowd_lookup", onnx_models.lookup(), "max_batch_size: 8 dynamic_batching { }")
