@@ -94,6 +94,7 @@ class Settings:
     """0: no limit."""
     grpc_header_forward_pattern: HeaderPattern | None
     grpc_restricted_protocols: Restrictions
+    allow_client_shm: bool
     allow_http: bool
     http_address: str
     http_port: int
@@ -186,6 +187,7 @@ def parse(argv: Sequence[str]) -> Settings:
         grpc_max_connection_age_grace_ms=flags.grpc_max_connection_age_grace,
         grpc_header_forward_pattern=flags.grpc_header_forward_pattern,
         grpc_restricted_protocols=_restrictions(parser, "--grpc-restricted-protocol", flags.grpc_restricted_protocol),
+        allow_client_shm=flags.allow_client_shm,
         allow_http=flags.allow_http,
         http_address=flags.http_address,
         http_port=flags.http_port,
@@ -320,6 +322,12 @@ def _add_listener_flags(group: argparse._ArgumentGroup) -> None:
             metavar="PORT",
             help=f"default {port}; 0 takes a free one",
         )
+    _add_boolean(
+        group,
+        "--allow-client-shm",
+        False,
+        "let clients register shared memory, which the server then reads and writes: for clients that are trusted",
+    )
     _add_boolean(group, "--allow-cpu-metrics", True, "metrics of the machine's processors and memory")
     _add_boolean(group, "--allow-gpu-metrics", True, "metrics of the machine's GPUs, where there are any")
     group.add_argument(
