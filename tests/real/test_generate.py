@@ -34,6 +34,7 @@ class Answer:
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
     root = tmp_path_factory.mktemp("models")
     add_model(root, "text", onnx_models.identity("BYTES", ("N", 1)), "max_batch_size: 8")
+    add_model(root, "shouter", onnx_models.shouter(), "max_batch_size: 0")
     add_model(root, "affine", onnx_models.affine(), "max_batch_size: 8")
     add_model(root, "add_sub", onnx_models.add_sub(), "max_batch_size: 8")
     add_model(root, "half", onnx_models.identity("FP16", ("N", 1)))
@@ -59,6 +60,15 @@ def test_a_string_goes_in_and_a_string_comes_out(server: RunningServer) -> None:
     answer = ask(server, "text/generate", {"x": "grüße", "id": "seven", "parameters": {"max_tokens": 20}})
     assert (answer.status, answer.headers["content-type"]) == (200, "application/json")
     assert answer.json == {"id": "seven", "model_name": "text", "model_version": "1", "y": "grüße"}
+
+
+def test_the_example_of_the_documentation(server: RunningServer) -> None:
+    answer = ask(server, "shouter/generate", {"text": "good morning", "id": "7"})
+    assert answer.body == b'{"id":"7","model_name":"shouter","model_version":"1","shout":"GOOD MORNING"}'
+
+
+def test_several_strings_are_an_array(server: RunningServer) -> None:
+    assert ask(server, "shouter/generate", {"text": ["a", "b"]}).json["shout"] == ["A", "B"]
 
 
 def test_a_stream_is_one_event_since_a_model_answers_once(server: RunningServer) -> None:
