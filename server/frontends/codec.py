@@ -56,11 +56,6 @@ RESERVED_PREFIX = "triton_"
 RESERVED_PARAMETERS = frozenset({*PARAMETER_KINDS, "headers", "binary_data_output"})
 """Names that no header may have which becomes a parameter."""
 
-FINAL_RESPONSE = pb.ModelInferResponse(
-    parameters={"triton_final_response": pb.InferParameter(bool_param=True)}
-).SerializeToString()
-"""What follows an answer that is the last of its request. Fields of a message may be appended to it."""
-
 MAX_SEQUENCE_ID_BYTES = 128
 """Of an id that is text: as many as Triton takes."""
 

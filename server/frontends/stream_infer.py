@@ -17,7 +17,7 @@ from server.engine import Engine
 from server.errors import ConvoyError
 from server.frontends.answers import encoded
 from server.frontends.calls import Call, StatusCode
-from server.frontends.codec import FINAL_RESPONSE, decode_infer_request, delimited, encode_infer_response
+from server.frontends.codec import decode_infer_request, delimited, encode_infer_response
 from server.frontends.forwarding import decoding_with_headers
 from server.frontends.statuses import Failures
 from server.frontends.watch import Watch
@@ -34,7 +34,11 @@ METHOD = "ModelStreamInfer"
 
 GRPC_ERROR_HEADER = "triton_grpc_error"
 
-_FINAL = delimited(INFER_RESPONSE_FIELD, FINAL_RESPONSE)  # messages of one field are merged
+FINAL_RESPONSE = pb.ModelInferResponse(
+    parameters={"triton_final_response": pb.InferParameter(bool_param=True)}
+).SerializeToString()
+"""What follows an answer that is the last of its request. Fields of a message may be appended to it."""
+_FINAL_ERROR = delimited(INFER_RESPONSE_FIELD, FINAL_RESPONSE)  # messages of one field are merged
 
 MAX_UNANSWERED = 4096
 """Requests that one stream may have in flight: answers wait for those before them, and memory for them."""
@@ -110,7 +114,7 @@ class StreamInfer:
             slot.error = message
             head = pb.ModelInferResponse(model_name=model_name, id=request_id)
             failed = pb.ModelStreamInferResponse(error_message=str(message), infer_response=head)
-            slot.message = failed.SerializeToString() + _FINAL
+            slot.message = failed.SerializeToString() + _FINAL_ERROR
         else:
             slot.message = delimited(INFER_RESPONSE_FIELD, message, FINAL_RESPONSE)
         self._flush()

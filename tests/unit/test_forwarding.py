@@ -11,7 +11,7 @@ from proto import grpc_service_pb2 as pb
 from server.errors import InvalidRequest
 from server.frontends.forwarding import decoding_with_headers, forwarded_headers
 from server.frontends.watch import MAX_TEXT, access_fields
-from server.header_pattern import HeaderPattern
+from server.header_pattern import REMEMBERED_NAMES, HeaderPattern
 from server.logs import FIELDS
 from server.messages import InferenceRequest
 from server.records import Record
@@ -43,6 +43,15 @@ def test_headers_are_forwarded_whose_names_match_in_part(pattern: str, names: li
 
 def test_a_name_that_a_backtracking_matcher_would_never_be_done_with_takes_no_time() -> None:
     assert forwarded("^(a+)+$", {"a" * 4096 + "b": "x"}) == {}
+
+
+def test_names_that_strangers_make_up_are_not_remembered_without_end() -> None:
+    pattern = HeaderPattern("^x-")
+    names = [f"x-{n}" for n in range(2 * REMEMBERED_NAMES)] + ["x-" + "a" * 1000, "y"]
+    for _ in range(2):
+        assert [name for name in names if pattern.matches(name)] == names[:-1]
+    assert len(pattern._remembered) == REMEMBERED_NAMES
+    assert max(map(len, pattern._remembered)) <= 64
 
 
 def test_binary_metadata_is_not_forwarded() -> None:
