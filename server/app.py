@@ -29,6 +29,7 @@ from server.backends.onnx import OnnxBackend
 from server.control import ControlPlane, ControlSettings
 from server.engine import Engine
 from server.errors import LoadFailed
+from server.flag_values import GrpcEngine, ModelControlMode
 from server.frontends import health_service, inference_service
 from server.frontends.calls import MethodTable
 from server.frontends.grpc.grpcio_engine import GrpcioEngine
@@ -65,7 +66,7 @@ from server.models.model import TINY_BATCH_SECONDS
 from server.models.registry import Registry
 from server.observation import Observer
 from server.scheduling.clock import clock_for
-from server.settings import GrpcEngine, ModelControlMode, Settings
+from server.settings import Settings
 from server.shared_memory.cuda import find_driver
 from server.shared_memory.regions import Regions
 from server.shared_memory.tensors import SharedMemory

@@ -1,4 +1,4 @@
-"""What the text behind a flag may be: a function each, which raises `ArgumentTypeError` with what it must be."""
+"""What the text behind a flag may be: words, or what a function takes that raises `ArgumentTypeError`."""
 
 from __future__ import annotations
 
@@ -12,6 +12,34 @@ from server.header_pattern import HeaderPattern
 from server.urls import RepositoryUrl
 
 E = TypeVar("E", bound=StrEnum)
+
+
+class ModelControlMode(StrEnum):
+    """Which models are loaded."""
+
+    NONE = "none"
+    """All models of the repositories, when the server starts."""
+    EXPLICIT = "explicit"
+    """Those that --load-model names, when the server starts; others, and again, as callers ask for it."""
+    POLL = "poll"
+    """All models of the repositories, now and as they change."""
+
+
+class GrpcEngine(StrEnum):
+    """What carries gRPC calls."""
+
+    AUTO = "auto"
+    """nghttp2 where it was built, else grpcio."""
+    NGHTTP2 = "nghttp2"
+    GRPCIO = "grpcio"
+
+
+class LogFormat(StrEnum):
+    """How a line of the log looks."""
+
+    DEFAULT = "default"
+    ISO8601 = "ISO8601"
+    JSON = "json"
 
 
 def one_of(kind: type[E]) -> Callable[[str], E]:

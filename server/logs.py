@@ -16,7 +16,8 @@ from typing import Any
 
 from pythonjsonlogger.json import JsonFormatter
 
-from server.settings import LogFormat, Settings
+from server.flag_values import LogFormat
+from server.settings import Settings
 
 FIELDS = (
     "model", "version", "request_id", "trace_id", "rows", "batch_rows", "queue_us", "total_us", "headers", "error",

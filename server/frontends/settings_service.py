@@ -7,12 +7,12 @@ from typing import Any
 
 from proto import grpc_service_pb2 as pb
 from server.errors import InvalidRequest, Unsupported
+from server.flag_values import LogFormat
 from server.frontends.calls import Method
 from server.frontends.inference_service import SERVICE, answering
 from server.frontends.watch import Watch
 from server.logs import Logs, LogState
 from server.models.registry import Registry
-from server.settings import LogFormat
 
 BOOLEANS = {"log_info": "info", "log_warning": "warning", "log_error": "error"}
 """Log settings that are on or off, and the fields of `LogState` that they are."""

@@ -14,6 +14,7 @@ from google.protobuf.descriptor import Descriptor, FieldDescriptor
 from google.protobuf.message import Message
 
 from proto import grpc_service_pb2, model_config_pb2
+from server.flags import parser
 from server.metrics.page import Request
 from server.metrics_config import MetricsConfig
 from server.models.config_fields import (
@@ -25,7 +26,7 @@ from server.models.config_fields import (
     refuse_unserved,
 )
 from server.models.config_runtime import RUNTIME_PARAMETERS
-from server.settings import _parser, parse
+from server.settings import parse
 from server.triton_flags import INSTEAD
 from tests.real.clients import SERVICE, Client, read_url
 from tests.real.conftest import RunningServer, connect, start
@@ -81,7 +82,7 @@ def shown(server: RunningServer, path: str) -> Any:
 
 
 def test_every_flag_has_a_row() -> None:
-    ours = set(_parser()._option_string_actions) - {"-h", "--model-namespacing"}
+    ours = set(parser()._option_string_actions) - {"-h", "--model-namespacing"}
     check(rows("Flags"), set(triton_surface.FLAGS), ours)
 
 

@@ -11,11 +11,11 @@ from prometheus_client.parser import text_string_to_metric_families
 from loadtest.swarm.flags import add_flags
 from server import __version__
 from server.errors import TRITON_REASONS, Reason
+from server.flags import parser
 from server.metrics.page import Request
 from server.models.config_accelerators import CUDA_OPTIONS, TENSORRT_OPTIONS
 from server.models.config_fields import DECIMALS, IMAGE_TEXTS, PARAMETERS, SWITCHES
 from server.models.config_runtime import RUNTIME_PARAMETERS
-from server.settings import _parser
 from tests.unit.metric_pages import GPU, page_of, snapshot, version
 
 ROOT = Path(__file__).parents[2]
@@ -79,7 +79,7 @@ def test_links_lead_to_files() -> None:
 
 
 def test_flags_named_in_the_documentation_exist() -> None:
-    flags = set(_parser()._option_string_actions)
+    flags = set(parser()._option_string_actions)
     for page in (ROOT / "README.md", *(ROOT / "docs" / f"{name}.md" for name in PAGES)):
         text = re.sub(r"examples/\S+.*|pip install.*|docker compose .*|curl .*", "", page.read_text())
         for flag in re.findall(r"(--[a-z][a-z0-9-]+)", text):

@@ -8,8 +8,8 @@ import logging
 
 import pytest
 
+from server.flag_values import LogFormat
 from server.logs import Logs, LogState
-from server.settings import LogFormat
 
 
 class Log:

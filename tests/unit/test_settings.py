@@ -7,10 +7,11 @@ from pathlib import Path
 
 import pytest
 
+from server.flag_values import GrpcEngine, LogFormat, ModelControlMode
 from server.header_pattern import HeaderPattern
 from server.metrics_config import MetricsConfig
 from server.restricted_apis import ApiCategory, Secret
-from server.settings import GrpcEngine, LogFormat, ModelControlMode, Settings, parse
+from server.settings import Settings, parse
 from server.trace_config import TraceConfig, TraceSetting
 
 REPOSITORY = ("--model-repository", "models")

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import pytest
 
-from server.settings import _parser, parse
+from server.flags import parser
+from server.settings import parse
 from server.triton_flags import INSTEAD, refusal
 
 
 def test_no_flag_is_both_taken_and_refused() -> None:
-    assert INSTEAD.keys() & _parser()._option_string_actions.keys() == set()
+    assert INSTEAD.keys() & parser()._option_string_actions.keys() == set()
 
 
 def test_every_sentence_names_flags_that_are_taken() -> None:
     words = {word.strip(";,:.") for sentence in INSTEAD.values() for word in sentence.split()}
-    assert {word for word in words if word.startswith("--")} <= _parser()._option_string_actions.keys()
+    assert {word for word in words if word.startswith("--")} <= parser()._option_string_actions.keys()
 
 
 def test_all_flags_of_a_command_line_are_named_in_their_order_and_once() -> None:
