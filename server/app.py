@@ -333,6 +333,7 @@ def _http_options(settings: Settings) -> HttpOptions:
     root = settings.http_root_cert if settings.http_use_ssl_mutual else None
     return HttpOptions(
         max_input_bytes=settings.http_max_input_size,
+        reuse_port=settings.reuse_http_port,
         tls=_tls_files(settings.http_server_cert, settings.http_server_key, root) if settings.http_use_ssl else None,
     )
 

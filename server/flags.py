@@ -188,6 +188,7 @@ def _add_http_flags(group: argparse._ArgumentGroup) -> None:
         "--http-max-input-size", type=flag_values.positive_int, default=64 << 20, metavar="BYTES",
         help="the largest body of a request to read, also after decompression (default 64 MiB)",
     )  # fmt: skip
+    _add_boolean(group, "--reuse-http-port", False, "share the port with other processes")
     _add_boolean(group, "--http-json-nan", False, "read and write NaN and Infinity in JSON, as bare words")
     _add_boolean(group, "--http-metrics", False, "serve the metrics page here too")
     _add_access_flags(group, "http", "--http-restricted-api", "KEY")

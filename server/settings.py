@@ -70,6 +70,7 @@ class Settings:
     allow_http: bool
     http_address: str
     http_port: int
+    reuse_http_port: bool
     http_max_input_size: int
     http_use_ssl: bool
     http_use_ssl_mutual: bool
@@ -165,6 +166,7 @@ def parse(argv: Sequence[str]) -> Settings:
         allow_http=given.allow_http,
         http_address=given.http_address,
         http_port=given.http_port,
+        reuse_http_port=given.reuse_http_port,
         http_max_input_size=given.http_max_input_size,
         http_use_ssl=given.http_use_ssl or given.http_use_ssl_mutual,
         http_use_ssl_mutual=given.http_use_ssl_mutual,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-_LOOP = "one event loop reads all requests of a port; for more processes see the flag --reuse-grpc-port"
+_LOOP = "one event loop reads all requests of a port; for more processes: --reuse-grpc-port and --reuse-http-port"
 _POOL = "requests are views on what was received, not objects from a pool"
 _SHARED_LIBRARIES = "ONNX Runtime is the only backend, and nothing else is loaded as a shared library"
 _CLOUD = "put a proxy in front that turns its routes into those of KServe v2 on --http-port"
@@ -12,7 +12,6 @@ _TURNS = "models take turns without it; --max-running-batches bounds what runs a
 _COPIES = "ONNX Runtime owns the memory of its devices; see gpu_mem_limit among a model's parameters"
 
 INSTEAD: Mapping[str, str] = {
-    "--reuse-http-port": "run a server on each HTTP port behind a load balancer; --reuse-grpc-port is for gRPC",
     "--http-thread-count": _LOOP,
     "--grpc-infer-thread-count": _LOOP,
     "--grpc-infer-allocation-pool-size": _POOL,

@@ -76,7 +76,11 @@ class Host:
 
     def start(self, **options: Any) -> tuple[HttpListener, int]:
         """A listener on a free port, and the port; `options` are fields of `HttpOptions`."""
-        return self.run(self._start(HttpOptions(**options)))
+        return self.run(self._start(0, HttpOptions(**options)))
+
+    def start_at(self, port: int, **options: Any) -> int:
+        """As `start`, on a port. Raises `OSError` where it cannot be had."""
+        return self.run(self._start(port, HttpOptions(**options)))[1]
 
     def close(self) -> None:
         for listener in self._listeners:
@@ -85,11 +89,11 @@ class Host:
         self._thread.join(PATIENCE_SECONDS)
         self._loop.close()
 
-    async def _start(self, options: HttpOptions) -> tuple[HttpListener, int]:
+    async def _start(self, port: int, options: HttpOptions) -> tuple[HttpListener, int]:
         routes: Iterable[Route] = [Route("POST", "echo", echo, ""), Route("POST", "held", self.held.handle, "")]
         listener = HttpListener(routes, options)
         self._listeners.append(listener)
-        return listener, await listener.start("127.0.0.1", 0)
+        return listener, await listener.start("127.0.0.1", port)
 
 
 @pytest.fixture

@@ -46,6 +46,15 @@ def test_bodies_of_any_size_cross_tls(host: Host, authority: Authority) -> None:
         assert post_securely(port, authority.context(), b"x" * size) == b"x" * size
 
 
+def test_a_port_is_shared_only_where_both_agree(host: Host) -> None:
+    _, taken = host.start()
+    _, port = host.start(reuse_port=True)
+    assert host.start_at(port, reuse_port=True) == port
+    for lone, options in ((taken, {"reuse_port": True}), (port, {})):
+        with pytest.raises(OSError, match="cannot listen"):
+            host.start_at(lone, **options)
+
+
 def test_a_client_must_show_a_certificate_where_it_is_asked_to(host: Host, authority: Authority) -> None:
     _, port = host.start(tls=authority.mutual)
     with pytest.raises((ssl.SSLError, ConnectionError)):

@@ -75,6 +75,7 @@ FLAGS: dict[str, tuple[str, str, object]] = {
     "--grpc-server-key": ("x.pem", "grpc_server_key", Path("x.pem")),
     "--grpc-root-cert": ("x.pem", "grpc_root_cert", Path("x.pem")),
     "--http-max-input-size": ("1000", "http_max_input_size", 1000),
+    "--reuse-http-port": ("true", "reuse_http_port", True),
     "--http-json-nan": ("true", "http_json_nan", True),
     "--http-metrics": ("true", "http_metrics", True),
     "--http-use-ssl": ("true", "http_use_ssl", True),

@@ -55,7 +55,12 @@ class HttpListener:
         """Listen, and return the port. Raises `OSError` where the address cannot be had."""
         try:
             self._server = await self._loop.create_server(
-                self._accept, address, port, ssl=self._tls.context if self._tls else None, backlog=BACKLOG
+                self._accept,
+                address,
+                port,
+                ssl=self._tls.context if self._tls else None,
+                backlog=BACKLOG,
+                reuse_port=self.options.reuse_port or None,
             )
         except OSError as error:
             raise OSError(f"cannot listen on {address}:{port} for HTTP: {error.strerror or error}") from error

@@ -14,6 +14,8 @@ class HttpOptions:
     max_input_bytes: int = 64 << 20
     """The largest body of a request, also after decompression."""
     tls: TlsFiles | None = None
+    reuse_port: bool = False
+    """Whether other processes may listen on the port too; the kernel deals connections out."""
     head_timeout: float = 20.0
     """How long a request's head may take to arrive."""
     body_timeout: float = 60.0
