@@ -59,7 +59,7 @@ class Engine:
     def infer(self, request: InferenceRequest, reply: Reply) -> Pending | None:
         """Start one inference. `reply` is called exactly once, unless what is returned is cancelled first.
 
-        Returns None where the request was refused: `reply` has been called then.
+        Returns None where the request is settled already: `reply` has been called then.
         """
         try:
             version = self._registry.find(request.model_name, request.model_version)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 
 from server import flag_values, metrics_config
+from server.cache_config import CacheConfig, CacheConfigInvalid, parse_cache_config
 from server.metrics_config import MetricsConfig
 from server.trace_config import TraceConfig, TraceConfigInvalid, parse_trace_config
 from server.urls import RepositoryUrl
@@ -65,6 +67,8 @@ class Settings:
     default_max_batch_size: int
     model_cache_dir: Path | None
     max_queued_bytes: int
+    cache: CacheConfig | None
+    """Where answers are kept; None: nowhere."""
     distinct_overload_statuses: bool
     max_running_batches: int | None
     """None: as many as cores; 0: no limit."""
@@ -148,6 +152,7 @@ def parse(argv: Sequence[str]) -> Settings:
         default_max_batch_size=flags.backend_config[-1],
         model_cache_dir=flags.model_cache_dir,
         max_queued_bytes=flags.max_queued_bytes,
+        cache=_cache_config(parser, flags),
         distinct_overload_statuses=flags.distinct_overload_statuses,
         max_running_batches=flags.max_running_batches,
         exit_timeout_secs=flags.exit_timeout_secs,
@@ -275,6 +280,15 @@ def _add_model_flags(group: argparse._ArgumentGroup) -> None:
         help="how much the waiting requests of all models may hold together (default 1 GiB)",
     )  # fmt: skip
     group.add_argument(
+        "--cache-config", action="append", default=[], metavar="CACHE,KEY=VALUE",
+        help="where the answers of models with response_cache are kept: local,size=BYTES, or redis,host=HOST and "
+        "redis,port=PORT (also user, password, db, tls_enabled, cacert, cert, key, wait_timeout=MS, ttl=SECONDS)",
+    )  # fmt: skip
+    group.add_argument(
+        "--response-cache-byte-size", type=flag_values.natural, metavar="BYTES",
+        help="deprecated: as --cache-config local,size=BYTES; 0 for none",
+    )  # fmt: skip
+    group.add_argument(
         "--max-running-batches", type=flag_values.natural, metavar="N",
         help="how many batches of all models may run at once on the CPU; 0: as many as instances (default: cores)",
     )  # fmt: skip
@@ -369,6 +383,13 @@ def _trace_config(parser: argparse.ArgumentParser, texts: Sequence[str]) -> Trac
     try:
         return parse_trace_config(texts)
     except TraceConfigInvalid as error:
+        parser.error(str(error))
+
+
+def _cache_config(parser: argparse.ArgumentParser, flags: argparse.Namespace) -> CacheConfig | None:
+    try:
+        return parse_cache_config(flags.cache_config, flags.response_cache_byte_size, os.environ)
+    except CacheConfigInvalid as error:
         parser.error(str(error))
 
 
