@@ -26,6 +26,9 @@ from server import __version__
 from server.backends.cores import available_cores
 from server.backends.gpus import gpu_reader, page_locked_bytes
 from server.backends.onnx import OnnxBackend
+from server.cache.local import LocalStore
+from server.cache.store import Store
+from server.cache_config import CacheConfig, LocalCache
 from server.control import ControlPlane, ControlSettings
 from server.engine import Engine
 from server.errors import LoadFailed
@@ -97,6 +100,7 @@ class App:
             access_log=self._access_logged(logs.state),
         )
         clock = clock_for(asyncio.get_running_loop())
+        self._store = _answer_store(settings.cache)
         self._registry = Registry()
         self._engine = Engine(self._registry)
         inference = InferenceService(
@@ -118,6 +122,7 @@ class App:
             self._registry,
             OnnxBackend(settings.model_cache_dir),
             clock,
+            answers=self._store,
         )
         repository = RepositoryService(self._control, self._registry)
         methods: MethodTable = (
@@ -171,6 +176,8 @@ class App:
         if self._settings.allow_grpc:
             await self._grpc.stop(grace)
         await self._control.unload_all()
+        if self._store is not None:
+            self._store.close()
         await self._http.stop()
         await self._metrics.stop()
         self._watch.stop()
@@ -219,6 +226,7 @@ class App:
                 "grpcio" if isinstance(self._grpc, GrpcioEngine) else "nghttp2",
             ),
             lambda: self._traces.lost if self._traces is not None else 0,
+            None if self._store is None else self._store.counts,
         )
 
 
@@ -307,6 +315,19 @@ def _grpc_engine(settings: Settings) -> type[Nghttp2Engine] | type[GrpcioEngine]
         return GrpcioEngine
     log.info("gRPC engine: nghttp2")
     return Nghttp2Engine
+
+
+def _answer_store(config: CacheConfig | None) -> Store | None:
+    """Where answers are kept; None: nowhere. Raises `OSError` where the client of Redis is not installed."""
+    if config is None:
+        return None
+    if isinstance(config, LocalCache):
+        return LocalStore(config.size_bytes)
+    try:
+        from server.cache.redis_store import RedisStore  # takes a while, and few need it
+    except ImportError as error:
+        raise OSError(f"--cache-config redis: {error}: pip install 'convoy[redis]'") from error
+    return RedisStore(config, asyncio.get_running_loop())
 
 
 def _trace_sink(settings: Settings) -> Sink | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-PASSWORD_VARIABLE = "TRITONCACHE_REDIS_PASSWORD"
+PASSWORD_VARIABLE = "TRITONCACHE_REDIS_PASSWORD"  # noqa: S105 -- its name
 USERNAME_VARIABLE = "TRITONCACHE_REDIS_USERNAME"
 """Environment variables, as Triton has them: command lines are no place for passwords."""
 

@@ -6,10 +6,12 @@ import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
+from server.cache.store import StoreCounts
 from server.errors import Reason
 from server.loop_watch import LoopWatch
 from server.metrics.snapshots import (
     BuildSnapshot,
+    CacheSnapshot,
     CallSnapshot,
     ModelSnapshot,
     ServerSnapshot,
@@ -41,6 +43,8 @@ class Observer:
     build: BuildSnapshot
     lost_traces: Callable[[], int] = int
     """None where nothing is traced."""
+    answers: Callable[[], StoreCounts] | None = None
+    """Of the response cache; None where there is none."""
 
     async def take(self) -> Snapshot:
         """Copy everything. Each version's figures are of one moment, and the loop goes on between them."""
@@ -63,7 +67,20 @@ class Observer:
             self.transport(),
             self.watch.snapshot(),
             self.build,
+            None if self.answers is None else cache_snapshot(self.answers()),
         )
+
+
+def cache_snapshot(counts: StoreCounts) -> CacheSnapshot:
+    return CacheSnapshot(
+        counts.entries,
+        counts.bytes,
+        counts.capacity_bytes,
+        counts.evictions,
+        counts.not_stored,
+        counts.failed_lookups,
+        counts.is_connected,
+    )
 
 
 def version_snapshot(loaded: Served) -> VersionSnapshot:
@@ -80,6 +97,7 @@ def version_snapshot(loaded: Served) -> VersionSnapshot:
         busy_seconds=loaded.busy_seconds(),
         latest=loaded.latest(),
         costs=loaded.costs.copy().lines,
+        has_cache=loaded.config.response_cache,
     )
 
 

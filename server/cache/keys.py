@@ -21,9 +21,7 @@ Beginning = blake3
 _ABSENT = b"\xff" * 8
 
 
-def beginning(
-    identity: bytes, specs: Sequence[TensorSpec], outputs: Sequence[RequestedOutput]
-) -> Beginning:
+def beginning(identity: bytes, specs: Sequence[TensorSpec], outputs: Sequence[RequestedOutput]) -> Beginning:
     """What is the same for all requests of one shape. `identity` tells one load of a model from any other."""
     shape = repr((tuple(map(tuple, specs)), tuple(map(tuple, outputs)))).encode()
     return blake3(_length(identity) + identity + _length(shape) + shape)

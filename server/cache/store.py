@@ -24,6 +24,8 @@ class StoreCounts:
     """Entries that made room for others."""
     not_stored: int = 0
     """Answers that were not kept: too large, or the store could not be reached or was busy."""
+    is_connected: bool = True
+    """Whether the store can be asked now."""
     failed_lookups: int = 0
     """Lookups that were not answered: the requests were misses."""
 

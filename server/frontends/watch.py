@@ -115,6 +115,8 @@ def access_fields(record: Record) -> dict[str, object]:
         "queue_us": (record.queue_end_ns - record.arrived_ns) // 1000 if record.arrived_ns else 0,
         "total_us": (record.ended_ns - record.received_ns) // 1000,
     }
+    if record.cache:
+        fields["cache"] = record.cache
     if record.error is not None:
         fields["error"] = record.error.for_logs or str(record.error)
     return fields

@@ -169,7 +169,11 @@ class CachedVersion(LoadedVersion):
     def _take_in(self, waiter: Waiter) -> Waiter | None:
         """Let a request without an answer wait for one that is on its way; where there is none, submit it."""
         key = waiter.key
-        if key not in self._flights and key not in self._looked_up and self._store.fetch(key, partial(self._found, key)):
+        if (
+            key not in self._flights
+            and key not in self._looked_up
+            and self._store.fetch(key, partial(self._found, key))
+        ):
             self._looked_up.add(key)
         if key in self._flights or key in self._looked_up:
             try:

@@ -205,6 +205,8 @@ class ModelConfig:
     warmup: tuple[WarmupSample, ...] = ()
     preprocessing: ImagePreprocessing | None = None
     """How pictures become one of the inputs; None: the model takes none."""
+    response_cache: bool = False
+    """Whether answers are kept, where the server has a cache."""
 
     @property
     def fail_on_nan(self) -> bool:
