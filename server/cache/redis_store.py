@@ -239,7 +239,6 @@ def _client(config: RedisCache) -> redis.Redis:
         ssl_keyfile=config.key_file,
         socket_timeout=config.timeout_ms / 1000,
         socket_connect_timeout=max(1.0, config.timeout_ms / 1000),
-        single_connection_client=True,
         retry=Retry(NoBackoff(), 0),
         client_name="convoy",
     )

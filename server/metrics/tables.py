@@ -137,7 +137,7 @@ LOCAL_CACHE_GAUGES: dict[str, tuple[str, Callable[[CacheSnapshot], float]]] = {
 CACHE_GAUGES: dict[str, tuple[str, Callable[[CacheSnapshot], float]]] = {
     "convoy_cache_connected": (
         "Whether the response cache can be asked; always 1 in this process",
-        lambda c: c.is_connected,
+        lambda c: int(c.is_connected),
     ),
 }
 

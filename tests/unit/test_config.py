@@ -184,7 +184,6 @@ def test_a_field_that_is_set_to_its_default_is_as_good_as_absent(text: str) -> N
     [
         ("sequence_batching {}", "sequence_batching"),
         ("model_transaction_policy { decoupled: true }", "model_transaction_policy.decoupled"),
-        ("response_cache { enable: true }", "response_cache.enable"),
         ('cc_model_filenames { key: "8.6" value: "m.onnx" }', "cc_model_filenames"),
         ('runtime: "x.so"', "runtime"),
         ("batch_input {}", "batch_input"),
