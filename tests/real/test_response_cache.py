@@ -104,6 +104,28 @@ def test_a_model_without_response_cache_is_not_cached(cached: Client) -> None:
     assert cached.statistics("plain").execution_count == 3
 
 
+def test_a_model_of_an_ensemble_keeps_its_answers(start_server: StartServer, root: Path) -> None:
+    tensors = (
+        'input { name: "a" data_type: TYPE_INT64 dims: [ 1 ] } output { name: "b" data_type: TYPE_INT64 dims: [ 1 ] }'
+    )
+    steps = [
+        f'step {{ model_name: "m" model_version: -1 input_map {{ key: "x" value: "{read}" }} '
+        f'output_map {{ key: "y" value: "{written}" }} }}'
+        for read, written in (("a", "between"), ("between", "b"))
+    ]
+    config = f'platform: "ensemble" max_batch_size: 8 {tensors} ensemble_scheduling {{ {" ".join(steps)} }}'
+    add_model(root, "twice", config=config, versions={1: None})
+    server = start_server(LOCAL, model_repository=root)
+    with connect(server) as channel:
+        client = Client(channel)
+        for _ in range(3):
+            assert client.infer("twice", {"a": np.array([[2]], np.int64)})["b"].tolist() == [[22]]
+        assert cache_counts(client) == (4, 2)
+        assert client.statistics("twice").inference_stats.success.count == 3
+    assert server.terminate() == 0
+    assert "Traceback" not in server.log.read_text()
+
+
 def test_where_the_one_who_leads_is_cancelled_the_others_are_answered(cached: Client, server: RunningServer) -> None:
     inputs = {"x": np.ones((1, 1), np.float32), "iterations": np.array([[SLOW_ROUNDS]], np.int64)}
     leader = cached.start_infer("slow", inputs)

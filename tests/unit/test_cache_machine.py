@@ -60,6 +60,7 @@ class Flying(RuleBasedStateMachine):
 
 
 TestFlying = Flying.TestCase
+TestFlying.settings = settings(max_examples=40, deadline=None)
 
 EVENTS = st.lists(
     st.one_of(
@@ -74,7 +75,7 @@ EVENTS = st.lists(
 )
 
 
-@settings(deadline=None, max_examples=150)
+@settings(deadline=None, max_examples=100)
 @given(EVENTS, st.booleans(), st.booleans())
 def test_everybody_is_answered_once_and_rightly_whatever_happens(events: Any, distant: bool, fails: bool) -> None:
     """Nothing is left behind, successes are hits and misses, and nothing is computed without a reason."""

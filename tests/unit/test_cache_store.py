@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as some_numpy
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
@@ -72,6 +72,7 @@ class Caching(RuleBasedStateMachine):
 
 
 TestCaching = Caching.TestCase
+TestCaching.settings = settings(max_examples=40, deadline=None)
 
 
 def test_what_is_kept_shares_no_memory_and_cannot_be_changed() -> None:
