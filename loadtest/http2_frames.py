@@ -11,6 +11,7 @@ PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 DATA, HEADERS, RST_STREAM, SETTINGS, PING, GOAWAY, WINDOW_UPDATE = 0, 1, 3, 4, 6, 7, 8
 END_STREAM, ACK, END_HEADERS = 1, 1, 4
 HEADER_TABLE_SIZE, MAX_CONCURRENT_STREAMS, INITIAL_WINDOW_SIZE, MAX_FRAME_SIZE = 1, 3, 4, 5  # some settings (6.5.2)
+CANCEL = 8  # among the error codes (7)
 FIRST_WINDOW, FIRST_FRAME_SIZE = 65_535, 16_384
 """What holds until the peer says otherwise."""
 LARGEST_WINDOW = (1 << 31) - 1

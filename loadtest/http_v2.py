@@ -16,10 +16,11 @@ from urllib.error import HTTPError, URLError
 from urllib.parse import quote
 from urllib.request import Request, urlopen
 
+import numpy as np
 from google.protobuf.json_format import ParseDict, ParseError
 
 from loadtest.errors import LoadTestError, WrongAnswerError
-from loadtest.payload import Description, Shape, Workload
+from loadtest.payload import NUMPY_TYPES, Description, Shape, Workload
 from loadtest.samples import workload_for
 from proto import grpc_service_pb2 as pb
 
@@ -50,6 +51,20 @@ def encode_request(request: pb.ModelInferRequest) -> tuple[dict[str, str], bytes
         JSON_LENGTH: str(len(text)),
     }
     return headers, b"".join((text, *request.raw_input_contents))
+
+
+def encode_json_request(request: pb.ModelInferRequest) -> tuple[dict[str, str], bytes]:
+    """As `encode_request`, all of it JSON, the answer too. Raises `KeyError` for datatypes without a JSON form."""
+    inputs = [
+        {
+            "name": tensor.name,
+            "datatype": tensor.datatype,
+            "shape": list(tensor.shape),
+            "data": np.frombuffer(raw, NUMPY_TYPES[tensor.datatype]).tolist(),
+        }
+        for tensor, raw in zip(request.inputs, request.raw_input_contents, strict=True)
+    ]
+    return {"Content-Type": "application/json"}, json.dumps({"inputs": inputs}).encode()
 
 
 def decode_response(json_length: str | None, body: bytes) -> pb.ModelInferResponse:

@@ -40,11 +40,19 @@ from server.frontends.health_service import HealthService
 from server.frontends.inference_service import InferenceService
 from server.frontends.reflection_service import reflection_methods
 from server.frontends.repository_service import RepositoryService
-from server.frontends.rest.cost import cost_app
-from server.frontends.rest.health import health_app
-from server.frontends.rest.http_server import HttpServer
-from server.frontends.rest.metrics import metrics_app
+from server.frontends.rest.bodies import Bodies
+from server.frontends.rest.cost import cost_routes
+from server.frontends.rest.exchange import Route
+from server.frontends.rest.health import health_routes
+from server.frontends.rest.infer import InferRoutes
+from server.frontends.rest.json_tensors import NonFinite
+from server.frontends.rest.listener import HttpListener
+from server.frontends.rest.metrics import metrics_route
+from server.frontends.rest.openapi import openapi_route
+from server.frontends.rest.options import HttpOptions
+from server.frontends.rest.rpc_routes import rpc_routes
 from server.frontends.settings_service import SettingsService
+from server.frontends.shared_memory_service import SharedMemoryService
 from server.frontends.statuses import AS_TRITON, DISTINCT
 from server.frontends.tls import TlsFiles
 from server.frontends.watch import Watch
@@ -58,6 +66,9 @@ from server.models.registry import Registry
 from server.observation import Observer
 from server.scheduling.clock import clock_for
 from server.settings import GrpcEngine, ModelControlMode, Settings
+from server.shared_memory.cuda import find_driver
+from server.shared_memory.regions import Regions
+from server.shared_memory.tensors import SharedMemory
 from server.trace_config import TraceMode
 from server.tracing import Sink
 from server.tracing.json_file import JsonFileSink
@@ -102,7 +113,9 @@ class App:
         clock = clock_for(asyncio.get_running_loop())
         self._store = _answer_store(settings.cache)
         self._registry = Registry()
-        self._engine = Engine(self._registry)
+        self._regions = Regions(find_driver()) if settings.allow_client_shm else None
+        shared = SharedMemory(self._regions, settings.grpc_max_message_bytes) if self._regions is not None else None
+        self._engine = Engine(self._registry, shared)
         inference = InferenceService(
             self._engine,
             self._registry,
@@ -110,6 +123,7 @@ class App:
             strict_readiness=settings.strict_readiness,
             watch=watch,
             failures=failures,
+            more_extensions=self._regions.extensions if self._regions is not None else (),
         )
         names = (inference_service.SERVICE, health_service.SERVICE)
         health = HealthService(
@@ -129,14 +143,17 @@ class App:
             inference.methods()
             | repository.methods()
             | changes.methods()
+            | SharedMemoryService(self._regions).methods()
             | health.methods()
             | reflection_methods(names)
         )
         self._grpc = engine(methods, _grpc_options(settings))
-        self._http = HttpServer(cost_app(self._registry, health_app(lambda: True, inference.is_ready)))
         self._watch = LoopWatch(clock)
         self._renderer = ThreadPoolExecutor(1, thread_name_prefix="metrics")
-        self._metrics = HttpServer(metrics_app(self._observer().take, _metrics_page(settings), self._renderer))
+        metrics = metrics_route(self._observer().take, _metrics_page(settings), self._renderer)
+        self._metrics = HttpListener([metrics], HttpOptions())
+        self._bodies = Bodies(settings.http_max_input_size)
+        self._http = HttpListener(self._routes(inference, methods, metrics), _http_options(settings))
 
     async def start(self) -> Ports:
         """Listen, then load. Raises `OSError` for an address that cannot be had, `LoadFailed` for a missing root, and
@@ -169,19 +186,22 @@ class App:
     async def stop(self) -> None:
         """Answer everything that was accepted, then close."""
         end = time.monotonic() + self._settings.exit_timeout_secs
+        self._http.announce_stop()
         self._engine.begin_exit()
         self._control.give_up_loads()
         grace = self._settings.exit_timeout_secs
         asyncio.get_running_loop().call_later(grace, self._engine.cut_off)
-        if self._settings.allow_grpc:
-            await self._grpc.stop(grace)
+        await asyncio.gather(self._http.drain(grace), *([self._grpc.stop(grace)] if self._settings.allow_grpc else []))
         await self._control.unload_all()
         if self._store is not None:
             self._store.close()
+        if self._regions is not None:
+            self._regions.close()
         await self._http.stop()
         await self._metrics.stop()
         self._watch.stop()
         self._renderer.shutdown()
+        self._bodies.close()
         if self._traces is not None:
             seconds = max(0.0, min(LAST_TRACES_SECONDS, end - time.monotonic()))
             await asyncio.to_thread(self._traces.close, seconds)
@@ -211,6 +231,24 @@ class App:
     def _access_logged(self, state: LogState) -> bool:
         return state.info and (self._settings.access_log or state.verbose > 0)
 
+    def _routes(self, inference: InferenceService, methods: MethodTable, metrics: Route) -> list[Route]:
+        """What is served over HTTP."""
+        settings = self._settings
+        infer = InferRoutes(
+            inference,
+            self._registry,
+            self._bodies,
+            non_finite=NonFinite.WORDS if settings.http_json_nan else NonFinite.REFUSE,
+        )
+        routes = [
+            *infer.routes(),
+            *health_routes(lambda: True, inference.is_ready, self._registry),
+            *rpc_routes(methods, self._bodies),
+            *cost_routes(self._registry),
+            *([metrics] if settings.http_metrics else []),
+        ]
+        return [*routes, openapi_route(routes)]
+
     def _observer(self) -> Observer:
         return Observer(
             self._registry,
@@ -226,7 +264,9 @@ class App:
                 "grpcio" if isinstance(self._grpc, GrpcioEngine) else "nghttp2",
             ),
             lambda: self._traces.lost if self._traces is not None else 0,
-            None if self._store is None else self._store.counts,
+            lambda: self._regions.usage() if self._regions is not None else (0, 0),
+            lambda: self._http.snapshot(),  # noqa: PLW0108 -- made later, since it may serve what this observes
+            lambda: self._store.counts() if self._store is not None else None,
         )
 
 
@@ -262,6 +302,9 @@ async def serve(settings: Settings, logs: Logs) -> None:
         log.info("stopping: before all models were loaded")
     finally:
         await app.stop()
+        # All is done: who asks once more while the interpreter goes shall not change the exit status.
+        loop.remove_signal_handler(signal.SIGTERM)
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
 
 
 async def _wait_at_most(event: asyncio.Event, seconds: float) -> None:
@@ -279,12 +322,24 @@ def _freeze_heap() -> None:
     gc.freeze()
 
 
+def _tls_files(cert: Path | None, key: Path | None, root: Path | None) -> TlsFiles:
+    assert cert and key, "settings.parse sees to it"
+    return TlsFiles(cert, key, root)
+
+
+def _http_options(settings: Settings) -> HttpOptions:
+    root = settings.http_root_cert if settings.http_use_ssl_mutual else None
+    return HttpOptions(
+        max_input_bytes=settings.http_max_input_size,
+        tls=_tls_files(settings.http_server_cert, settings.http_server_key, root) if settings.http_use_ssl else None,
+    )
+
+
 def _grpc_options(settings: Settings) -> GrpcOptions:
     tls = None
     if settings.grpc_use_ssl:
-        assert settings.grpc_server_cert and settings.grpc_server_key, "settings.parse sees to it"
         root = settings.grpc_root_cert if settings.grpc_use_ssl_mutual else None
-        tls = TlsFiles(settings.grpc_server_cert, settings.grpc_server_key, root)
+        tls = _tls_files(settings.grpc_server_cert, settings.grpc_server_key, root)
     return GrpcOptions(
         max_message_bytes=settings.grpc_max_message_bytes,
         reuse_port=settings.reuse_grpc_port,

@@ -66,7 +66,6 @@ class Logs:
         state = self.state
         self._handler.setFormatter(_FORMATTERS[state.format]())
         self._root.setLevel(_least_level(state))
-        logging.getLogger("uvicorn").setLevel(logging.DEBUG if state.verbose > 1 else logging.WARNING)
         # It tells of every export that fails, again and again: `tracing` does so once.
         logging.getLogger("opentelemetry").setLevel(logging.DEBUG if state.verbose > 1 else logging.CRITICAL)
 

@@ -13,7 +13,9 @@ from server.metrics.snapshots import (
     BuildSnapshot,
     CacheSnapshot,
     CallSnapshot,
+    HttpSnapshot,
     ModelSnapshot,
+    SequenceSnapshot,
     ServerSnapshot,
     Snapshot,
     TransportSnapshot,
@@ -43,7 +45,10 @@ class Observer:
     build: BuildSnapshot
     lost_traces: Callable[[], int] = int
     """None where nothing is traced."""
-    answers: Callable[[], StoreCounts] | None = None
+    shared_memory: Callable[[], tuple[int, int]] = lambda: (0, 0)
+    """Regions that clients have registered, and their bytes."""
+    http: Callable[[], HttpSnapshot] = HttpSnapshot
+    answers: Callable[[], StoreCounts | None] = lambda: None
     """Of the response cache; None where there is none."""
 
     async def take(self) -> Snapshot:
@@ -62,16 +67,20 @@ class Observer:
                 dict(self.failures),
                 self.lost_traces(),
                 self.unseen_repositories(),
+                *self.shared_memory(),
             ),
             self.calls(),
             self.transport(),
+            self.http(),
             self.watch.snapshot(),
             self.build,
-            None if self.answers is None else cache_snapshot(self.answers()),
+            cache_snapshot(self.answers()),
         )
 
 
-def cache_snapshot(counts: StoreCounts) -> CacheSnapshot:
+def cache_snapshot(counts: StoreCounts | None) -> CacheSnapshot | None:
+    if counts is None:
+        return None
     return CacheSnapshot(
         counts.entries,
         counts.bytes,
@@ -84,6 +93,7 @@ def cache_snapshot(counts: StoreCounts) -> CacheSnapshot:
 
 
 def version_snapshot(loaded: Served) -> VersionSnapshot:
+    sequences = loaded.sequences()
     return VersionSnapshot(
         model=loaded.config.name,
         version=loaded.version,
@@ -96,6 +106,7 @@ def version_snapshot(loaded: Served) -> VersionSnapshot:
         queue_age_seconds=loaded.queue_age(),
         busy_seconds=loaded.busy_seconds(),
         latest=loaded.latest(),
+        sequences=None if sequences is None else SequenceSnapshot(**sequences._asdict()),
         costs=loaded.costs.copy().lines,
         has_cache=loaded.config.response_cache,
     )

@@ -94,9 +94,18 @@ class Settings:
     """0: no limit."""
     grpc_max_connection_age_grace_ms: int
     """0: no limit."""
+    allow_client_shm: bool
     allow_http: bool
     http_address: str
     http_port: int
+    http_max_input_size: int
+    http_use_ssl: bool
+    http_use_ssl_mutual: bool
+    http_server_cert: Path | None
+    http_server_key: Path | None
+    http_root_cert: Path | None
+    http_json_nan: bool
+    http_metrics: bool
     allow_metrics: bool
     allow_cpu_metrics: bool
     allow_gpu_metrics: bool
@@ -175,9 +184,18 @@ def parse(argv: Sequence[str]) -> Settings:
         grpc_http2_max_ping_strikes=flags.grpc_http2_max_ping_strikes,
         grpc_max_connection_age_ms=flags.grpc_max_connection_age,
         grpc_max_connection_age_grace_ms=flags.grpc_max_connection_age_grace,
+        allow_client_shm=flags.allow_client_shm,
         allow_http=flags.allow_http,
         http_address=flags.http_address,
         http_port=flags.http_port,
+        http_max_input_size=flags.http_max_input_size,
+        http_use_ssl=flags.http_use_ssl or flags.http_use_ssl_mutual,
+        http_use_ssl_mutual=flags.http_use_ssl_mutual,
+        http_server_cert=flags.http_server_cert,
+        http_server_key=flags.http_server_key,
+        http_root_cert=flags.http_root_cert,
+        http_json_nan=flags.http_json_nan,
+        http_metrics=flags.http_metrics,
         allow_metrics=flags.allow_metrics,
         allow_cpu_metrics=flags.allow_cpu_metrics,
         allow_gpu_metrics=flags.allow_gpu_metrics,
@@ -206,6 +224,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_model_flags(parser.add_argument_group("models"))
     _add_listener_flags(parser.add_argument_group("listeners"))
     _add_grpc_flags(parser.add_argument_group("gRPC"))
+    _add_http_flags(parser.add_argument_group("HTTP"))
     other = parser.add_argument_group("process")
     other.add_argument("--id", default="convoy", metavar="NAME", help="the server's name in ServerMetadata")
     other.add_argument(
@@ -307,6 +326,12 @@ def _add_listener_flags(group: argparse._ArgumentGroup) -> None:
             metavar="PORT",
             help=f"default {port}; 0 takes a free one",
         )
+    _add_boolean(
+        group,
+        "--allow-client-shm",
+        False,
+        "let clients register shared memory, which the server then reads and writes: for clients that are trusted",
+    )
     _add_boolean(group, "--allow-cpu-metrics", True, "metrics of the machine's processors and memory")
     _add_boolean(group, "--allow-gpu-metrics", True, "metrics of the machine's GPUs, where there are any")
     group.add_argument(
@@ -333,13 +358,11 @@ def _add_grpc_flags(group: argparse._ArgumentGroup) -> None:
         group,
         "--distinct-overload-statuses",
         False,
-        "answer overload with RESOURCE_EXHAUSTED and lateness with DEADLINE_EXCEEDED, not both with UNAVAILABLE",
+        "answer overload with RESOURCE_EXHAUSTED (HTTP: 429) and lateness with DEADLINE_EXCEEDED (504), not both with "
+        "UNAVAILABLE (503)",
     )
     _add_boolean(group, "--reuse-grpc-port", False, "share the port with other processes")
-    _add_boolean(group, "--grpc-use-ssl", False, "TLS, with the two files that follow")
-    _add_boolean(group, "--grpc-use-ssl-mutual", False, "TLS that asks clients for a certificate too")
-    for name, what in (("server-cert", "certificate"), ("server-key", "key"), ("root-cert", "root for clients")):
-        group.add_argument(f"--grpc-{name}", type=Path, metavar="PATH", help=f"PEM file of the {what}")
+    _add_tls_flags(group, "grpc")
     numbers = (
         ("keepalive-time", 7_200_000, "MS", "silence after which a peer is pinged"),
         ("keepalive-timeout", 20_000, "MS", "how long it may take to answer"),
@@ -357,6 +380,23 @@ def _add_grpc_flags(group: argparse._ArgumentGroup) -> None:
             help=f"{text} (default {default})",
         )
     _add_boolean(group, "--grpc-keepalive-permit-without-calls", False, "ping, and be pinged, without an open call")
+
+
+def _add_http_flags(group: argparse._ArgumentGroup) -> None:
+    group.add_argument(
+        "--http-max-input-size", type=flag_values.positive_int, default=64 << 20, metavar="BYTES",
+        help="the largest body of a request to read, also after decompression (default 64 MiB)",
+    )  # fmt: skip
+    _add_boolean(group, "--http-json-nan", False, "read and write NaN and Infinity in JSON, as bare words")
+    _add_boolean(group, "--http-metrics", False, "serve the metrics page here too")
+    _add_tls_flags(group, "http")
+
+
+def _add_tls_flags(group: argparse._ArgumentGroup, protocol: str) -> None:
+    _add_boolean(group, f"--{protocol}-use-ssl", False, "TLS, with the two files that follow")
+    _add_boolean(group, f"--{protocol}-use-ssl-mutual", False, "TLS that asks clients for a certificate too")
+    for name, what in (("server-cert", "certificate"), ("server-key", "key"), ("root-cert", "root for clients")):
+        group.add_argument(f"--{protocol}-{name}", type=Path, metavar="PATH", help=f"PEM file of the {what}")
 
 
 def _add_observation_flags(group: argparse._ArgumentGroup) -> None:
@@ -394,10 +434,14 @@ def _cache_config(parser: argparse.ArgumentParser, flags: argparse.Namespace) ->
 
 
 def _check_tls_flags(parser: argparse.ArgumentParser, flags: argparse.Namespace) -> None:
-    if (flags.grpc_use_ssl or flags.grpc_use_ssl_mutual) and not (flags.grpc_server_cert and flags.grpc_server_key):
-        parser.error("--grpc-use-ssl needs --grpc-server-cert and --grpc-server-key")
-    if flags.grpc_use_ssl_mutual and not flags.grpc_root_cert:
-        parser.error("--grpc-use-ssl-mutual needs --grpc-root-cert")
+    values = vars(flags)
+    for protocol in ("grpc", "http"):
+        mutual = values[f"{protocol}_use_ssl_mutual"]
+        files = values[f"{protocol}_server_cert"] and values[f"{protocol}_server_key"]
+        if (values[f"{protocol}_use_ssl"] or mutual) and not files:
+            parser.error(f"--{protocol}-use-ssl needs --{protocol}-server-cert and --{protocol}-server-key")
+        if mutual and not values[f"{protocol}_root_cert"]:
+            parser.error(f"--{protocol}-use-ssl-mutual needs --{protocol}-root-cert")
 
 
 def _add_boolean(group: argparse._ArgumentGroup, flag: str, default: bool, text: str) -> None:

@@ -100,6 +100,42 @@ def doubled_rows() -> ModelProto:
     return _model([node], [_value("x", "FP32", ("N", 2))], [_value("y", "FP32", ("M", 2))])
 
 
+def accumulator(shape: Shape = ("N", 1), datatype: str = "FP32") -> ModelProto:
+    """y = total_out = total_in + x: the sum of a sequence, where total_out comes back as total_in."""
+    nodes = [
+        helper.make_node("Add", ["total_in", "x"], ["y"]),
+        helper.make_node("Identity", ["y"], ["total_out"]),
+    ]
+    inputs = [_value(name, datatype, shape) for name in ("x", "total_in")]
+    return _model(nodes, inputs, [_value(name, datatype, shape) for name in ("y", "total_out")])
+
+
+def history() -> ModelProto:
+    """seen_out = seen_in and x after it, INT64: a state that grows. Without a batch axis."""
+    nodes = [
+        helper.make_node("Concat", ["seen_in", "x"], ["y"], axis=0),
+        helper.make_node("Identity", ["y"], ["seen_out"]),
+    ]
+    inputs = [_value("x", "INT64", (1,)), _value("seen_in", "INT64", ("S",))]
+    return _model(nodes, inputs, [_value(name, "INT64", ("T",)) for name in ("y", "seen_out")])
+
+
+def signals(datatype: str = "INT32", id_datatype: str = "UINT64") -> ModelProto:
+    """What a model of sequences is told, given back: `x` as `y`, `start` as `start_out`, and so `ready`, `end`, `id`.
+    And `rows`, INT64: those of the batch."""
+    datatypes = {"x": "INT64", "start": datatype, "ready": datatype, "end": datatype, "id": id_datatype}
+    names = {"x": "y"} | {name: f"{name}_out" for name in ("start", "ready", "end", "id")}
+    nodes = [helper.make_node("Identity", [name], [out]) for name, out in names.items()]
+    nodes += [
+        helper.make_node("Shape", ["x"], ["count"], start=0, end=1),
+        helper.make_node("Shape", ["x"], ["shape"]),
+        helper.make_node("Expand", ["count", "shape"], ["rows"]),
+    ]
+    inputs = [_value(name, kind, ("N", 1)) for name, kind in datatypes.items()]
+    outputs = [_value(names[name], kind, ("N", 1)) for name, kind in datatypes.items()]
+    return _model(nodes, inputs, [*outputs, _value("rows", "INT64", ("N", 1))])
+
+
 def sequence_output() -> ModelProto:
     """An output that is a sequence of tensors, which the protocol has no word for."""
     y = helper.make_tensor_sequence_value_info("y", TensorProto.FLOAT, None)

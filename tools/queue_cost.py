@@ -13,12 +13,14 @@ import argparse
 import gc
 import time
 from collections.abc import Callable
+from itertools import count
 from statistics import median
 
 from server.scheduling.batcher import Queue
 from server.scheduling.costs import WINDOW, CostTable, bucket_sizes
 from server.scheduling.policy import LevelPolicy, WindowPolicy
 from server.scheduling.queue import BatchQueue, Ticket
+from server.scheduling.sequences import SequencePolicy, SequenceQueue, Step
 from server.scheduling.slo import SloPolicy
 from server.scheduling.slo_queue import SloQueue
 
@@ -26,6 +28,8 @@ BATCH_SECONDS = 1e-3
 """Of a full batch; smaller ones cost as much less as they are smaller, but for a tenth of it."""
 OBJECTIVE_SECONDS = 60.0
 """Long enough to let in whatever is to wait."""
+SEQUENCES_PER_ROW = 4
+"""Of a queue of sequences that takes the oldest, for each row of a batch."""
 LEVELS = (LevelPolicy(max_queued_rows=1_000_000),)
 COLUMNS = ("queue", "waiting", "batch", "put µs", "batch's µs/request", "µs/request")
 
@@ -61,7 +65,33 @@ def _slo(rows: int) -> Queue[Ticket]:
     return SloQueue(SloPolicy(rows, LEVELS, objective=OBJECTIVE_SECONDS), _costs(rows), lanes=1)
 
 
-QUEUES: dict[str, Callable[[int], Queue[Ticket]]] = {"window": _window, "slo": _slo}
+def _direct(rows: int) -> Queue[Ticket]:
+    policy = SequencePolicy(rows, LEVELS, slots=rows, max_idle=1e6, min_ready=1)
+    return SequenceQueue(policy, 1, _steps_of(rows))
+
+
+def _oldest(rows: int) -> Queue[Ticket]:
+    policy = SequencePolicy(rows, LEVELS, slots=SEQUENCES_PER_ROW * rows, max_idle=1e6)
+    return SequenceQueue(policy, 1, _steps_of(SEQUENCES_PER_ROW * rows))
+
+
+def _steps_of(sequences: int) -> Callable[[Ticket], Step]:
+    """Requests of so many sequences in turns, none of which ends."""
+    numbers = count()
+
+    def step_of(_: Ticket) -> Step:
+        number = next(numbers)
+        return Step(number % sequences, number < sequences, ends=False)
+
+    return step_of
+
+
+QUEUES: dict[str, Callable[[int], Queue[Ticket]]] = {
+    "window": _window,
+    "slo": _slo,
+    "direct": _direct,
+    "oldest": _oldest,
+}
 
 
 def _costs(max_rows: int) -> CostTable:
@@ -94,7 +124,7 @@ def _round(queue: Queue[Ticket], waiting: int, rows: int, requests: int) -> tupl
         batch = queue.take(now)
         queue.next_deadline()
         queue.next_due()
-        queue.ended(batch)
+        queue.ended(batch, now)
         queue.answered(batch, now)
         end = clock()
         if late or len(batch) != rows:

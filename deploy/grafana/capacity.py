@@ -193,7 +193,11 @@ def _processors() -> list[AnyPanel]:
 
 
 def _memory() -> list[AnyPanel]:
-    received, sent = (f"convoy_grpc_{way}_bytes_total" for way in ("received", "sent"))
+    moved = [
+        Query(total(rate(f"convoy_{name}_{way}_bytes_total", SERVER), "instance"), f"{what} {way}, {{{{instance}}}}")
+        for what, name in (("gRPC", "grpc"), ("HTTP", "http"))
+        for way in ("received", "sent")
+    ]
     return [
         graph(
             "Server's memory",
@@ -211,10 +215,9 @@ def _memory() -> list[AnyPanel]:
             span=6,
         ),
         graph(
-            "Bytes on gRPC connections",
+            "Bytes on connections",
             "Received and sent each second. Near the network's limit: send UINT8 or encoded pictures, not FP32.",
-            Query(total(rate(received, SERVER), "instance"), "received, {{instance}}"),
-            Query(total(rate(sent, SERVER), "instance"), "sent, {{instance}}"),
+            *moved,
             unit=panels.BYTES_PER_SECOND,
             span=6,
         ),

@@ -43,6 +43,7 @@ def dashboard() -> Dashboard:
             Row("Goodput", _goodput()),
             Row("Saturation", _saturation()),
             Row("gRPC", _grpc()),
+            Row("HTTP", _http()),
             Row("Models and alerts", _tables()),
         ],
     )
@@ -248,6 +249,33 @@ def _grpc() -> list[AnyPanel]:
             "should keep a channel.",
             Query(total(f"convoy_grpc_connections{{{SERVER}}}"), "open"),
             Query(total(rate("convoy_grpc_connections_opened_total", SERVER)), "new each second"),
+        ),
+    ]
+
+
+def _http() -> list[AnyPanel]:
+    requests = rate("convoy_http_requests_total", SERVER)
+    return [
+        graph(
+            "Requests by route",
+            "Requests that ended, each second. `unknown` is a path that does not exist, a wrong verb, or no HTTP.",
+            Query(total(requests, "route"), "{{route}}"),
+            unit=panels.RATE,
+        ),
+        graph(
+            "Requests by status",
+            "Requests that ended. 503, 429: overload, or not ready. Other 4xx: the callers. `gone`: they do not wait. "
+            "500: the model or the server.",
+            Query(total(requests, "status"), "{{status}}"),
+            unit=panels.RATE,
+            stacked=True,
+        ),
+        graph(
+            "HTTP connections",
+            "Open connections, and new ones each second. Many new ones: clients that connect for each request; they "
+            "should keep them.",
+            Query(total(f"convoy_http_connections{{{SERVER}}}"), "open"),
+            Query(total(rate("convoy_http_connections_opened_total", SERVER)), "new each second"),
         ),
     ]
 

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from loadtest.errors import LoadTestError
 from loadtest.figures import Figures
-from loadtest.h2load import H2load, frame
+from loadtest.h2load import H2load, Volley, frame
 from loadtest.payload import Workload
 from loadtest.processes import Running, our_server, running
 from loadtest.target import Target
@@ -94,8 +96,8 @@ class Shot:
         return {**figures, "average_batch": counted.average_batch}
 
     def _fire(self, server: Running, requests: int) -> Figures:
-        cpu_before = server.cpu_seconds()
-        seen = self.h2load.fire(
+        volley = partial(
+            self.h2load.fire,
             server.address,
             self.body,
             requests=requests,
@@ -103,21 +105,28 @@ class Shot:
             streams=self.load.streams,
             log=self.log,
         )
-        cpu_seconds = server.cpu_seconds() - cpu_before
-        return {
-            "requests_per_second": seen.requests_per_second,
-            "cpu_us_per_request": cpu_seconds / requests * 1e6,
-            "cores_used": cpu_seconds * seen.requests_per_second / requests,
-            "client_cpu_us_per_request": seen.client_cpu_seconds / requests * 1e6,
-            "p50_ms": seen.p50_ms,
-            "p99_ms": seen.p99_ms,
-            "peak_rss_mib": server.peak_rss_bytes() / _MIB,
-        }
+        return weighed(server, requests, volley)
 
 
-def start_ours(stack: ExitStack, plan: Plan, engine: str, *, name: str = "") -> Ours:
-    """A fresh server of ours with this engine; its log is `name`'s or the engine's."""
-    command = our_server(plan.model_repository, engine)
+def weighed(server: Running, requests: int, volley: Callable[[], Volley]) -> Figures:
+    """A volley of so many requests at `server`, and what it cost."""
+    cpu_before = server.cpu_seconds()
+    seen = volley()
+    cpu_seconds = server.cpu_seconds() - cpu_before
+    return {
+        "requests_per_second": seen.requests_per_second,
+        "cpu_us_per_request": cpu_seconds / requests * 1e6,
+        "cores_used": cpu_seconds * seen.requests_per_second / requests,
+        "client_cpu_us_per_request": seen.client_cpu_seconds / requests * 1e6,
+        "p50_ms": seen.p50_ms,
+        "p99_ms": seen.p99_ms,
+        "peak_rss_mib": server.peak_rss_bytes() / _MIB,
+    }
+
+
+def start_ours(stack: ExitStack, plan: Plan, engine: str, *flags: str, name: str = "") -> Ours:
+    """A fresh server of ours with this engine and these flags; its log is `name`'s or the engine's."""
+    command = [*our_server(plan.model_repository, engine), *flags]
     server = stack.enter_context(running(command, plan.out, name or engine))
     return Ours(server, stack.enter_context(Target(server.address)), plan.model)
 

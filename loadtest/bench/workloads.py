@@ -13,6 +13,7 @@ from pathlib import Path
 from loadtest.bench.agreement import agreement
 from loadtest.bench.analyzer import perf_analyzer_workload
 from loadtest.bench.generator import generator
+from loadtest.bench.http import http
 from loadtest.bench.idle import idle
 from loadtest.bench.large import large
 from loadtest.bench.loading import loading
@@ -22,6 +23,7 @@ from loadtest.bench.reloading import reloading
 from loadtest.bench.resnet18 import resnet18
 from loadtest.bench.scaling import scaling
 from loadtest.bench.servers import Plan
+from loadtest.bench.shared import shared
 from loadtest.bench.soak import soak
 from loadtest.bench.stall import stall
 from loadtest.bench.unary import single, small
@@ -29,8 +31,10 @@ from loadtest.bench.unary import single, small
 WORKLOADS: Mapping[str, Callable[[Plan], dict[str, object]]] = {
     "small": small,
     "single": single,
+    "http": http,
     "large": large,
     "pictures": pictures,
+    "shared": shared,
     "resnet18": resnet18,
     "slo-resnet18": slo_resnet18,
     "slo-lenet5": slo_lenet5,
@@ -44,13 +48,12 @@ WORKLOADS: Mapping[str, Callable[[Plan], dict[str, object]]] = {
     "agreement": agreement,
     "stall": stall,
 }
-QUICK = ("small", "single", "large")
 
 
 def bench(plan: Plan, names: Sequence[str]) -> None:
     """Carries out the workloads `names`, prints their tables, and leaves bench.json in `plan.out`: a section each."""
     plan.out.mkdir(parents=True, exist_ok=True)
-    report = {"machine": _machine()}
+    report = {"machine": machine()}
     for name in names:
         print(f"bench: {name}", flush=True)
         report[name] = {**WORKLOADS[name](plan), "load_average_after": os.getloadavg()[0]}
@@ -58,7 +61,8 @@ def bench(plan: Plan, names: Sequence[str]) -> None:
     print(f"written to {plan.out / 'bench.json'}")
 
 
-def _machine() -> dict[str, object]:
+def machine() -> dict[str, object]:
+    """For a report: what the figures hold for."""
     processor = re.search(r"^model name\s*: (.*)$", Path("/proc/cpuinfo").read_text(), re.MULTILINE)
     return {
         "system": platform.platform(),

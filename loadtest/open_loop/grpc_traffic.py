@@ -60,9 +60,8 @@ class GrpcConnection:
         self._streams = 0
         self._max_frame_size = 0
         self._leaving = False
-        self._waiting: dict[
-            int, list[int]
-        ] = {}  # by stream: bytes sent of the message, bytes that its window lets pass
+        self._waiting: dict[int, list[int]] = {}
+        """By stream: bytes of its message that were sent, and how many more its window lets pass."""
         self.socket.sendall(http2.HELLO)
         while not self._streams:
             self.receive([], [])
@@ -123,6 +122,9 @@ class GrpcConnection:
                 self._control(kind, flags, stream, bytes(data[position + 9 : end]), failed)
             if kind <= 1 and flags & 1:  # END_STREAM
                 index = stream >> 1
+                if stream in self._waiting:
+                    del self._waiting[stream]
+                    self._out.write(http2.frame(http2.RST_STREAM, 0, stream, struct.pack(">I", http2.CANCEL)))
                 if state[index] < _OVER:
                     (answered if state[index] else failed).append(numbers[index])
                     state[index] = _OVER

@@ -125,7 +125,7 @@ class Engine:
                 if event == end:
                     done = heappop(running)
                     idle += 1
-                    ended(done[2])
+                    ended(done[2], now)
                     rings = 0
                 else:
                     rings += 1

@@ -14,9 +14,17 @@ import numpy as np
 from google.protobuf.message import DecodeError
 
 from proto import grpc_service_pb2 as pb
-from server.errors import InvalidRequest, Unsupported
-from server.messages import InferenceRequest, InferenceResponse, RequestedOutput, TensorSpec
-from server.tensors import BYTES, DATATYPES, Array, Buffer, encode_bytes_elements
+from server.errors import InvalidRequest
+from server.frontends.shared_tensors import beside_shared, encode_with_places, shared_places
+from server.messages import (
+    InferenceRequest,
+    InferenceResponse,
+    RequestedOutput,
+    SequenceFlags,
+    SharedPlaces,
+    TensorSpec,
+)
+from server.tensors import BYTES, DATATYPES, Array, Buffer, Stored, encode_bytes_elements
 
 TYPED_FIELDS: dict[str, str] = {
     "BOOL": "bool_contents",
@@ -35,7 +43,7 @@ TYPED_FIELDS: dict[str, str] = {
 """Where typed contents of each datatype lie. FP16 and BF16 have no field: they travel raw only."""
 
 PARAMETER_KINDS: dict[str, tuple[str, ...]] = {
-    "sequence_id": ("int64_param", "string_param"),
+    "sequence_id": ("int64_param", "uint64_param", "string_param"),
     "sequence_start": ("bool_param",),
     "sequence_end": ("bool_param",),
     "priority": ("uint64_param", "int64_param"),
@@ -43,6 +51,9 @@ PARAMETER_KINDS: dict[str, tuple[str, ...]] = {
     "triton_enable_empty_final_response": ("bool_param",),
 }
 """Reserved request parameters and the kinds of value that each may have."""
+
+MAX_SEQUENCE_ID_BYTES = 128
+"""Of an id that is text: as many as Triton takes."""
 
 RAW_INPUT_TAG = 7 << 3 | 2  # raw_input_contents, length-delimited
 REQUEST_ID_TAG = 3 << 3 | 2  # id of a request, length-delimited
@@ -53,7 +64,7 @@ REMEMBERED_HEAD_BYTES = 4096
 REMEMBERED_TEMPLATES = 256
 
 
-class _Head(NamedTuple):
+class Head(NamedTuple):
     """All of a request that decides its treatment. The same from call to call for most callers, so remembered."""
 
     model_name: str
@@ -62,8 +73,10 @@ class _Head(NamedTuple):
     outputs: tuple[RequestedOutput, ...]
     timeout_us: int
     priority: int
+    sequence: SequenceFlags | None
     explicit_input: str
     """An input that carries typed contents, "" where none does."""
+    shared: SharedPlaces | None = None
 
 
 class _Template(NamedTuple):
@@ -72,10 +85,13 @@ class _Template(NamedTuple):
 
     beginning: bytes
     size: int
-    head: _Head
+    head: Head
 
 
 _templates: dict[int, _Template] = {}  # by the length of the message; a memory, as `lru_cache` is
+
+_all_shared: dict[bytes, Head] = {}
+"""Another memory, of messages with all inputs in shared memory: by the message without its id."""
 
 
 def decode_infer_request(message: Buffer, deadline: float) -> InferenceRequest:
@@ -88,13 +104,14 @@ def decode_infer_request(message: Buffer, deadline: float) -> InferenceRequest:
     if template is not None:
         beginning, size, head = template
         if bytes(view[:size]) == beginning:
-            return _request(head, "", (view[size:],), deadline)
+            return request_of(head, "", (view[size:],), deadline)
     return _decode(view, deadline)
 
 
-def _request(
-    head: _Head, request_id: str, buffers: tuple[Buffer | Array | None, ...], deadline: float
+def request_of(
+    head: Head, request_id: str, buffers: tuple[Buffer | Array | Stored | None, ...], deadline: float
 ) -> InferenceRequest:
+    """A request of its head and what differs every time."""
     return InferenceRequest(
         head.model_name,
         head.model_version,
@@ -105,41 +122,61 @@ def _request(
         head.timeout_us,
         head.priority,
         deadline,
+        head.sequence,
+        head.shared,
     )
 
 
 def _decode(message: memoryview, deadline: float) -> InferenceRequest:
     rest, request_id, raw = _split(message)
-    buffers: list[Buffer | Array | None]
+    buffers: list[Buffer | Array | Stored | None]
     if raw:
-        head = _remembered_head(rest) if len(rest) <= REMEMBERED_HEAD_BYTES else _head(_parse(rest))
+        head = _remembered_head(rest) if len(rest) <= REMEMBERED_HEAD_BYTES else head_of(_parse(rest))
         if head.explicit_input:
             raise InvalidRequest(
                 f"unexpected explicit tensor data for input tensor '{head.explicit_input}' for model "
                 f"'{head.model_name}', binary data was already supplied."
             )
-        if len(raw) > len(head.specs):
-            raise InvalidRequest(
-                f"the request for model '{head.model_name}' has {len(head.specs)} inputs, "
-                f"but raw_input_contents for {len(raw)}"
-            )
-        buffers = [*raw, *[None] * (len(head.specs) - len(raw))]
+        if head.shared is not None:
+            buffers = beside_shared(head.model_name, raw, head.shared.inputs)
+        else:
+            if len(raw) > len(head.specs):
+                raise InvalidRequest(
+                    f"the request for model '{head.model_name}' has {len(head.specs)} inputs, "
+                    f"but raw_input_contents for {len(raw)}"
+                )
+            buffers = [*raw, *[None] * (len(head.specs) - len(raw))]
+    elif _all_shared and len(rest) <= REMEMBERED_HEAD_BYTES and rest in _all_shared:
+        head = _all_shared[rest]
+        buffers = [None] * len(head.specs)
     else:
         wire = _parse(rest)
-        head = _head(wire)
+        head = head_of(wire)
+        if _is_all_shared(head) and len(rest) <= REMEMBERED_HEAD_BYTES:
+            if len(_all_shared) >= REMEMBERED_TEMPLATES:
+                _all_shared.clear()
+            _all_shared[rest] = head
         buffers = [_typed(head.model_name, tensor) if tensor.HasField("contents") else None for tensor in wire.inputs]
-    if len(raw) == len(head.specs) == 1 and not request_id and len(rest) <= REMEMBERED_HEAD_BYTES:
+    plain = not request_id and head.sequence is None  # the head of a request of a sequence is not met again soon
+    if len(raw) == len(head.specs) == 1 and plain and len(rest) <= REMEMBERED_HEAD_BYTES:
         size = len(message) - len(raw[0])
         # The contents come last, after their tag and length: not so where an empty id follows them.
         if bytes(message[:size]) == rest + bytes((RAW_INPUT_TAG,)) + _varint(len(raw[0])):
             if len(_templates) >= REMEMBERED_TEMPLATES:
                 _templates.clear()
             _templates[len(message)] = _Template(bytes(message[:size]), size, head)
-    return _request(head, request_id, tuple(buffers), deadline)
+    return request_of(head, request_id, tuple(buffers), deadline)
+
+
+def _is_all_shared(head: Head) -> bool:
+    """Whether a message of this head brings no contents, and another like it may come."""
+    return head.shared is not None and None not in head.shared.inputs and head.sequence is None
 
 
 def encode_infer_response(response: InferenceResponse) -> bytes:
     """An answer as a serialized ModelInferResponse."""
+    if response.places:
+        return encode_with_places(response)
     outputs = response.outputs
     parts: list[bytes | memoryview] = [
         _header(
@@ -249,23 +286,24 @@ def _parse(message: bytes) -> pb.ModelInferRequest:
         raise _broken(str(error)) from None
 
 
-def _head(wire: pb.ModelInferRequest) -> _Head:
+def head_of(wire: pb.ModelInferRequest) -> Head:
+    """What decides the treatment of a request, checked. Raises `InvalidRequest` and `Unsupported`."""
     specs: list[TensorSpec] = []
     explicit_input = ""
     for tensor in wire.inputs:
-        if tensor.parameters:
-            _refuse_shared_memory(tensor.parameters, "input", tensor.name)
         specs.append(TensorSpec(tensor.name, tensor.datatype, tuple(tensor.shape)))
         if not explicit_input and tensor.HasField("contents"):
             explicit_input = tensor.name
-    timeout_us, priority = _parameters(wire.parameters)
+    timeout_us, priority, sequence = _parameters(wire.parameters)
     outputs = tuple(_requested_output(output) for output in wire.outputs)
-    return _Head(wire.model_name, wire.model_version, tuple(specs), outputs, timeout_us, priority, explicit_input)
+    shared = shared_places(wire)
+    name, version = wire.model_name, wire.model_version
+    return Head(name, version, tuple(specs), outputs, timeout_us, priority, sequence, explicit_input, shared)
 
 
 @lru_cache(maxsize=1024)
-def _remembered_head(rest: bytes) -> _Head:
-    return _head(_parse(rest))
+def _remembered_head(rest: bytes) -> Head:
+    return head_of(_parse(rest))
 
 
 def _varint(value: int) -> bytes:
@@ -306,7 +344,6 @@ def _typed(model_name: str, tensor: pb.ModelInferRequest.InferInputTensor) -> Bu
 def _requested_output(output: pb.ModelInferRequest.InferRequestedOutputTensor) -> RequestedOutput:
     if not output.parameters:
         return RequestedOutput(output.name)
-    _refuse_shared_memory(output.parameters, "output", output.name)
     parameter = output.parameters.get("classification")
     if parameter is None:
         return RequestedOutput(output.name)
@@ -319,16 +356,9 @@ def _requested_output(output: pb.ModelInferRequest.InferRequestedOutputTensor) -
     return RequestedOutput(output.name, parameter.int64_param)
 
 
-def _refuse_shared_memory(parameters: Mapping[str, pb.InferParameter], kind: str, name: str) -> None:
-    if any(key.startswith("shared_memory_") for key in parameters):
-        raise Unsupported(
-            f"{kind} '{name}' asks for shared memory, which this server does not offer; send the data itself"
-        )
-
-
-def _parameters(parameters: Mapping[str, pb.InferParameter]) -> tuple[int, int]:
-    """Timeout in µs and priority."""
-    values = {"timeout": 0, "priority": 0}
+def _parameters(parameters: Mapping[str, pb.InferParameter]) -> tuple[int, int, SequenceFlags | None]:
+    """Timeout in µs, priority, and the sequence that the request belongs to."""
+    values: dict[str, Any] = {}
     for key, parameter in parameters.items():
         kinds = PARAMETER_KINDS.get(key)
         if kinds is None:
@@ -338,8 +368,14 @@ def _parameters(parameters: Mapping[str, pb.InferParameter]) -> tuple[int, int]:
         kind = parameter.WhichOneof("parameter_choice")
         if kind not in kinds:
             raise InvalidRequest(f"invalid value type for '{key}' parameter, expected {' or '.join(kinds)}.")
-        if key in values:
-            values[key] = getattr(parameter, kind)
-            if values[key] < 0:
-                raise InvalidRequest(f"invalid value for '{key}' parameter, expected >= 0, got {values[key]}.")
-    return values["timeout"], values["priority"]
+        value = values[key] = getattr(parameter, kind)
+        if key in ("timeout", "priority") and value < 0:
+            raise InvalidRequest(f"invalid value for '{key}' parameter, expected >= 0, got {value}.")
+    sequence_id: int | str = values.get("sequence_id", 0)
+    if isinstance(sequence_id, str) and len(sequence_id.encode()) > MAX_SEQUENCE_ID_BYTES:
+        raise InvalidRequest(
+            f"invalid value for 'sequence_id' parameter, expected at most {MAX_SEQUENCE_ID_BYTES} bytes, "
+            f"got {len(sequence_id.encode())}."
+        )
+    sequence = SequenceFlags(sequence_id, values.get("sequence_start", False), values.get("sequence_end", False))
+    return values.get("timeout", 0), values.get("priority", 0), sequence if any(sequence) else None

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from functools import partial
 from typing import Any, TypeVar
 
@@ -25,15 +25,21 @@ from server.frontends.codec import decode_infer_request, encode_infer_response
 from server.frontends.statuses import AS_TRITON, Failures
 from server.frontends.stream_infer import StreamInfer
 from server.frontends.watch import Watch, context_of
-from server.messages import InferenceResponse
+from server.messages import InferenceRequest, InferenceResponse
 from server.models.config import TensorConfig
 from server.models.registry import Registry
 from server.models.served import Served
+from server.models.work import Reply
 from server.records import Record
 from server.statistics import Duration, Latency, VersionStatistics
 from server.tensors import Buffer
 
 Q = TypeVar("Q", bound=Message)
+
+Decode = Callable[[Buffer, float], InferenceRequest]
+"""Of a message and its caller's deadline. Raises `ConvoyError`."""
+Encode = Callable[[InferenceResponse], bytes]
+"""Raises `ConvoyError` where the caller asked for what cannot be."""
 
 log = logging.getLogger(__name__)
 
@@ -41,6 +47,7 @@ SERVICE = "inference.GRPCInferenceService"
 
 EXTENSIONS = (
     "classification",
+    "sequence",
     "model_repository",
     "model_repository(unload_dependents)",
     "schedule_policy",
@@ -51,16 +58,6 @@ EXTENSIONS = (
     "trace",
     "logging",
 )
-
-NOT_OFFERED = {
-    "SystemSharedMemoryStatus": "shared memory is not offered; send tensors in the request",
-    "SystemSharedMemoryRegister": "shared memory is not offered; send tensors in the request",
-    "SystemSharedMemoryUnregister": "shared memory is not offered; send tensors in the request",
-    "CudaSharedMemoryStatus": "shared memory is not offered; send tensors in the request",
-    "CudaSharedMemoryRegister": "shared memory is not offered; send tensors in the request",
-    "CudaSharedMemoryUnregister": "shared memory is not offered; send tensors in the request",
-}
-"""RPCs of the protocol that are answered UNIMPLEMENTED, and the sentence that goes with it."""
 
 
 class InferenceService:
@@ -75,13 +72,16 @@ class InferenceService:
         strict_readiness: bool,
         watch: Watch,
         failures: Failures = AS_TRITON,
+        more_extensions: Sequence[str] = (),
     ) -> None:
+        """`more_extensions`: those that not every server has."""
         self._engine = engine
         self._failures = failures
         self._registry = registry
         self._server_id = server_id
         self._strict_readiness = strict_readiness
         self._watch = watch
+        self._extensions = (*EXTENSIONS, *more_extensions)
 
     def methods(self) -> dict[str, Method]:
         """The method table, by full path."""
@@ -96,52 +96,67 @@ class InferenceService:
             "ModelConfig": answering(pb.ModelConfigRequest, self.model_config),
             "ModelStatistics": answering(pb.ModelStatisticsRequest, self.model_statistics),
         }
-        for name, sentence in NOT_OFFERED.items():
-            table[name] = UnaryMethod(partial(_not_offered, sentence))
         return {f"/{SERVICE}/{name}": method for name, method in table.items()}
+
+    @property
+    def failures(self) -> Failures:
+        """How calls fail here."""
+        return self._failures
 
     def is_ready(self) -> bool:
         """Whether the server as a whole is ready, as `--strict-readiness` defines it."""
         return self._engine.serving and (self._registry.all_ready() or not self._strict_readiness)
 
     def model_infer(self, call: Call, message: Buffer) -> None:
+        self.infer(call, message, decode_infer_request, encode_infer_response)
+
+    def infer(self, call: Call, message: Buffer, decode: Decode, encode: Encode) -> None:
+        """One inference, whichever way the wire says it. The call is answered with what `encode` makes."""
         if self._watch.active:
-            self._infer_watched(call, message)
+            self._infer_watched(call, message, decode, encode)
             return
         try:
-            request = decode_infer_request(message, call.deadline)
+            request = decode(message, call.deadline)
         except ConvoyError as error:
             self._engine.refuse(error)
             self._failures.fail(call, error)
             return
-        work = self._engine.infer(request, partial(self._answer, call))
+        work = self._engine.infer(request, partial(self._answer, call, encode))
         if work is not None:
             call.on_cancel = work.cancel
 
-    def _infer_watched(self, call: Call, message: Buffer) -> None:
-        """As `model_infer`, with a record of the request where somebody wants one."""
+    def _infer_watched(self, call: Call, message: Buffer, decode: Decode, encode: Encode) -> None:
+        """As `infer`, with a record of the request where somebody wants one."""
         received_ns = time.monotonic_ns()
         try:
-            request = decode_infer_request(message, call.deadline)
+            request = decode(message, call.deadline)
         except ConvoyError as error:
             self._engine.refuse(error)
             self._failures.fail(call, error)
             self._watch.refused("ModelInfer", context_of(call), received_ns, error)
             return
         record = self._watch.begin("ModelInfer", context_of(call), request, received_ns)
-        answer = partial(self._answer, call) if record is None else partial(self._answer_watched, call, record)
+        answer: Reply = partial(self._answer, call, encode)
+        if record is not None:
+            answer = partial(self._answer_watched, call, encode, record)
         work = self._engine.infer(request, answer)
         if work is not None:
             call.on_cancel = work.cancel
 
-    def _answer_watched(self, call: Call, record: Record, answer: InferenceResponse | ConvoyError) -> None:
-        record.finish(self._answer(call, answer, record.trace_text))
+    def _answer_watched(
+        self, call: Call, encode: Encode, record: Record, answer: InferenceResponse | ConvoyError
+    ) -> None:
+        record.finish(self._answer(call, encode, answer, record.trace_text))
 
-    def _answer(self, call: Call, answer: InferenceResponse | ConvoyError, trace_id: str = "") -> ConvoyError | None:
+    def _answer(
+        self, call: Call, encode: Encode, answer: InferenceResponse | ConvoyError, trace_id: str = ""
+    ) -> ConvoyError | None:
         """End a call. Returns the error that it ended with."""
         if not isinstance(answer, ConvoyError):
             try:
-                message = encode_infer_response(answer)
+                message = encode(answer)
+            except ConvoyError as error:  # the caller wants it in a form that it cannot have
+                answer = error
             except Exception:  # whatever a model has put into its outputs, its caller must hear of it
                 fields = {"model": answer.model_name, "version": answer.model_version, "request_id": answer.request_id}
                 log.exception(
@@ -169,7 +184,7 @@ class InferenceService:
         return pb.ModelReadyResponse(ready=not self._engine.exiting)
 
     def server_metadata(self, _: pb.ServerMetadataRequest) -> pb.ServerMetadataResponse:
-        return pb.ServerMetadataResponse(name=self._server_id, version=__version__, extensions=EXTENSIONS)
+        return pb.ServerMetadataResponse(name=self._server_id, version=__version__, extensions=self._extensions)
 
     def model_metadata(self, request: pb.ModelMetadataRequest) -> pb.ModelMetadataResponse:
         loaded = self._registry.find(request.name, request.version)
@@ -246,10 +261,6 @@ def _request(request_type: type[Q], message: Buffer) -> Q:
 
 def _serialized(answer: Message) -> bytes:
     return answer.SerializeToString(deterministic=True)
-
-
-def _not_offered(sentence: str, call: Call, _: Buffer) -> None:
-    call.fail(StatusCode.UNIMPLEMENTED, sentence)
 
 
 def _tensor_metadata(tensor: TensorConfig, batched: bool) -> pb.ModelMetadataResponse.TensorMetadata:

@@ -15,7 +15,14 @@ from prometheus_client.metrics_core import Metric
 from prometheus_client.utils import floatToGoString
 
 from server.errors import TRITON_REASONS, FailureReason, Reason
-from server.metrics.snapshots import CacheSnapshot, CallSnapshot, ModelSnapshot, Snapshot, VersionSnapshot
+from server.metrics.snapshots import (
+    CacheSnapshot,
+    CallSnapshot,
+    HttpSnapshot,
+    ModelSnapshot,
+    Snapshot,
+    VersionSnapshot,
+)
 from server.metrics.tables import (
     CACHE_COUNTERS,
     CACHE_GAUGES,
@@ -31,6 +38,7 @@ from server.metrics.tables import (
     OWN_COUNTERS,
     REASONS_OF_VERSIONS,
     REASONS_WITHOUT_VERSION,
+    SEQUENCES,
     SERVER_GAUGES,
     SUMMARIES,
 )
@@ -47,6 +55,7 @@ def families(snapshot: Snapshot, config: MetricsConfig) -> Iterator[Metric]:
     yield from model_families(snapshot.models)
     yield from server_families(snapshot)
     yield from call_families(snapshot.calls)
+    yield from http_families(snapshot.http)
 
 
 def version_families(
@@ -72,6 +81,12 @@ def version_families(
         family = Metric(name, text, "gauge")
         for version, labels in labelled:
             family.add_sample(name, labels, level(version))
+        yield family
+    for name, (kind, text, figure) in SEQUENCES.items():
+        family = Metric(name, text, kind)
+        for version, labels in labelled:
+            if version.sequences is not None:
+                family.add_sample(f"{name}_total" if kind == "counter" else name, labels, figure(version.sequences))
         yield family
     yield _busy_seconds(labelled)
     yield _costs(labelled)
@@ -148,6 +163,21 @@ def call_families(calls: Sequence[CallSnapshot]) -> Iterator[Metric]:
         for code, count in call.handled.items():
             handled.add_sample("grpc_server_handled_total", labels | {"grpc_code": CODE_WORDS[code]}, count)
     yield from (started, handled)
+
+
+def http_families(http: HttpSnapshot) -> Iterator[Metric]:
+    """HTTP requests, by route and status, and the connections that they came on."""
+    requests = Metric("convoy_http_requests", "Requests that ended, by status", "counter")
+    for counts in http.requests:
+        for status, count in counts.handled.items():
+            labels = {"method": counts.verb, "route": counts.route, "status": str(status) if status else "gone"}
+            requests.add_sample("convoy_http_requests_total", labels, count)
+    yield requests
+    transport = http.transport
+    yield _single("convoy_http_connections", "Open connections", "gauge", transport.connections)
+    yield _single("convoy_http_connections_opened", "Connections that were opened", "counter", transport.opened)
+    yield _single("convoy_http_received_bytes", "Bytes received, as HTTP", "counter", transport.received_bytes)
+    yield _single("convoy_http_sent_bytes", "Bytes sent, as HTTP", "counter", transport.sent_bytes)
 
 
 def histogram_family(name: str, text: str, histograms: Iterable[tuple[Histogram, Labels]]) -> Metric:

@@ -12,6 +12,19 @@ from server.summaries import SummarySlices
 
 
 @dataclass(frozen=True, slots=True)
+class SequenceSnapshot:
+    """The sequences of a version whose requests come in such."""
+
+    slots: int
+    active: int
+    """Sequences that have a slot."""
+    backlog: int
+    """Sequences that wait for one."""
+    reclaimed: int
+    """Sequences that were silent for too long, so far."""
+
+
+@dataclass(frozen=True, slots=True)
 class VersionSnapshot:
     """One loaded version."""
 
@@ -29,6 +42,8 @@ class VersionSnapshot:
     """Instance by instance."""
     latest: SummarySlices | None = None
     """Latencies of the last minute, where they are kept."""
+    sequences: SequenceSnapshot | None = None
+    """None where the model has none."""
     costs: Callable[[], Iterable[tuple[int, float, float, int]]] = tuple
     """Rows, the median and 99th percentile of the seconds that a batch of them takes, and of how many runs. Called by
     whoever renders, since it takes longer than the copy that it works on."""
@@ -57,6 +72,8 @@ class ServerSnapshot:
     """Requests that reached no version."""
     lost_traces: int = 0
     unseen_repositories: int = 0
+    shared_regions: int = 0
+    shared_bytes: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,13 +89,31 @@ class CallSnapshot:
 
 
 @dataclass(frozen=True, slots=True)
+class HttpRequestsSnapshot:
+    """The requests of one verb on one route."""
+
+    verb: str
+    route: str
+    handled: Mapping[int, int]
+    """By status; 0: the caller went away first."""
+
+
+@dataclass(frozen=True, slots=True)
 class TransportSnapshot:
-    """The connections of a gRPC engine that tells of them."""
+    """The connections of a listener that tells of them."""
 
     connections: int
     opened: int
     received_bytes: int
     sent_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class HttpSnapshot:
+    """HTTP, metrics pages of another port left out."""
+
+    requests: Sequence[HttpRequestsSnapshot] = ()
+    transport: TransportSnapshot = field(default_factory=lambda: TransportSnapshot(0, 0, 0, 0))
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,7 +174,8 @@ class Snapshot:
     server: ServerSnapshot = field(default_factory=ServerSnapshot)
     calls: Sequence[CallSnapshot] = ()
     transport: TransportSnapshot | None = None
-    """None where the gRPC engine does not tell."""
+    """Of gRPC; None where the engine does not tell."""
+    http: HttpSnapshot = field(default_factory=HttpSnapshot)
     loop: LoopSnapshot = field(default_factory=LoopSnapshot)
     build: BuildSnapshot = field(default_factory=BuildSnapshot)
     cache: CacheSnapshot | None = None

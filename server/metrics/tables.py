@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from server.errors import Reason
-from server.metrics.snapshots import CacheSnapshot, ServerSnapshot, VersionSnapshot
+from server.metrics.snapshots import CacheSnapshot, SequenceSnapshot, ServerSnapshot, VersionSnapshot
 from server.statistics import Histogram, Latency, VersionStatistics
 from server.summaries import Slices, SummarySlices
 
@@ -118,6 +118,14 @@ GAUGES: dict[str, tuple[str, Callable[[VersionSnapshot], float]]] = {
     "convoy_max_batch_rows": ("Rows that a batch may hold now", lambda v: v.max_batch_rows),
 }
 
+SEQUENCES: dict[str, tuple[str, str, Callable[[SequenceSnapshot], float]]] = {
+    "convoy_sequence_slots": ("gauge", "Sequences that may be served at a time", lambda s: s.slots),
+    "convoy_sequences_active": ("gauge", "Sequences that have a slot", lambda s: s.active),
+    "convoy_sequences_backlog": ("gauge", "Sequences that wait for a slot", lambda s: s.backlog),
+    "convoy_sequences_reclaimed": ("counter", "Sequences that were silent for too long", lambda s: s.reclaimed),
+}
+"""Of versions that have sequences; those that have none have no samples."""
+
 SERVER_GAUGES: dict[str, tuple[str, Callable[[ServerSnapshot], float]]] = {
     "convoy_running_batch_count": ("Batches that have a turn on the CPU", lambda s: s.running_batches),
     "convoy_running_batch_limit": ("Turns that there are", lambda s: s.max_running_batches),
@@ -125,6 +133,8 @@ SERVER_GAUGES: dict[str, tuple[str, Callable[[ServerSnapshot], float]]] = {
         "Model repositories that could not be looked at the last time",
         lambda s: s.unseen_repositories,
     ),
+    "convoy_shared_memory_region_count": ("Regions of memory that clients have registered", lambda s: s.shared_regions),
+    "convoy_shared_memory_bytes": ("Bytes of those regions", lambda s: s.shared_bytes),
 }
 
 LOCAL_CACHE_GAUGES: dict[str, tuple[str, Callable[[CacheSnapshot], float]]] = {
@@ -175,5 +185,11 @@ CODE_WORDS = {
 """Statuses as go-grpc-prometheus spells them, whose names dashboards know."""
 
 REASONS_OF_VERSIONS = tuple(reason for reason in Reason if reason is not Reason.UNKNOWN_MODEL)
-REASONS_WITHOUT_VERSION = (Reason.UNKNOWN_MODEL, Reason.INVALID, Reason.NOT_READY, Reason.SHUTDOWN)
+REASONS_WITHOUT_VERSION = (
+    Reason.UNKNOWN_MODEL,
+    Reason.INVALID,
+    Reason.OVERSIZE,
+    Reason.NOT_READY,
+    Reason.SHUTDOWN,
+)
 """What may be wrong with a request that reaches no version; its labels `model` and `version` are empty."""

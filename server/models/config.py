@@ -29,6 +29,7 @@ from server.models.config_batching import (
 from server.models.config_ensemble import is_ensemble, read_schedule
 from server.models.config_fields import FieldInvalid, check_parameters, refuse_unserved
 from server.models.config_pictures import read_preprocessing
+from server.models.config_sequences import own_tensors, read_sequences
 from server.models.config_types import DeviceKind, LoadSettings, ModelConfig, QueuePolicy, TensorConfig, WindowBatching
 from server.models.config_warmup import read_warmup
 from server.models.versions import All, Latest, Specific, VersionPolicy
@@ -72,6 +73,7 @@ _TAG = re.compile(r"\w+", re.ASCII)
 _POSITION = re.compile(r"^\d+:\d+ : ")
 
 Labels = Callable[[str], tuple[str, ...]]
+ReadFile = Callable[[str], bytes]
 
 
 def parse(text: str, source: str) -> pb.ModelConfig:
@@ -106,6 +108,7 @@ def complete(
     inputs: Sequence[GraphTensor],
     outputs: Sequence[GraphTensor],
     labels: Labels,
+    initial_state: ReadFile,
     default_max_batch_size: int = DEFAULT_MAX_BATCH_SIZE,
     autocomplete: bool = True,
     auto_kind: DeviceKind = DeviceKind.CPU,
@@ -113,7 +116,8 @@ def complete(
     """Fill in, check and freeze a configuration; an empty message is a model without config.pbtxt.
 
     `inputs` and `outputs` are the graph's own; `labels` reads a label file by the name that the configuration gives
-    it; `auto_kind` is what KIND_AUTO means on this machine, for the served message. `message` is left as it is.
+    it, `initial_state` a file of that folder; `auto_kind` is what KIND_AUTO means on this machine, for the served
+    message. `message` is left as it is.
     Raises ConfigInvalid, and whatever `labels` raises.
     """
     filled = pb.ModelConfig()
@@ -124,7 +128,7 @@ def complete(
         _fill_backend(filled)
         if autocomplete and not (filled.input and filled.output):
             _fill_from_graph(filled, inputs, outputs, default_max_batch_size)
-        return _freeze(filled, inputs, outputs, labels, auto_kind)
+        return _freeze(filled, inputs, outputs, labels, initial_state, auto_kind)
     except (FieldInvalid, Disagreement) as error:
         raise ConfigInvalid(f"{source}: {error}") from error
 
@@ -194,12 +198,18 @@ def _fill_from_graph(
     message.max_batch_size = autocomplete.fill_max_batch_size(message.name, message.max_batch_size, batchable, default)
     if message.max_batch_size > 1 and message.WhichOneof("scheduling_choice") is None:
         message.dynamic_batching.SetInParent()
+    # What the server fills in itself, or keeps, is none of the callers' business.
+    sequences = message.sequence_batching if message.HasField("sequence_batching") else pb.ModelSequenceBatching()
+    own_inputs = {each.name for each in sequences.control_input} | {each.input_name for each in sequences.state}
+    own_outputs = {each.output_name for each in sequences.state}
     if not message.input:
         for tensor in inputs:
-            _fill_tensor(message.input.add(), tensor, message.max_batch_size > 0)
+            if tensor.name not in own_inputs:
+                _fill_tensor(message.input.add(), tensor, message.max_batch_size > 0)
     if not message.output:
         for tensor in outputs:
-            _fill_tensor(message.output.add(), tensor, message.max_batch_size > 0)
+            if tensor.name not in own_outputs:
+                _fill_tensor(message.output.add(), tensor, message.max_batch_size > 0)
 
 
 def _fill_tensor(message: pb.ModelInput | pb.ModelOutput, tensor: GraphTensor, batching: bool) -> None:
@@ -216,6 +226,7 @@ def _freeze(
     inputs: Sequence[GraphTensor],
     outputs: Sequence[GraphTensor],
     labels: Labels,
+    initial_state: ReadFile,
     auto_kind: DeviceKind,
 ) -> ModelConfig:
     _check_max_batch_size(message)
@@ -224,10 +235,12 @@ def _freeze(
         raise FieldInvalid("output", "is missing; list the model's outputs or leave auto-complete on")
     input_configs = _tensors("input", message.input, inputs, batching, labels)
     output_configs = _tensors("output", message.output, outputs, batching, labels)
-    if inputs or outputs:
-        autocomplete.check(message.name, "input", input_configs, inputs, batching)
-        autocomplete.check(message.name, "output", output_configs, outputs, batching)
     load = _load_settings(message, auto_kind)
+    sequence = read_sequences(message, load.parameters, DATATYPE_OF, initial_state, load.instance_count)
+    if inputs or outputs:
+        own_inputs, own_outputs = own_tensors(sequence, input_configs)
+        autocomplete.check(message.name, "input", (*input_configs, *own_inputs), inputs, batching)
+        autocomplete.check(message.name, "output", (*output_configs, *own_outputs), outputs, batching)
     if load.parameters.get("fail_on_nan") == "true" and not any(t.datatype in FLOATS for t in output_configs):
         raise FieldInvalid("parameters['fail_on_nan']", "needs an output of FP16, FP32, FP64 or BF16; remove it")
     return ModelConfig(
@@ -244,6 +257,7 @@ def _freeze(
         serialized=message.SerializeToString(deterministic=True),
         pad_to_bucket=read_pad_to_bucket(message, load.parameters),
         warmup=read_warmup(message, DATATYPE_OF),
+        sequence=sequence,
         preprocessing=read_preprocessing(message, input_configs, load.parameters),
         response_cache=read_response_cache(message),
     )

@@ -47,6 +47,29 @@ SERVED = frozenset(
         "dynamic_batching.default_queue_policy.default_timeout_microseconds",
         "dynamic_batching.default_queue_policy.allow_timeout_override",
         "dynamic_batching.default_queue_policy.max_queue_size",
+        "sequence_batching.max_sequence_idle_microseconds",
+        "sequence_batching.control_input.name",
+        "sequence_batching.control_input.control.kind",
+        "sequence_batching.control_input.control.int32_false_true",
+        "sequence_batching.control_input.control.fp32_false_true",
+        "sequence_batching.control_input.control.bool_false_true",
+        "sequence_batching.control_input.control.data_type",
+        "sequence_batching.direct.max_queue_delay_microseconds",
+        "sequence_batching.direct.minimum_slot_utilization",
+        "sequence_batching.oldest.max_candidate_sequences",
+        "sequence_batching.oldest.preferred_batch_size",
+        "sequence_batching.oldest.max_queue_delay_microseconds",
+        "sequence_batching.oldest.preserve_ordering",
+        "sequence_batching.state.input_name",
+        "sequence_batching.state.output_name",
+        "sequence_batching.state.data_type",
+        "sequence_batching.state.dims",
+        "sequence_batching.state.use_same_buffer_for_input_output",
+        "sequence_batching.state.initial_state.name",
+        "sequence_batching.state.initial_state.data_type",
+        "sequence_batching.state.initial_state.dims",
+        "sequence_batching.state.initial_state.zero_data",
+        "sequence_batching.state.initial_state.data_file",
         "ensemble_scheduling.step.model_name",
         "ensemble_scheduling.step.model_version",
         "ensemble_scheduling.step.input_map",
@@ -103,6 +126,8 @@ IMAGE_TEXTS = frozenset(
 """Keys of `parameters` whose values `config_pictures` checks."""
 
 INSTEAD = {
+    "sequence_batching.iterative_sequence": "a client that wants another step sends another request",
+    "sequence_batching.state.use_growable_memory": "a state whose dims hold -1 may grow without it",
     "instance_group.rate_limiter": "models take turns without it, and the flag --max-running-batches bounds what runs",
 }
 """What does the work of fields that are not served, by the beginning of their path."""

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum
 
 from server.models.versions import VersionPolicy
 from server.pictures.preprocessing import ImagePreprocessing
-from server.tensors import DataType
+from server.tensors import Array, DataType
 
 
 class DeviceKind(Enum):
@@ -67,6 +67,57 @@ class WindowBatching:
     """Whether answers leave in the order in which their requests arrived."""
     aging_us: int = 0
     """Waiting time that moves a request up by one level; 0: none does."""
+
+
+class ControlKind(Enum):
+    """What a model is told about each request's place in its sequence."""
+
+    START = "CONTROL_SEQUENCE_START"
+    READY = "CONTROL_SEQUENCE_READY"
+    """This row holds a request."""
+    END = "CONTROL_SEQUENCE_END"
+    CORRID = "CONTROL_SEQUENCE_CORRID"
+    """The sequence's id."""
+
+
+@dataclass(frozen=True, slots=True)
+class ControlConfig:
+    """An input that the server fills in: one element a row."""
+
+    tensor: TensorConfig
+    kind: ControlKind
+    false_true: tuple[float, ...] = ()
+    """What it says for false and for true; empty for CORRID."""
+
+
+@dataclass(frozen=True, slots=True)
+class StateConfig:
+    """An output of the model that becomes an input of the sequence's next request."""
+
+    input: TensorConfig
+    output: TensorConfig
+    initial: Array = field(compare=False)
+    """What it is when a sequence starts; shaped as one row where the model batches."""
+
+
+@dataclass(frozen=True, slots=True)
+class SequenceBatching:
+    """How requests of sequences are combined."""
+
+    max_idle_us: int
+    """A sequence that is silent for so long is over."""
+    controls: tuple[ControlConfig, ...]
+    states: tuple[StateConfig, ...]
+    slots: int
+    """Sequences that one instance serves at a time."""
+    fixed_slots: bool
+    """Whether each sequence has a row of its own in every batch (direct), or batches take who is there (oldest)."""
+    min_ready: int = 0
+    """Requests that are worth running before the delay is over; 0: by `preferred_batch_sizes`."""
+    max_queue_delay_us: int = 0
+    preferred_batch_sizes: tuple[int, ...] = ()
+    preserve_ordering: bool = False
+    """Whether no request of an instance may overtake another that could run as well."""
 
 
 class Fill(Enum):
@@ -203,6 +254,8 @@ class ModelConfig:
     pad_to_bucket: bool | None = None
     """Whether batches are filled up to the sizes that were measured; None: where the session wants fixed shapes."""
     warmup: tuple[WarmupSample, ...] = ()
+    sequence: SequenceBatching | None = None
+    """How requests of sequences are combined; None: the model keeps nothing from one request to the next."""
     preprocessing: ImagePreprocessing | None = None
     """How pictures become one of the inputs; None: the model takes none."""
     response_cache: bool = False

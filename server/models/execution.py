@@ -82,13 +82,13 @@ class Executor:
         if self._fail_on_nan:
             refuse_nan(self._config, self._version, names, outputs)
         parts = scatter(names, outputs, rows, size) if layout.batched else [tuple(outputs)]
-        answers = (
-            self._plain_answers(batch, plan.outputs, parts)
-            if alike and plan.is_plain
-            else [self._answer(work, names, part) for work, part in zip(batch, parts, strict=True)]
-        )
+        answers = self._answers(batch, alike, names, parts)
         times = BatchTimes(start, input_end, infer_end, time.monotonic_ns())
         return BatchResult(answers, [Run(times, total, batch, size)], start)
+
+    def alike(self, work: Work, requests: int) -> Sequence[Work]:
+        """A batch of so many requests like this one."""
+        return [work] * requests
 
     def rescue(self, batch: Sequence[Work], error: Exception) -> BatchResult:
         """Run the requests of a batch that failed once more, so that only the guilty ones fail.
@@ -122,6 +122,15 @@ class Executor:
         # Without a smaller run that succeeded, or with a request that finds no memory alone, the size is not to blame.
         size_is_to_blame = exhausted_rows < inf and runs and not too_large_alone
         return BatchResult(answers, runs, start, failed_runs, int(exhausted_rows) if size_is_to_blame else 0)
+
+    def _answers(
+        self, batch: Sequence[Work], alike: bool, names: tuple[str, ...], parts: Sequence[Sequence[Array]]
+    ) -> list[Answer]:
+        """One for each request, whose part of the outputs `names` is in `parts`; `alike`: all have one plan."""
+        plan = batch[0].plan
+        if alike and plan.is_plain:
+            return self._plain_answers(batch, plan.outputs, parts)
+        return [self._answer(work, names, part) for work, part in zip(batch, parts, strict=True)]
 
     def _plain_answers(
         self, batch: Sequence[Work], outputs: Sequence[OutputPlan], parts: Sequence[Sequence[Array]]

@@ -31,6 +31,7 @@ from server.models.config import ModelConfig, QueuePolicy
 from server.models.execution import CALLER_GONE, BatchResult, Executor, Run, all_failed, empty_costs, note_runs
 from server.models.pictures import PictureDecoder, PictureIntake
 from server.models.queueing import explained, make_queue, queue_policy, time_limits
+from server.models.sequence_execution import instance_of, make_executor, run_rows, sequence_queue
 from server.models.streak import FailureStreak
 from server.models.work import Answer, Pending, Reply, Whole, Work
 from server.scheduling.assembly import BatchLayout, InputLayout
@@ -40,6 +41,7 @@ from server.scheduling.clock import Clock
 from server.scheduling.costs import CostTable, bucket_below
 from server.scheduling.lanes import ThreadLane
 from server.scheduling.ordering import AnswerOrder
+from server.scheduling.sequences import SequenceCounts, SequencePolicy, SequenceQueue
 from server.scheduling.turns import Turns
 from server.statistics import VersionStatistics
 from server.summaries import LatencySummaries, SummarySlices
@@ -110,15 +112,21 @@ class LoadedVersion:
             self._complete_in_order_or_parts if self._order is not None or config.split_oversize else self._settle
         )
         self._policy = queue_policy(config)
-        lanes = [self._lane(f"{config.name}/{version}#{i}", session) for i, session in enumerate(sessions)]
+        self._run_rows = run_rows(config)
+        executors = [make_executor(config, version, session, self.costs.fill_sizes) for session in sessions]
+        lanes = [self._lane(f"{config.name}/{version}#{i}", executor) for i, executor in enumerate(executors)]
+        self._sequences: SequenceQueue[Work] | None = None
+        if isinstance(self._policy, SequencePolicy):
+            self._sequences = sequence_queue(config, self._policy, executors, budget)
         self._batcher: Batcher[Work, BatchResult] = Batcher(
-            make_queue(self._policy, self.costs, len(lanes), budget),
+            make_queue(self._policy, self.costs, len(lanes), budget) if self._sequences is None else self._sequences,
             lanes,
             clock,
             finished=self._finished,
             expired=self._expired,
             turns=turns,
             waited=self.statistics.record_turn_wait,
+            lane_of=None if self._sequences is None else instance_of,
         )
         self._pictures: PictureIntake | None = None
         if config.preprocessing is not None:
@@ -157,6 +165,10 @@ class LoadedVersion:
     def busy_seconds(self) -> list[float]:
         """For how long each instance has had a batch so far."""
         return self._batcher.busy_seconds()
+
+    def sequences(self) -> SequenceCounts | None:
+        """What there is of sequences; None where the model has none."""
+        return None if self._sequences is None else self._sequences.counts()
 
     @property
     def max_batch_rows(self) -> int:
@@ -302,13 +314,13 @@ class LoadedVersion:
             self._batcher.cancel(part)
         whole.parts = []  # they know the whole: nothing should wait for a garbage collection
 
-    def _lane(self, name: str, session: Session) -> ThreadLane[Work, BatchResult]:
-        executor = Executor(self.config, self.version, session, self.costs.fill_sizes)
+    def _lane(self, name: str, executor: Executor) -> ThreadLane[Work, BatchResult]:
         return ThreadLane(name, executor.execute, asyncio.get_running_loop(), self._is_tiny, executor.rescue)
 
     def _is_tiny(self, batch: Sequence[Work]) -> bool:
         # By batches of requests alone: on made-up inputs, a model that loops may be quick for no reason.
-        costs, rows, tiny = self.costs, sum([work.rows for work in batch]), self._tiny_batch_seconds
+        rows = sum([work.rows for work in batch]) if self._run_rows is None else self._run_rows(batch)
+        costs, tiny = self.costs, self._tiny_batch_seconds
         return costs.typical_served(rows) < tiny and costs.worst_served(rows) < STALLED * tiny
 
     def _finished(self, batch: Sequence[Work], outcome: BatchResult | Exception) -> None:

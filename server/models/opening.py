@@ -83,6 +83,7 @@ class Opener:
             inputs=sessions[0].inputs,
             outputs=sessions[0].outputs,
             labels=lambda filename: repository.read_labels(folder, filename),
+            initial_state=partial(repository.read_initial_state, folder),
             default_max_batch_size=self._default_max_batch_size,
             autocomplete=self._autocomplete,
             auto_kind=DeviceKind.GPU if on_gpu else DeviceKind.CPU,

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from server.backends.base import Session
 from server.errors import LoadFailed
 from server.models.config import ModelConfig
-from server.models.execution import Executor
+from server.models.sequence_execution import make_executor
 from server.models.warmup import has_free_dimensions, run_alike, zeros
 from server.scheduling.costs import CostTable
 
@@ -25,7 +25,7 @@ def working_probe(
     """
     if has_free_dimensions(config):
         return None
-    executor = Executor(config, version, session, costs.fill_sizes)
+    executor = make_executor(config, version, session, costs.fill_sizes)
 
     def probe() -> None:
         run_alike(executor, zeros(config), requests=1)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import sys
 from functools import partial
 from math import inf
 from typing import NamedTuple, TypeVar
 
-from server.errors import ConvoyError, Overloaded, QueueFull
+from server.errors import ConvoyError, Overloaded, QueueFull, SequenceNotStarted
 from server.messages import InferenceRequest
 from server.models.config import ModelConfig, QueuePolicy
 from server.scheduling import buckets
@@ -15,6 +16,7 @@ from server.scheduling.budget import ByteBudget
 from server.scheduling.costs import CostTable
 from server.scheduling.policy import LevelPolicy, WindowPolicy
 from server.scheduling.queue import BatchQueue, Ticket
+from server.scheduling.sequences import SequencePolicy
 from server.scheduling.slo import SloPolicy
 from server.scheduling.slo_queue import SloQueue
 
@@ -25,13 +27,25 @@ MIN_QUEUED_REQUESTS = 1024
 T = TypeVar("T", bound=Ticket)
 
 
-def queue_policy(config: ModelConfig) -> WindowPolicy | SloPolicy:
+def queue_policy(config: ModelConfig) -> WindowPolicy | SloPolicy | SequencePolicy:
     """How a model's requests wait. Each priority level has bounds of its own."""
     batching = config.batching
     max_rows = max(1, config.max_batch_size)
     default = LevelPolicy(max_queued_rows=max(QUEUED_BATCHES * max_rows, MIN_QUEUED_REQUESTS))
     sizes = [level.max_queue_size for level in batching.levels] if batching else [0]
     levels = tuple(LevelPolicy(max_queued_requests=size) if size else default for size in sizes)
+    sequence = config.sequence
+    if sequence is not None:
+        return SequencePolicy(
+            max_rows,
+            levels,
+            preferred_rows=sequence.preferred_batch_sizes,
+            max_delay=sequence.max_queue_delay_us / 1e6,
+            slots=sequence.slots,
+            max_idle=sequence.max_idle_us / 1e6,
+            min_ready=sequence.min_ready or sys.maxsize,
+            in_order=sequence.preserve_ordering,
+        )
     if config.objective_ms:
         return SloPolicy(max_rows, levels, objective=config.objective_ms / 1000)
     if batching is None:
@@ -46,7 +60,7 @@ def queue_policy(config: ModelConfig) -> WindowPolicy | SloPolicy:
 
 
 def make_queue(policy: WindowPolicy | SloPolicy, costs: CostTable, lanes: int, budget: ByteBudget | None) -> Queue[T]:
-    """An empty queue that follows this policy."""
+    """An empty queue that follows this policy. Sequences have one of their own, `SequenceQueue`."""
     if isinstance(policy, SloPolicy):
         return SloQueue(policy, costs, lanes, budget)
     return BatchQueue(policy, budget, partial(buckets.worth_taking, costs=costs) if costs.fills else None)
@@ -88,5 +102,11 @@ def explained(error: ConvoyError, request: InferenceRequest, config: ModelConfig
             f"{request.label()}model '{config.name}' cannot answer within its objective of "
             f"{config.objective_ms:g} ms: {error}",
             error.retry_after,
+        )
+    if isinstance(error, SequenceNotStarted):
+        sequence_id = request.sequence.id if request.sequence is not None else 0
+        return SequenceNotStarted(
+            f"{request.label()}inference request for sequence {sequence_id} to model '{config.name}' must specify the "
+            "START flag on the first request of the sequence"
         )
     return error

@@ -3,6 +3,7 @@
     <root>/<model>/config.pbtxt, labels.txt, …      config.pbtxt is optional
     <root>/<model>/configs/<name>.pbtxt             taken instead of it, where the server is told a name
     <root>/<model>/warmup/<file>                    inputs of model_warmup samples, as raw tensor contents
+    <root>/<model>/initial_state/<file>             what states of sequences begin with, as raw tensor contents
     <root>/<model>/<version>/model.onnx             versions are positive decimal integers
 
 Folders whose names begin with a dot are ignored, and so is whatever has no place in this layout. A file that a
@@ -23,6 +24,7 @@ from server.errors import ConfigInvalid, LoadFailed
 CONFIG_FILENAME = "config.pbtxt"
 CONFIGS_FOLDER = "configs"
 WARMUP_FOLDER = "warmup"
+INITIAL_STATE_FOLDER = "initial_state"
 
 _VERSION = re.compile(r"[1-9][0-9]*", re.ASCII)
 _MAX_VERSION = 2**63 - 1  # an int64 on the wire
@@ -121,9 +123,18 @@ def read_labels(folder: ModelFolder, filename: str) -> tuple[str, ...]:
 
 def read_warmup_file(folder: ModelFolder, filename: str) -> bytes:
     """The contents of a warm-up input. Raises LoadFailed."""
-    path = _inside(folder, folder.path / WARMUP_FOLDER / filename)
+    return _read_bytes(folder, WARMUP_FOLDER, filename, "zero_data or random_data")
+
+
+def read_initial_state(folder: ModelFolder, filename: str) -> bytes:
+    """The contents of a file that a state begins with. Raises LoadFailed."""
+    return _read_bytes(folder, INITIAL_STATE_FOLDER, filename, "zero_data")
+
+
+def _read_bytes(folder: ModelFolder, subfolder: str, filename: str, instead: str) -> bytes:
+    path = _inside(folder, folder.path / subfolder / filename)
     if not os.path.isfile(path):
-        raise LoadFailed(f"{path}: no such file; add it, or use zero_data or random_data in {CONFIG_FILENAME}")
+        raise LoadFailed(f"{path}: no such file; add it, or use {instead} in {CONFIG_FILENAME}")
     try:
         return path.read_bytes()
     except OSError as error:

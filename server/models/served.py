@@ -10,6 +10,7 @@ from server.messages import InferenceRequest
 from server.models.config import ModelConfig
 from server.models.work import Pending, Reply
 from server.scheduling.costs import CostTable
+from server.scheduling.sequences import SequenceCounts
 from server.statistics import VersionStatistics
 from server.summaries import SummarySlices
 
@@ -51,6 +52,10 @@ class Served(Protocol):
 
     def busy_seconds(self) -> Sequence[float]:
         """For how long each instance has had a batch so far."""
+        ...
+
+    def sequences(self) -> SequenceCounts | None:
+        """What there is of sequences; None where the model has none."""
         ...
 
     def submit(self, request: InferenceRequest, reply: Reply) -> Pending | None:

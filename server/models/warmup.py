@@ -20,6 +20,7 @@ from server.models import admission
 from server.models.config import ModelConfig
 from server.models.config_types import Fill, WarmupInput, WarmupSample
 from server.models.execution import Executor, as_failure, empty_costs
+from server.models.sequence_execution import make_executor
 from server.models.work import Work
 from server.scheduling.costs import CostTable
 from server.tensors import BF16, BYTES, FP16, FP32, FP64, DataType, byte_size, decode_bytes_elements
@@ -59,7 +60,7 @@ def warm_up(
     `may_go_on` is asked before every run; the `LoadFailed` that it raises ends the warm-up.
     """
     costs = empty_costs(config, session)
-    executor = Executor(config, version, session, costs.fill_sizes)
+    executor = make_executor(config, version, session, costs.fill_sizes)
     samples = [_sample_work(config, i, sample, source, read_file) for i, sample in enumerate(config.warmup)]
     for sample, work in zip(config.warmup, samples, strict=True):
         for _ in range(sample.count):
@@ -132,7 +133,7 @@ class _Nobody:
 
 def run_alike(executor: Executor, work: Work, requests: int) -> float:
     """Seconds that a batch of so many such requests takes. Raises what the run raises, and answers that are errors."""
-    result = executor.execute([work] * requests)
+    result = executor.execute(executor.alike(work, requests))
     for answer in result.answers:
         if isinstance(answer, ConvoyError):
             raise answer

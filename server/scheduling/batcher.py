@@ -44,7 +44,7 @@ class Queue(Protocol[T]):
         """Remove and return the batch to run now; [] where waiting is better. In a hurry, it never is."""
         ...
 
-    def ended(self, batch: Sequence[T]) -> None:
+    def ended(self, batch: Sequence[T], now: float) -> None:
         """A batch that was taken has ended, well or not: its lane is free."""
         ...
 
@@ -85,6 +85,9 @@ class Batcher(Generic[T, R]):
 
     With `turns`, which batchers share, a batch is formed only when it may run beside those of the others; the requests
     wait in the queue until then. `waited(seconds)` is told for how long, each time.
+
+    `lane_of(batch)` is the lane that a batch must run on, by its place in `lanes`, for a queue that gives out only
+    batches of idle ones; without it, any idle lane will do.
     """
 
     def __init__(
@@ -97,6 +100,7 @@ class Batcher(Generic[T, R]):
         expired: Callable[[T], None],
         turns: Turns | None = None,
         waited: Callable[[float], None] = _unheard,
+        lane_of: Callable[[Sequence[T]], int] | None = None,
     ) -> None:
         self._queue = queue
         self._lanes = tuple(lanes)
@@ -109,6 +113,7 @@ class Batcher(Generic[T, R]):
         self._turns = turns or Turns()
         self._taker = Taker(self._pump)
         self._waited = waited
+        self._lane_of = lane_of
         self._in_line_since: float | None = None
         self._loop = asyncio.get_running_loop()
         self._alarm = clock.alarm(self._pump)
@@ -212,7 +217,7 @@ class Batcher(Generic[T, R]):
             if self._in_line_since is not None:
                 self._leave_line(now)
             has_turn = turns.begin(taker)
-            lane = self._idle.pop()
+            lane = self._idle.pop() if self._lane_of is None else self._claim(self._lane_of(batch))
             self._busy_since[lane] = now
             lane.submit(batch, partial(self._done, lane, batch, has_turn, now))
         if self._idle and not turns.may_begin(taker) and queue:
@@ -221,6 +226,11 @@ class Batcher(Generic[T, R]):
                 self._in_line_since = now
         elif self._in_line_since is not None:
             self._leave_line(now)
+
+    def _claim(self, index: int) -> Lane[T, R]:
+        lane = self._lanes[index]
+        self._idle.remove(lane)
+        return lane
 
     def _leave_line(self, now: float) -> None:
         assert self._in_line_since is not None
@@ -231,11 +241,12 @@ class Batcher(Generic[T, R]):
     def _done(
         self, lane: Lane[T, R], batch: Sequence[T], had_turn: bool, started: float, outcome: R | Exception
     ) -> None:
-        seconds = self._clock.now() - started
+        now = self._clock.now()
+        seconds = now - started
         self._busy_seconds[lane] += seconds
         del self._busy_since[lane]
         self._idle.append(lane)
-        self._queue.ended(batch)
+        self._queue.ended(batch, now)
         self._turns.end(self._taker, had_turn, seconds)
         # Before answering, so that this lane, and whoever is called, works while the answers are written.
         self._pump()

@@ -17,18 +17,24 @@ from collections.abc import Callable, Hashable, Iterable, Sequence
 from heapq import merge
 from itertools import accumulate, chain, islice, takewhile
 from math import inf
-from typing import Generic, TypeVar
+from typing import TYPE_CHECKING, Generic, TypeVar
 
 from server.errors import QueueFull
 from server.scheduling.budget import ByteBudget
 from server.scheduling.deadlines import Deadlines
 from server.scheduling.policy import LevelPolicy, WindowPolicy
 
+if TYPE_CHECKING:
+    from server.scheduling.sequences import Step
+
 
 class Ticket:
     """One request's place in the queue. Subclasses add what the request is."""
 
-    __slots__ = ("arrived", "deadline", "delay_at", "expires", "place", "rows", "signature", "size", "waiting")
+    __slots__ = ("arrived", "deadline", "delay_at", "expires", "place", "rows", "signature", "size", "step", "waiting")
+
+    step: Step
+    """Its place in its sequence, set by the queue of a model that has sequences."""
 
     def __init__(
         self,
@@ -182,7 +188,7 @@ class BatchQueue(Generic[T]):
             self._remove(best)
         return best
 
-    def ended(self, batch: Sequence[T]) -> None:
+    def ended(self, batch: Sequence[T], now: float) -> None:
         """A batch that was taken has ended. This queue does not mind: its policy knows no costs."""
 
     def answered(self, batch: Sequence[T], now: float) -> None:

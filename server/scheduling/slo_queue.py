@@ -176,7 +176,7 @@ class SloQueue(Generic[T]):
         self._running[tickets[0]] = now + typical if typical < inf else now
         return tickets
 
-    def ended(self, batch: Sequence[T]) -> None:
+    def ended(self, batch: Sequence[T], now: float) -> None:
         """A batch that was taken has ended: its lane is free."""
         del self._running[batch[0]]
 

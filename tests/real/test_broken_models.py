@@ -33,7 +33,7 @@ REASONS: dict[str, tuple[str, ...]] = {
     "wrong_affinities": ("wrong_affinities/1/model.onnx: ONNX Runtime cannot load it", "affinities: 3"),
     "typo": ("typo/config.pbtxt: line 2:", "max_batchsize"),
     "no_such_value": ("no_such_value/config.pbtxt: line 3:", "TYPE_INT65"),
-    "not_served": ("not_served/config.pbtxt: field 'sequence_batching'", "is not supported by this server"),
+    "not_served": ("not_served/config.pbtxt: field 'model_metrics.metric_control'", "is not supported by this server"),
     "impossible": ("impossible/config.pbtxt: field 'dynamic_batching.preferred_batch_size'", "must be 1 to", "not 9"),
     "not_text": ("not_text/config.pbtxt", "is not UTF-8"),
     "empty_version": ("empty_version/1: the version folder is empty; put model.onnx into it",),
@@ -59,7 +59,7 @@ def write_broken(first: Path, second: Path) -> None:
     configs = {
         "typo": 'name: "typo"\nmax_batchsize: 8\n',
         "no_such_value": 'max_batch_size: 8\ninput {\n  name: "x" data_type: TYPE_INT65 dims: [ 1 ]\n}\n',
-        "not_served": "max_batch_size: 8 sequence_batching { }",
+        "not_served": "max_batch_size: 8 model_metrics { metric_control { } }",
         "impossible": f"max_batch_size: 8 {tensors()} dynamic_batching {{ preferred_batch_size: [ 9 ] }}",
         "wrong_dims": f"max_batch_size: 8 {tensors(dims=2)}",
         "wrong_input": f"max_batch_size: 8 {tensors(input_name='z')}",

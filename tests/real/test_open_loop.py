@@ -109,6 +109,16 @@ def test_requests_arrive_whole_however_little_room_the_server_makes(window: int,
     assert peer.messages == [*traffic.messages * count]
 
 
+def test_what_is_refused_before_it_is_sent_whole_is_not_sent_on() -> None:
+    peer = Hasty(window=1_000)
+    with peer as address:
+        traffic = GrpcTraffic(address, INFER, framed([bytes(5_000)]), connections=1)
+        outcome = play(traffic, np.zeros(3), seconds=0.0, patience=60)
+
+    assert outcome.answered.tolist() == [False, True, True]
+    assert peer.messages == [*traffic.messages * 2] and peer.received(1) == 1_000
+
+
 class Narrow:
     """A peer that lets a little through at a time, on a thread."""
 
@@ -159,6 +169,18 @@ class Narrow:
             self.messages.append(self._parts.pop(stream))
             said += message(stream)
         return said
+
+
+class Hasty(Narrow):
+    """As its parent, but refuses the first stream as soon as it has begun."""
+
+    def received(self, stream: int) -> int:
+        """Bytes of a message that never became whole."""
+        return len(self._parts[stream])
+
+    def _take(self, stream: int, part: bytes, *, last: bool) -> bytes:
+        said = super()._take(stream, part, last=last)
+        return (refusal(1) if stream == 1 else b"") + said
 
 
 def test_several_processes_share_a_schedule() -> None:

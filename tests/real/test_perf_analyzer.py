@@ -11,9 +11,10 @@ import pytest
 from loadtest import perf_analyzer
 from loadtest.perf_analyzer import PerfAnalyzer, UnavailableError
 from loadtest.target import Target
+from tests.real.test_sequences import write_repository
 
 if TYPE_CHECKING:
-    from tests.real.conftest import RunningServer
+    from tests.real.conftest import RunningServer, StartServer
 
 REQUESTS = 2000
 
@@ -28,14 +29,17 @@ def analyzer() -> PerfAnalyzer:
         pytest.skip(str(reason))
 
 
-@pytest.mark.parametrize(("mode", "in_flight"), [("--sync", 1), ("--async", 16)])
+@pytest.mark.parametrize(
+    ("protocol", "mode", "in_flight"), [("grpc", "--sync", 1), ("grpc", "--async", 16), ("http", "--async", 4)]
+)
 def test_it_measures_the_server_and_finds_no_error(
-    mode: str, in_flight: int, analyzer: PerfAnalyzer, shared_server: RunningServer, tmp_path: Path
+    protocol: str, mode: str, in_flight: int, analyzer: PerfAnalyzer, shared_server: RunningServer, tmp_path: Path
 ) -> None:
+    address = f"127.0.0.1:{shared_server.ports[protocol]}"
     with Target(shared_server.grpc_address) as target:
         before = target.counts("lenet5")
         report = analyzer.run(
-            *("-m", "lenet5", "-i", "grpc", "-u", shared_server.grpc_address),
+            *("-m", "lenet5", "-i", protocol, "-u", address),
             *(mode, "--concurrency-range", str(in_flight), "--request-count", str(REQUESTS)),
             csv_file=tmp_path / "report.csv",
             seconds=120,
@@ -57,3 +61,20 @@ def test_it_measures_the_server_and_finds_no_error(
     assert report.number("Server Compute Infer") > 0
     on_the_server = sum(report.number(column) for column in report.row if re.match("Server (Queue|Compute)", column))
     assert on_the_server < report.number("p99 latency")
+
+
+def test_its_sequences_are_served(analyzer: PerfAnalyzer, start_server: StartServer, tmp_path: Path) -> None:
+    server = start_server(model_repository=write_repository(tmp_path / "repository"))
+    report = analyzer.run(
+        *("-m", "direct", "-i", "grpc", "-u", server.grpc_address),
+        *("--async", "--streaming", "--concurrency-range", "4", "--sequence-length", "10"),
+        *("--request-count", str(REQUESTS)),
+        csv_file=tmp_path / "report.csv",
+        seconds=120,
+    )
+
+    assert not re.search("error|fail|warning", report.output, re.IGNORECASE), report.output
+    assert report.number("Inferences/Second") > 0
+    with Target(server.grpc_address) as target:
+        counted = target.counts("direct")
+    assert (counted.failures, counted.successes >= REQUESTS) == (0, True)

@@ -30,10 +30,23 @@ NOT_SHOWN = {
         f"nv_inference_{phase}_summary_us": "off by default, and cannot be summed over servers as the histograms can"
         for phase in ("request", "queue", "compute_input", "compute_infer", "compute_output")
     },
+    **dict.fromkeys(
+        (
+            "convoy_sequence_slots",
+            "convoy_sequences_active",
+            "convoy_sequences_backlog",
+            "convoy_sequences_reclaimed_total",
+        ),
+        "only few models have sequences, and the panels would be empty for all others",
+    ),
     "python_gc_objects_collected_total": "what collections cost is shown, by convoy_gc_pause_histogram_us",
     "python_gc_objects_uncollectable_total": "a matter for a debugger",
     "python_gc_collections_total": "the pauses' histogram counts them",
     "process_virtual_memory_bytes": "address space is free; resident memory is shown",
+    **{
+        f"convoy_shared_memory_{what}": "clients' own doing, and none has any by default"
+        for what in ("region_count", "bytes")
+    },
     "convoy_traces_lost_total": "about whoever watches, not about what is served; an alert tells",
 }
 """Families of the page that no dashboard has, and why."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from math import inf
 from typing import Any
 
@@ -29,6 +29,7 @@ class BatcherBench:
         *lanes: PuppetLane,
         queue: Queue[NamedTicket] | None = None,
         turns: Turns | None = None,
+        lane_of: Callable[[Sequence[NamedTicket]], int] | None = None,
         **policy: Any,
     ) -> None:
         self.lanes = lanes or (PuppetLane(),)
@@ -46,6 +47,7 @@ class BatcherBench:
             expired=lambda ticket: self.expired.append((self.loop.time(), ticket.name)),
             turns=turns,
             waited=self.waited.append,
+            lane_of=lane_of,
         )
 
     def submit(

@@ -14,7 +14,10 @@ from server.metrics.snapshots import (
     CacheSnapshot,
     CallSnapshot,
     GpuSnapshot,
+    HttpRequestsSnapshot,
+    HttpSnapshot,
     ModelSnapshot,
+    SequenceSnapshot,
     ServerSnapshot,
     Snapshot,
     TransportSnapshot,
@@ -65,6 +68,7 @@ def version(model: str = "m", number: int = 1, tags: Mapping[str, str] | None = 
         busy_seconds=(3.5, 0.25),
         latest=latest.copy(100.0),
         has_cache=True,
+        sequences=SequenceSnapshot(slots=16, active=12, backlog=9, reclaimed=5),
         costs=lambda: [(1, 0.001, 0.002, 9), (8, 0.004, 0.005, 9)],
     )
 
@@ -77,9 +81,13 @@ def snapshot(*versions: VersionSnapshot) -> Snapshot:
             ModelSnapshot("m", {"1": True, "2": False}, loads=3, failed_loads=1),
             ModelSnapshot("broken", {"": False}, loads=0, failed_loads=2),
         ],
-        server=ServerSnapshot(1, 2, no_failures() | {Reason.UNKNOWN_MODEL: 5, Reason.INVALID: 2}, 4, 3),
+        server=ServerSnapshot(1, 2, no_failures() | {Reason.UNKNOWN_MODEL: 5, Reason.INVALID: 2}, 4, 3, 6, 700),
         calls=[CallSnapshot("unary", "some.Service", "Do", 12, {"OK": 9, "RESOURCE_EXHAUSTED": 2})],
         transport=TransportSnapshot(connections=3, opened=8, received_bytes=1000, sent_bytes=2000),
+        http=HttpSnapshot(
+            [HttpRequestsSnapshot("POST", "/v2/models/{model}/infer", {200: 6, 0: 1})],
+            TransportSnapshot(2, 4, 500, 600),
+        ),
         build=BuildSnapshot("0.1.0", "1.31.0", "nghttp2"),
         cache=CacheSnapshot(5, 4096, 8192, 6, 7, 8),
     )

@@ -53,7 +53,7 @@ def occupy(q: Q, now: float = 0.0, rows: int = 1) -> Sequence[NamedTicket]:
 
 
 def end(q: Q, batch: Sequence[NamedTicket], now: float = 0.0) -> None:
-    q.ended(batch)
+    q.ended(batch, now)
     q.answered(batch, now)
 
 

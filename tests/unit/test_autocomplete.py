@@ -9,6 +9,7 @@ from server.backends.base import GraphTensor
 from server.errors import ConfigInvalid
 from server.models.config import ModelConfig, TensorConfig, WindowBatching, complete, parse
 from server.tensors import BF16, BYTES, FP32, INT64
+from tests.unit.test_config import no_file
 
 IMAGES = GraphTensor("images", FP32, (-1, 3, 224, 224))
 LOGITS = GraphTensor("logits", FP32, (-1, 10))
@@ -31,6 +32,7 @@ def configure(
         inputs=inputs,
         outputs=outputs,
         labels=lambda filename: (filename,),
+        initial_state=no_file,
         default_max_batch_size=default_max_batch_size,
         autocomplete=autocomplete,
     )
@@ -142,7 +144,13 @@ def test_switched_off_it_fills_nothing_in() -> None:
 def test_the_message_given_is_left_as_it_is() -> None:
     message = parse("", "config.pbtxt")
     complete(
-        message, folder_name="m", source="s", inputs=[IMAGES], outputs=[LOGITS], labels=lambda filename: (filename,)
+        message,
+        folder_name="m",
+        source="s",
+        inputs=[IMAGES],
+        outputs=[LOGITS],
+        labels=lambda filename: (filename,),
+        initial_state=no_file,
     )
     assert message == pb.ModelConfig()
 

@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 
 from proto import grpc_service_pb2 as pb
-from server.errors import InvalidRequest, Unsupported
+from server.errors import InvalidRequest
 from server.frontends.codec import PARAMETER_KINDS, decode_infer_request
-from server.messages import InferenceRequest, RequestedOutput
+from server.messages import InferenceRequest, RequestedOutput, SequenceFlags
 
 VALUES: dict[str, Any] = {
     "bool_param": True,
@@ -114,29 +114,51 @@ def test_a_number_of_classes_is_positive(count: int) -> None:
         decode(with_output("classification", "int64_param", count))
 
 
-@pytest.mark.parametrize(
-    ("key", "kind", "value"),
-    [
-        ("shared_memory_region", "string_param", "region"),
-        ("shared_memory_byte_size", "int64_param", 8),
-        ("shared_memory_offset", "int64_param", 0),
-    ],
-)
-def test_shared_memory_is_refused_for_an_output(key: str, kind: str, value: Any) -> None:
-    with pytest.raises(Unsupported, match=r"^output 'y' asks for shared memory, which this server does not offer"):
-        decode(with_output(key, kind, value))
-
-
-def test_shared_memory_is_refused_for_an_input() -> None:
-    request = pb.ModelInferRequest(model_name="m")
-    region = {"shared_memory_region": pb.InferParameter(string_param="region")}
-    request.inputs.add(name="x", datatype="FP32", shape=[1], parameters=region)
-    with pytest.raises(Unsupported, match=r"^input 'x' asks for shared memory, which this server does not offer"):
-        decode(request)
-
-
 def test_an_unknown_parameter_of_an_input_is_ignored() -> None:
     request = pb.ModelInferRequest(model_name="m", raw_input_contents=[b"\1"])
     anything = {"anything": pb.InferParameter(bool_param=True)}
     request.inputs.add(name="x", datatype="UINT8", shape=[1], parameters=anything)
     assert decode(request).buffers == (b"\1",)
+
+
+SEQUENCES: dict[str, tuple[dict[str, pb.InferParameter], SequenceFlags | None]] = {
+    "none": ({}, None),
+    "zero": ({"sequence_id": pb.InferParameter(int64_param=0)}, None),
+    "a number": ({"sequence_id": pb.InferParameter(int64_param=-7)}, SequenceFlags(-7)),
+    "a large number": ({"sequence_id": pb.InferParameter(uint64_param=2**64 - 1)}, SequenceFlags(2**64 - 1)),
+    "text": ({"sequence_id": pb.InferParameter(string_param="tale")}, SequenceFlags("tale")),
+    "the longest text": ({"sequence_id": pb.InferParameter(string_param="é" * 64)}, SequenceFlags("é" * 64)),
+    "a start without an id": (
+        {"sequence_start": pb.InferParameter(bool_param=True)},
+        SequenceFlags(0, start=True),
+    ),
+    "everything": (
+        {
+            "sequence_id": pb.InferParameter(int64_param=3),
+            "sequence_start": pb.InferParameter(bool_param=True),
+            "sequence_end": pb.InferParameter(bool_param=True),
+        },
+        SequenceFlags(3, start=True, end=True),
+    ),
+}
+
+
+@pytest.mark.parametrize(("parameters", "expected"), SEQUENCES.values(), ids=SEQUENCES)
+def test_the_sequence_of_a_request_is_read(
+    parameters: dict[str, pb.InferParameter], expected: SequenceFlags | None
+) -> None:
+    assert decode(pb.ModelInferRequest(model_name="m", parameters=parameters)).sequence == expected
+
+
+def test_an_id_of_too_many_bytes_is_refused() -> None:
+    with pytest.raises(InvalidRequest, match="'sequence_id' parameter, expected at most 128 bytes, got 130"):
+        decode(with_parameter("sequence_id", "string_param", "é" * 65))
+
+
+def test_requests_that_differ_in_their_sequence_alone_are_not_taken_for_each_other() -> None:
+    for _ in range(2):
+        for name in ("one", "two", "six"):
+            request = with_parameter("sequence_id", "string_param", name)
+            request.inputs.add(name="x", datatype="UINT8", shape=[1])
+            request.raw_input_contents.append(b"x")
+            assert decode(request).sequence == SequenceFlags(name)

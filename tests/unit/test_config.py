@@ -34,6 +34,10 @@ def labels(filename: str) -> tuple[str, ...]:
     return ("zero", "one")
 
 
+def no_file(filename: str) -> bytes:
+    raise LoadFailed(f"{filename}: no such file")
+
+
 def configure(text: str, auto_kind: DeviceKind = DeviceKind.CPU) -> ModelConfig:
     return complete(
         parse(text, "m/config.pbtxt"),
@@ -42,6 +46,7 @@ def configure(text: str, auto_kind: DeviceKind = DeviceKind.CPU) -> ModelConfig:
         inputs=(),
         outputs=(),
         labels=labels,
+        initial_state=no_file,
         auto_kind=auto_kind,
     )
 
@@ -194,7 +199,6 @@ def test_kept_answers_and_an_order_of_answers_exclude_each_other() -> None:
 @pytest.mark.parametrize(
     ("text", "field"),
     [
-        ("sequence_batching {}", "sequence_batching"),
         ("model_transaction_policy { decoupled: true }", "model_transaction_policy.decoupled"),
         ('cc_model_filenames { key: "8.6" value: "m.onnx" }', "cc_model_filenames"),
         ('runtime: "x.so"', "runtime"),

@@ -78,6 +78,10 @@ EXPECTED: dict[str, float] = {
     "convoy_failed_runs_total": 7,
     "convoy_model_reloads_total": 2,
     "convoy_max_batch_rows": 8,
+    "convoy_sequence_slots": 16,
+    "convoy_sequences_active": 12,
+    "convoy_sequences_backlog": 9,
+    "convoy_sequences_reclaimed_total": 5,
     "convoy_turn_wait_duration_us_total": 750_000,
     "convoy_batch_predicted_duration_us_total": 500_000,
     "convoy_batch_duration_us_total": 250_000,
@@ -117,11 +121,18 @@ SINGLE: dict[str, tuple[float, Mapping[str, str]]] = {
     "convoy_running_batch_count": (1, {}),
     "convoy_running_batch_limit": (2, {}),
     "convoy_repositories_unseen": (3, {}),
+    "convoy_shared_memory_region_count": (6, {}),
+    "convoy_shared_memory_bytes": (700, {}),
     "convoy_traces_lost_total": (4, {}),
     "convoy_grpc_connections": (3, {}),
     "convoy_grpc_connections_opened_total": (8, {}),
     "convoy_grpc_received_bytes_total": (1000, {}),
     "convoy_grpc_sent_bytes_total": (2000, {}),
+    "convoy_http_requests_total": (1, {"method": "POST", "route": "/v2/models/{model}/infer", "status": "gone"}),
+    "convoy_http_connections": (2, {}),
+    "convoy_http_connections_opened_total": (4, {}),
+    "convoy_http_received_bytes_total": (500, {}),
+    "convoy_http_sent_bytes_total": (600, {}),
     "convoy_build_info": (1, {"version": "0.1.0", "onnxruntime": "1.31.0", "grpc_engine": "nghttp2"}),
     "convoy_model_ready": (1, {"model": "m", "version": "1"}),
     "convoy_model_load_success_total": (3, {"model": "m"}),
@@ -180,7 +191,7 @@ def test_every_reason_to_fail_is_there_from_the_start() -> None:
 
 def test_requests_that_reach_no_version_are_counted_without_names() -> None:
     own = reasons(page(version()), "convoy_request_failed_total", model="", version="")
-    assert own == {"unknown_model": 5, "invalid": 2, "not_ready": 0, "shutdown": 0}
+    assert own == {"unknown_model": 5, "invalid": 2, "oversize": 0, "not_ready": 0, "shutdown": 0}
 
 
 def test_calls_are_counted_as_other_grpc_servers_count_them() -> None:

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import MutableMapping
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from server.cache.store import StoreCounts
 from server.errors import Reason
-from server.frontends.rest.metrics import metrics_app
+from server.frontends.rest.metrics import metrics_route
 from server.loop_watch import LoopWatch
 from server.metrics.snapshots import BuildSnapshot, CacheSnapshot, CallSnapshot, Snapshot, TransportSnapshot
 from server.models.lifecycle import State
@@ -21,7 +19,8 @@ from server.observation import VERSIONS_AT_ONCE, Observer
 from server.scheduling.turns import Turns
 from server.statistics import no_failures
 from tests.fakes import PuppetClock
-from tests.unit.loaded import Bench, run, turn
+from tests.unit.http_peer import Answer, Peer, request
+from tests.unit.loaded import Bench, run
 from tests.unit.metric_pages import page_of, snapshot, version
 
 
@@ -36,7 +35,8 @@ def observer(registry: Registry) -> Observer:
         LoopWatch(PuppetClock()),
         BuildSnapshot("v", "o", "g"),
         lambda: 5,
-        lambda: StoreCounts(1, 2, 3, 4, 5, is_connected=False, failed_lookups=6),
+        lambda: (6, 700),
+        answers=lambda: StoreCounts(1, 2, 3, 4, 5, is_connected=False, failed_lookups=6),
     )
 
 
@@ -58,6 +58,7 @@ def test_a_snapshot_has_what_a_version_is_doing_and_changes_no_more() -> None:
         assert (taken.server.max_running_batches, taken.server.failures[Reason.INVALID]) == (2, 3)
         assert taken.server.unseen_repositories == 1
         assert taken.server.lost_traces == 5
+        assert (taken.server.shared_regions, taken.server.shared_bytes) == (6, 700)
         assert taken.cache == CacheSnapshot(1, 2, 3, 4, 5, 6, is_connected=False)
         assert (taken.calls[0].started, taken.transport) == (1, TransportSnapshot(1, 2, 3, 4))
 
@@ -108,62 +109,48 @@ def test_the_loop_turns_while_many_versions_are_copied() -> None:
     run(main)
 
 
-def get(path: str, method: str = "GET", query: str = "", **headers: str) -> tuple[int, dict[bytes, bytes], bytes]:
-    """Status, headers and body."""
-    sent: list[MutableMapping[str, Any]] = []
-
-    async def receive() -> MutableMapping[str, Any]:
-        raise AssertionError("a GET has no body")
-
-    async def send(message: MutableMapping[str, Any]) -> None:
-        sent.append(message)
-
+def get(path: str, method: str = "GET", **headers: str) -> Answer:
     async def take() -> Snapshot:
         return snapshot(version())
 
-    async def main() -> None:
+    async def main() -> Answer:
         with ThreadPoolExecutor(1) as renderer:
-            scope = {
-                "path": path,
-                "method": method,
-                "query_string": query.encode(),
-                "headers": [(name.replace("_", "-").encode(), value.encode()) for name, value in headers.items()],
-            }
-            await metrics_app(take, page_of(), renderer)(scope, receive, send)
-            await turn()
+            peer = Peer([metrics_route(take, page_of(), renderer)])
+            peer.send(request(method, path, **headers))
+            await peer.sink.wrote.wait()
+            (answer,) = peer.answers(method)
+            return answer
 
-    asyncio.run(main())
-    start, body = sent
-    return start["status"], dict(start["headers"]), body["body"]
+    return asyncio.run(main())
 
 
 def test_the_page_is_text_as_long_as_it_says() -> None:
-    status, headers, body = get("/metrics")
-    assert status == 200
-    assert headers[b"content-type"].startswith(b"text/plain; version=0.0.4")
-    assert int(headers[b"content-length"]) == len(body)
-    assert len(list(text_string_to_metric_families(body.decode()))) > 50
+    answer = get("/metrics")
+    assert answer.status == 200
+    assert answer.headers["content-type"].startswith("text/plain; version=0.0.4")
+    assert int(answer.headers["content-length"]) == len(answer.body)
+    assert len(list(text_string_to_metric_families(answer.body.decode()))) > 50
 
 
 @pytest.mark.parametrize(
     ("headers", "expected"),
     [
-        ({"accept": "application/openmetrics-text; version=1.0.0"}, (b"content-type", b"application/openmetrics-text")),
-        ({"accept_encoding": "gzip"}, (b"content-encoding", b"gzip")),
+        ({"accept": "application/openmetrics-text; version=1.0.0"}, ("content-type", "application/openmetrics-text")),
+        ({"accept_encoding": "gzip"}, ("content-encoding", "gzip")),
     ],
     ids=["OpenMetrics", "gzip"],
 )
-def test_the_page_is_as_the_scraper_takes_it(headers: dict[str, str], expected: tuple[bytes, bytes]) -> None:
+def test_the_page_is_as_the_scraper_takes_it(headers: dict[str, str], expected: tuple[str, str]) -> None:
     name, value = expected
-    assert get("/metrics", **headers)[1][name].startswith(value)
+    assert get("/metrics", **headers).headers[name].startswith(value)
 
 
 def test_names_may_be_asked_for() -> None:
-    _, _, body = get("/metrics", query="name%5B%5D=nv_inference_count&name[]=convoy_queue_age_us")
-    shown = [family.name for family in text_string_to_metric_families(body.decode())]
+    answer = get("/metrics?name%5B%5D=nv_inference_count&name[]=convoy_queue_age_us")
+    shown = [family.name for family in text_string_to_metric_families(answer.body.decode())]
     assert sorted(shown) == ["convoy_queue_age_us", "nv_inference_count"]
 
 
 @pytest.mark.parametrize(("path", "method", "status"), [("/", "GET", 404), ("/metrics", "POST", 405)])
 def test_nothing_else_is_there(path: str, method: str, status: int) -> None:
-    assert get(path, method)[0] == status
+    assert get(path, method).status == status

@@ -13,7 +13,12 @@ from server.settings import GrpcEngine, LogFormat, ModelControlMode, Settings, p
 from server.trace_config import TraceConfig, TraceSetting
 
 REPOSITORY = ("--model-repository", "models")
-TLS = ("--grpc-server-cert", "c.pem", "--grpc-server-key", "k.pem", "--grpc-root-cert", "r.pem")
+TLS = tuple(
+    word
+    for protocol in ("grpc", "http")
+    for name, file in (("server-cert", "c.pem"), ("server-key", "k.pem"), ("root-cert", "r.pem"))
+    for word in (f"--{protocol}-{name}", file)
+)
 
 FLAGS: dict[str, tuple[str, str, object]] = {
     "--model-repository": ("more", "model_repositories", (Path("models"), Path("more"))),
@@ -55,6 +60,7 @@ FLAGS: dict[str, tuple[str, str, object]] = {
     "--allow-metrics": ("false", "allow_metrics", False),
     "--metrics-address": ("127.0.0.2", "metrics_address", "127.0.0.2"),
     "--metrics-port": ("1", "metrics_port", 1),
+    "--allow-client-shm": ("true", "allow_client_shm", True),
     "--allow-cpu-metrics": ("false", "allow_cpu_metrics", False),
     "--allow-gpu-metrics": ("false", "allow_gpu_metrics", False),
     "--metrics-interval-ms": ("0", "metrics_interval_ms", 0),
@@ -68,6 +74,14 @@ FLAGS: dict[str, tuple[str, str, object]] = {
     "--grpc-server-cert": ("x.pem", "grpc_server_cert", Path("x.pem")),
     "--grpc-server-key": ("x.pem", "grpc_server_key", Path("x.pem")),
     "--grpc-root-cert": ("x.pem", "grpc_root_cert", Path("x.pem")),
+    "--http-max-input-size": ("1000", "http_max_input_size", 1000),
+    "--http-json-nan": ("true", "http_json_nan", True),
+    "--http-metrics": ("true", "http_metrics", True),
+    "--http-use-ssl": ("true", "http_use_ssl", True),
+    "--http-use-ssl-mutual": ("true", "http_use_ssl_mutual", True),
+    "--http-server-cert": ("x.pem", "http_server_cert", Path("x.pem")),
+    "--http-server-key": ("x.pem", "http_server_key", Path("x.pem")),
+    "--http-root-cert": ("x.pem", "http_root_cert", Path("x.pem")),
     "--grpc-keepalive-time": ("5", "grpc_keepalive_time_ms", 5),
     "--grpc-keepalive-timeout": ("6", "grpc_keepalive_timeout_ms", 6),
     "--grpc-keepalive-permit-without-calls": ("true", "grpc_keepalive_permit_without_calls", True),
@@ -223,6 +237,10 @@ WRONG = {
         "nothing to serve: --allow-grpc, --allow-http and --allow-metrics are all false",
     ),
     "TLS without its files": ([*REPOSITORY, "--grpc-use-ssl=true"], "needs --grpc-server-cert and --grpc-server-key"),
+    "TLS of HTTP without its files": (
+        [*REPOSITORY, "--http-use-ssl=true"],
+        "needs --http-server-cert and --http-server-key",
+    ),
     "mutual TLS without a root": (
         [*REPOSITORY, *TLS[:4], "--grpc-use-ssl-mutual=true"],
         "--grpc-use-ssl-mutual needs --grpc-root-cert",

@@ -97,7 +97,7 @@ def test_late_answers_are_broken_promises_and_others_are_kept_ones() -> None:
     q = queue(flat(1), objective=10)
     put(q, NamedTicket("a", deadline=5), NamedTicket("b"))
     batch = q.take(0, hurry=True)
-    q.ended(batch)
+    q.ended(batch, 0.0)
     q.answered(batch, 5)
     assert q.guard.share == pytest.approx(1.001)
     q.answered(batch, 5.5)

@@ -157,7 +157,7 @@ class SloMachine(RuleBasedStateMachine):
         if self.running:
             batch = data.draw(st.sampled_from(self.running))
             self.running.remove(batch)
-            self.q.ended(batch)
+            self.q.ended(batch, self.now)
             del self.waiting.running[batch[0]]
             if pump:
                 self.pump()

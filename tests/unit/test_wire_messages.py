@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from server.frontends.calls import StatusCode
-from server.frontends.grpc.compression import COMPRESSIONS, DEFLATE, GZIP, IDENTITY, Buffer, negotiate
+from server.frontends.compression import COMPRESSIONS, DEFLATE, GZIP, IDENTITY, Buffer, negotiate
 from server.frontends.grpc.wire import MessageReader, WireError, frame, frame_prefix, unary_message
 
 LIMIT = 100

@@ -9,8 +9,8 @@ from typing import Protocol
 
 from server.frontends.call_counts import MethodCounts, departure
 from server.frontends.calls import Receiver, StatusCode, StreamMethod, UnaryMethod
+from server.frontends.compression import IDENTITY, negotiate
 from server.frontends.grpc import wire
-from server.frontends.grpc.compression import IDENTITY, negotiate
 from server.frontends.grpc.wire import Header, MessageReader, RequestHead
 from server.tensors import Buffer
 

@@ -4,12 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
-import socket
 import time
 from collections.abc import Callable, Iterator
-from heapq import heapify, heappop, heappush
-from itertools import count
 from math import inf
 from typing import cast
 
@@ -19,13 +15,13 @@ from server.frontends.grpc import http2
 from server.frontends.grpc.connection import Connection, Dispatcher
 from server.frontends.grpc.options import GrpcOptions
 from server.frontends.grpc.pings import PingGuard
+from server.frontends.sockets import BACKLOG, Agenda, stop_listening
 from server.frontends.tls import TlsConfig
 from server.metrics.snapshots import TransportSnapshot
 
 log = logging.getLogger(__name__)
 
 UNIX_PREFIX = "unix:"
-BACKLOG = 4096
 PREFIX_BYTES = 5
 HANDSHAKE_BYTES = 24 + 9
 """The client's preface and its first SETTINGS frame (RFC 9113, 3.4): less is no HTTP/2 connection yet."""
@@ -54,7 +50,7 @@ class Nghttp2Engine:
         )
         self.sockets: set[_Socket] = set()
         self.opened = 0
-        self.agenda = _Agenda(self._loop, self.sockets)
+        self.agenda = Agenda(self._loop, self.sockets)
         self._tls = TlsConfig(options.tls, ("h2",)) if options.tls else None
         self._server: asyncio.Server | None = None
         self._changed = asyncio.Event()
@@ -92,7 +88,8 @@ class Nghttp2Engine:
     async def stop(self, grace_seconds: float) -> None:
         """Take no new calls, let those in progress end, and cut off what is left after the grace."""
         if self._server:
-            await self._stop_listening(self._server, min(GOAWAY_SECONDS, grace_seconds))
+            context = self._tls.context if self._tls else None
+            await stop_listening(self._server, self._accept, context, min(GOAWAY_SECONDS, grace_seconds))
         for final in (False, True):
             for peer in tuple(self.sockets):
                 peer.connection.drain(final=final)
@@ -109,22 +106,6 @@ class Nghttp2Engine:
                 peer.transport.abort()
         self.agenda.close()
 
-    async def _stop_listening(self, server: asyncio.Server, seconds: float) -> None:
-        """Whoever has connected by now is a peer like others: the system would reset those that wait to be accepted."""
-        listeners = [socket.socket(fileno=os.dup(listener.fileno())) for listener in server.sockets]
-        server.close()
-        context = self._tls.context if self._tls else None
-        arrivals = [
-            asyncio.ensure_future(self._loop.connect_accepted_socket(self._accept, peer, ssl=context))
-            for listener in listeners
-            for peer in _accept_all(listener)
-        ]
-        if arrivals:  # with TLS, a handshake may fail or take long
-            _, late = await asyncio.wait(arrivals, timeout=seconds)
-            for arrival in late:
-                arrival.cancel()
-            await asyncio.gather(*arrivals, return_exceptions=True)
-
     def forget(self, peer: _Socket) -> None:
         """A socket is gone."""
         self.sockets.discard(peer)
@@ -132,57 +113,6 @@ class Nghttp2Engine:
 
     def _accept(self) -> _Socket:
         return _Socket(self)
-
-
-def _accept_all(listener: socket.socket) -> Iterator[socket.socket]:
-    """Those that wait to be accepted; then the listener is closed."""
-    with listener:
-        listener.setblocking(False)
-        while True:
-            try:
-                peer, _ = listener.accept()
-            except OSError:
-                return
-            peer.setblocking(False)
-            yield peer
-
-
-class _Agenda:
-    """When to look at which socket again: one timer for all of them, which costs nothing while nothing is due."""
-
-    def __init__(self, loop: asyncio.AbstractEventLoop, sockets: set[_Socket]) -> None:
-        self._loop = loop
-        self._sockets = sockets
-        self._entries: list[tuple[float, int, _Socket]] = []
-        self._serial = count()
-        self._timer: asyncio.TimerHandle | None = None
-
-    def add(self, when: float, peer: _Socket) -> None:
-        """Call `peer.check` at that time, or soon after."""
-        if len(self._entries) > 64 + 2 * len(self._sockets):  # most speak of sockets long gone
-            self._entries = [entry for entry in self._entries if entry[2] in self._sockets]
-            heapify(self._entries)
-        earliest = self._entries[0][0] if self._entries else inf
-        heappush(self._entries, (when, next(self._serial), peer))
-        if when < earliest:
-            self._arm()
-
-    def close(self) -> None:
-        if self._timer:
-            self._timer.cancel()
-
-    def _arm(self) -> None:
-        if self._timer:
-            self._timer.cancel()
-        self._timer = None
-        if self._entries:
-            self._timer = self._loop.call_later(max(0.0, self._entries[0][0] - time.monotonic()), self._run)
-
-    def _run(self) -> None:
-        now = time.monotonic()
-        while self._entries and self._entries[0][0] <= now:
-            heappop(self._entries)[2].check(now)
-        self._arm()
 
 
 class _Socket(asyncio.BufferedProtocol):

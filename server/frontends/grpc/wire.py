@@ -24,7 +24,7 @@ from typing import NamedTuple
 from urllib.parse import quote, unquote_to_bytes
 
 from server.frontends.calls import StatusCode
-from server.frontends.grpc.compression import ACCEPT_ENCODING, COMPRESSIONS, IDENTITY, Buffer, deflate, inflate
+from server.frontends.compression import ACCEPT_ENCODING, COMPRESSIONS, IDENTITY, Buffer, deflate, inflate
 
 Header = tuple[bytes, bytes]
 

@@ -2,41 +2,31 @@
 
 from __future__ import annotations
 
-import re
 from http import HTTPStatus
 
-from server.errors import ConvoyError, InvalidRequest, NotFound, NotReady
-from server.frontends.rest.responses import AsgiApp, Receive, Scope, Send, respond, respond_error
+from server.errors import ConvoyError
+from server.frontends.rest.exchange import Exchange, Route, json_content
+from server.frontends.statuses import AS_TRITON
 from server.models.registry import Registry
 from server.models.served import Served
-
-_PATH = re.compile(r"/v2/models/(?P<model>[^/]+)(?:/versions/(?P<version>[^/]+))?/cost")
-
-_STATUSES: dict[type[ConvoyError], HTTPStatus] = {
-    InvalidRequest: HTTPStatus.BAD_REQUEST,
-    NotFound: HTTPStatus.NOT_FOUND,
-    NotReady: HTTPStatus.SERVICE_UNAVAILABLE,
-}
+from server.tensors import Buffer
 
 
-def cost_app(registry: Registry, otherwise: AsgiApp) -> AsgiApp:
-    """The application; all other paths are for `otherwise`."""
+def cost_routes(registry: Registry) -> list[Route]:
+    """The routes."""
 
-    async def app(scope: Scope, receive: Receive, send: Send) -> None:
-        path = _PATH.fullmatch(scope["path"])
-        if path is None:
-            await otherwise(scope, receive, send)
-        elif scope["method"] not in ("GET", "HEAD"):
-            await respond_error(send, HTTPStatus.METHOD_NOT_ALLOWED, f"{scope['path']} takes GET", allow="GET, HEAD")
+    def handle(exchange: Exchange, _: Buffer) -> None:
+        try:
+            loaded = registry.find(exchange.parameters["model"], exchange.parameters.get("version", ""))
+        except ConvoyError as error:
+            AS_TRITON.fail(exchange, error)
         else:
-            try:
-                page = cost_page(registry.find(path["model"], path["version"] or ""))
-            except (InvalidRequest, NotFound, NotReady) as error:
-                await respond_error(send, _STATUSES[type(error)], str(error))
-            else:
-                await respond(send, HTTPStatus.OK, page)
+            exchange.respond(HTTPStatus.OK, json_content(cost_page(loaded)))
 
-    return app
+    return [
+        Route("GET", "v2/models/{model}/cost", handle, "Cost"),
+        Route("GET", "v2/models/{model}/versions/{version}/cost", handle, "Cost"),
+    ]
 
 
 def cost_page(loaded: Served) -> dict[str, object]:

@@ -1,26 +1,33 @@
-"""`GET /v2/health/live` and `/v2/health/ready` as an ASGI application: 200 with no body, or 400 while not ready."""
+"""`GET v2/health/live`, `v2/health/ready` and `v2/models/{model}/ready`: 200, or 400 while it is not so."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from http import HTTPStatus
 
-from server.frontends.rest.responses import AsgiApp, Receive, Scope, Send, respond, respond_error
+from server.errors import ConvoyError
+from server.frontends.rest.exchange import Exchange, Route
+from server.models.registry import Registry
+from server.tensors import Buffer
 
 
-def health_app(is_live: Callable[[], bool], is_ready: Callable[[], bool]) -> AsgiApp:
-    """The application. Any other path is 404, any verb but GET and HEAD is 405."""
-    checks = {"/v2/health/live": is_live, "/v2/health/ready": is_ready}
+def health_routes(is_live: Callable[[], bool], is_ready: Callable[[], bool], registry: Registry) -> list[Route]:
+    """The routes. A model that is not ready is answered with the reason."""
 
-    async def app(scope: Scope, receive: Receive, send: Send) -> None:
-        check = checks.get(scope["path"])
-        if check is None:
-            await respond_error(
-                send, HTTPStatus.NOT_FOUND, f"no route {scope['path']}; there is {' and '.join(checks)}"
-            )
-        elif scope["method"] not in ("GET", "HEAD"):
-            await respond_error(send, HTTPStatus.METHOD_NOT_ALLOWED, f"{scope['path']} takes GET", allow="GET, HEAD")
+    def model_ready(exchange: Exchange, _: Buffer) -> None:
+        try:
+            registry.find(exchange.parameters["model"], exchange.parameters.get("version", ""))
+        except ConvoyError as error:
+            exchange.respond_error(HTTPStatus.BAD_REQUEST, str(error))
         else:
-            await respond(send, HTTPStatus.OK if check() else HTTPStatus.BAD_REQUEST)
+            exchange.respond(HTTPStatus.OK)
 
-    return app
+    def answering(check: Callable[[], bool]) -> Callable[[Exchange, Buffer], None]:
+        return lambda exchange, _: exchange.respond(HTTPStatus.OK if check() else HTTPStatus.BAD_REQUEST)
+
+    return [
+        Route("GET", "v2/health/live", answering(is_live), "Live"),
+        Route("GET", "v2/health/ready", answering(is_ready), "Ready"),
+        Route("GET", "v2/models/{model}/ready", model_ready, "ModelReady"),
+        Route("GET", "v2/models/{model}/versions/{version}/ready", model_ready, "ModelReady"),
+    ]

@@ -3,47 +3,48 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from http import HTTPStatus
 from urllib.parse import parse_qs
 
-from server.frontends.rest.responses import AsgiApp, Receive, Scope, Send, respond_error
+from server.frontends.calls import INTERNAL_MESSAGE
+from server.frontends.rest.exchange import Content, Exchange, Route
 from server.metrics.page import MetricsPage, Request
 from server.metrics.snapshots import Snapshot
+from server.tensors import Buffer
 
-PATH = "/metrics"
+log = logging.getLogger(__name__)
 
 
-def metrics_app(take: Callable[[], Awaitable[Snapshot]], page: MetricsPage, renderer: ThreadPoolExecutor) -> AsgiApp:
-    """The application. `renderer` has one thread: pages are made one after another."""
+def metrics_route(take: Callable[[], Awaitable[Snapshot]], page: MetricsPage, renderer: ThreadPoolExecutor) -> Route:
+    """The route. `renderer` has one thread: pages are made one after another."""
+    scrapes: set[asyncio.Task[None]] = set()  # the event loop itself holds on to none
 
-    async def app(scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["path"] != PATH:
-            await respond_error(send, HTTPStatus.NOT_FOUND, f"no route {scope['path']}; there is {PATH}")
+    async def scrape(exchange: Exchange) -> None:
+        try:
+            snapshot = await take()
+            loop = asyncio.get_running_loop()
+            rendered = await loop.run_in_executor(renderer, page.render, snapshot, _request(exchange))
+        except Exception:  # whoever scrapes must hear of it
+            log.exception("the metrics page cannot be made")
+            exchange.respond_error(HTTPStatus.INTERNAL_SERVER_ERROR, INTERNAL_MESSAGE)
             return
-        if scope["method"] not in ("GET", "HEAD"):
-            await respond_error(send, HTTPStatus.METHOD_NOT_ALLOWED, f"{PATH} takes GET", allow="GET, HEAD")
-            return
-        snapshot = await take()
-        rendered = await asyncio.get_running_loop().run_in_executor(renderer, page.render, snapshot, _request(scope))
-        headers = [
-            (b"content-type", rendered.content_type.encode()),
-            (b"content-length", str(len(rendered.body)).encode()),
-            (b"vary", b"accept, accept-encoding"),
-        ]
+        headers = [("Content-Type", rendered.content_type), ("Vary", "Accept, Accept-Encoding")]
         if rendered.content_encoding:
-            headers.append((b"content-encoding", rendered.content_encoding.encode()))
-        await send({"type": "http.response.start", "status": HTTPStatus.OK.value, "headers": headers})
-        await send({"type": "http.response.body", "body": rendered.body})
+            headers.append(("Content-Encoding", rendered.content_encoding))
+        exchange.respond(HTTPStatus.OK, Content(rendered.body, headers))
 
-    return app
+    def handle(exchange: Exchange, _: Buffer) -> None:
+        task = asyncio.get_running_loop().create_task(scrape(exchange))
+        scrapes.add(task)
+        task.add_done_callback(scrapes.discard)
+
+    return Route("GET", "metrics", handle, "Metrics")
 
 
-def _request(scope: Scope) -> Request:
-    names = parse_qs(scope["query_string"].decode("latin-1")).get("name[]", [])
-    return Request(_header(scope, b"accept"), _header(scope, b"accept-encoding"), frozenset(names))
-
-
-def _header(scope: Scope, wanted: bytes) -> str:
-    return ",".join([value.decode("latin-1") for name, value in scope["headers"] if name == wanted])
+def _request(exchange: Exchange) -> Request:
+    names = parse_qs(exchange.head.query).get("name[]", [])
+    header = exchange.head.header
+    return Request(header(b"accept"), header(b"accept-encoding"), frozenset(names))

@@ -1,0 +1,374 @@
+"""Requests over HTTP/1.1 connections, without a coroutine or a task per request.
+
+One `Connection` per peer cuts what arrives into requests, hands each to its route, and sends the answers in the order
+of the requests. Knows no sockets: `listener` does. A body that arrives in one read is a view on what was read; a larger
+one is read into a buffer of its size.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Mapping
+from http import HTTPStatus
+from typing import NamedTuple, Protocol
+
+import numpy as np
+
+from server.frontends.calls import INTERNAL_MESSAGE
+from server.frontends.rest import http1
+from server.frontends.rest.exchange import Content, Exchange, Route, RouteCounts, json_content
+from server.frontends.rest.http1 import ChunkedBody, Head, HttpError
+from server.metrics.snapshots import HttpRequestsSnapshot
+
+log = logging.getLogger(__name__)
+
+MAX_PIPELINED = 64
+"""Requests of one connection that may wait for answers; what comes after them is not read until one is answered."""
+JOINED_BYTES = 64 << 10
+"""Up to here, an answer is copied behind its head: that costs less than a second buffer to send."""
+REMEMBERED_HEADS = 1024
+REMEMBERED_HEAD_BYTES = 1024
+"""A larger one is looked at each time: what strangers make us remember must be little."""
+UNKNOWN_ROUTE = "unknown"
+
+
+class _Plan(NamedTuple):
+    """What to do with a request that begins with some head; remembered."""
+
+    head: Head
+    route: Route | None
+    parameters: Mapping[str, str]
+    counts: RouteCounts
+    allow: str
+    """The verbs that the path takes, where it does not take this one."""
+
+
+class Dispatcher:
+    """What all connections of a listener share: routes, remembered heads, and counts."""
+
+    def __init__(self, routes: Iterable[Route], *, max_input_bytes: int) -> None:
+        self.max_input_bytes = max_input_bytes
+        self.received_bytes = 0
+        self.sent_bytes = 0
+        self.draining = False
+        """Whether connections end with the next answer."""
+        self._routes: dict[tuple[str, ...], dict[str, tuple[Route, RouteCounts]]] = {}
+        for route in routes:
+            verbs = self._routes.setdefault(tuple(route.template.split("/")), {})
+            verbs[route.verb] = (route, RouteCounts(route.verb, f"/{route.template}"))
+        self._unknown = RouteCounts(UNKNOWN_ROUTE, UNKNOWN_ROUTE)
+        self._plans: dict[bytes, _Plan] = {}
+
+    def plan(self, raw: bytes) -> _Plan:
+        """What to do with a request that begins so. Raises `HttpError`."""
+        plan = self._plans.get(raw)
+        if plan is None:
+            plan = self._new_plan(http1.read_head(raw))
+            if len(raw) <= REMEMBERED_HEAD_BYTES:
+                if len(self._plans) >= REMEMBERED_HEADS:
+                    self._plans.clear()
+                self._plans[raw] = plan
+        return plan
+
+    def refused(self, status: HTTPStatus) -> None:
+        """Something was answered that is no request."""
+        self._unknown.count(status.value)
+
+    def snapshot(self) -> list[HttpRequestsSnapshot]:
+        """Copies of what is counted, for routes that were asked for, the unknown ones last."""
+        counts = [counts for verbs in self._routes.values() for _, counts in verbs.values()]
+        return [HttpRequestsSnapshot(c.verb, c.route, dict(c.handled)) for c in (*counts, self._unknown) if c.handled]
+
+    def _new_plan(self, head: Head) -> _Plan:
+        for template, verbs in self._routes.items():
+            parameters = _matched(template, head.segments)
+            if parameters is None:
+                continue
+            found = verbs.get("GET" if head.verb == "HEAD" else head.verb)
+            if found is None:
+                allow = [*verbs, *(["HEAD"] if "GET" in verbs else [])]
+                return _Plan(head, None, {}, self._unknown, ", ".join(allow))
+            return _Plan(head, found[0], parameters, found[1], "")
+        return _Plan(head, None, {}, self._unknown, "")
+
+
+def _matched(template: tuple[str, ...], segments: tuple[str, ...]) -> dict[str, str] | None:
+    """What a path has in the place of a template's names; None where it is another path."""
+    if len(template) != len(segments):
+        return None
+    parameters: dict[str, str] = {}
+    for expected, segment in zip(template, segments, strict=True):
+        if expected.startswith("{"):
+            if not segment:
+                return None
+            parameters[expected[1:-1]] = segment
+        elif expected != segment:
+            return None
+    return parameters
+
+
+class Sink(Protocol):
+    """Where a connection's bytes go: a transport, as asyncio has it."""
+
+    def write(self, data: bytes, /) -> None: ...
+
+    def writelines(self, data: Iterable[bytes], /) -> None: ...
+
+    def pause_reading(self) -> None: ...
+
+    def resume_reading(self) -> None: ...
+
+
+class Connection:
+    """One peer's requests."""
+
+    def __init__(self, dispatcher: Dispatcher, sink: Sink, hang_up: Callable[[bool], None]) -> None:
+        """`hang_up` closes when what was written is sent; it is told whether the peer was refused, and so may still be
+        sending."""
+        self._dispatcher = dispatcher
+        self._sink = sink
+        self._hang_up = hang_up
+        self._exchanges: deque[Exchange] = deque()  # in the order of their requests, until they are sent
+        self._held_bytes = 0  # of the bodies of those
+        self._read = b""  # what was read last, and before it what was left over
+        self._at = 0  # where in it what has not been looked at begins
+        self._plan: _Plan | None = None  # of the request whose body is arriving
+        self._body: memoryview | None = None  # of known length, filled from its beginning
+        self._filled = 0
+        self._chunked: ChunkedBody | None = None
+        self._last = False  # no request comes after those that there are
+        self._closed = False
+        self._writable = True
+        self._reading = True
+        self.received_bytes = 0
+        self.requests = 0
+        """How many have arrived whole."""
+        self._refused = False
+
+    @property
+    def busy(self) -> bool:
+        """Whether a request waits for its answer, or for its turn to be sent."""
+        return bool(self._exchanges)
+
+    @property
+    def arriving(self) -> bool:
+        """Whether a request has come in part."""
+        return self._plan is not None or (self._at < len(self._read) and self._reading)
+
+    @property
+    def body_arriving(self) -> bool:
+        return self._plan is not None
+
+    def body_buffer(self) -> memoryview | None:
+        """Where to read to, if what comes next is the rest of a body of known length."""
+        return None if self._body is None else self._body[self._filled :]
+
+    def body_read(self, length: int) -> None:
+        """So much was read into `body_buffer`."""
+        self._count(length)
+        self._filled += length
+        if self._body is not None and self._filled == len(self._body):
+            body, self._body = self._body, None
+            self._begin(body)
+
+    def receive(self, data: bytes) -> None:
+        """Take what was read."""
+        self._count(len(data))
+        self._read = self._read[self._at :] + data if self._at < len(self._read) else data
+        self._at = 0
+        self._process()
+
+    def fail(self, status: HTTPStatus, message: str) -> None:
+        """Answer what is no request, or not in time, after all that was asked for before it; and close then."""
+        self._dispatcher.refused(status)
+        self._refuse(status, message)
+
+    def close_when_idle(self) -> None:
+        """End with the answers that are due."""
+        self._last = True
+        if not self._exchanges and not self.arriving:
+            self._end()
+
+    def closed(self) -> None:
+        """The socket is gone: everybody who still waits has left."""
+        self._closed = True
+        exchanges, self._exchanges = self._exchanges, deque()
+        for exchange in exchanges:
+            exchange.abandoned()
+        self._forget_arriving()
+
+    def set_writable(self, writable: bool) -> None:
+        """Whether the peer reads its answers; while it does not, no more requests are read from it."""
+        self._writable = writable
+        self._read_on()
+
+    # --- requests ---
+
+    def _count(self, length: int) -> None:
+        self.received_bytes += length
+        self._dispatcher.received_bytes += length
+
+    def _process(self) -> None:
+        """Take one request after another out of what was read."""
+        try:
+            while self._at < len(self._read) and not self._closed:
+                if self._chunked is not None:
+                    self._at += self._chunked.feed(memoryview(self._read)[self._at :])
+                    if self._chunked.done:
+                        body, self._chunked = self._chunked.body, None
+                        self._begin(body)
+                elif self._last:
+                    break  # nobody waits for what comes after the last request
+                elif not self._has_room():
+                    self._read_on()
+                    return
+                elif not self._next():
+                    return
+        except HttpError as error:
+            self.fail(error.status, str(error))
+        self._read, self._at = b"", 0
+
+    def _next(self) -> bool:
+        """Begin with the request that begins here. Returns whether its head is there. Raises `HttpError`."""
+        data, start = self._read, self._at
+        if data.startswith(b"\r\n", start):  # some send one more line end after a body (RFC 9112, 2.2)
+            self._at += 2
+            return True
+        end = data.find(http1.HEAD_END, start, start + http1.MAX_HEAD_BYTES)
+        if end < 0:
+            if len(data) - start < http1.MAX_HEAD_BYTES:
+                return False
+            raise HttpError(
+                HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE,
+                f"the request's head is larger than max ({http1.MAX_HEAD_BYTES} bytes)",
+            )
+        end += len(http1.HEAD_END)
+        self._plan = plan = self._dispatcher.plan(data[start:end])
+        length = plan.head.length
+        if length > self._dispatcher.max_input_bytes:
+            raise http1.too_large(self._dispatcher.max_input_bytes)
+        if not plan.head.keep_alive:
+            self._last = True
+        if plan.head.expects_continue and not self._exchanges and len(data) == end:
+            self._write((http1.CONTINUE,))
+        if plan.head.chunked:
+            self._at = end
+            self._chunked = ChunkedBody(self._dispatcher.max_input_bytes)
+        elif len(data) - end >= length:
+            self._at = end + length
+            self._begin(memoryview(data)[end : self._at])
+        else:
+            self._at = len(data)
+            self._filled = len(data) - end
+            self._body = np.empty(length, np.uint8).data
+            self._body[: self._filled] = memoryview(data)[end:]
+        return True
+
+    def _begin(self, body: memoryview) -> None:
+        """A request is there."""
+        plan, self._plan = self._plan, None
+        assert plan is not None, "a body has a head before it"
+        self.requests += 1
+        exchange = Exchange(self, plan.head, plan.parameters, plan.counts, len(body))
+        self._exchanges.append(exchange)
+        self._held_bytes += len(body)
+        if plan.route is None:
+            _no_route(exchange, plan)
+            return
+        try:
+            plan.route.handle(exchange, body)
+        except Exception:
+            log.exception("a handler raised")
+            exchange.respond_error(HTTPStatus.INTERNAL_SERVER_ERROR, INTERNAL_MESSAGE)
+
+    def _has_room(self) -> bool:
+        return (
+            self._writable
+            and len(self._exchanges) < MAX_PIPELINED
+            and self._held_bytes <= self._dispatcher.max_input_bytes
+        )
+
+    def _read_on(self) -> None:
+        """Read from the peer while there is room for what it asks, and not otherwise."""
+        room = self._has_room()
+        if room is self._reading or self._closed:
+            return
+        self._reading = room
+        if room:
+            self._sink.resume_reading()
+            self._process()
+        else:
+            self._sink.pause_reading()
+
+    # --- answers ---
+
+    def answer(self, exchange: Exchange, status: HTTPStatus, content: Content) -> None:
+        exchange.answer = (status, content)
+        self._send_answers()
+
+    def _send_answers(self) -> None:
+        """Send every answer whose turn has come. The event loop gathers what is written in one turn of it."""
+        exchanges = self._exchanges
+        while exchanges and (answer := exchanges[0].answer) is not None:
+            exchange = exchanges.popleft()
+            self._held_bytes -= exchange.held_bytes
+            self._send(exchange.head, *answer)
+        if self._last and not exchanges and self._plan is None:
+            self._end()
+        elif not self._reading:
+            self._read_on()
+
+    def _send(self, head: Head, status: HTTPStatus, content: Content) -> None:
+        if self._dispatcher.draining and not (self._exchanges or self._plan or self._at < len(self._read)):
+            self._last = True
+        body = b"" if head.verb == "HEAD" else content.body
+        ends = not head.keep_alive or (self._last and not self._exchanges and self._plan is None)
+        start = http1.answer_head(
+            status,
+            content.headers,
+            len(content.body),
+            second=int(time.time()),
+            connection="close" if ends else "keep-alive" if head.old else "",
+        )
+        if len(body) <= JOINED_BYTES:
+            self._write((start + body,))
+        else:
+            self._write((start, body))
+
+    def _refuse(self, status: HTTPStatus, message: str) -> None:
+        self._last = True
+        self._forget_arriving()
+        self._refused = True
+        exchange = Exchange(self, _NO_HEAD, {}, RouteCounts("", ""), 0)
+        self._exchanges.append(exchange)
+        exchange.respond(status, json_content({"error": message}))
+
+    def _forget_arriving(self) -> None:
+        self._read, self._at = b"", 0
+        self._plan, self._body, self._chunked = None, None, None
+
+    def _end(self) -> None:
+        if not self._closed:
+            self._hang_up(self._refused)
+
+    def _write(self, parts: tuple[bytes, ...]) -> None:
+        if self._closed:
+            return
+        self._dispatcher.sent_bytes += sum(map(len, parts))
+        if len(parts) == 1:
+            self._sink.write(parts[0])
+        else:
+            self._sink.writelines(parts)
+
+
+def _no_route(exchange: Exchange, plan: _Plan) -> None:
+    if plan.allow:
+        message = f"{plan.head.path} takes {plan.allow}, not {plan.head.verb}"
+        exchange.respond_error(HTTPStatus.METHOD_NOT_ALLOWED, message, [("Allow", plan.allow)])
+    else:
+        exchange.respond_error(HTTPStatus.NOT_FOUND, f"no route {plan.head.path}")
+
+
+_NO_HEAD = Head("", "", (), "", {}, keep_alive=False, old=False, length=0, chunked=False, expects_continue=False)

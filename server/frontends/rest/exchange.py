@@ -1,0 +1,183 @@
+"""`frontends.calls.Call` over one request of HTTP: it is answered once, whole."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from http import HTTPStatus
+from math import ceil, inf
+from typing import NamedTuple, Protocol
+
+import orjson
+
+from server.frontends.calls import StatusCode
+from server.frontends.rest.http1 import Head
+from server.frontends.statuses import PUSHBACK_KEY
+from server.tensors import Buffer
+
+log = logging.getLogger(__name__)
+
+HTTP_STATUSES: dict[StatusCode, HTTPStatus] = {
+    StatusCode.OK: HTTPStatus.OK,
+    StatusCode.NOT_FOUND: HTTPStatus.NOT_FOUND,
+    StatusCode.UNAVAILABLE: HTTPStatus.SERVICE_UNAVAILABLE,
+    StatusCode.UNIMPLEMENTED: HTTPStatus.NOT_IMPLEMENTED,
+    StatusCode.INTERNAL: HTTPStatus.INTERNAL_SERVER_ERROR,
+    StatusCode.RESOURCE_EXHAUSTED: HTTPStatus.TOO_MANY_REQUESTS,
+    StatusCode.DEADLINE_EXCEEDED: HTTPStatus.GATEWAY_TIMEOUT,
+}
+"""As Triton has them; all others are 400. The last two come up with --distinct-overload-statuses only."""
+
+JSON = "application/json"
+
+
+class Content(NamedTuple):
+    """The body of an answer, and the headers that tell about it."""
+
+    body: bytes
+    headers: Sequence[tuple[str, str]]
+
+
+NO_CONTENT = Content(b"", ())
+
+
+def json_content(value: object) -> Content:
+    """A body of JSON."""
+    return Content(orjson.dumps(value), (("Content-Type", JSON),))
+
+
+class RouteCounts:
+    """The requests of one verb on one route."""
+
+    __slots__ = ("handled", "route", "verb")
+
+    def __init__(self, verb: str, route: str) -> None:
+        self.verb = verb
+        self.route = route
+        self.handled: dict[int, int] = {}
+        """By status; 0: the caller went away first."""
+
+    def count(self, status: int) -> None:
+        self.handled[status] = self.handled.get(status, 0) + 1
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """What is done for one verb on one path."""
+
+    verb: str
+    template: str
+    """The path, with names in braces for what varies: "v2/models/{model}/infer"."""
+    handle: Callable[[Exchange, Buffer], None]
+    """Called on the event loop with the request's body; it answers then or later."""
+    operation: str
+    """What `openapi` describes it by."""
+
+
+class Carrier(Protocol):
+    """The connection, as its exchanges see it."""
+
+    def answer(self, exchange: Exchange, status: HTTPStatus, content: Content) -> None:
+        """An exchange has its answer."""
+        ...
+
+
+class Exchange:
+    """One request and its answer, which is given exactly once; what comes later is ignored."""
+
+    __slots__ = ("_carrier", "_counts", "_open", "_trailing", "answer", "deadline", "head", "held_bytes", "on_cancel",
+                 "parameters", "render")  # fmt: skip
+
+    def __init__(
+        self, carrier: Carrier, head: Head, parameters: Mapping[str, str], counts: RouteCounts, held_bytes: int
+    ) -> None:
+        self.head = head
+        self.parameters = parameters
+        """What stands in the path where the route has names in braces."""
+        self.deadline = inf
+        self.on_cancel: Callable[[], None] | None = None
+        self.render: Callable[[bytes], Content | None] = _as_json
+        """Makes content of the message of `reply`; None where it will `respond` later itself."""
+        self.held_bytes = held_bytes
+        """Of its body."""
+        self.answer: tuple[HTTPStatus, Content] | None = None
+        """Its answer, from when it is known until its turn comes."""
+        self._carrier = carrier
+        self._counts = counts
+        self._open = True
+        self._trailing: Mapping[str, str | bytes] = {}
+
+    @property
+    def open(self) -> bool:
+        """Whether it has no answer yet."""
+        return self._open
+
+    @property
+    def metadata(self) -> Mapping[str, str | bytes]:
+        return {name.decode("latin-1"): value.decode("latin-1") for name, value in self.head.headers.items()}
+
+    def has_metadata(self, key: str) -> bool:
+        return key.encode() in self.head.headers
+
+    def respond(self, status: HTTPStatus, content: Content = NO_CONTENT) -> None:
+        """End with this answer."""
+        if self._open:
+            self._open = False
+            self.on_cancel = None
+            self._counts.count(status.value)
+            self._carrier.answer(self, status, content)
+
+    def respond_error(self, status: HTTPStatus, message: str, headers: Iterable[tuple[str, str]] = ()) -> None:
+        """End with `{"error": message}`."""
+        body, described = json_content({"error": message})
+        self.respond(status, Content(body, (*described, *headers)))
+
+    def reply(self, message: bytes) -> None:
+        if self._open:
+            content = self.render(message)
+            if content is not None:
+                self.respond(HTTPStatus.OK, content)
+
+    def fail(self, status: StatusCode, message: str) -> None:
+        self.respond_error(HTTP_STATUSES.get(status, HTTPStatus.BAD_REQUEST), message, self._trailing_headers())
+
+    def set_trailing_metadata(self, metadata: Mapping[str, str | bytes]) -> None:
+        """Becomes headers, which HTTP has room for before the body only."""
+        self._trailing = metadata
+
+    def abandoned(self) -> None:
+        """The caller has gone."""
+        if not self._open:
+            return
+        self._open = False
+        self._counts.count(0)
+        on_cancel, self.on_cancel = self.on_cancel, None
+        if on_cancel is not None:
+            try:
+                on_cancel()
+            except Exception:  # it must not harm the connection's other requests
+                log.exception("a handler raised when it was told that its request is over")
+
+    def send_initial_metadata(self, metadata: Mapping[str, str | bytes]) -> None:
+        raise TypeError("an answer over HTTP is whole: use reply")
+
+    def compress_messages(self, wanted: bool) -> None:
+        """The caller's Accept-Encoding decides that."""
+
+    def send(self, message: bytes) -> None:
+        raise TypeError("an answer over HTTP is whole: use reply")
+
+    def finish(self) -> None:
+        raise TypeError("an answer over HTTP is whole: use reply")
+
+    def _trailing_headers(self) -> list[tuple[str, str]]:
+        headers = [(key, value) for key, value in self._trailing.items() if isinstance(value, str)]
+        pushback = self._trailing.get(PUSHBACK_KEY)
+        if isinstance(pushback, str):
+            headers.append(("Retry-After", str(ceil(int(pushback) / 1000))))
+        return headers
+
+
+def _as_json(message: bytes) -> Content:
+    return Content(message, (("Content-Type", JSON),))
