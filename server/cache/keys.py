@@ -13,42 +13,39 @@ import numpy as np
 from blake3 import blake3
 
 from server.messages import RequestedOutput, TensorSpec
-from server.tensors import Array, Buffer, encode_bytes_elements
+from server.tensors import Array, encode_bytes_elements
 
-Beginning = blake3
-"""A hash that has seen what requests of one shape have in common."""
+Beginning = bytes
+"""A hash over what requests of one shape have in common."""
 
-_ABSENT = b"\xff" * 8
+_ABSENT = b"\0"
+_PRESENT = b"\1"
 
 
 def beginning(identity: bytes, specs: Sequence[TensorSpec], outputs: Sequence[RequestedOutput]) -> Beginning:
     """What is the same for all requests of one shape. `identity` tells one load of a model from any other."""
     shape = repr((tuple(map(tuple, specs)), tuple(map(tuple, outputs)))).encode()
-    return blake3(_length(identity) + identity + _length(shape) + shape)
+    return blake3(len(identity).to_bytes(8, "little") + identity + shape).digest()
 
 
 def key(start: Beginning, buffers: Sequence[object]) -> bytes | None:
     """The key of a request with these tensors (`InferenceRequest.buffers`); None where one is not at hand as bytes or
-    as an array, so that no key can be given."""
-    hasher = start.copy()
+    as an array, so that no key can be given.
+
+    A hash over the hashes of the parts: BLAKE3 is at its quickest on what begins where it begins.
+    """
+    parts = [start]
     for data in buffers:
         if data is None:
-            hasher.update(_ABSENT)
-            continue
-        if isinstance(data, np.ndarray):
-            contents: Buffer = _bytes_of(data)
+            parts.append(_ABSENT)
         elif isinstance(data, (bytes, memoryview)):
-            contents = data
+            parts += (_PRESENT, blake3(data).digest())
+        elif isinstance(data, np.ndarray):
+            parts += (_PRESENT, blake3(_bytes_of(data)).digest())
         else:
             return None
-        hasher.update(_length(contents))
-        hasher.update(contents)
-    return hasher.digest()
+    return blake3(b"".join(parts)).digest()
 
 
-def _bytes_of(array: Array) -> Buffer:
+def _bytes_of(array: Array) -> bytes:
     return encode_bytes_elements(array) if array.dtype == object else array.tobytes()
-
-
-def _length(data: Buffer) -> bytes:
-    return len(data).to_bytes(8, "little")

@@ -189,6 +189,11 @@ def test_answers_are_kept_where_the_configuration_says_so() -> None:
     assert not configure(TENSORS).response_cache
 
 
+def test_answers_of_sequences_are_not_kept() -> None:
+    with pytest.raises(ConfigInvalid, match=r"'response_cache.enable' cannot go with sequence_batching"):
+        configure(TENSORS + "response_cache { enable: true } sequence_batching {}")
+
+
 def test_kept_answers_and_an_order_of_answers_exclude_each_other() -> None:
     with pytest.raises(ConfigInvalid, match=r"'response_cache.enable' cannot go with dynamic_batching.preserve_order"):
         configure(
