@@ -204,7 +204,6 @@ def test_kept_answers_and_an_order_of_answers_exclude_each_other() -> None:
 @pytest.mark.parametrize(
     ("text", "field"),
     [
-        ("model_transaction_policy { decoupled: true }", "model_transaction_policy.decoupled"),
         ('cc_model_filenames { key: "8.6" value: "m.onnx" }', "cc_model_filenames"),
         ('runtime: "x.so"', "runtime"),
         ("batch_input {}", "batch_input"),
@@ -227,6 +226,13 @@ def test_kept_answers_and_an_order_of_answers_exclude_each_other() -> None:
 )
 def test_a_field_that_is_not_served_is_refused_by_name(text: str, field: str) -> None:
     assert refusal(text) == f"m/config.pbtxt: field '{field}' is not supported by this server; remove it"
+
+
+def test_a_decoupled_model_is_refused_with_the_reason() -> None:
+    assert refusal("model_transaction_policy { decoupled: true }") == (
+        "m/config.pbtxt: field 'model_transaction_policy.decoupled' is not supported by this server; remove it: "
+        "an ONNX model answers every request once, over a stream too"
+    )
 
 
 @pytest.mark.parametrize(
