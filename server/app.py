@@ -26,6 +26,9 @@ from server import __version__
 from server.backends.cores import available_cores
 from server.backends.gpus import gpu_reader, page_locked_bytes
 from server.backends.onnx import OnnxBackend
+from server.cache.local import LocalStore
+from server.cache.store import Store
+from server.cache_config import CacheConfig, LocalCache
 from server.control import ControlPlane, ControlSettings
 from server.engine import Engine
 from server.errors import LoadFailed
@@ -112,6 +115,7 @@ class App:
             access_log=self._access_logged(logs.state),
         )
         clock = clock_for(asyncio.get_running_loop())
+        self._store = _answer_store(settings.cache)
         self._registry = Registry()
         self._regions = Regions(find_driver()) if settings.allow_client_shm else None
         shared = SharedMemory(self._regions, settings.grpc_max_message_bytes) if self._regions is not None else None
@@ -137,6 +141,7 @@ class App:
             self._registry,
             OnnxBackend(settings.model_cache_dir),
             clock,
+            answers=self._store,
         )
         repository = RepositoryService(self._control, self._registry)
         methods: MethodTable = (
@@ -193,6 +198,8 @@ class App:
         asyncio.get_running_loop().call_later(grace, self._engine.cut_off)
         await asyncio.gather(self._http.drain(grace), *([self._grpc.stop(grace)] if self._settings.allow_grpc else []))
         await self._control.unload_all()
+        if self._store is not None:
+            self._store.close()
         if self._regions is not None:
             self._regions.close()
         await self._http.stop()
@@ -269,6 +276,7 @@ class App:
             lambda: self._traces.lost if self._traces is not None else 0,
             lambda: self._regions.usage() if self._regions is not None else (0, 0),
             lambda: self._http.snapshot(),  # noqa: PLW0108 -- made later, since it may serve what this observes
+            lambda: self._store.counts() if self._store is not None else None,
         )
 
 
@@ -373,6 +381,19 @@ def _grpc_engine(settings: Settings) -> type[Nghttp2Engine] | type[GrpcioEngine]
         return GrpcioEngine
     log.info("gRPC engine: nghttp2")
     return Nghttp2Engine
+
+
+def _answer_store(config: CacheConfig | None) -> Store | None:
+    """Where answers are kept; None: nowhere. Raises `OSError` where the client of Redis is not installed."""
+    if config is None:
+        return None
+    if isinstance(config, LocalCache):
+        return LocalStore(config.size_bytes)
+    try:
+        from server.cache.redis_store import RedisStore  # takes a while, and few need it
+    except ImportError as error:
+        raise OSError(f"--cache-config redis: {error}: pip install 'convoy[redis]'") from error
+    return RedisStore(config, asyncio.get_running_loop())
 
 
 def _trace_sink(settings: Settings) -> Sink | None:

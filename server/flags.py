@@ -95,6 +95,15 @@ def _add_model_flags(group: argparse._ArgumentGroup) -> None:
         help="how much the waiting requests of all models may hold together (default 1 GiB)",
     )  # fmt: skip
     group.add_argument(
+        "--cache-config", action="append", default=[], metavar="CACHE,KEY=VALUE",
+        help="where the answers of models with response_cache are kept: local,size=BYTES, or redis,host=HOST and "
+        "redis,port=PORT (also user, password, db, tls_enabled, cacert, cert, key, wait_timeout=MS, ttl=SECONDS)",
+    )  # fmt: skip
+    group.add_argument(
+        "--response-cache-byte-size", type=flag_values.natural, metavar="BYTES",
+        help="deprecated: as --cache-config local,size=BYTES; 0 for none",
+    )  # fmt: skip
+    group.add_argument(
         "--max-running-batches", type=flag_values.natural, metavar="N",
         help="how many batches of all models may run at once on the CPU; 0: as many as instances (default: cores)",
     )  # fmt: skip

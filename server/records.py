@@ -42,6 +42,7 @@ class Record:
     __slots__ = (
         "_finished",
         "arrived_ns",
+        "cache",
         "computations",
         "context",
         "ended_ns",
@@ -90,6 +91,8 @@ class Record:
         """When the request left the queue for a run; 0 where it never ran."""
         self.computations: list[Computation] = []
         """Several where a request was split, or ran again on its own after its batch had failed."""
+        self.cache = ""
+        """"hit" or "miss", where an answer came of a model with a response cache."""
         self.steps: Sequence[Record] = ()
         """Of an ensemble: what happened to the request of each step that was begun."""
         self.rows = 0

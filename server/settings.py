@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from server import flags, metrics_config, restricted_apis, triton_flags
+from server.cache_config import CacheConfig, CacheConfigInvalid, parse_cache_config
 from server.flag_values import GrpcEngine, LogFormat, ModelControlMode
 from server.header_pattern import HeaderPattern
 from server.metrics_config import MetricsConfig
@@ -39,6 +41,8 @@ class Settings:
     default_max_batch_size: int
     model_cache_dir: Path | None
     max_queued_bytes: int
+    cache: CacheConfig | None
+    """Where answers are kept; None: nowhere."""
     distinct_overload_statuses: bool
     max_running_batches: int | None
     """None: as many as cores; 0: no limit."""
@@ -138,6 +142,7 @@ def parse(argv: Sequence[str]) -> Settings:
         default_max_batch_size=given.backend_config[-1],
         model_cache_dir=given.model_cache_dir,
         max_queued_bytes=given.max_queued_bytes,
+        cache=_cache_config(parser, given),
         distinct_overload_statuses=given.distinct_overload_statuses,
         max_running_batches=given.max_running_batches,
         exit_timeout_secs=given.exit_timeout_secs,
@@ -200,6 +205,13 @@ def _trace_config(parser: argparse.ArgumentParser, texts: Sequence[str]) -> Trac
     try:
         return parse_trace_config(texts)
     except TraceConfigInvalid as error:
+        parser.error(str(error))
+
+
+def _cache_config(parser: argparse.ArgumentParser, given: argparse.Namespace) -> CacheConfig | None:
+    try:
+        return parse_cache_config(given.cache_config, given.response_cache_byte_size, os.environ)
+    except CacheConfigInvalid as error:
         parser.error(str(error))
 
 

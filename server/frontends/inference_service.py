@@ -283,6 +283,8 @@ def _model_statistics(loaded: Served) -> pb.ModelStatistics:
             compute_input=_duration(statistics.compute_input),
             compute_infer=_duration(statistics.compute_infer),
             compute_output=_duration(statistics.compute_output),
+            cache_hit=_duration(statistics.cache_hit),
+            cache_miss=_duration(statistics.cache_miss),
         ),
         batch_stats=[
             pb.InferBatchStatistics(

@@ -117,6 +117,8 @@ def access_fields(record: Record) -> dict[str, object]:
         "queue_us": (record.queue_end_ns - record.arrived_ns) // 1000 if record.arrived_ns else 0,
         "total_us": (record.ended_ns - record.received_ns) // 1000,
     }
+    if record.cache:
+        fields["cache"] = record.cache
     if record.headers:
         fields["headers"] = record.headers
     if record.error is not None:

@@ -19,7 +19,13 @@ from server.errors import ConfigInvalid
 from server.models import autocomplete
 from server.models.autocomplete import Disagreement
 from server.models.config_accelerators import check_graphs, read_accelerators
-from server.models.config_batching import read_batching, read_objective, read_pad_to_bucket, read_split_oversize
+from server.models.config_batching import (
+    read_batching,
+    read_objective,
+    read_pad_to_bucket,
+    read_response_cache,
+    read_split_oversize,
+)
 from server.models.config_ensemble import is_ensemble, read_schedule
 from server.models.config_fields import FieldInvalid, check_parameters, refuse_unserved
 from server.models.config_pictures import read_preprocessing
@@ -253,6 +259,7 @@ def _freeze(
         warmup=read_warmup(message, DATATYPE_OF),
         sequence=sequence,
         preprocessing=read_preprocessing(message, input_configs, load.parameters),
+        response_cache=read_response_cache(message),
     )
 
 

@@ -79,6 +79,7 @@ SERVED = frozenset(
         "instance_group.count",
         "instance_group.kind",
         "instance_group.gpus",
+        "response_cache.enable",
         "model_warmup.name",
         "model_warmup.batch_size",
         "model_warmup.inputs",

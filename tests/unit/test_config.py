@@ -184,10 +184,26 @@ def test_a_field_that_is_set_to_its_default_is_as_good_as_absent(text: str) -> N
     configure(TENSORS + text)
 
 
+def test_answers_are_kept_where_the_configuration_says_so() -> None:
+    assert configure(TENSORS + "response_cache { enable: true }").response_cache
+    assert not configure(TENSORS).response_cache
+
+
+def test_answers_of_sequences_are_not_kept() -> None:
+    with pytest.raises(ConfigInvalid, match=r"'response_cache.enable' cannot go with sequence_batching"):
+        configure(TENSORS + "response_cache { enable: true } sequence_batching {}")
+
+
+def test_kept_answers_and_an_order_of_answers_exclude_each_other() -> None:
+    with pytest.raises(ConfigInvalid, match=r"'response_cache.enable' cannot go with dynamic_batching.preserve_order"):
+        configure(
+            TENSORS + "max_batch_size: 1 response_cache { enable: true } dynamic_batching { preserve_ordering: true }"
+        )
+
+
 @pytest.mark.parametrize(
     ("text", "field"),
     [
-        ("response_cache { enable: true }", "response_cache.enable"),
         ('cc_model_filenames { key: "8.6" value: "m.onnx" }', "cc_model_filenames"),
         ('runtime: "x.so"', "runtime"),
         ("batch_input {}", "batch_input"),

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from server.cache_config import LocalCache
 from server.flag_values import GrpcEngine, LogFormat, ModelControlMode
 from server.header_pattern import HeaderPattern
 from server.metrics_config import MetricsConfig
@@ -38,6 +39,8 @@ FLAGS: dict[str, tuple[str, str, object]] = {
     "--backend-config": ("onnxruntime,default-max-batch-size=16", "default_max_batch_size", 16),
     "--model-cache-dir": ("/cache", "model_cache_dir", Path("/cache")),
     "--max-queued-bytes": ("5000", "max_queued_bytes", 5000),
+    "--cache-config": ("local,size=1000", "cache", LocalCache(1000)),
+    "--response-cache-byte-size": ("1000", "cache", LocalCache(1000)),
     "--max-running-batches": ("3", "max_running_batches", 3),
     "--id": ("name", "server_id", "name"),
     "--exit-timeout-secs": ("2.5", "exit_timeout_secs", 2.5),
