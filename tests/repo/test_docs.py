@@ -78,6 +78,15 @@ def test_links_lead_to_files() -> None:
             assert (page.parent / target).exists(), f"{page.name} links to {target}"
 
 
+def test_links_lead_to_headings() -> None:
+    for page in (ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").glob("*.md")):
+        for file, anchor in re.findall(r"\]\(([^)#:]*)#([^)]+)\)", page.read_text()):
+            target = page.parent / file if file else page
+            headings = re.findall(r"^#+ (.*)$", target.read_text(), re.MULTILINE)
+            anchors = {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
+            assert anchor in anchors, f"{page.name} links to {file}#{anchor}"
+
+
 def test_flags_named_in_the_documentation_exist() -> None:
     flags = set(parser()._option_string_actions)
     for page in (ROOT / "README.md", *(ROOT / "docs" / f"{name}.md" for name in PAGES)):
