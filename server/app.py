@@ -36,6 +36,7 @@ from server.frontends.repository_service import RepositoryService
 from server.frontends.rest.bodies import Bodies
 from server.frontends.rest.cost import cost_routes
 from server.frontends.rest.exchange import Route
+from server.frontends.rest.generate import GenerateRoutes
 from server.frontends.rest.health import health_routes
 from server.frontends.rest.infer import InferRoutes
 from server.frontends.rest.json_tensors import NonFinite
@@ -43,7 +44,9 @@ from server.frontends.rest.listener import HttpListener
 from server.frontends.rest.metrics import metrics_route
 from server.frontends.rest.openapi import openapi_route
 from server.frontends.rest.options import HttpOptions
+from server.frontends.rest.restrictions import restrict_routes
 from server.frontends.rest.rpc_routes import rpc_routes
+from server.frontends.restrictions import restrict
 from server.frontends.settings_service import SettingsService
 from server.frontends.shared_memory_service import SharedMemoryService
 from server.frontends.statuses import AS_TRITON, DISTINCT
@@ -106,6 +109,7 @@ class App:
             strict_readiness=settings.strict_readiness,
             watch=watch,
             failures=failures,
+            forwarded=settings.grpc_header_forward_pattern,
             more_extensions=self._regions.extensions if self._regions is not None else (),
         )
         names = (inference_service.SERVICE, health_service.SERVICE)
@@ -129,7 +133,7 @@ class App:
             | health.methods()
             | reflection_methods(names)
         )
-        self._grpc = engine(methods, part_options.grpc_options(settings))
+        self._grpc = engine(restrict(methods, settings.grpc_restricted_protocols), part_options.grpc_options(settings))
         self._watch = LoopWatch(clock)
         self._renderer = ThreadPoolExecutor(1, thread_name_prefix="metrics")
         metrics = metrics_route(self._observer().take, part_options.metrics_page(settings), self._renderer)
@@ -214,20 +218,25 @@ class App:
     def _routes(self, inference: InferenceService, methods: MethodTable, metrics: Route) -> list[Route]:
         """What is served over HTTP."""
         settings = self._settings
+        non_finite = NonFinite.WORDS if settings.http_json_nan else NonFinite.REFUSE
+        forwarded = settings.http_header_forward_pattern
         infer = InferRoutes(
             inference,
             self._registry,
             self._bodies,
-            non_finite=NonFinite.WORDS if settings.http_json_nan else NonFinite.REFUSE,
+            non_finite=non_finite,
+            forwarded=forwarded,
         )
+        generate = GenerateRoutes(inference, self._registry, self._bodies, non_finite=non_finite, forwarded=forwarded)
         routes = [
             *infer.routes(),
+            *generate.routes(),
             *health_routes(lambda: True, inference.is_ready, self._registry),
             *rpc_routes(methods, self._bodies),
             *cost_routes(self._registry),
             *([metrics] if settings.http_metrics else []),
         ]
-        return [*routes, openapi_route(routes)]
+        return [*restrict_routes(routes, settings.http_restricted_apis), openapi_route(routes)]
 
     def _observer(self) -> Observer:
         return Observer(

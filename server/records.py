@@ -6,7 +6,7 @@ it knows, and the frontend hands the whole to whoever watches once the answer is
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 from server.errors import ConvoyError
@@ -46,6 +46,7 @@ class Record:
         "context",
         "ended_ns",
         "error",
+        "headers",
         "log_frequency",
         "method",
         "model",
@@ -73,6 +74,8 @@ class Record:
         self.version = ""
         """As the caller wrote it, until a model takes the request."""
         self.request_id = ""
+        self.headers: Mapping[str, str] | None = None
+        """The caller's that the operator forwards."""
         self.context: TraceContext | None = None
         """The caller's."""
         self.traced = False

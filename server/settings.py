@@ -8,8 +8,10 @@ from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 
-from server import flag_values, metrics_config
+from server import flag_values, metrics_config, restricted_apis
+from server.header_pattern import HeaderPattern
 from server.metrics_config import MetricsConfig
+from server.restricted_apis import GRPC_HEADER_PREFIX, ApiCategory, Restrictions
 from server.trace_config import TraceConfig, TraceConfigInvalid, parse_trace_config
 from server.urls import RepositoryUrl
 
@@ -90,6 +92,8 @@ class Settings:
     """0: no limit."""
     grpc_max_connection_age_grace_ms: int
     """0: no limit."""
+    grpc_header_forward_pattern: HeaderPattern | None
+    grpc_restricted_protocols: Restrictions
     allow_client_shm: bool
     allow_http: bool
     http_address: str
@@ -101,6 +105,8 @@ class Settings:
     http_server_key: Path | None
     http_root_cert: Path | None
     http_json_nan: bool
+    http_header_forward_pattern: HeaderPattern | None
+    http_restricted_apis: Restrictions
     http_metrics: bool
     allow_metrics: bool
     allow_cpu_metrics: bool
@@ -179,6 +185,8 @@ def parse(argv: Sequence[str]) -> Settings:
         grpc_http2_max_ping_strikes=flags.grpc_http2_max_ping_strikes,
         grpc_max_connection_age_ms=flags.grpc_max_connection_age,
         grpc_max_connection_age_grace_ms=flags.grpc_max_connection_age_grace,
+        grpc_header_forward_pattern=flags.grpc_header_forward_pattern,
+        grpc_restricted_protocols=_restrictions(parser, "--grpc-restricted-protocol", flags.grpc_restricted_protocol),
         allow_client_shm=flags.allow_client_shm,
         allow_http=flags.allow_http,
         http_address=flags.http_address,
@@ -190,6 +198,8 @@ def parse(argv: Sequence[str]) -> Settings:
         http_server_key=flags.http_server_key,
         http_root_cert=flags.http_root_cert,
         http_json_nan=flags.http_json_nan,
+        http_header_forward_pattern=flags.http_header_forward_pattern,
+        http_restricted_apis=_restrictions(parser, "--http-restricted-api", flags.http_restricted_api),
         http_metrics=flags.http_metrics,
         allow_metrics=flags.allow_metrics,
         allow_cpu_metrics=flags.allow_cpu_metrics,
@@ -366,6 +376,20 @@ def _add_grpc_flags(group: argparse._ArgumentGroup) -> None:
             help=f"{text} (default {default})",
         )
     _add_boolean(group, "--grpc-keepalive-permit-without-calls", False, "ping, and be pinged, without an open call")
+    _add_access_flags(group, "grpc", "--grpc-restricted-protocol", f"{GRPC_HEADER_PREFIX}KEY")
+
+
+def _add_access_flags(group: argparse._ArgumentGroup, protocol: str, restricting: str, header: str) -> None:
+    group.add_argument(
+        f"--{protocol}-header-forward-pattern", type=flag_values.header_pattern, metavar="REGEX",
+        help="headers whose names match (RE2, in any part, whatever the case) are parameters of requests: they show in "
+        "the access log and in traces",
+    )  # fmt: skip
+    group.add_argument(
+        restricting, action="append", default=[], metavar="APIS:KEY=VALUE",
+        help=f"answer these APIs, separated by commas, only where the header {header} has the value; again for others: "
+        + ", ".join(ApiCategory),
+    )  # fmt: skip
 
 
 def _add_http_flags(group: argparse._ArgumentGroup) -> None:
@@ -375,6 +399,7 @@ def _add_http_flags(group: argparse._ArgumentGroup) -> None:
     )  # fmt: skip
     _add_boolean(group, "--http-json-nan", False, "read and write NaN and Infinity in JSON, as bare words")
     _add_boolean(group, "--http-metrics", False, "serve the metrics page here too")
+    _add_access_flags(group, "http", "--http-restricted-api", "KEY")
     _add_tls_flags(group, "http")
 
 
@@ -431,6 +456,13 @@ def _add_boolean(group: argparse._ArgumentGroup, flag: str, default: bool, text:
         metavar="true|false",
         help=f"{text} (default {str(default).lower()})",
     )
+
+
+def _restrictions(parser: argparse.ArgumentParser, flag: str, texts: Sequence[str]) -> Restrictions:
+    try:
+        return restricted_apis.parse(texts)
+    except ValueError as error:
+        parser.error(f"argument {flag}: {error}")
 
 
 def _metrics_config(parser: argparse.ArgumentParser, settings: Sequence[str]) -> MetricsConfig:

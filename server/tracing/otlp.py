@@ -41,7 +41,7 @@ DEFAULT_BATCH_SIZE = 512
 _SAMPLED = TraceFlags(TraceFlags.SAMPLED)
 _SCOPE = InstrumentationScope(SERVICE_NAME, __version__)
 
-Attributes = Mapping[str, str | int | bool]
+Attributes = Mapping[str, str | int | bool | Sequence[str]]
 
 
 class OtlpSink:
@@ -209,12 +209,14 @@ def _add_inside(record: Record, around: SpanContext, span: Callable[..., SpanCon
 
 def _request_attributes(record: Record) -> Attributes:
     number, _ = record.status
-    attributes: dict[str, str | int | bool] = {
+    attributes: dict[str, str | int | bool | Sequence[str]] = {
         "rpc.system": "grpc",
         "rpc.service": RPC_SERVICE,
         "rpc.method": record.method,
         "rpc.grpc.status_code": number,
     }
+    for name, value in (record.headers or {}).items():
+        attributes[f"rpc.request.metadata.{name}"] = (value,)
     return attributes | _model_attributes(record)
 
 

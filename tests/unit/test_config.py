@@ -187,7 +187,6 @@ def test_a_field_that_is_set_to_its_default_is_as_good_as_absent(text: str) -> N
 @pytest.mark.parametrize(
     ("text", "field"),
     [
-        ("model_transaction_policy { decoupled: true }", "model_transaction_policy.decoupled"),
         ("response_cache { enable: true }", "response_cache.enable"),
         ('cc_model_filenames { key: "8.6" value: "m.onnx" }', "cc_model_filenames"),
         ('runtime: "x.so"', "runtime"),
@@ -211,6 +210,13 @@ def test_a_field_that_is_set_to_its_default_is_as_good_as_absent(text: str) -> N
 )
 def test_a_field_that_is_not_served_is_refused_by_name(text: str, field: str) -> None:
     assert refusal(text) == f"m/config.pbtxt: field '{field}' is not supported by this server; remove it"
+
+
+def test_a_decoupled_model_is_refused_with_the_reason() -> None:
+    assert refusal("model_transaction_policy { decoupled: true }") == (
+        "m/config.pbtxt: field 'model_transaction_policy.decoupled' is not supported by this server; remove it: "
+        "an ONNX model answers every request once, over a stream too"
+    )
 
 
 @pytest.mark.parametrize(
