@@ -306,6 +306,10 @@ def test_a_text_that_cannot_be_read_is_refused_with_its_line(text: str, problem:
             "'input['z'].format' needs 3 dims",
         ),
         ("instance_group { count: -1 }", "'instance_group[0].count' must be at least 0"),
+        (
+            "instance_group { count: 1000 } instance_group { count: 25 }",
+            "'instance_group' may have 1024 instances together, not 1025",
+        ),
         ("instance_group { kind: KIND_MODEL }", "'instance_group[0].kind' KIND_MODEL is not supported"),
         ("instance_group { kind: KIND_CPU gpus: 0 }", "'instance_group[0].gpus' cannot go with KIND_CPU"),
         ("instance_group { gpus: [ 0, 0 ] }", "'instance_group[0].gpus' must be different numbers of at least 0"),
