@@ -135,10 +135,15 @@ def judge_stream(scenario: str, outcome: Outcome, samples: int, share: float) ->
 
 
 def judge_offline(outcome: Outcome) -> Report:
-    """All samples at once: what counts is how many a second. Latencies are from sent to answered."""
+    """All samples at once: what counts is how many a second. Latencies are from sent to answered.
+
+    What was not answered took as long as was waited for it.
+    """
     last = float(outcome.ended[outcome.answered].max(initial=0.0))
     achieved = int(np.count_nonzero(outcome.answered)) / last if last else 0.0
-    report = _measured("offline", outcome, outcome.latencies_from_sent_ms, None, over=0)
+    unanswered_ms = np.full(_failed(outcome), (outcome.seconds + outcome.patience) * 1e3)
+    waits_ms = np.sort(np.append(outcome.latencies_from_sent_ms, unanswered_ms))
+    report = _measured("offline", outcome, waits_ms, None, over=0)
     return replace(report, rate=achieved, achieved=achieved, faults=_failures(outcome))
 
 
