@@ -2,7 +2,8 @@
 
 `play` sends traffic at the times of a schedule (`poisson`, `constant`, `at_once`, or your own) and returns an
 `Outcome`, whose latencies count from the moment that the schedule names: a late generator, or a server that stands
-still, flatters nobody. `play_queries` is the closed loop. `play_apart` and `play_queries_apart` do the same in processes of their own.
+still, flatters nobody. `play_queries` is the closed loop. `play_apart` and `play_queries_apart` do the same in
+processes of their own.
 
     due = poisson(rate=2_000, seconds=10, seed=1)
     outcome = play(GrpcTraffic("127.0.0.1:8001", INFER, framed([message])), due, seconds=10, patience=1)
