@@ -21,11 +21,11 @@ announce = @sed -n 's/^$@:.*\#\# /== make $@: /p' $(firstword $(MAKEFILE_LIST))
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help serve install-dev test check format proto dashboards train model fuzz sanitize load bench deploy-check system-packages clean
+.PHONY: help serve install-dev test check format proto dashboards train model fuzz sanitize load bench bench-check deploy-check system-packages clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
-	@echo '  ARGS="..." is passed on to the command of serve, test, fuzz, sanitize, train, model, load, bench and deploy-check; PYTHON=... picks the interpreter.'
+	@echo '  ARGS="..." is passed on to the command of serve, test, fuzz, sanitize, train, model, load, bench, bench-check and deploy-check; PYTHON=... picks the interpreter.'
 
 serve: $(SERVING) ## install what serving needs (no torch) and serve model_repository/ on ports 8001, 8000 and 8002
 	$(announce)
@@ -79,10 +79,15 @@ load: $(EVERYTHING) ## put 64 Locust users on a fresh server for 60 s: report, C
 	$(announce)
 	$(BIN)/python -m loadtest run $(ARGS)
 
-bench: $(EVERYTHING) ## measure engines and floors side by side, under 4 minutes; ARGS=idle, loading, soak, perf-analyzer for more
+bench: $(EVERYTHING) ## our server beside its peers, 25 minutes, writes docs/benchmarks.md; ARGS=--quick: short; ARGS=small, idle, … : ours alone
 	$(announce)
 	@bash tools/system_packages.sh $(TEST_PACKAGES) || true
 	$(BIN)/python -m loadtest bench $(ARGS)
+
+bench-check: $(EVERYTHING) ## our server beside the floors, 3 minutes: is it slower than loadtest/baseline.json says? ARGS=--update writes that
+	$(announce)
+	@bash tools/system_packages.sh $(TEST_PACKAGES) || true
+	$(BIN)/python -m loadtest bench-check $(ARGS)
 
 deploy-check: $(EVERYTHING) ## lint docker-compose.yml and the Dockerfile, build the images and run them; ARGS=--static for lint alone
 	$(announce)

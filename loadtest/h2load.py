@@ -27,6 +27,7 @@ _SECONDS = 300.0
 _RATE = re.compile(r"^finished in .*?, ([\d.]+) req/s", re.MULTILINE)
 _SUCCEEDED = re.compile(r"^requests: .*?(\d+) succeeded, (\d+) failed, (\d+) errored", re.MULTILINE)
 _STATUSES = re.compile(r"^status codes: (\d+) 2xx", re.MULTILINE)
+_BODIES = re.compile(r"^traffic: .*\((\d+)\) data", re.MULTILINE)
 
 
 class Sample(NamedTuple):
@@ -47,6 +48,8 @@ class Volley:
     p99_ms: float
     client_cpu_seconds: float
     """Of h2load itself."""
+    body_bytes: int
+    """Of all answers: a gRPC error has none."""
 
 
 @dataclass(frozen=True)
@@ -78,6 +81,7 @@ class H2load:
         streams: int,
         log: Path,
         requests_per_second: int | None = None,
+        timeout_seconds: float = _SECONDS,
     ) -> Volley:
         """Sends the framed request in `body` `requests` times, `connections` × `streams` in flight.
 
@@ -88,17 +92,34 @@ class H2load:
         if requests_per_second is not None:
             flags += ["--rps", str(requests_per_second / connections)]
         headers = {"content-type": "application/grpc", "te": "trailers"}
-        return self._run(f"http://{address}{INFER}", body, headers, flags, requests=requests, log=log)
+        url = f"http://{address}{INFER}"
+        return self._run(url, body, headers, flags, requests=requests, log=log, timeout_seconds=timeout_seconds)
 
     def fire_http(
-        self, url: str, body: Path, headers: Mapping[str, str], *, requests: int, connections: int, log: Path
+        self,
+        url: str,
+        body: Path,
+        headers: Mapping[str, str],
+        *,
+        requests: int,
+        connections: int,
+        log: Path,
+        timeout_seconds: float = _SECONDS,
     ) -> Volley:
         """As `fire`, over HTTP/1.1: sends `body` `requests` times to `url`, one in flight on each connection."""
         flags = ["--h1", "-c", str(connections), "-m", "1"]
-        return self._run(url, body, headers, flags, requests=requests, log=log)
+        return self._run(url, body, headers, flags, requests=requests, log=log, timeout_seconds=timeout_seconds)
 
     def _run(
-        self, url: str, body: Path, headers: Mapping[str, str], flags: Sequence[str], *, requests: int, log: Path
+        self,
+        url: str,
+        body: Path,
+        headers: Mapping[str, str],
+        flags: Sequence[str],
+        *,
+        requests: int,
+        log: Path,
+        timeout_seconds: float,
     ) -> Volley:
         log.unlink(missing_ok=True)
         command = [str(self.program), "-n", str(requests), "-t", "1", *flags, "-d", str(body)]
@@ -108,19 +129,20 @@ class H2load:
         cpu_before = _children_cpu_seconds()
         try:
             done = subprocess.run(
-                command, env=self.environment, capture_output=True, text=True, timeout=_SECONDS, check=False
+                command, env=self.environment, capture_output=True, text=True, timeout=timeout_seconds, check=False
             )
         except subprocess.TimeoutExpired as error:
-            raise LoadTestError(f"h2load did not end in {_SECONDS:.0f} s against {url}") from error
+            raise LoadTestError(f"h2load did not end in {timeout_seconds:.0f} s against {url}") from error
         client_cpu_seconds = _children_cpu_seconds() - cpu_before
-        rate, outcome, statuses = (pattern.search(done.stdout) for pattern in (_RATE, _SUCCEEDED, _STATUSES))
-        if done.returncode != 0 or rate is None or outcome is None or statuses is None:
+        patterns = (_RATE, _SUCCEEDED, _STATUSES, _BODIES)
+        rate, outcome, statuses, bodies = (pattern.search(done.stdout) for pattern in patterns)
+        if done.returncode != 0 or rate is None or outcome is None or statuses is None or bodies is None:
             raise LoadTestError(f"h2load ended with {done.returncode} against {url}:\n{done.stdout}{done.stderr}")
         if [*map(int, outcome.groups()), int(statuses[1])] != [requests, 0, 0, requests]:
             raise LoadTestError(f"{url} did not answer all of {requests} requests: {outcome[0]}, {statuses[0]}")
         latencies = Counter(sample.latency_ms for sample in read_log(log))
         p50_ms, p99_ms = (percentile(latencies, share) for share in (0.5, 0.99))
-        return Volley(requests, float(rate[1]), p50_ms, p99_ms, client_cpu_seconds)
+        return Volley(requests, float(rate[1]), p50_ms, p99_ms, client_cpu_seconds, int(bodies[1]))
 
 
 def frame(message: bytes) -> bytes:

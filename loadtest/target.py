@@ -107,6 +107,11 @@ class Target:
         )
         return workload_for(description, shapes=shapes, samples=samples, count=count, seed=seed)
 
+    def register(self, region: str, key: str, byte_size: int) -> None:
+        """Register a whole POSIX shared memory object."""
+        request = pb.SystemSharedMemoryRegisterRequest(name=region, key=key, byte_size=byte_size)
+        self._call("SystemSharedMemoryRegister", request, pb.SystemSharedMemoryRegisterResponse)
+
     def _call(self, method: str, request: Message, answer: type[Answer], *, seconds: float = _CALL_SECONDS) -> Answer:
         call: Any = self._channel.unary_unary(SERVICE + method)
         try:

@@ -49,6 +49,7 @@ from server.frontends.rest.openapi import openapi_route
 from server.frontends.rest.options import HttpOptions
 from server.frontends.rest.rpc_routes import rpc_routes
 from server.frontends.settings_service import SettingsService
+from server.frontends.shared_memory_service import SharedMemoryService
 from server.frontends.statuses import AS_TRITON, DISTINCT
 from server.frontends.tls import TlsFiles
 from server.frontends.watch import Watch
@@ -62,6 +63,9 @@ from server.models.registry import Registry
 from server.observation import Observer
 from server.scheduling.clock import clock_for
 from server.settings import GrpcEngine, ModelControlMode, Settings
+from server.shared_memory.cuda import find_driver
+from server.shared_memory.regions import Regions
+from server.shared_memory.tensors import SharedMemory
 from server.trace_config import TraceMode
 from server.tracing import Sink
 from server.tracing.json_file import JsonFileSink
@@ -105,7 +109,9 @@ class App:
         )
         clock = clock_for(asyncio.get_running_loop())
         self._registry = Registry()
-        self._engine = Engine(self._registry)
+        self._regions = Regions(find_driver()) if settings.allow_client_shm else None
+        shared = SharedMemory(self._regions, settings.grpc_max_message_bytes) if self._regions is not None else None
+        self._engine = Engine(self._registry, shared)
         inference = InferenceService(
             self._engine,
             self._registry,
@@ -113,6 +119,7 @@ class App:
             strict_readiness=settings.strict_readiness,
             watch=watch,
             failures=failures,
+            more_extensions=self._regions.extensions if self._regions is not None else (),
         )
         names = (inference_service.SERVICE, health_service.SERVICE)
         health = HealthService(
@@ -131,6 +138,7 @@ class App:
             inference.methods()
             | repository.methods()
             | changes.methods()
+            | SharedMemoryService(self._regions).methods()
             | health.methods()
             | reflection_methods(names)
         )
@@ -180,6 +188,8 @@ class App:
         asyncio.get_running_loop().call_later(grace, self._engine.cut_off)
         await asyncio.gather(self._http.drain(grace), *([self._grpc.stop(grace)] if self._settings.allow_grpc else []))
         await self._control.unload_all()
+        if self._regions is not None:
+            self._regions.close()
         await self._http.stop()
         await self._metrics.stop()
         self._watch.stop()
@@ -247,6 +257,7 @@ class App:
                 "grpcio" if isinstance(self._grpc, GrpcioEngine) else "nghttp2",
             ),
             lambda: self._traces.lost if self._traces is not None else 0,
+            lambda: self._regions.usage() if self._regions is not None else (0, 0),
             lambda: self._http.snapshot(),  # noqa: PLW0108 -- made later, since it may serve what this observes
         )
 

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
-from server.errors import ConvoyError, InvalidRequest, Reason, ShuttingDown
+from server.errors import ConvoyError, InvalidRequest, Reason, ShuttingDown, Unsupported
 from server.messages import InferenceRequest
 from server.models.registry import Registry
 from server.models.work import Pending, Reply
+from server.shared_memory.tensors import SharedMemory
 from server.statistics import no_failures
+
+SHARED_MEMORY_OFF = "shared memory is not offered to clients: the server was started without --allow-client-shm=true"
 
 
 class Engine:
     """Takes inference requests for all models."""
 
-    def __init__(self, registry: Registry) -> None:
+    def __init__(self, registry: Registry, shared_memory: SharedMemory | None = None) -> None:
+        """`shared_memory` None: callers may not have any."""
         self._registry = registry
+        self._shared_memory = shared_memory
         self._started = False
         self._exiting = False
         self.failures: dict[Reason, int] = no_failures()
@@ -53,7 +58,7 @@ class Engine:
             version.cut_off()
 
     def refuse(self, error: ConvoyError) -> None:
-        """Count a request that cannot be read."""
+        """Count a request that cannot be read, or whose answer its caller cannot be given."""
         self.failures[error.reason] += 1
 
     def infer(self, request: InferenceRequest, reply: Reply) -> Pending | None:
@@ -61,6 +66,8 @@ class Engine:
 
         Returns None where the request was refused: `reply` has been called then.
         """
+        if request.shared is not None:
+            return self._infer_shared(request, reply)
         try:
             version = self._registry.find(request.model_name, request.model_version)
         except ConvoyError as error:
@@ -69,6 +76,23 @@ class Engine:
             reply(refusal)
             return None
         return version.submit(request, reply)
+
+    def _infer_shared(self, request: InferenceRequest, reply: Reply) -> Pending | None:
+        """As `infer`, for a request with tensors in shared memory.
+
+        What the model has computed and cannot be handed over counts twice: as its success, and as a failure here.
+        """
+        places, request.shared = request.shared, None
+        assert places is not None, "who has none is not here"
+        try:
+            if self._shared_memory is None:
+                raise Unsupported(SHARED_MEMORY_OFF)
+            attached = self._shared_memory.attach(request, places, reply, self.refuse)
+        except ConvoyError as error:
+            self.failures[error.reason] += 1
+            reply(error)
+            return None
+        return self.infer(request, attached)
 
     def _explained(self, error: ConvoyError, name: str) -> ConvoyError:
         """Why no version was found: while the server goes down, the versions that it had are gone for that reason."""

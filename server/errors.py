@@ -7,8 +7,11 @@ Messages follow Triton's wording wherever Triton has the case, because clients m
     ├── InvalidRequest          the caller must change the request
     │   ├── WrongShape          its tensors have shapes that the model does not take, or other sizes than they say
     │   ├── TooLarge            it asks for more rows, elements or pixels than may ever be
+    │   ├── AlreadyExists       the name is taken
     │   └── SequenceNotStarted  it goes on with a sequence that is not there
     ├── NotFound                no such model or version here
+    │   └── RegionNotFound      no such shared memory here
+    ├── SharedMemoryFailed      the caller's shared memory cannot be opened, read or written to
     ├── Unsupported             a known operation that this server or model does not offer
     ├── Unavailable             the same request may succeed later, or elsewhere
     │   ├── NotReady            the version, or the server, is not serving yet or any more
@@ -134,6 +137,22 @@ class NotFound(ConvoyError):
     """No such model or version is known here."""
 
     reason = Reason.UNKNOWN_MODEL
+
+
+class AlreadyExists(InvalidRequest):
+    """The name that the caller gives is taken."""
+
+
+class RegionNotFound(NotFound):
+    """No shared memory of this name is registered."""
+
+    reason = Reason.INVALID
+
+
+class SharedMemoryFailed(ConvoyError):
+    """Shared memory of the caller cannot be opened, read or written to, or is too small for an output."""
+
+    reason = Reason.INVALID
 
 
 class Unsupported(ConvoyError):

@@ -11,7 +11,7 @@ from math import inf
 from typing import NamedTuple
 
 from server.records import Record
-from server.tensors import Array, Buffer, DataType
+from server.tensors import Array, Buffer, DataType, Stored
 
 
 class TensorSpec(NamedTuple):
@@ -39,6 +39,24 @@ class SequenceFlags(NamedTuple):
     end: bool = False
 
 
+class SharedPlace(NamedTuple):
+    """Where a tensor lies in memory that callers registered. As the caller says, so perhaps nowhere."""
+
+    region: str
+    offset: int
+    """Bytes from the region's begin."""
+    byte_size: int
+
+
+class SharedPlaces(NamedTuple):
+    """The tensors of a request that lie there."""
+
+    inputs: tuple[SharedPlace | None, ...]
+    """One for each of its `specs`; None for those whose data came with the request."""
+    outputs: tuple[tuple[str, SharedPlace], ...]
+    """By name, where their caller wants them."""
+
+
 @dataclass(slots=True)
 class InferenceRequest:
     """One inference for one model."""
@@ -48,9 +66,9 @@ class InferenceRequest:
     """As the caller wrote it; "" for the latest ready version."""
     request_id: str
     specs: tuple[TensorSpec, ...]
-    buffers: tuple[Buffer | Array | None, ...]
+    buffers: tuple[Buffer | Array | Stored | None, ...]
     """One for each of `specs`: raw contents as bytes, or an array where the caller sent typed contents; None where
-    the caller sent no data."""
+    the caller sent no data. Contents that lie in shared memory are never BYTES."""
     outputs: tuple[RequestedOutput, ...] = ()
     """Empty asks for all outputs."""
     timeout_us: int = 0
@@ -60,6 +78,8 @@ class InferenceRequest:
     deadline: float = inf
     """The caller's own deadline on the monotonic clock, seconds."""
     sequence: SequenceFlags | None = None
+    shared: SharedPlaces | None = None
+    """Its tensors in shared memory; None where it has none, or has them already."""
     record: Record | None = None
     """Where what happens to it is noted, if somebody watches."""
 
@@ -95,3 +115,5 @@ class InferenceResponse:
     model_version: str
     request_id: str
     outputs: list[OutputTensor] = field(default_factory=list)
+    places: tuple[SharedPlace | None, ...] = ()
+    """For each output, where it was written to; None for those that go with the answer, () where all do."""

@@ -43,6 +43,8 @@ class Observer:
     build: BuildSnapshot
     lost_traces: Callable[[], int] = int
     """None where nothing is traced."""
+    shared_memory: Callable[[], tuple[int, int]] = lambda: (0, 0)
+    """Regions that clients have registered, and their bytes."""
     http: Callable[[], HttpSnapshot] = HttpSnapshot
 
     async def take(self) -> Snapshot:
@@ -61,6 +63,7 @@ class Observer:
                 dict(self.failures),
                 self.lost_traces(),
                 self.unseen_repositories(),
+                *self.shared_memory(),
             ),
             self.calls(),
             self.transport(),

@@ -90,6 +90,7 @@ class Settings:
     """0: no limit."""
     grpc_max_connection_age_grace_ms: int
     """0: no limit."""
+    allow_client_shm: bool
     allow_http: bool
     http_address: str
     http_port: int
@@ -178,6 +179,7 @@ def parse(argv: Sequence[str]) -> Settings:
         grpc_http2_max_ping_strikes=flags.grpc_http2_max_ping_strikes,
         grpc_max_connection_age_ms=flags.grpc_max_connection_age,
         grpc_max_connection_age_grace_ms=flags.grpc_max_connection_age_grace,
+        allow_client_shm=flags.allow_client_shm,
         allow_http=flags.allow_http,
         http_address=flags.http_address,
         http_port=flags.http_port,
@@ -310,6 +312,12 @@ def _add_listener_flags(group: argparse._ArgumentGroup) -> None:
             metavar="PORT",
             help=f"default {port}; 0 takes a free one",
         )
+    _add_boolean(
+        group,
+        "--allow-client-shm",
+        False,
+        "let clients register shared memory, which the server then reads and writes: for clients that are trusted",
+    )
     _add_boolean(group, "--allow-cpu-metrics", True, "metrics of the machine's processors and memory")
     _add_boolean(group, "--allow-gpu-metrics", True, "metrics of the machine's GPUs, where there are any")
     group.add_argument(

@@ -9,12 +9,33 @@ from __future__ import annotations
 import struct
 from dataclasses import dataclass
 from math import isnan, prod
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 Array = NDArray[np.generic]
 Buffer = bytes | memoryview
+
+
+class Stored(Protocol):
+    """Raw contents that lie elsewhere, and are read when they are needed."""
+
+    def __len__(self) -> int:
+        """Bytes."""
+        ...
+
+    def read(self) -> Buffer:
+        """A copy. Raises `ConvoyError` where they are not there any more."""
+        ...
+
+    def write_into(self, rows: Array) -> None:
+        """Copy all into a C-contiguous array of as many bytes."""
+        ...
+
+    def part(self, start: int, count: int) -> Stored:
+        """Some of the rows."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)

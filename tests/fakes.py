@@ -14,7 +14,7 @@ import numpy as np
 
 from server import tensors
 from server.backends.base import Devices, GraphTensor, SessionOptions
-from server.errors import ConvoyError, LoadFailed
+from server.errors import ConvoyError, LoadFailed, SharedMemoryFailed
 from server.frontends.calls import StatusCode
 from server.frontends.statuses import STATUSES
 from server.frontends.watch import Watch
@@ -26,7 +26,7 @@ from server.pictures.preprocessing import ImagePreprocessing
 from server.records import Record
 from server.scheduling.clock import Alarm, Clock
 from server.scheduling.queue import Ticket
-from server.tensors import Array
+from server.tensors import Array, Buffer
 from server.trace_config import TraceConfig, TraceMode, TraceSetting
 from server.tracing.sampling import TraceSettings
 
@@ -329,6 +329,46 @@ class FakeCall:
     def _end(self, status: StatusCode, message: str) -> None:
         assert self.status is None, "a call ended twice"
         self.status, self.message = status, message
+
+
+class FakeDriver:
+    """A `shared_memory.cuda.Driver` of as many devices; one allocation of 100 bytes has been exported."""
+
+    HANDLE = b"h" * 64
+    ADDRESS = 1 << 40
+
+    def __init__(self, devices: int = 1) -> None:
+        self.devices = devices
+        self.memory = bytearray(100)
+        self.mapped = 0
+        self.used: set[int] = set()
+        self.targets: list[int] = []
+        """Where in this process was copied to."""
+
+    def open(self, device: int, handle: bytes) -> tuple[int, int]:
+        if handle != self.HANDLE:
+            raise SharedMemoryFailed("invalid argument")
+        self.mapped += 1
+        return self.ADDRESS, len(self.memory)
+
+    def close(self, device: int, address: int) -> None:
+        assert self.mapped, "more was closed than was opened"
+        self.mapped -= 1
+
+    def read(self, device: int, address: int, target: memoryview) -> None:
+        start = self._start(device, address, len(target))
+        self.targets.append(np.frombuffer(target, np.uint8).ctypes.data)
+        target[:] = self.memory[start : start + len(target)]
+
+    def write(self, device: int, address: int, data: Buffer) -> None:
+        start = self._start(device, address, len(data))
+        self.memory[start : start + len(data)] = data
+
+    def _start(self, device: int, address: int, size: int) -> int:
+        start = address - self.ADDRESS
+        assert self.mapped and 0 <= start <= start + size <= len(self.memory), "outside of the mapping"
+        self.used.add(device)
+        return start
 
 
 class KeptRecords:

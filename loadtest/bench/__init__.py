@@ -1,4 +1,4 @@
-"""Servers side by side on this machine, the same load on each: `python -m loadtest bench`.
+"""Our engines and what lies under them, side by side on this machine: `python -m loadtest bench WORKLOAD`.
 
 All servers of a workload run all the time and take turns: round after round, one volley each, so that a machine that
 grows slower harms all alike. What counts is the median of the rounds, and above all the ratios: absolute figures are

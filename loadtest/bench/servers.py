@@ -124,9 +124,9 @@ def weighed(server: Running, requests: int, volley: Callable[[], Volley]) -> Fig
     }
 
 
-def start_ours(stack: ExitStack, plan: Plan, engine: str, *, name: str = "") -> Ours:
-    """A fresh server of ours with this engine; its log is `name`'s or the engine's."""
-    command = our_server(plan.model_repository, engine)
+def start_ours(stack: ExitStack, plan: Plan, engine: str, *flags: str, name: str = "") -> Ours:
+    """A fresh server of ours with this engine and these flags; its log is `name`'s or the engine's."""
+    command = [*our_server(plan.model_repository, engine), *flags]
     server = stack.enter_context(running(command, plan.out, name or engine))
     return Ours(server, stack.enter_context(Target(server.address)), plan.model)
 

@@ -23,6 +23,7 @@ from loadtest.bench.reloading import reloading
 from loadtest.bench.resnet18 import resnet18
 from loadtest.bench.scaling import scaling
 from loadtest.bench.servers import Plan
+from loadtest.bench.shared import shared
 from loadtest.bench.soak import soak
 from loadtest.bench.stall import stall
 from loadtest.bench.unary import single, small
@@ -33,6 +34,7 @@ WORKLOADS: Mapping[str, Callable[[Plan], dict[str, object]]] = {
     "http": http,
     "large": large,
     "pictures": pictures,
+    "shared": shared,
     "resnet18": resnet18,
     "slo-resnet18": slo_resnet18,
     "slo-lenet5": slo_lenet5,
@@ -46,13 +48,12 @@ WORKLOADS: Mapping[str, Callable[[Plan], dict[str, object]]] = {
     "agreement": agreement,
     "stall": stall,
 }
-QUICK = ("small", "single", "large")
 
 
 def bench(plan: Plan, names: Sequence[str]) -> None:
     """Carries out the workloads `names`, prints their tables, and leaves bench.json in `plan.out`: a section each."""
     plan.out.mkdir(parents=True, exist_ok=True)
-    report = {"machine": _machine()}
+    report = {"machine": machine()}
     for name in names:
         print(f"bench: {name}", flush=True)
         report[name] = {**WORKLOADS[name](plan), "load_average_after": os.getloadavg()[0]}
@@ -60,7 +61,8 @@ def bench(plan: Plan, names: Sequence[str]) -> None:
     print(f"written to {plan.out / 'bench.json'}")
 
 
-def _machine() -> dict[str, object]:
+def machine() -> dict[str, object]:
+    """For a report: what the figures hold for."""
     processor = re.search(r"^model name\s*: (.*)$", Path("/proc/cpuinfo").read_text(), re.MULTILINE)
     return {
         "system": platform.platform(),

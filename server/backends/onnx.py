@@ -25,6 +25,7 @@ from server.backends import cuda, model_cache
 from server.backends.base import RUN_LOG_SEVERITY, Devices, GraphTensor, Session, SessionOptions
 from server.backends.external_data import external_files
 from server.backends.gpus import count_gpus
+from server.backends.load_failures import explained, unserved_type
 from server.backends.loading import Loads, holds_up_others
 from server.backends.memory import is_out_of_memory
 from server.backends.model_cache import cache_key
@@ -77,8 +78,8 @@ class OnnxSession:
 
     def __init__(self, session: ort.InferenceSession, path: Path, arena_shrinkage: str = "") -> None:
         self._session = session
-        self.inputs = tuple(_graph_tensor(node, path) for node in session.get_inputs())
-        self.outputs = tuple(_graph_tensor(node, path) for node in session.get_outputs())
+        self.inputs = tuple(_graph_tensor("input", node, path) for node in session.get_inputs())
+        self.outputs = tuple(_graph_tensor("output", node, path) for node in session.get_outputs())
         # numpy has no bfloat16, so such a model takes and gives OrtValues; all others take the shorter way.
         self._has_bf16 = any(t.datatype is tensors.BF16 for t in self.inputs + self.outputs)
         self._bf16_inputs = {t.name for t in self.inputs if t.datatype is tensors.BF16}
@@ -239,7 +240,7 @@ def _open(path: Path, settings: ort.SessionOptions, options: SessionOptions) -> 
         providers = [(name, dict(given)) for name, given in options.providers]
         session = ort.InferenceSession(path, settings, providers=providers, enable_fallback=False)
     except Exception as error:  # ONNX Runtime's exceptions share no base class of their own
-        raise LoadFailed(f"{path}: ONNX Runtime cannot load it: {str(error).strip()}") from error
+        raise LoadFailed(f"{path}: ONNX Runtime cannot load it: {explained(str(error))}") from error
     plain = OnnxSession(session, path, options.arena_shrinkage)
     if options.device is None:
         return plain
@@ -256,13 +257,10 @@ def _run_options(arena_shrinkage: str) -> ort.RunOptions:
     return options
 
 
-def _graph_tensor(node: ort.NodeArg, path: Path) -> GraphTensor:
+def _graph_tensor(kind: str, node: ort.NodeArg, path: Path) -> GraphTensor:
     datatype = ORT_TYPES.get(node.type)
     if datatype is None:
-        raise LoadFailed(
-            f"{path}: '{node.name}' is a {node.type}, and only tensors of the protocol's datatypes can be served; "
-            "export the model without sequences and maps (for scikit-learn: zipmap=False)"
-        )
+        raise LoadFailed(f"{path}: {unserved_type(kind, node.name, node.type)}")
     return GraphTensor(node.name, datatype, tuple(d if isinstance(d, int) else -1 for d in node.shape))
 
 

@@ -14,9 +14,17 @@ import numpy as np
 from google.protobuf.message import DecodeError
 
 from proto import grpc_service_pb2 as pb
-from server.errors import InvalidRequest, Unsupported
-from server.messages import InferenceRequest, InferenceResponse, RequestedOutput, SequenceFlags, TensorSpec
-from server.tensors import BYTES, DATATYPES, Array, Buffer, encode_bytes_elements
+from server.errors import InvalidRequest
+from server.frontends.shared_tensors import beside_shared, encode_with_places, shared_places
+from server.messages import (
+    InferenceRequest,
+    InferenceResponse,
+    RequestedOutput,
+    SequenceFlags,
+    SharedPlaces,
+    TensorSpec,
+)
+from server.tensors import BYTES, DATATYPES, Array, Buffer, Stored, encode_bytes_elements
 
 TYPED_FIELDS: dict[str, str] = {
     "BOOL": "bool_contents",
@@ -68,6 +76,7 @@ class Head(NamedTuple):
     sequence: SequenceFlags | None
     explicit_input: str
     """An input that carries typed contents, "" where none does."""
+    shared: SharedPlaces | None = None
 
 
 class _Template(NamedTuple):
@@ -80,6 +89,9 @@ class _Template(NamedTuple):
 
 
 _templates: dict[int, _Template] = {}  # by the length of the message; a memory, as `lru_cache` is
+
+_all_shared: dict[bytes, Head] = {}
+"""Another memory, of messages with all inputs in shared memory: by the message without its id."""
 
 
 def decode_infer_request(message: Buffer, deadline: float) -> InferenceRequest:
@@ -97,7 +109,7 @@ def decode_infer_request(message: Buffer, deadline: float) -> InferenceRequest:
 
 
 def request_of(
-    head: Head, request_id: str, buffers: tuple[Buffer | Array | None, ...], deadline: float
+    head: Head, request_id: str, buffers: tuple[Buffer | Array | Stored | None, ...], deadline: float
 ) -> InferenceRequest:
     """A request of its head and what differs every time."""
     return InferenceRequest(
@@ -111,12 +123,13 @@ def request_of(
         head.priority,
         deadline,
         head.sequence,
+        head.shared,
     )
 
 
 def _decode(message: memoryview, deadline: float) -> InferenceRequest:
     rest, request_id, raw = _split(message)
-    buffers: list[Buffer | Array | None]
+    buffers: list[Buffer | Array | Stored | None]
     if raw:
         head = _remembered_head(rest) if len(rest) <= REMEMBERED_HEAD_BYTES else head_of(_parse(rest))
         if head.explicit_input:
@@ -124,15 +137,25 @@ def _decode(message: memoryview, deadline: float) -> InferenceRequest:
                 f"unexpected explicit tensor data for input tensor '{head.explicit_input}' for model "
                 f"'{head.model_name}', binary data was already supplied."
             )
-        if len(raw) > len(head.specs):
-            raise InvalidRequest(
-                f"the request for model '{head.model_name}' has {len(head.specs)} inputs, "
-                f"but raw_input_contents for {len(raw)}"
-            )
-        buffers = [*raw, *[None] * (len(head.specs) - len(raw))]
+        if head.shared is not None:
+            buffers = beside_shared(head.model_name, raw, head.shared.inputs)
+        else:
+            if len(raw) > len(head.specs):
+                raise InvalidRequest(
+                    f"the request for model '{head.model_name}' has {len(head.specs)} inputs, "
+                    f"but raw_input_contents for {len(raw)}"
+                )
+            buffers = [*raw, *[None] * (len(head.specs) - len(raw))]
+    elif _all_shared and len(rest) <= REMEMBERED_HEAD_BYTES and rest in _all_shared:
+        head = _all_shared[rest]
+        buffers = [None] * len(head.specs)
     else:
         wire = _parse(rest)
         head = head_of(wire)
+        if _is_all_shared(head) and len(rest) <= REMEMBERED_HEAD_BYTES:
+            if len(_all_shared) >= REMEMBERED_TEMPLATES:
+                _all_shared.clear()
+            _all_shared[rest] = head
         buffers = [_typed(head.model_name, tensor) if tensor.HasField("contents") else None for tensor in wire.inputs]
     plain = not request_id and head.sequence is None  # the head of a request of a sequence is not met again soon
     if len(raw) == len(head.specs) == 1 and plain and len(rest) <= REMEMBERED_HEAD_BYTES:
@@ -145,8 +168,15 @@ def _decode(message: memoryview, deadline: float) -> InferenceRequest:
     return request_of(head, request_id, tuple(buffers), deadline)
 
 
+def _is_all_shared(head: Head) -> bool:
+    """Whether a message of this head brings no contents, and another like it may come."""
+    return head.shared is not None and None not in head.shared.inputs and head.sequence is None
+
+
 def encode_infer_response(response: InferenceResponse) -> bytes:
     """An answer as a serialized ModelInferResponse."""
+    if response.places:
+        return encode_with_places(response)
     outputs = response.outputs
     parts: list[bytes | memoryview] = [
         _header(
@@ -261,15 +291,14 @@ def head_of(wire: pb.ModelInferRequest) -> Head:
     specs: list[TensorSpec] = []
     explicit_input = ""
     for tensor in wire.inputs:
-        if tensor.parameters:
-            _refuse_shared_memory(tensor.parameters, "input", tensor.name)
         specs.append(TensorSpec(tensor.name, tensor.datatype, tuple(tensor.shape)))
         if not explicit_input and tensor.HasField("contents"):
             explicit_input = tensor.name
     timeout_us, priority, sequence = _parameters(wire.parameters)
     outputs = tuple(_requested_output(output) for output in wire.outputs)
+    shared = shared_places(wire)
     name, version = wire.model_name, wire.model_version
-    return Head(name, version, tuple(specs), outputs, timeout_us, priority, sequence, explicit_input)
+    return Head(name, version, tuple(specs), outputs, timeout_us, priority, sequence, explicit_input, shared)
 
 
 @lru_cache(maxsize=1024)
@@ -315,7 +344,6 @@ def _typed(model_name: str, tensor: pb.ModelInferRequest.InferInputTensor) -> Bu
 def _requested_output(output: pb.ModelInferRequest.InferRequestedOutputTensor) -> RequestedOutput:
     if not output.parameters:
         return RequestedOutput(output.name)
-    _refuse_shared_memory(output.parameters, "output", output.name)
     parameter = output.parameters.get("classification")
     if parameter is None:
         return RequestedOutput(output.name)
@@ -326,13 +354,6 @@ def _requested_output(output: pb.ModelInferRequest.InferRequestedOutputTensor) -
     if parameter.int64_param <= 0:
         raise InvalidRequest(f"invalid value for 'classification' parameter of output '{output.name}', expected >= 1")
     return RequestedOutput(output.name, parameter.int64_param)
-
-
-def _refuse_shared_memory(parameters: Mapping[str, pb.InferParameter], kind: str, name: str) -> None:
-    if any(key.startswith("shared_memory_") for key in parameters):
-        raise Unsupported(
-            f"{kind} '{name}' asks for shared memory, which this server does not offer; send the data itself"
-        )
 
 
 def _parameters(parameters: Mapping[str, pb.InferParameter]) -> tuple[int, int, SequenceFlags | None]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from functools import partial
 from typing import Any, TypeVar
 
@@ -59,16 +59,6 @@ EXTENSIONS = (
     "logging",
 )
 
-NOT_OFFERED = {
-    "SystemSharedMemoryStatus": "shared memory is not offered; send tensors in the request",
-    "SystemSharedMemoryRegister": "shared memory is not offered; send tensors in the request",
-    "SystemSharedMemoryUnregister": "shared memory is not offered; send tensors in the request",
-    "CudaSharedMemoryStatus": "shared memory is not offered; send tensors in the request",
-    "CudaSharedMemoryRegister": "shared memory is not offered; send tensors in the request",
-    "CudaSharedMemoryUnregister": "shared memory is not offered; send tensors in the request",
-}
-"""RPCs of the protocol that are answered UNIMPLEMENTED, and the sentence that goes with it."""
-
 
 class InferenceService:
     """Handlers of the inference protocol."""
@@ -82,13 +72,16 @@ class InferenceService:
         strict_readiness: bool,
         watch: Watch,
         failures: Failures = AS_TRITON,
+        more_extensions: Sequence[str] = (),
     ) -> None:
+        """`more_extensions`: those that not every server has."""
         self._engine = engine
         self._failures = failures
         self._registry = registry
         self._server_id = server_id
         self._strict_readiness = strict_readiness
         self._watch = watch
+        self._extensions = (*EXTENSIONS, *more_extensions)
 
     def methods(self) -> dict[str, Method]:
         """The method table, by full path."""
@@ -103,8 +96,6 @@ class InferenceService:
             "ModelConfig": answering(pb.ModelConfigRequest, self.model_config),
             "ModelStatistics": answering(pb.ModelStatisticsRequest, self.model_statistics),
         }
-        for name, sentence in NOT_OFFERED.items():
-            table[name] = UnaryMethod(partial(_not_offered, sentence))
         return {f"/{SERVICE}/{name}": method for name, method in table.items()}
 
     @property
@@ -193,7 +184,7 @@ class InferenceService:
         return pb.ModelReadyResponse(ready=not self._engine.exiting)
 
     def server_metadata(self, _: pb.ServerMetadataRequest) -> pb.ServerMetadataResponse:
-        return pb.ServerMetadataResponse(name=self._server_id, version=__version__, extensions=EXTENSIONS)
+        return pb.ServerMetadataResponse(name=self._server_id, version=__version__, extensions=self._extensions)
 
     def model_metadata(self, request: pb.ModelMetadataRequest) -> pb.ModelMetadataResponse:
         loaded = self._registry.find(request.name, request.version)
@@ -270,10 +261,6 @@ def _request(request_type: type[Q], message: Buffer) -> Q:
 
 def _serialized(answer: Message) -> bytes:
     return answer.SerializeToString(deterministic=True)
-
-
-def _not_offered(sentence: str, call: Call, _: Buffer) -> None:
-    call.fail(StatusCode.UNIMPLEMENTED, sentence)
 
 
 def _tensor_metadata(tensor: TensorConfig, batched: bool) -> pb.ModelMetadataResponse.TensorMetadata:

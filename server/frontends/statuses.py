@@ -19,8 +19,11 @@ STATUSES: dict[type[ConvoyError], StatusCode] = {
     errors.InvalidRequest: StatusCode.INVALID_ARGUMENT,
     errors.WrongShape: StatusCode.INVALID_ARGUMENT,
     errors.TooLarge: StatusCode.INVALID_ARGUMENT,
+    errors.AlreadyExists: StatusCode.ALREADY_EXISTS,
     errors.SequenceNotStarted: StatusCode.INVALID_ARGUMENT,
     errors.NotFound: StatusCode.NOT_FOUND,
+    errors.RegionNotFound: StatusCode.NOT_FOUND,
+    errors.SharedMemoryFailed: StatusCode.INTERNAL,  # the caller's doing, but Triton says so
     errors.Unsupported: StatusCode.UNIMPLEMENTED,
     errors.Unavailable: StatusCode.UNAVAILABLE,
     errors.NotReady: StatusCode.UNAVAILABLE,

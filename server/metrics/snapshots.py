@@ -70,6 +70,8 @@ class ServerSnapshot:
     """Requests that reached no version."""
     lost_traces: int = 0
     unseen_repositories: int = 0
+    shared_regions: int = 0
+    shared_bytes: int = 0
 
 
 @dataclass(frozen=True, slots=True)

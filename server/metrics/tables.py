@@ -118,6 +118,8 @@ SERVER_GAUGES: dict[str, tuple[str, Callable[[ServerSnapshot], float]]] = {
         "Model repositories that could not be looked at the last time",
         lambda s: s.unseen_repositories,
     ),
+    "convoy_shared_memory_region_count": ("Regions of memory that clients have registered", lambda s: s.shared_regions),
+    "convoy_shared_memory_bytes": ("Bytes of those regions", lambda s: s.shared_bytes),
 }
 
 CODE_WORDS = {
@@ -142,5 +144,11 @@ CODE_WORDS = {
 """Statuses as go-grpc-prometheus spells them, whose names dashboards know."""
 
 REASONS_OF_VERSIONS = tuple(reason for reason in Reason if reason is not Reason.UNKNOWN_MODEL)
-REASONS_WITHOUT_VERSION = (Reason.UNKNOWN_MODEL, Reason.INVALID, Reason.NOT_READY, Reason.SHUTDOWN)
+REASONS_WITHOUT_VERSION = (
+    Reason.UNKNOWN_MODEL,
+    Reason.INVALID,
+    Reason.OVERSIZE,
+    Reason.NOT_READY,
+    Reason.SHUTDOWN,
+)
 """What may be wrong with a request that reaches no version; its labels `model` and `version` are empty."""

@@ -123,10 +123,14 @@ def inputs_in_order(config: ModelConfig, plan: Plan, request: InferenceRequest) 
             if plan.elements[i]:
                 raise _no_data(config, tensor)
             data = b""
-        if i == plan.pictures_at and not plan.pixels:
-            result.append(data)
-            continue
+        if i == plan.pictures_at:
+            if not plan.pixels:
+                result.append(data)
+                continue
+            if not isinstance(data, (bytes, memoryview, np.ndarray)):
+                data = data.read()  # it is cut into pictures at once
         if tensor.datatype is BYTES:
+            assert isinstance(data, (bytes, memoryview, np.ndarray)), "BYTES are never left elsewhere"
             result.append(_text(config, tensor, plan.elements[i], data, request.label()))
             continue
         size = data.nbytes if isinstance(data, np.ndarray) else len(data)
@@ -151,7 +155,7 @@ def check_sizes(config: ModelConfig, plan: Plan, request: InferenceRequest) -> N
 def pictures(config: ModelConfig, plan: Plan, data: Buffer | Array, label: str) -> list[Buffer | Array]:
     """The pictures that one input holds, a row each: files, or pixels of the plan's shape. Raises `InvalidRequest`."""
     if plan.pixels:
-        assert not isinstance(data, np.ndarray), "only BYTES come as arrays"
+        assert isinstance(data, (bytes, memoryview)), "only BYTES come as arrays"
         return list(np.frombuffer(data, np.uint8).reshape(plan.rows, *plan.pixels))
     try:
         if not isinstance(data, np.ndarray):

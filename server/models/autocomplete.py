@@ -33,8 +33,16 @@ def fill_max_batch_size(model: str, configured: int, batchable: bool, default: i
     return 0
 
 
-def fill_shape(tensor: GraphTensor, batching: bool) -> tuple[tuple[int, ...], tuple[int, ...] | None]:
-    """The `dims` and `reshape` to configure. Scalars are sent as one element, since `dims` cannot be empty."""
+def fill_shape(model: str, tensor: GraphTensor, batching: bool) -> tuple[tuple[int, ...], tuple[int, ...] | None]:
+    """The `dims` and `reshape` to configure. Scalars are sent as one element, since `dims` cannot be empty.
+
+    Raises Disagreement for a size that is fixed at 0, which some exporters write for one that is free.
+    """
+    if 0 in tensor.shape:
+        raise Disagreement(
+            f"model '{model}', tensor '{tensor.name}': the model's own shape is {_text(tensor.shape)}, and a size of 0"
+            " holds nothing; export it with a free dimension in its place"
+        )
     dims = tensor.shape[1:] if batching else tensor.shape
     if dims:
         return dims, None

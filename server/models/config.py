@@ -199,15 +199,15 @@ def _fill_from_graph(
     if not message.input:
         for tensor in inputs:
             if tensor.name not in own_inputs:
-                _fill_tensor(message.input.add(), tensor, message.max_batch_size > 0)
+                _fill_tensor(message.name, message.input.add(), tensor, message.max_batch_size > 0)
     if not message.output:
         for tensor in outputs:
             if tensor.name not in own_outputs:
-                _fill_tensor(message.output.add(), tensor, message.max_batch_size > 0)
+                _fill_tensor(message.name, message.output.add(), tensor, message.max_batch_size > 0)
 
 
-def _fill_tensor(message: pb.ModelInput | pb.ModelOutput, tensor: GraphTensor, batching: bool) -> None:
-    dims, reshape = autocomplete.fill_shape(tensor, batching)
+def _fill_tensor(model: str, message: pb.ModelInput | pb.ModelOutput, tensor: GraphTensor, batching: bool) -> None:
+    dims, reshape = autocomplete.fill_shape(model, tensor, batching)
     message.name, message.data_type = tensor.name, TYPE_OF[tensor.datatype.name]
     message.dims.extend(dims)
     if reshape is not None:

@@ -12,6 +12,8 @@ from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from math import inf
 
+import numpy as np
+
 from server.errors import ConvoyError, ExecutionFailed, QueueFull, ShuttingDown
 from server.messages import InferenceRequest, InferenceResponse, OutputTensor, RequestedOutput
 from server.models import admission
@@ -163,7 +165,7 @@ class EnsembleVersion:
             name = output.config.name
             datatype, shape, data = run.take(name)
             shape = fitted(shape, len(output.config.dims) + batched)
-            assert data is not None and not isinstance(data, (bytes, memoryview)), "a model wrote it"
+            assert isinstance(data, np.ndarray), "a model wrote it"
             tensors.append(OutputTensor(name, DATATYPES[datatype], shape, data.reshape(shape)))
         answer = InferenceResponse(self.config.name, self._version_text, run.request.request_id, tensors)
         if run.plan.admitted.is_plain:

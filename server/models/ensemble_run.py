@@ -21,7 +21,7 @@ from server.models.ensemble import Flow
 from server.models.served import Served
 from server.models.work import Answer, Pending, Reply
 from server.records import Record
-from server.tensors import Array, Buffer
+from server.tensors import Array, Buffer, Stored
 
 log = logging.getLogger(__name__)
 
@@ -31,7 +31,7 @@ class Tensor(NamedTuple):
 
     datatype: str
     shape: tuple[int, ...]
-    data: Buffer | Array | None
+    data: Buffer | Array | Stored | None
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -193,7 +193,7 @@ class EnsembleRun:
     def _step_request(self, index: int, now_ns: int) -> InferenceRequest:
         step, member, request = self._owner.steps[index], self.members.by_step[index], self.request
         specs: list[TensorSpec] = []
-        buffers: list[Buffer | Array | None] = []
+        buffers: list[Buffer | Array | Stored | None] = []
         for (name, tensor), rank in zip(step.inputs, self.members.ranks[index], strict=True):
             datatype, shape, data = self.take(tensor)
             specs.append(TensorSpec(name, datatype, fitted(shape, rank)))

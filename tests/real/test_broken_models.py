@@ -42,7 +42,7 @@ REASONS: dict[str, tuple[str, ...]] = {
     "wrong_dims": ("wrong_dims/config.pbtxt", "tensor 'x'", "expects shape [-1,1]", "specifies shape [-1,2]"),
     "wrong_input": ("wrong_input/config.pbtxt", "unexpected inference input 'z', allowed inputs are: x"),
     "wrong_name": ("wrong_name/config.pbtxt: field 'name' is 'another'",),
-    "sequences": ("sequences/1/model.onnx: 'y' is a seq(tensor(float))", "zipmap=False"),
+    "sequences": ("sequences/1/model.onnx: output 'y' is a seq(tensor(float))", "with a tensor in its place"),
     "no_labels": ("no_labels/labels.txt: no such label file",),
     "twice": ("model 'twice' is in more than one repository",),
     "way_out": ("way_out/1/model.onnx: lies outside of the model's folder",),

@@ -260,11 +260,15 @@ def test_an_unknown_model_or_version_is_not_found(method: str, request_type: typ
 def test_shared_memory_is_not_offered(where: str, client: Client) -> None:
     request = add_sub()
     request.outputs.add(name="sum")
-    getattr(request, where)[0].parameters["shared_memory_region"].string_param = "r"
+    parameters = getattr(request, where)[0].parameters
+    parameters["shared_memory_region"].string_param = "r"
+    parameters["shared_memory_byte_size"].int64_param = 16
+    if where == "inputs":
+        del request.raw_input_contents[0]
     refusal = client.refusal("ModelInfer", request)
 
     assert refusal.status is grpc.StatusCode.UNIMPLEMENTED
-    assert "shared memory" in refusal.message
+    assert refusal.message.endswith("without --allow-client-shm=true")
 
 
 @pytest.mark.parametrize(

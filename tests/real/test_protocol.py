@@ -13,12 +13,9 @@ import tritonclient.grpc.aio as triton_aio
 from tritonclient.utils import InferenceServerException
 
 from proto import grpc_service_pb2 as pb
-from server.frontends.inference_service import NOT_OFFERED
 from tests.real.clients import SERVICE, Client, arrays, infer_request, refusal_of
 
 if TYPE_CHECKING:
-    import grpc
-
     from tests.real.conftest import RunningServer
 
 
@@ -191,21 +188,6 @@ def test_the_version_policy_decides_which_versions_serve(
     for version in {1, 2, 10} - versions:
         refusal = client.refusal("ModelInfer", infer_request(model, {"x": x}, model_version=str(version)))
         assert refusal.message == f"Request for unknown model: '{model}' version {version} is not found"
-
-
-@pytest.mark.parametrize("method", sorted(NOT_OFFERED))
-def test_an_operation_that_is_not_offered_says_so_in_a_sentence(method: str, client: Client) -> None:
-    if method == "ModelStreamInfer":
-        call = client.channel.stream_stream(f"{SERVICE}/{method}")(iter([b""]), timeout=10)
-        with pytest.raises(Exception, match="ModelInfer") as caught:
-            list(call)
-        error: grpc.RpcError = caught.value  # type: ignore[assignment]
-        status, message = error.code(), error.details()
-    else:
-        refusal = client.refusal(method, b"")
-        status, message = refusal.status, refusal.message
-    assert status.name == "UNIMPLEMENTED"
-    assert len(message.split()) >= 4
 
 
 def test_an_unknown_method_or_service_is_unimplemented(client: Client) -> None:

@@ -43,6 +43,10 @@ NOT_SHOWN = {
     "python_gc_objects_uncollectable_total": "a matter for a debugger",
     "python_gc_collections_total": "the pauses' histogram counts them",
     "process_virtual_memory_bytes": "address space is free; resident memory is shown",
+    **{
+        f"convoy_shared_memory_{what}": "clients' own doing, and none has any by default"
+        for what in ("region_count", "bytes")
+    },
     "convoy_traces_lost_total": "about whoever watches, not about what is served; an alert tells",
 }
 """Families of the page that no dashboard has, and why."""

@@ -44,6 +44,8 @@ FAMILIES: dict[str, tuple[str, tuple[str, ...]]] = {
     "convoy_running_batch_count": ("gauge", ()),
     "convoy_running_batch_limit": ("gauge", ()),
     "convoy_repositories_unseen": ("gauge", ()),
+    "convoy_shared_memory_region_count": ("gauge", ()),
+    "convoy_shared_memory_bytes": ("gauge", ()),
     "convoy_traces_lost_total": ("counter", ()),
     "convoy_max_batch_rows": ("gauge", VERSION),
     "convoy_sequence_slots": ("gauge", VERSION),

@@ -76,7 +76,7 @@ def snapshot(*versions: VersionSnapshot) -> Snapshot:
             ModelSnapshot("m", {"1": True, "2": False}, loads=3, failed_loads=1),
             ModelSnapshot("broken", {"": False}, loads=0, failed_loads=2),
         ],
-        server=ServerSnapshot(1, 2, no_failures() | {Reason.UNKNOWN_MODEL: 5, Reason.INVALID: 2}, 4, 3),
+        server=ServerSnapshot(1, 2, no_failures() | {Reason.UNKNOWN_MODEL: 5, Reason.INVALID: 2}, 4, 3, 6, 700),
         calls=[CallSnapshot("unary", "some.Service", "Do", 12, {"OK": 9, "RESOURCE_EXHAUSTED": 2})],
         transport=TransportSnapshot(connections=3, opened=8, received_bytes=1000, sent_bytes=2000),
         http=HttpSnapshot(

@@ -237,3 +237,9 @@ def test_an_unknown_output_is_refused() -> None:
 def test_batching_needs_a_free_first_dimension() -> None:
     with pytest.raises(ConfigInvalid, match=r"first dimension must be -1; but shape expected by the model is \[1,3,22"):
         configure("max_batch_size: 8 " + IMAGES_CONFIG + LOGITS_CONFIG, (IMAGES._replace(shape=(1, 3, 224, 224)),))
+
+
+@pytest.mark.parametrize("shape", [(-1, 0), (0, 3)])
+def test_a_size_that_the_graph_fixes_at_zero_is_refused(shape: tuple[int, int]) -> None:
+    with pytest.raises(ConfigInvalid, match=r"tensor 'images': the model's own shape is \[.*export it with a free"):
+        configure(inputs=(GraphTensor("images", FP32, shape),))

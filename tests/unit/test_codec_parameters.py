@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from proto import grpc_service_pb2 as pb
-from server.errors import InvalidRequest, Unsupported
+from server.errors import InvalidRequest
 from server.frontends.codec import PARAMETER_KINDS, decode_infer_request
 from server.messages import InferenceRequest, RequestedOutput, SequenceFlags
 
@@ -112,27 +112,6 @@ def test_a_number_of_classes_is_an_integer(kind: str) -> None:
 def test_a_number_of_classes_is_positive(count: int) -> None:
     with pytest.raises(InvalidRequest, match="invalid value for 'classification' parameter of output 'y', expected >="):
         decode(with_output("classification", "int64_param", count))
-
-
-@pytest.mark.parametrize(
-    ("key", "kind", "value"),
-    [
-        ("shared_memory_region", "string_param", "region"),
-        ("shared_memory_byte_size", "int64_param", 8),
-        ("shared_memory_offset", "int64_param", 0),
-    ],
-)
-def test_shared_memory_is_refused_for_an_output(key: str, kind: str, value: Any) -> None:
-    with pytest.raises(Unsupported, match=r"^output 'y' asks for shared memory, which this server does not offer"):
-        decode(with_output(key, kind, value))
-
-
-def test_shared_memory_is_refused_for_an_input() -> None:
-    request = pb.ModelInferRequest(model_name="m")
-    region = {"shared_memory_region": pb.InferParameter(string_param="region")}
-    request.inputs.add(name="x", datatype="FP32", shape=[1], parameters=region)
-    with pytest.raises(Unsupported, match=r"^input 'x' asks for shared memory, which this server does not offer"):
-        decode(request)
 
 
 def test_an_unknown_parameter_of_an_input_is_ignored() -> None:

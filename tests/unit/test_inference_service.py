@@ -19,9 +19,10 @@ from server import __version__, tensors
 from server.control import ControlPlane, ControlSettings
 from server.engine import Engine
 from server.frontends.calls import StatusCode, UnaryMethod
-from server.frontends.inference_service import NOT_OFFERED, SERVICE, InferenceService
+from server.frontends.inference_service import SERVICE, InferenceService
 from server.frontends.repository_service import RepositoryService
 from server.frontends.settings_service import SettingsService
+from server.frontends.shared_memory_service import SharedMemoryService
 from server.frontends.watch import Watch
 from server.logs import Logs, LogState
 from server.models.config import TensorConfig
@@ -60,6 +61,7 @@ class Server:
         )
         repository = RepositoryService(control, self.registry)
         self.methods = self.service.methods() | changes.methods() | repository.methods()
+        self.methods |= SharedMemoryService(None).methods()
 
     def start(self, name: str, request: Message | bytes, **call: Any) -> FakeCall:
         fake = FakeCall(**call)
@@ -107,17 +109,6 @@ def test_every_rpc_of_the_protocol_is_in_the_table() -> None:
         service = pb.DESCRIPTOR.services_by_name["GRPCInferenceService"]
         assert set(server.methods) == {f"/{service.full_name}/{method.name}" for method in service.methods}
         assert len(server.methods) == 20
-
-    run(test)
-
-
-@pytest.mark.parametrize("name", NOT_OFFERED)
-def test_what_is_not_offered_is_refused_with_a_sentence(name: str) -> None:
-    async def test(server: Server) -> None:
-        status, message = server.refused(name, b"")
-        assert status is StatusCode.UNIMPLEMENTED
-        assert message == NOT_OFFERED[name]
-        assert len(message.split()) >= 4
 
     run(test)
 

@@ -109,6 +109,8 @@ SINGLE: dict[str, tuple[float, Mapping[str, str]]] = {
     "convoy_running_batch_count": (1, {}),
     "convoy_running_batch_limit": (2, {}),
     "convoy_repositories_unseen": (3, {}),
+    "convoy_shared_memory_region_count": (6, {}),
+    "convoy_shared_memory_bytes": (700, {}),
     "convoy_traces_lost_total": (4, {}),
     "convoy_grpc_connections": (3, {}),
     "convoy_grpc_connections_opened_total": (8, {}),
@@ -177,7 +179,7 @@ def test_every_reason_to_fail_is_there_from_the_start() -> None:
 
 def test_requests_that_reach_no_version_are_counted_without_names() -> None:
     own = reasons(page(version()), "convoy_request_failed_total", model="", version="")
-    assert own == {"unknown_model": 5, "invalid": 2, "not_ready": 0, "shutdown": 0}
+    assert own == {"unknown_model": 5, "invalid": 2, "oversize": 0, "not_ready": 0, "shutdown": 0}
 
 
 def test_calls_are_counted_as_other_grpc_servers_count_them() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Mapping
 from math import inf
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,7 @@ import pytest
 
 from server import tensors
 from server.errors import DeadlineExceeded, ExecutionFailed, InvalidRequest, QueueFull, QueueTimeout
-from server.messages import InferenceRequest, InferenceResponse, TensorSpec
+from server.messages import InferenceRequest, InferenceResponse, SharedPlace, TensorSpec
 from server.models import pictures
 from server.models.config import TensorConfig, WindowBatching
 from server.models.model import LoadedVersion
@@ -21,7 +22,9 @@ from server.models.work import Work
 from server.pictures.pixels import Pixels
 from server.pictures.preprocessing import ImageInvalid, ImagePreprocessing
 from server.scheduling.budget import ByteBudget
-from server.tensors import Array, Buffer, encode_bytes_elements
+from server.shared_memory.regions import Regions
+from server.shared_memory.tensors import SharedContents
+from server.tensors import Array, Buffer, Stored, encode_bytes_elements
 from tests.fakes import Gate, OneReply, PuppetClock, PuppetSession, fp32, model_config
 from tests.pictures import preprocessing
 from tests.unit.loaded import run, turn
@@ -56,7 +59,9 @@ class Studio:
         files[:] = [bytes([value]) for value in values]
         return self.submit(TensorSpec("x", "BYTES", (len(values),)), encode_bytes_elements(files), **more)
 
-    def submit(self, spec: TensorSpec, data: Buffer | Array | None, **more: Any) -> tuple[Work | None, OneReply]:
+    def submit(
+        self, spec: TensorSpec, data: Buffer | Array | Stored | None, **more: Any
+    ) -> tuple[Work | None, OneReply]:
         reply = OneReply()
         request = InferenceRequest("m", "", more.pop("request_id", "r"), (spec,), (data,), **more)
         return self.version.submit(request, reply), reply
@@ -122,6 +127,23 @@ def test_files_pixels_and_ready_tensors_share_a_batch() -> None:
         await studio.finish()
         assert (await seen(tensor), await seen(pixel), await seen(typed)) == ([7.0], [20.0], [1.0, 2.0])
         assert [shapes["x"] for shapes in studio.session.shapes] == [(4, 3, 2, 2)]
+
+    run(main)
+
+
+def test_pixels_may_lie_in_shared_memory(tmp_path: Path) -> None:
+    (tmp_path / "o").write_bytes(bytes([0, 0, *[40] * 90, 0]))
+
+    async def main() -> None:
+        studio = Studio()
+        regions = Regions(folder=tmp_path)
+        regions.register_system("r", "o", 2, 90)
+        place = SharedPlace("r", 0, 90)
+        _, reply = studio.submit(
+            TensorSpec("x", "UINT8", (2, 5, 3, 3)), SharedContents(regions.at(place), 0, 90, 2, [])
+        )
+        await studio.finish()
+        assert await seen(reply) == [20.0, 20.0]
 
     run(main)
 

@@ -34,6 +34,7 @@ def observer(registry: Registry) -> Observer:
         LoopWatch(PuppetClock()),
         BuildSnapshot("v", "o", "g"),
         lambda: 5,
+        lambda: (6, 700),
     )
 
 
@@ -55,6 +56,7 @@ def test_a_snapshot_has_what_a_version_is_doing_and_changes_no_more() -> None:
         assert (taken.server.max_running_batches, taken.server.failures[Reason.INVALID]) == (2, 3)
         assert taken.server.unseen_repositories == 1
         assert taken.server.lost_traces == 5
+        assert (taken.server.shared_regions, taken.server.shared_bytes) == (6, 700)
         assert (taken.calls[0].started, taken.transport) == (1, TransportSnapshot(1, 2, 3, 4))
 
     run(main)

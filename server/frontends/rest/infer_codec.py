@@ -22,7 +22,8 @@ from server.frontends.codec import Head, head_of, request_of
 from server.frontends.rest import json_tensors
 from server.frontends.rest.exchange import JSON, Content
 from server.frontends.rest.json_tensors import NonFinite
-from server.messages import InferenceRequest, InferenceResponse, OutputTensor
+from server.frontends.shared_tensors import place_parameters
+from server.messages import InferenceRequest, InferenceResponse, OutputTensor, SharedPlace
 from server.models.config_types import TensorConfig
 from server.tensors import BYTES, DATATYPES, Array, Buffer, encode_bytes_elements
 
@@ -125,8 +126,11 @@ def encode(response: InferenceResponse, wanted: Wanted, non_finite: NonFinite) -
     """An answer's body, and what HTTP should say of it. Raises `InvalidRequest` for what JSON cannot say."""
     outputs: list[_Output] = []
     blobs: list[bytes | memoryview] = []
-    for tensor in response.outputs:
-        if wanted.by_name.get(tensor.name, wanted.by_default):
+    for i, tensor in enumerate(response.outputs):
+        place = response.places[i] if response.places else None
+        if place is not None:
+            outputs.append((tensor.name, tensor.datatype.name, tensor.shape, place))
+        elif wanted.by_name.get(tensor.name, wanted.by_default):
             blob = _raw(tensor)
             blobs.append(blob)
             outputs.append((tensor.name, tensor.datatype.name, tensor.shape, len(blob)))
@@ -145,8 +149,8 @@ def _raw(tensor: OutputTensor) -> bytes | memoryview:
     return np.ascontiguousarray(tensor.data).reshape(-1).view(np.uint8).data
 
 
-_Output = tuple[str, str, tuple[int, ...], int | bytes]
-"""Name, datatype, shape, and the size of its binary data or its data in JSON."""
+_Output = tuple[str, str, tuple[int, ...], int | bytes | SharedPlace]
+"""Name, datatype, shape, and the size of its binary data, its data in JSON, or where in shared memory it is."""
 
 
 def _json(request_id: str, model: str, version: str, outputs: tuple[_Output, ...]) -> bytes:
@@ -159,12 +163,19 @@ def _make_json(request_id: str, model: str, version: str, outputs: tuple[_Output
     answer: dict[str, Any] = {"id": request_id} if request_id else {}
     answer |= {"model_name": model, "model_version": version}
     answer["outputs"] = [
-        {"name": name, "datatype": datatype, "shape": shape, "parameters": {"binary_data_size": data}}
-        if isinstance(data, int)
-        else {"name": name, "datatype": datatype, "shape": shape, "data": orjson.Fragment(data)}
-        for name, datatype, shape, data in outputs
+        {"name": name, "datatype": datatype, "shape": shape, **_shown(data)} for name, datatype, shape, data in outputs
     ]
     return orjson.dumps(answer)
+
+
+def _shown(data: int | bytes | SharedPlace) -> dict[str, object]:
+    match data:
+        case int():
+            return {"parameters": {"binary_data_size": data}}
+        case SharedPlace():
+            return {"parameters": place_parameters(data)}
+        case _:
+            return {"data": orjson.Fragment(data)}
 
 
 @lru_cache(maxsize=1024)
@@ -203,7 +214,12 @@ def _read(model: str, version: str, said: object) -> JsonHead:
             by_name[name] = _take_flag(own, "binary_data", f"output '{name}'")
         _set(wire.outputs.add(name=name).parameters, own, f"output '{name}'")
     request_id = _string(fields, "id", "the request", default="")
-    return JsonHead(head_of(wire), request_id, tuple(sizes), tuple(data), Wanted(by_default, by_name))
+    head = head_of(wire)
+    if head.shared is not None:
+        for spec, place, size, content in zip(head.specs, head.shared.inputs, sizes, data, strict=True):
+            if place is not None and (size is not None or content is not None):
+                raise InvalidRequest(f"input '{spec.name}' is in shared memory, and has data in the request as well")
+    return JsonHead(head, request_id, tuple(sizes), tuple(data), Wanted(by_default, by_name))
 
 
 def _buffers(said: JsonHead, binary: memoryview, non_finite: NonFinite) -> tuple[Buffer | Array | None, ...]:
