@@ -20,7 +20,7 @@ from loadtest.mlperf.scenarios import (
     server,
     single_stream,
 )
-from loadtest.mlperf.search import search
+from loadtest.mlperf.search import search, within_capacity
 from loadtest.mlperf.subject import PROTOCOLS, Subject, Wanted, subject
 from loadtest.mlperf.sweep import write_sweep
 from loadtest.payload import parse_shape
@@ -43,7 +43,6 @@ _LOOKED_AT_BY = {
 """Flags that not every scenario has a use for."""
 _LATE_MS, _LATE_SHARE = 1.0, 0.2
 _CAPACITY_SECONDS = 3.0
-_FEWEST_IN_FLIGHT = 16
 _CONFIRMATIONS = 4
 _CONFIRM_QUERIES, _CONFIRM_SECONDS = 1_500.0, 120.0
 
@@ -157,15 +156,15 @@ def _print(report: Report, *, as_json: bool, **more: object) -> None:
 
 
 def _capacity(asked: Subject, settings: Settings) -> float:
-    """What the server gets done of as many requests at once as it takes: one that refuses some is asked with fewer."""
-    in_flight = min(settings.in_flight or asked.most_in_flight, settings.samples)
-    while True:
+    """Requests per second that the server gets done. A LoadTestError where it answers none."""
+
+    def attempt(in_flight: int) -> Report:
         report = offline(asked, replace(settings, seconds=_CAPACITY_SECONDS, in_flight=in_flight))
         what = f"up to {in_flight:,} in flight: {report.achieved:,.1f}/s, {report.refused:,} refused"
         print(f"mlperf: capacity, {what}", flush=True)
-        if (report.achieved and not report.refused) or in_flight <= _FEWEST_IN_FLIGHT:
-            break
-        in_flight = max(_FEWEST_IN_FLIGHT, in_flight // 4)
+        return report
+
+    report = within_capacity(attempt, min(settings.in_flight or asked.most_in_flight, settings.samples))
     if not report.achieved:
         raise LoadTestError(f"there is no rate to begin with: {report.reason}. Name one, with --rate or --rates")
     return report.achieved
