@@ -219,7 +219,10 @@ def _locust(test: LoadTest, server: _Server) -> list[dict[str, Any]]:
             for _ in range(test.workers):
                 stack.enter_context(_worker(worker))
         try:
-            done = subprocess.run(director, stdin=subprocess.DEVNULL, timeout=_patience(test), check=False)
+            # In a group of its own, as workers: Ctrl-C is for us, who end it.
+            done = subprocess.run(
+                director, stdin=subprocess.DEVNULL, timeout=_patience(test), check=False, process_group=0
+            )
         except subprocess.TimeoutExpired as error:
             raise LoadTestError(f"Locust did not end {_STOP_SECONDS + _GRACE_SECONDS} s after its time") from error
     if done.returncode != 0:
@@ -231,7 +234,7 @@ def _locust(test: LoadTest, server: _Server) -> list[dict[str, Any]]:
 @contextmanager
 def _worker(command: Sequence[str]) -> Iterator[None]:
     """A process of Locust that sends, and ends when its master has ended; otherwise than with 0 is an error."""
-    process = subprocess.Popen(command, stdin=subprocess.DEVNULL)
+    process = subprocess.Popen(command, stdin=subprocess.DEVNULL, process_group=0)
     try:
         yield
     except BaseException:

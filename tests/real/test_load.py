@@ -53,7 +53,6 @@ def test_a_load_test_of_a_fresh_server_passes_and_leaves_its_reports(tmp_path: P
     assert [level["users"] for level in verdict["levels"]] == [4, 8]
     assert all(level["kept"] and level["requests"] > 0 for level in verdict["levels"])
     outcome = verdict["outcome"]
-    assert outcome["requests"] > 100
     assert outcome["failures"] == 0
     (model,) = outcome["models"]
     assert model["counted"]["inferences"] == model["metric"] == outcome["recorded"] == outcome["requests"]
