@@ -16,23 +16,19 @@ import signal
 import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from math import inf
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import onnxruntime
 
-from server import __version__
-from server.backends.cores import available_cores
-from server.backends.gpus import gpu_reader, page_locked_bytes
+from server import __version__, part_options
 from server.backends.onnx import OnnxBackend
-from server.control import ControlPlane, ControlSettings
+from server.control import ControlPlane
 from server.engine import Engine
 from server.errors import LoadFailed
 from server.frontends import health_service, inference_service
 from server.frontends.calls import MethodTable
 from server.frontends.grpc.grpcio_engine import GrpcioEngine
-from server.frontends.grpc.options import GrpcOptions
 from server.frontends.health_service import HealthService
 from server.frontends.inference_service import InferenceService
 from server.frontends.reflection_service import reflection_methods
@@ -40,6 +36,7 @@ from server.frontends.repository_service import RepositoryService
 from server.frontends.rest.bodies import Bodies
 from server.frontends.rest.cost import cost_routes
 from server.frontends.rest.exchange import Route
+from server.frontends.rest.generate import GenerateRoutes
 from server.frontends.rest.health import health_routes
 from server.frontends.rest.infer import InferRoutes
 from server.frontends.rest.json_tensors import NonFinite
@@ -47,18 +44,16 @@ from server.frontends.rest.listener import HttpListener
 from server.frontends.rest.metrics import metrics_route
 from server.frontends.rest.openapi import openapi_route
 from server.frontends.rest.options import HttpOptions
+from server.frontends.rest.restrictions import restrict_routes
 from server.frontends.rest.rpc_routes import rpc_routes
+from server.frontends.restrictions import restrict
 from server.frontends.settings_service import SettingsService
 from server.frontends.shared_memory_service import SharedMemoryService
 from server.frontends.statuses import AS_TRITON, DISTINCT
-from server.frontends.tls import TlsFiles
 from server.frontends.watch import Watch
 from server.logs import Logs, LogState
 from server.loop_watch import LoopWatch
-from server.metrics.machine import Machine
-from server.metrics.page import MetricsPage
 from server.metrics.snapshots import BuildSnapshot
-from server.models.model import TINY_BATCH_SECONDS
 from server.models.registry import Registry
 from server.observation import Observer
 from server.scheduling.clock import clock_for
@@ -67,17 +62,12 @@ from server.shared_memory.cuda import find_driver
 from server.shared_memory.regions import Regions
 from server.shared_memory.tensors import SharedMemory
 from server.trace_config import TraceMode
-from server.tracing import Sink
-from server.tracing.json_file import JsonFileSink
 from server.tracing.sampling import TraceSettings
 
 if TYPE_CHECKING:
     from server.frontends.grpc.listener import Nghttp2Engine
 
 log = logging.getLogger(__name__)
-
-MOST_LOAD_THREADS = 4
-"""Unless a flag says otherwise: as in Triton. And not all cores, since whoever serves meanwhile needs some."""
 
 LAST_TRACES_SECONDS = 5.0
 """How long the server stays, at most, for traces that have not been sent."""
@@ -99,7 +89,7 @@ class App:
         """Raises `OSError` where what the flags ask for is not installed or cannot be read."""
         self._settings = settings
         failures = DISTINCT if settings.distinct_overload_statuses else AS_TRITON
-        self._traces = _trace_sink(settings)
+        self._traces = part_options.trace_sink(settings)
         watch = Watch(
             TraceSettings(settings.trace),
             self._traces,
@@ -108,6 +98,7 @@ class App:
             access_log=self._access_logged(logs.state),
         )
         clock = clock_for(asyncio.get_running_loop())
+        self._store = part_options.answer_store(settings.cache)
         self._registry = Registry()
         self._regions = Regions(find_driver()) if settings.allow_client_shm else None
         shared = SharedMemory(self._regions, settings.grpc_max_message_bytes) if self._regions is not None else None
@@ -119,6 +110,7 @@ class App:
             strict_readiness=settings.strict_readiness,
             watch=watch,
             failures=failures,
+            forwarded=settings.grpc_header_forward_pattern,
             more_extensions=self._regions.extensions if self._regions is not None else (),
         )
         names = (inference_service.SERVICE, health_service.SERVICE)
@@ -128,10 +120,11 @@ class App:
         changes = SettingsService(self._registry, watch, logs, self._access_logged)
         engine = _grpc_engine(settings)
         self._control = ControlPlane(
-            _control_settings(settings, engine is GrpcioEngine),
+            part_options.control_settings(settings, engine is GrpcioEngine),
             self._registry,
             OnnxBackend(settings.model_cache_dir),
             clock,
+            answers=self._store,
         )
         repository = RepositoryService(self._control, self._registry)
         methods: MethodTable = (
@@ -142,13 +135,13 @@ class App:
             | health.methods()
             | reflection_methods(names)
         )
-        self._grpc = engine(methods, _grpc_options(settings))
+        self._grpc = engine(restrict(methods, settings.grpc_restricted_protocols), part_options.grpc_options(settings))
         self._watch = LoopWatch(clock)
         self._renderer = ThreadPoolExecutor(1, thread_name_prefix="metrics")
-        metrics = metrics_route(self._observer().take, _metrics_page(settings), self._renderer)
+        metrics = metrics_route(self._observer().take, part_options.metrics_page(settings), self._renderer)
         self._metrics = HttpListener([metrics], HttpOptions())
         self._bodies = Bodies(settings.http_max_input_size)
-        self._http = HttpListener(self._routes(inference, methods, metrics), _http_options(settings))
+        self._http = HttpListener(self._routes(inference, methods, metrics), part_options.http_options(settings))
 
     async def start(self) -> Ports:
         """Listen, then load. Raises `OSError` for an address that cannot be had, `LoadFailed` for a missing root, and
@@ -188,6 +181,8 @@ class App:
         asyncio.get_running_loop().call_later(grace, self._engine.cut_off)
         await asyncio.gather(self._http.drain(grace), *([self._grpc.stop(grace)] if self._settings.allow_grpc else []))
         await self._control.unload_all()
+        if self._store is not None:
+            self._store.close()
         if self._regions is not None:
             self._regions.close()
         await self._http.stop()
@@ -227,20 +222,25 @@ class App:
     def _routes(self, inference: InferenceService, methods: MethodTable, metrics: Route) -> list[Route]:
         """What is served over HTTP."""
         settings = self._settings
+        non_finite = NonFinite.WORDS if settings.http_json_nan else NonFinite.REFUSE
+        forwarded = settings.http_header_forward_pattern
         infer = InferRoutes(
             inference,
             self._registry,
             self._bodies,
-            non_finite=NonFinite.WORDS if settings.http_json_nan else NonFinite.REFUSE,
+            non_finite=non_finite,
+            forwarded=forwarded,
         )
+        generate = GenerateRoutes(inference, self._registry, self._bodies, non_finite=non_finite, forwarded=forwarded)
         routes = [
             *infer.routes(),
+            *generate.routes(),
             *health_routes(lambda: True, inference.is_ready, self._registry),
             *rpc_routes(methods, self._bodies),
             *cost_routes(self._registry),
             *([metrics] if settings.http_metrics else []),
         ]
-        return [*routes, openapi_route(routes)]
+        return [*restrict_routes(routes, settings.http_restricted_apis), openapi_route(routes)]
 
     def _observer(self) -> Observer:
         return Observer(
@@ -259,6 +259,7 @@ class App:
             lambda: self._traces.lost if self._traces is not None else 0,
             lambda: self._regions.usage() if self._regions is not None else (0, 0),
             lambda: self._http.snapshot(),  # noqa: PLW0108 -- made later, since it may serve what this observes
+            lambda: self._store.counts() if self._store is not None else None,
         )
 
 
@@ -314,38 +315,6 @@ def _freeze_heap() -> None:
     gc.freeze()
 
 
-def _tls_files(cert: Path | None, key: Path | None, root: Path | None) -> TlsFiles:
-    assert cert and key, "settings.parse sees to it"
-    return TlsFiles(cert, key, root)
-
-
-def _http_options(settings: Settings) -> HttpOptions:
-    root = settings.http_root_cert if settings.http_use_ssl_mutual else None
-    return HttpOptions(
-        max_input_bytes=settings.http_max_input_size,
-        tls=_tls_files(settings.http_server_cert, settings.http_server_key, root) if settings.http_use_ssl else None,
-    )
-
-
-def _grpc_options(settings: Settings) -> GrpcOptions:
-    tls = None
-    if settings.grpc_use_ssl:
-        root = settings.grpc_root_cert if settings.grpc_use_ssl_mutual else None
-        tls = _tls_files(settings.grpc_server_cert, settings.grpc_server_key, root)
-    return GrpcOptions(
-        max_message_bytes=settings.grpc_max_message_bytes,
-        reuse_port=settings.reuse_grpc_port,
-        tls=tls,
-        keepalive_time=settings.grpc_keepalive_time_ms / 1000,
-        keepalive_timeout=settings.grpc_keepalive_timeout_ms / 1000,
-        keepalive_permit_without_calls=settings.grpc_keepalive_permit_without_calls,
-        min_recv_ping_interval_without_data=settings.grpc_http2_min_recv_ping_interval_without_data_ms / 1000,
-        max_ping_strikes=settings.grpc_http2_max_ping_strikes,
-        max_connection_age=settings.grpc_max_connection_age_ms / 1000 or inf,
-        max_connection_age_grace=settings.grpc_max_connection_age_grace_ms / 1000 or inf,
-    )
-
-
 def _grpc_engine(settings: Settings) -> type[Nghttp2Engine] | type[GrpcioEngine]:
     """The engine that the flags ask for. Raises `OSError` where it is nghttp2, and that was not built."""
     wanted = settings.grpc_engine
@@ -362,54 +331,6 @@ def _grpc_engine(settings: Settings) -> type[Nghttp2Engine] | type[GrpcioEngine]
         return GrpcioEngine
     log.info("gRPC engine: nghttp2")
     return Nghttp2Engine
-
-
-def _trace_sink(settings: Settings) -> Sink | None:
-    """Where traces go; None where the flags name no place. Raises `OSError` where OpenTelemetry is not usable."""
-    config = settings.trace
-    if config.mode is TraceMode.TRITON:
-        return JsonFileSink(Path(config.file)) if config.file else None
-    try:
-        from server.tracing.otlp import OtlpSink  # takes half a second
-
-        return OtlpSink(config)
-    except ImportError as error:
-        raise OSError(f"--trace-config mode=opentelemetry: {error}: pip install 'convoy[tracing]'") from error
-    except ValueError as error:
-        raise OSError(f"--trace-config mode=opentelemetry: {error}") from error
-
-
-def _metrics_page(settings: Settings) -> MetricsPage:
-    machine = Machine(
-        time.monotonic,
-        interval=settings.metrics_interval_ms / 1000,
-        cpu=settings.allow_cpu_metrics,
-        gpus=gpu_reader() if settings.allow_gpu_metrics else None,
-        page_locked=page_locked_bytes,
-    )
-    return MetricsPage(settings.metrics_config, machine)
-
-
-def _control_settings(settings: Settings, on_grpcio: bool) -> ControlSettings:
-    explicit = settings.model_control_mode is ModelControlMode.EXPLICIT
-    return ControlSettings(
-        roots=settings.model_repositories,
-        load_models=settings.load_models if explicit else None,
-        default_max_batch_size=settings.default_max_batch_size,
-        autocomplete=not settings.disable_auto_complete_config,
-        max_queued_bytes=settings.max_queued_bytes,
-        # On grpcio the event loop has a request at a time: were each run at once, batches would never grow under load.
-        tiny_batch_seconds=0.0 if on_grpcio else TINY_BATCH_SECONDS,
-        max_running_batches=settings.max_running_batches,
-        urls=settings.model_repository_urls,
-        cache_dir=settings.model_repository_cache_dir,
-        poll=settings.model_control_mode is ModelControlMode.POLL,
-        summaries=settings.metrics_config.summary_latencies,
-        on_request=explicit,
-        config_name=settings.model_config_name,
-        load_threads=settings.model_load_thread_count or min(MOST_LOAD_THREADS, max(1, available_cores() // 2)),
-        load_retries=settings.model_load_retry_count,
-    )
 
 
 def _write_ports(path: Path, ports: Ports) -> None:

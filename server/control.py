@@ -16,6 +16,7 @@ from typing import Any
 
 from server.backends.base import Backend
 from server.backends.cores import available_cores
+from server.cache.store import Store as AnswerStore
 from server.errors import LoadFailed, NotFound, NotReady, QueueFull, ShuttingDown, Unavailable
 from server.models import overrides, stamps
 from server.models.ensemble import load_order
@@ -95,7 +96,9 @@ class ControlPlane:
         backend: Backend,
         clock: Clock,
         open_store: Callable[[RepositoryUrl], Store] = FsspecStore,
+        answers: AnswerStore | None = None,
     ) -> None:
+        """`answers` None: there is no response cache."""
         self._settings = settings
         self._registry = registry
         limit = settings.max_running_batches
@@ -114,6 +117,7 @@ class ControlPlane:
             tiny_batch_seconds=settings.tiny_batch_seconds,
             summaries=settings.summaries,
             turns=self.turns,
+            store=answers,
         )
         self._steps = Steps(registry, self._loader, config_name=settings.config_name, cautious=settings.poll)
         names = None if settings.everything else settings.load_models

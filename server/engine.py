@@ -64,7 +64,7 @@ class Engine:
     def infer(self, request: InferenceRequest, reply: Reply) -> Pending | None:
         """Start one inference. `reply` is called exactly once, unless what is returned is cancelled first.
 
-        Returns None where the request was refused: `reply` has been called then.
+        Returns None where the request is settled already: `reply` has been called then.
         """
         if request.shared is not None:
             return self._infer_shared(request, reply)

@@ -8,6 +8,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import TypeVar
 
+from server.header_pattern import HeaderPattern
 from server.urls import RepositoryUrl
 
 E = TypeVar("E", bound=StrEnum)
@@ -71,6 +72,14 @@ def interval(text: str) -> float:
 
 def repository(text: str) -> Path | RepositoryUrl:
     return RepositoryUrl(text) if "://" in text else Path(text)
+
+
+def header_pattern(text: str) -> HeaderPattern | None:
+    """None for an empty one, which matches nothing in Triton."""
+    try:
+        return HeaderPattern(text) if text else None
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
 
 
 def backend_config(text: str) -> int:

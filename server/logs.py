@@ -19,7 +19,7 @@ from pythonjsonlogger.json import JsonFormatter
 from server.settings import LogFormat, Settings
 
 FIELDS = (
-    "model", "version", "request_id", "trace_id", "rows", "batch_rows", "queue_us", "total_us", "error",
+    "model", "version", "request_id", "trace_id", "rows", "batch_rows", "queue_us", "total_us", "headers", "error",
 )  # fmt: skip
 """What a line may carry beside its message, in the order in which people read it."""
 
@@ -133,5 +133,7 @@ _FORMATTERS: dict[LogFormat, type[logging.Formatter]] = {
 
 def _quoted(value: object) -> str:
     """A value that stays on its line, whatever a caller has put into it."""
+    if isinstance(value, dict):
+        return json.dumps(value)
     text = str(value)
     return text if _PLAIN.fullmatch(text) else json.dumps(text)

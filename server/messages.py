@@ -6,6 +6,7 @@ and what differs every time (`buffers`), so that validation can be remembered pe
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from math import inf
 from typing import NamedTuple
@@ -82,6 +83,8 @@ class InferenceRequest:
     """Its tensors in shared memory; None where it has none, or has them already."""
     record: Record | None = None
     """Where what happens to it is noted, if somebody watches."""
+    headers: Mapping[str, str] | None = None
+    """Those of its caller's that the operator forwards: parameters, in Triton's words."""
 
     def label(self) -> str:
         """The prefix that Triton gives to errors about one request."""

@@ -6,10 +6,12 @@ import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
+from server.cache.store import StoreCounts
 from server.errors import Reason
 from server.loop_watch import LoopWatch
 from server.metrics.snapshots import (
     BuildSnapshot,
+    CacheSnapshot,
     CallSnapshot,
     HttpSnapshot,
     ModelSnapshot,
@@ -46,6 +48,8 @@ class Observer:
     shared_memory: Callable[[], tuple[int, int]] = lambda: (0, 0)
     """Regions that clients have registered, and their bytes."""
     http: Callable[[], HttpSnapshot] = HttpSnapshot
+    answers: Callable[[], StoreCounts | None] = lambda: None
+    """Of the response cache; None where there is none."""
 
     async def take(self) -> Snapshot:
         """Copy everything. Each version's figures are of one moment, and the loop goes on between them."""
@@ -70,7 +74,22 @@ class Observer:
             self.http(),
             self.watch.snapshot(),
             self.build,
+            cache_snapshot(self.answers()),
         )
+
+
+def cache_snapshot(counts: StoreCounts | None) -> CacheSnapshot | None:
+    if counts is None:
+        return None
+    return CacheSnapshot(
+        counts.entries,
+        counts.bytes,
+        counts.capacity_bytes,
+        counts.evictions,
+        counts.not_stored,
+        counts.failed_lookups,
+        counts.is_connected,
+    )
 
 
 def version_snapshot(loaded: Served) -> VersionSnapshot:
@@ -89,6 +108,7 @@ def version_snapshot(loaded: Served) -> VersionSnapshot:
         latest=loaded.latest(),
         sequences=None if sequences is None else SequenceSnapshot(**sequences._asdict()),
         costs=loaded.costs.copy().lines,
+        has_cache=loaded.config.response_cache,
     )
 
 

@@ -6,7 +6,7 @@ it knows, and the frontend hands the whole to whoever watches once the answer is
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 from server.errors import ConvoyError
@@ -42,10 +42,12 @@ class Record:
     __slots__ = (
         "_finished",
         "arrived_ns",
+        "cache",
         "computations",
         "context",
         "ended_ns",
         "error",
+        "headers",
         "log_frequency",
         "method",
         "model",
@@ -73,6 +75,8 @@ class Record:
         self.version = ""
         """As the caller wrote it, until a model takes the request."""
         self.request_id = ""
+        self.headers: Mapping[str, str] | None = None
+        """The caller's that the operator forwards."""
         self.context: TraceContext | None = None
         """The caller's."""
         self.traced = False
@@ -87,6 +91,8 @@ class Record:
         """When the request left the queue for a run; 0 where it never ran."""
         self.computations: list[Computation] = []
         """Several where a request was split, or ran again on its own after its batch had failed."""
+        self.cache = ""
+        """"hit" or "miss", where an answer came of a model with a response cache."""
         self.steps: Sequence[Record] = ()
         """Of an ensemble: what happened to the request of each step that was begun."""
         self.rows = 0

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import argparse
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 
-from server import flag_values, metrics_config
+from server import flag_values, metrics_config, restricted_apis
+from server.cache_config import CacheConfig, CacheConfigInvalid, parse_cache_config
+from server.header_pattern import HeaderPattern
 from server.metrics_config import MetricsConfig
+from server.restricted_apis import GRPC_HEADER_PREFIX, ApiCategory, Restrictions
 from server.trace_config import TraceConfig, TraceConfigInvalid, parse_trace_config
 from server.urls import RepositoryUrl
 
@@ -65,6 +69,8 @@ class Settings:
     default_max_batch_size: int
     model_cache_dir: Path | None
     max_queued_bytes: int
+    cache: CacheConfig | None
+    """Where answers are kept; None: nowhere."""
     distinct_overload_statuses: bool
     max_running_batches: int | None
     """None: as many as cores; 0: no limit."""
@@ -90,6 +96,8 @@ class Settings:
     """0: no limit."""
     grpc_max_connection_age_grace_ms: int
     """0: no limit."""
+    grpc_header_forward_pattern: HeaderPattern | None
+    grpc_restricted_protocols: Restrictions
     allow_client_shm: bool
     allow_http: bool
     http_address: str
@@ -101,6 +109,8 @@ class Settings:
     http_server_key: Path | None
     http_root_cert: Path | None
     http_json_nan: bool
+    http_header_forward_pattern: HeaderPattern | None
+    http_restricted_apis: Restrictions
     http_metrics: bool
     allow_metrics: bool
     allow_cpu_metrics: bool
@@ -157,6 +167,7 @@ def parse(argv: Sequence[str]) -> Settings:
         default_max_batch_size=flags.backend_config[-1],
         model_cache_dir=flags.model_cache_dir,
         max_queued_bytes=flags.max_queued_bytes,
+        cache=_cache_config(parser, flags),
         distinct_overload_statuses=flags.distinct_overload_statuses,
         max_running_batches=flags.max_running_batches,
         exit_timeout_secs=flags.exit_timeout_secs,
@@ -179,6 +190,8 @@ def parse(argv: Sequence[str]) -> Settings:
         grpc_http2_max_ping_strikes=flags.grpc_http2_max_ping_strikes,
         grpc_max_connection_age_ms=flags.grpc_max_connection_age,
         grpc_max_connection_age_grace_ms=flags.grpc_max_connection_age_grace,
+        grpc_header_forward_pattern=flags.grpc_header_forward_pattern,
+        grpc_restricted_protocols=_restrictions(parser, "--grpc-restricted-protocol", flags.grpc_restricted_protocol),
         allow_client_shm=flags.allow_client_shm,
         allow_http=flags.allow_http,
         http_address=flags.http_address,
@@ -190,6 +203,8 @@ def parse(argv: Sequence[str]) -> Settings:
         http_server_key=flags.http_server_key,
         http_root_cert=flags.http_root_cert,
         http_json_nan=flags.http_json_nan,
+        http_header_forward_pattern=flags.http_header_forward_pattern,
+        http_restricted_apis=_restrictions(parser, "--http-restricted-api", flags.http_restricted_api),
         http_metrics=flags.http_metrics,
         allow_metrics=flags.allow_metrics,
         allow_cpu_metrics=flags.allow_cpu_metrics,
@@ -294,6 +309,15 @@ def _add_model_flags(group: argparse._ArgumentGroup) -> None:
         help="how much the waiting requests of all models may hold together (default 1 GiB)",
     )  # fmt: skip
     group.add_argument(
+        "--cache-config", action="append", default=[], metavar="CACHE,KEY=VALUE",
+        help="where the answers of models with response_cache are kept: local,size=BYTES, or redis,host=HOST and "
+        "redis,port=PORT (also user, password, db, tls_enabled, cacert, cert, key, wait_timeout=MS, ttl=SECONDS)",
+    )  # fmt: skip
+    group.add_argument(
+        "--response-cache-byte-size", type=flag_values.natural, metavar="BYTES",
+        help="deprecated: as --cache-config local,size=BYTES; 0 for none",
+    )  # fmt: skip
+    group.add_argument(
         "--max-running-batches", type=flag_values.natural, metavar="N",
         help="how many batches of all models may run at once on the CPU; 0: as many as instances (default: cores)",
     )  # fmt: skip
@@ -366,6 +390,20 @@ def _add_grpc_flags(group: argparse._ArgumentGroup) -> None:
             help=f"{text} (default {default})",
         )
     _add_boolean(group, "--grpc-keepalive-permit-without-calls", False, "ping, and be pinged, without an open call")
+    _add_access_flags(group, "grpc", "--grpc-restricted-protocol", f"{GRPC_HEADER_PREFIX}KEY")
+
+
+def _add_access_flags(group: argparse._ArgumentGroup, protocol: str, restricting: str, header: str) -> None:
+    group.add_argument(
+        f"--{protocol}-header-forward-pattern", type=flag_values.header_pattern, metavar="REGEX",
+        help="headers whose names match (RE2, in any part, whatever the case) are parameters of requests: they show in "
+        "the access log and in traces",
+    )  # fmt: skip
+    group.add_argument(
+        restricting, action="append", default=[], metavar="APIS:KEY=VALUE",
+        help=f"answer these APIs, separated by commas, only where the header {header} has the value; again for others: "
+        + ", ".join(ApiCategory),
+    )  # fmt: skip
 
 
 def _add_http_flags(group: argparse._ArgumentGroup) -> None:
@@ -375,6 +413,7 @@ def _add_http_flags(group: argparse._ArgumentGroup) -> None:
     )  # fmt: skip
     _add_boolean(group, "--http-json-nan", False, "read and write NaN and Infinity in JSON, as bare words")
     _add_boolean(group, "--http-metrics", False, "serve the metrics page here too")
+    _add_access_flags(group, "http", "--http-restricted-api", "KEY")
     _add_tls_flags(group, "http")
 
 
@@ -412,6 +451,13 @@ def _trace_config(parser: argparse.ArgumentParser, texts: Sequence[str]) -> Trac
         parser.error(str(error))
 
 
+def _cache_config(parser: argparse.ArgumentParser, flags: argparse.Namespace) -> CacheConfig | None:
+    try:
+        return parse_cache_config(flags.cache_config, flags.response_cache_byte_size, os.environ)
+    except CacheConfigInvalid as error:
+        parser.error(str(error))
+
+
 def _check_tls_flags(parser: argparse.ArgumentParser, flags: argparse.Namespace) -> None:
     values = vars(flags)
     for protocol in ("grpc", "http"):
@@ -431,6 +477,13 @@ def _add_boolean(group: argparse._ArgumentGroup, flag: str, default: bool, text:
         metavar="true|false",
         help=f"{text} (default {str(default).lower()})",
     )
+
+
+def _restrictions(parser: argparse.ArgumentParser, flag: str, texts: Sequence[str]) -> Restrictions:
+    try:
+        return restricted_apis.parse(texts)
+    except ValueError as error:
+        parser.error(f"argument {flag}: {error}")
 
 
 def _metrics_config(parser: argparse.ArgumentParser, settings: Sequence[str]) -> MetricsConfig:

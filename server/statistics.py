@@ -155,6 +155,12 @@ class VersionStatistics:
     """Answers within the latency objective, of a model that has one."""
     objective_missed: int = 0
     """Answers that came later."""
+    cache_hit: Duration = field(default_factory=Duration)
+    """Answers out of the response cache, and the time that it took to look them up, without waiting for others."""
+    cache_miss: Duration = field(default_factory=Duration)
+    """Answers of a model with a cache that had to be computed, and the time to look them up and to keep them."""
+    cache_joined: int = 0
+    """Hits that waited for an equal request in progress."""
 
     turn_wait_us: float = 0.0
     """How long batches waited because other models' ran."""

@@ -45,6 +45,12 @@ def identity(datatype: str, shape: Shape = ("N", "D")) -> ModelProto:
     return _model([helper.make_node("Identity", ["x"], ["y"])], [x], [y])
 
 
+def shouter() -> ModelProto:
+    """shout = text in capital letters: any number of strings, without a batch axis."""
+    node = helper.make_node("StringNormalizer", ["text"], ["shout"], case_change_action="UPPER", locale="C")
+    return _model([node], [_value("text", "BYTES", ("N",))], [_value("shout", "BYTES", ("M",))])
+
+
 def affine(datatype: str = "INT64", shape: Shape = ("N", 1), *, factor: int = 3, offset: int = 1) -> ModelProto:
     """y = factor * x + offset, so that an answer names the request that it belongs to."""
     nodes = [helper.make_node("Mul", ["x", "factor"], ["m"]), helper.make_node("Add", ["m", "offset"], ["y"])]

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from loadtest.bench.agreement import agreement
 from loadtest.bench.analyzer import perf_analyzer_workload
+from loadtest.bench.caching import caching
 from loadtest.bench.generator import generator
 from loadtest.bench.http import http
 from loadtest.bench.idle import idle
@@ -35,6 +36,7 @@ WORKLOADS: Mapping[str, Callable[[Plan], dict[str, object]]] = {
     "large": large,
     "pictures": pictures,
     "shared": shared,
+    "caching": caching,
     "resnet18": resnet18,
     "slo-resnet18": slo_resnet18,
     "slo-lenet5": slo_lenet5,

@@ -29,6 +29,7 @@ _FIELDS: dict[str, dict[int, str]] = {
     "ExternalData": {1: "Key", 2: "Value"},
 }
 _LOCATION = b"location"
+_MIN_TAG = 1 << 3  # there is no field 0: zeros are refused at once, and not walked over one by one
 _MAX_TAG = 2**32 - 1
 
 
@@ -63,7 +64,7 @@ def locations(data: bytes | mmap.mmap) -> set[bytes]:
         key = value = b""
         while position < end:
             tag, position = _varint(data, position, end)
-            if tag > _MAX_TAG:  # parsers may cut it down to 32 bits, and then it is another field
+            if tag > _MAX_TAG or tag < _MIN_TAG:  # parsers may cut it down to 32 bits, and then it is another field
                 raise NotProtobuf(f"byte {position} belongs to no field of a model")
             start, position = _field(data, tag & 7, position, end)
             child = fields.get(tag >> 3) if tag & 7 == _LENGTH_DELIMITED else None

@@ -46,11 +46,15 @@ PARAMETER_KINDS: dict[str, tuple[str, ...]] = {
     "sequence_id": ("int64_param", "uint64_param", "string_param"),
     "sequence_start": ("bool_param",),
     "sequence_end": ("bool_param",),
-    "priority": ("uint64_param", "int64_param"),
+    "priority": ("int64_param", "uint64_param"),
     "timeout": ("int64_param",),
     "triton_enable_empty_final_response": ("bool_param",),
 }
-"""Reserved request parameters and the kinds of value that each may have."""
+"""Request parameters with a meaning, and the kinds of value that each may have."""
+
+RESERVED_PREFIX = "triton_"
+RESERVED_PARAMETERS = frozenset({*PARAMETER_KINDS, "headers", "binary_data_output"})
+"""Names that no header may have which becomes a parameter."""
 
 MAX_SEQUENCE_ID_BYTES = 128
 """Of an id that is text: as many as Triton takes."""
@@ -198,9 +202,9 @@ def encode_infer_response(response: InferenceResponse) -> bytes:
     return b"".join(parts)
 
 
-def delimited(field: int, content: bytes) -> bytes:
+def delimited(field: int, *contents: bytes) -> bytes:
     """A message whose only field is this one, length-delimited."""
-    return b"".join((bytes((field << 3 | 2,)), _varint(len(content)), content))
+    return b"".join((bytes((field << 3 | 2,)), _varint(sum(map(len, contents))), *contents))
 
 
 @lru_cache(maxsize=1024)
@@ -362,9 +366,8 @@ def _parameters(parameters: Mapping[str, pb.InferParameter]) -> tuple[int, int, 
     for key, parameter in parameters.items():
         kinds = PARAMETER_KINDS.get(key)
         if kinds is None:
-            if key.startswith("triton_"):
-                raise InvalidRequest(f"parameter keys starting with 'triton_' are reserved for the server, got '{key}'")
-            continue  # a parameter of the model's own: ONNX graphs take none
+            _check_own_parameter(key, parameter)
+            continue
         kind = parameter.WhichOneof("parameter_choice")
         if kind not in kinds:
             raise InvalidRequest(f"invalid value type for '{key}' parameter, expected {' or '.join(kinds)}.")
@@ -379,3 +382,18 @@ def _parameters(parameters: Mapping[str, pb.InferParameter]) -> tuple[int, int, 
         )
     sequence = SequenceFlags(sequence_id, values.get("sequence_start", False), values.get("sequence_end", False))
     return values.get("timeout", 0), values.get("priority", 0), sequence if any(sequence) else None
+
+
+def _check_own_parameter(key: str, parameter: pb.InferParameter) -> None:
+    """A parameter of the model's own may be of any kind, and changes nothing: ONNX graphs take none."""
+    if key.startswith(RESERVED_PREFIX):
+        allowed = " ".join(name for name in PARAMETER_KINDS if name.startswith(RESERVED_PREFIX))
+        raise InvalidRequest(
+            f"parameter keys starting with '{RESERVED_PREFIX}' are reserved for Triton usage. Only the following keys "
+            f"starting with '{RESERVED_PREFIX}' are allowed: {allowed}; got '{key}'"
+        )
+    if parameter.WhichOneof("parameter_choice") is None:
+        raise InvalidRequest(
+            f"invalid value type for '{key}' parameter, expected int64_param, bool_param, string_param, double_param "
+            "or uint64_param."
+        )

@@ -19,12 +19,15 @@ from proto import grpc_service_pb2 as pb
 from proto import model_config_pb2
 from server import __version__
 from server.engine import Engine
-from server.errors import ConvoyError, ExecutionFailed, InvalidRequest, ShuttingDown
+from server.errors import ConvoyError, InvalidRequest, ShuttingDown
+from server.frontends.answers import Encode, encoded
 from server.frontends.calls import INTERNAL_MESSAGE, Call, Method, StatusCode, StreamMethod, UnaryMethod
 from server.frontends.codec import decode_infer_request, encode_infer_response
+from server.frontends.forwarding import decoding_with_headers
 from server.frontends.statuses import AS_TRITON, Failures
 from server.frontends.stream_infer import StreamInfer
 from server.frontends.watch import Watch, context_of
+from server.header_pattern import HeaderPattern
 from server.messages import InferenceRequest, InferenceResponse
 from server.models.config import TensorConfig
 from server.models.registry import Registry
@@ -38,9 +41,6 @@ Q = TypeVar("Q", bound=Message)
 
 Decode = Callable[[Buffer, float], InferenceRequest]
 """Of a message and its caller's deadline. Raises `ConvoyError`."""
-Encode = Callable[[InferenceResponse], bytes]
-"""Raises `ConvoyError` where the caller asked for what cannot be."""
-
 log = logging.getLogger(__name__)
 
 SERVICE = "inference.GRPCInferenceService"
@@ -73,21 +73,25 @@ class InferenceService:
         watch: Watch,
         failures: Failures = AS_TRITON,
         more_extensions: Sequence[str] = (),
+        forwarded: HeaderPattern | None = None,
     ) -> None:
-        """`more_extensions`: those that not every server has."""
+        """`more_extensions`: those that not every server has; `forwarded`: which metadata requests carry on."""
         self._engine = engine
         self._failures = failures
         self._registry = registry
         self._server_id = server_id
         self._strict_readiness = strict_readiness
         self._watch = watch
+        self._forwarded = forwarded
         self._extensions = (*EXTENSIONS, *more_extensions)
 
     def methods(self) -> dict[str, Method]:
         """The method table, by full path."""
         table: dict[str, Method] = {
-            "ModelInfer": UnaryMethod(self.model_infer),
-            "ModelStreamInfer": StreamMethod(partial(StreamInfer, self._engine, self._failures, self._watch)),
+            "ModelInfer": UnaryMethod(self.model_infer if self._forwarded is None else self._model_infer_with_headers),
+            "ModelStreamInfer": StreamMethod(
+                partial(StreamInfer, self._engine, self._failures, self._watch, self._forwarded)
+            ),
             "ServerLive": answering(pb.ServerLiveRequest, self.server_live),
             "ServerReady": answering(pb.ServerReadyRequest, self.server_ready),
             "ModelReady": answering(pb.ModelReadyRequest, self.model_ready),
@@ -109,6 +113,10 @@ class InferenceService:
 
     def model_infer(self, call: Call, message: Buffer) -> None:
         self.infer(call, message, decode_infer_request, encode_infer_response)
+
+    def _model_infer_with_headers(self, call: Call, message: Buffer) -> None:
+        assert self._forwarded is not None, "who forwards none takes the shorter way"
+        self.infer(call, message, decoding_with_headers(self._forwarded, call), encode_infer_response)
 
     def infer(self, call: Call, message: Buffer, decode: Decode, encode: Encode) -> None:
         """One inference, whichever way the wire says it. The call is answered with what `encode` makes."""
@@ -152,24 +160,12 @@ class InferenceService:
         self, call: Call, encode: Encode, answer: InferenceResponse | ConvoyError, trace_id: str = ""
     ) -> ConvoyError | None:
         """End a call. Returns the error that it ended with."""
-        if not isinstance(answer, ConvoyError):
-            try:
-                message = encode(answer)
-            except ConvoyError as error:  # the caller wants it in a form that it cannot have
-                answer = error
-            except Exception:  # whatever a model has put into its outputs, its caller must hear of it
-                fields = {"model": answer.model_name, "version": answer.model_version, "request_id": answer.request_id}
-                log.exception(
-                    "an answer of model '%s' cannot be encoded",
-                    answer.model_name,
-                    extra=fields | {"trace_id": trace_id},
-                )
-                answer = ExecutionFailed(f"the answer of model '{answer.model_name}' cannot be encoded")
-            else:
-                call.reply(message)
-                return None
-        self._failures.fail(call, answer)
-        return answer
+        message = answer if isinstance(answer, ConvoyError) else encoded(encode, answer, trace_id)
+        if isinstance(message, ConvoyError):
+            self._failures.fail(call, message)
+            return message
+        call.reply(message)
+        return None
 
     def server_live(self, _: pb.ServerLiveRequest) -> pb.ServerLiveResponse:
         return pb.ServerLiveResponse(live=True)
@@ -287,6 +283,8 @@ def _model_statistics(loaded: Served) -> pb.ModelStatistics:
             compute_input=_duration(statistics.compute_input),
             compute_infer=_duration(statistics.compute_infer),
             compute_output=_duration(statistics.compute_output),
+            cache_hit=_duration(statistics.cache_hit),
+            cache_miss=_duration(statistics.cache_miss),
         ),
         batch_stats=[
             pb.InferBatchStatistics(

@@ -1,22 +1,27 @@
 """`ModelStreamInfer`: any number of requests and answers on one call.
 
-Answers come in the order of their requests. An error is a message like any other and the stream goes on, unless the
-caller's header `triton_grpc_error: true` asks for a status that ends it.
+Answers come in the order of their requests, one for each, so each is marked as its request's final one. An error is
+a message like any other and the stream goes on, unless the caller's header `triton_grpc_error: true` asks for a status
+that ends it.
 """
 
 from __future__ import annotations
 
 import time
 from collections import deque
+from collections.abc import Callable
 from functools import partial
 
 from proto import grpc_service_pb2 as pb
 from server.engine import Engine
 from server.errors import ConvoyError
+from server.frontends.answers import encoded
 from server.frontends.calls import Call, StatusCode
 from server.frontends.codec import decode_infer_request, delimited, encode_infer_response
+from server.frontends.forwarding import decoding_with_headers
 from server.frontends.statuses import Failures
 from server.frontends.watch import Watch
+from server.header_pattern import HeaderPattern
 from server.messages import InferenceResponse
 from server.models.work import Pending, Reply
 from server.records import Record
@@ -28,6 +33,12 @@ INFER_RESPONSE_FIELD = 2  # of ModelStreamInferResponse
 METHOD = "ModelStreamInfer"
 
 GRPC_ERROR_HEADER = "triton_grpc_error"
+
+FINAL_RESPONSE = pb.ModelInferResponse(
+    parameters={"triton_final_response": pb.InferParameter(bool_param=True)}
+).SerializeToString()
+"""What follows an answer that is the last of its request. Fields of a message may be appended to it."""
+_FINAL_ERROR = delimited(INFER_RESPONSE_FIELD, FINAL_RESPONSE)  # messages of one field are merged
 
 MAX_UNANSWERED = 4096
 """Requests that one stream may have in flight: answers wait for those before them, and memory for them."""
@@ -48,11 +59,14 @@ class _Slot:
 class StreamInfer:
     """One stream."""
 
-    def __init__(self, engine: Engine, failures: Failures, watch: Watch, call: Call) -> None:
+    def __init__(
+        self, engine: Engine, failures: Failures, watch: Watch, forwarded: HeaderPattern | None, call: Call
+    ) -> None:
         self._engine = engine
         self._failures = failures
         self._watch = watch
         self._call = call
+        self._decode = decode_infer_request if forwarded is None else decoding_with_headers(forwarded, call)
         self._slots: deque[_Slot] = deque()
         self._half_closed = False
         metadata = call.metadata
@@ -69,19 +83,20 @@ class StreamInfer:
         self._slots.append(slot)
         received_ns = time.monotonic_ns() if self._watch.active else 0
         try:
-            request = decode_infer_request(data, self._call.deadline)
+            request = self._decode(data, self._call.deadline)
         except ConvoyError as error:
             self._engine.refuse(error)
             self._answered(slot, "", "", error)
             if received_ns:
                 self._watch.refused(METHOD, self._context, received_ns, error)
             return
-        answered: Reply = partial(self._answered, slot, request.model_name, request.request_id)
+        answered = partial(self._answered, slot, request.model_name, request.request_id)
+        reply: Reply = answered
         if received_ns:
             record = self._watch.begin(METHOD, self._context, request, received_ns)
             if record is not None:
-                answered = partial(_answer_watched, record, answered)
-        slot.work = self._engine.infer(request, answered)
+                reply = partial(_answer_watched, record, answered)
+        slot.work = self._engine.infer(request, reply)
 
     def half_closed(self) -> None:
         self._half_closed = True
@@ -90,16 +105,20 @@ class StreamInfer:
     def drain(self) -> None:
         self.half_closed()
 
-    def _answered(self, slot: _Slot, model_name: str, request_id: str, answer: InferenceResponse | ConvoyError) -> None:
-        if isinstance(answer, ConvoyError):
-            slot.error = answer
+    def _answered(
+        self, slot: _Slot, model_name: str, request_id: str, answer: InferenceResponse | ConvoyError
+    ) -> ConvoyError | None:
+        """Returns the error that the request is answered with."""
+        message = answer if isinstance(answer, ConvoyError) else encoded(encode_infer_response, answer, "")
+        if isinstance(message, ConvoyError):
+            slot.error = message
             head = pb.ModelInferResponse(model_name=model_name, id=request_id)
-            slot.message = pb.ModelStreamInferResponse(
-                error_message=str(answer), infer_response=head
-            ).SerializeToString()
+            failed = pb.ModelStreamInferResponse(error_message=str(message), infer_response=head)
+            slot.message = failed.SerializeToString() + _FINAL_ERROR
         else:
-            slot.message = delimited(INFER_RESPONSE_FIELD, encode_infer_response(answer))
+            slot.message = delimited(INFER_RESPONSE_FIELD, message, FINAL_RESPONSE)
         self._flush()
+        return slot.error
 
     def _flush(self) -> None:
         """Send every answer whose turn has come."""
@@ -121,6 +140,9 @@ class StreamInfer:
         self._slots.clear()
 
 
-def _answer_watched(record: Record, answered: Reply, answer: InferenceResponse | ConvoyError) -> None:
-    answered(answer)
-    record.finish(answer if isinstance(answer, ConvoyError) else None)
+def _answer_watched(
+    record: Record,
+    answered: Callable[[InferenceResponse | ConvoyError], ConvoyError | None],
+    answer: InferenceResponse | ConvoyError,
+) -> None:
+    record.finish(answered(answer))

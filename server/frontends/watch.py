@@ -60,6 +60,8 @@ class Watch:
         record = self._begin(method, context, request.model_name, received_ns)
         if record is not None:
             record.version, record.request_id = request.model_version, request.request_id[:MAX_TEXT]
+            if request.headers:
+                record.headers = {name: value[:MAX_TEXT] for name, value in request.headers.items()}
             request.record = record
         return record
 
@@ -115,6 +117,10 @@ def access_fields(record: Record) -> dict[str, object]:
         "queue_us": (record.queue_end_ns - record.arrived_ns) // 1000 if record.arrived_ns else 0,
         "total_us": (record.ended_ns - record.received_ns) // 1000,
     }
+    if record.cache:
+        fields["cache"] = record.cache
+    if record.headers:
+        fields["headers"] = record.headers
     if record.error is not None:
         fields["error"] = record.error.for_logs or str(record.error)
     return fields

@@ -15,14 +15,26 @@ from prometheus_client.metrics_core import Metric
 from prometheus_client.utils import floatToGoString
 
 from server.errors import TRITON_REASONS, FailureReason, Reason
-from server.metrics.snapshots import CallSnapshot, HttpSnapshot, ModelSnapshot, Snapshot, VersionSnapshot
+from server.metrics.snapshots import (
+    CacheSnapshot,
+    CallSnapshot,
+    HttpSnapshot,
+    ModelSnapshot,
+    Snapshot,
+    VersionSnapshot,
+)
 from server.metrics.tables import (
+    CACHE_COUNTERS,
+    CACHE_GAUGES,
+    CACHE_TOTALS,
     CODE_WORDS,
     COUNTERS,
     GAUGES,
     HISTOGRAMS,
     LATENCY_COUNTERS,
     LATENCY_HISTOGRAMS,
+    LOCAL_CACHE_GAUGES,
+    OWN_CACHE_COUNTERS,
     OWN_COUNTERS,
     REASONS_OF_VERSIONS,
     REASONS_WITHOUT_VERSION,
@@ -57,6 +69,7 @@ def version_families(
         for version, labels in labelled:
             family.add_sample(name, labels, count(version.statistics))
         yield family
+    yield from _cached(labelled, config)
     yield _triton_failures(labelled)
     yield _failures(labelled, unrouted, tags)
     for name, (text, count) in OWN_COUNTERS.items():
@@ -113,6 +126,8 @@ def server_families(snapshot: Snapshot) -> Iterator[Metric]:
         yield _single("convoy_grpc_connections_opened", "Connections that were opened", "counter", transport.opened)
         yield _single("convoy_grpc_received_bytes", "Bytes received, as HTTP/2", "counter", transport.received_bytes)
         yield _single("convoy_grpc_sent_bytes", "Bytes sent, as HTTP/2", "counter", transport.sent_bytes)
+    if snapshot.cache is not None:
+        yield from cache_families(snapshot.cache)
     loop = snapshot.loop
     yield histogram_family(
         "convoy_event_loop_lag_histogram_us", "Time by which the event loop was late, sampled", [(loop.lag_us, {})]
@@ -128,6 +143,14 @@ def server_families(snapshot: Snapshot) -> Iterator[Metric]:
     }
     build.add_sample(build.name, labels, 1)
     yield build
+
+
+def cache_families(cache: CacheSnapshot) -> Iterator[Metric]:
+    """Families without labels about the response cache. Only one in this process knows what it holds."""
+    for name, (text, level) in (CACHE_GAUGES | (LOCAL_CACHE_GAUGES if cache.capacity_bytes else {})).items():
+        yield _single(name, text, "gauge", level(cache))
+    for name, (text, count) in CACHE_TOTALS.items():
+        yield _single(name, text, "counter", count(cache))
 
 
 def call_families(calls: Sequence[CallSnapshot]) -> Iterator[Metric]:
@@ -204,6 +227,23 @@ def _single(name: str, text: str, kind: str, value: float) -> Metric:
     family = Metric(name, text, kind)
     family.add_sample(f"{name}_total" if kind == "counter" else name, {}, value)
     return family
+
+
+def _cached(labelled: Iterable[tuple[VersionSnapshot, Labels]], config: MetricsConfig) -> Iterator[Metric]:
+    """Families of the models whose answers are kept; where there is none, there are no families."""
+    of_interest = [each for each in labelled if each[0].has_cache]
+    if not of_interest:
+        return
+    for name, (text, count) in (CACHE_COUNTERS if config.counter_latencies else {}).items():
+        family = Metric(name, text, "unknown")
+        for version, labels in of_interest:
+            family.add_sample(name, labels, count(version.statistics))
+        yield family
+    for name, (text, count) in OWN_CACHE_COUNTERS.items():
+        family = Metric(name, text, "counter")
+        for version, labels in of_interest:
+            family.add_sample(f"{name}_total", labels, count(version.statistics))
+        yield family
 
 
 def _triton_failures(labelled: Iterable[tuple[VersionSnapshot, Labels]]) -> Metric:

@@ -47,6 +47,8 @@ class VersionSnapshot:
     costs: Callable[[], Iterable[tuple[int, float, float, int]]] = tuple
     """Rows, the median and 99th percentile of the seconds that a batch of them takes, and of how many runs. Called by
     whoever renders, since it takes longer than the copy that it works on."""
+    has_cache: bool = False
+    """Whether its configuration wants answers to be kept."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,6 +134,20 @@ class BuildSnapshot:
 
 
 @dataclass(frozen=True, slots=True)
+class CacheSnapshot:
+    """The place where answers are kept."""
+
+    entries: int = 0
+    bytes: int = 0
+    capacity_bytes: int = 0
+    """0: it is at a distance, and neither this nor what it holds is known here."""
+    evictions: int = 0
+    not_stored: int = 0
+    failed_lookups: int = 0
+    is_connected: bool = True
+
+
+@dataclass(frozen=True, slots=True)
 class GpuSnapshot:
     """One GPU; None: this GPU does not say."""
 
@@ -162,3 +178,5 @@ class Snapshot:
     http: HttpSnapshot = field(default_factory=HttpSnapshot)
     loop: LoopSnapshot = field(default_factory=LoopSnapshot)
     build: BuildSnapshot = field(default_factory=BuildSnapshot)
+    cache: CacheSnapshot | None = None
+    """None where there is no response cache."""

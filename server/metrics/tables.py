@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from server.errors import Reason
-from server.metrics.snapshots import SequenceSnapshot, ServerSnapshot, VersionSnapshot
+from server.metrics.snapshots import CacheSnapshot, SequenceSnapshot, ServerSnapshot, VersionSnapshot
 from server.statistics import Histogram, Latency, VersionStatistics
 from server.summaries import Slices, SummarySlices
 
@@ -24,6 +24,21 @@ LATENCY_COUNTERS: dict[str, tuple[str, Callable[[VersionStatistics], float]]] = 
     "nv_inference_compute_input_duration_us": ("Time to fill batches", lambda s: s.compute_input.ns // 1000),
     "nv_inference_compute_infer_duration_us": ("Time in the model", lambda s: s.compute_infer.ns // 1000),
     "nv_inference_compute_output_duration_us": ("Time to split batches", lambda s: s.compute_output.ns // 1000),
+}
+
+CACHE_COUNTERS: dict[str, tuple[str, Callable[[VersionStatistics], float]]] = {
+    "nv_cache_num_hits_per_model": ("Answers out of the response cache", lambda s: s.cache_hit.count),
+    "nv_cache_num_misses_per_model": ("Answers that had to be computed first", lambda s: s.cache_miss.count),
+    "nv_cache_hit_duration_per_model": ("Microseconds to look up hits", lambda s: s.cache_hit.ns // 1000),
+    "nv_cache_miss_duration_per_model": (
+        "Microseconds to look up misses and to keep their answers",
+        lambda s: s.cache_miss.ns // 1000,
+    ),
+}
+"""Of models with a response cache."""
+
+OWN_CACHE_COUNTERS: dict[str, tuple[str, Callable[[VersionStatistics], float]]] = {
+    "convoy_cache_joined": ("Hits that waited for an equal request in progress", lambda s: s.cache_joined),
 }
 
 OWN_COUNTERS: dict[str, tuple[str, Callable[[VersionStatistics], float]]] = {
@@ -120,6 +135,32 @@ SERVER_GAUGES: dict[str, tuple[str, Callable[[ServerSnapshot], float]]] = {
     ),
     "convoy_shared_memory_region_count": ("Regions of memory that clients have registered", lambda s: s.shared_regions),
     "convoy_shared_memory_bytes": ("Bytes of those regions", lambda s: s.shared_bytes),
+}
+
+LOCAL_CACHE_GAUGES: dict[str, tuple[str, Callable[[CacheSnapshot], float]]] = {
+    "convoy_cache_entries": ("Answers in the response cache", lambda c: c.entries),
+    "convoy_cache_used_bytes": ("Bytes that they take, keys and overhead included", lambda c: c.bytes),
+    "convoy_cache_capacity_bytes": ("Bytes that they may take", lambda c: c.capacity_bytes),
+}
+"""Of a response cache in this process."""
+
+CACHE_GAUGES: dict[str, tuple[str, Callable[[CacheSnapshot], float]]] = {
+    "convoy_cache_connected": (
+        "Whether the response cache can be asked; always 1 in this process",
+        lambda c: int(c.is_connected),
+    ),
+}
+
+CACHE_TOTALS: dict[str, tuple[str, Callable[[CacheSnapshot], float]]] = {
+    "convoy_cache_evictions": ("Answers that made room for others, in this process", lambda c: c.evictions),
+    "convoy_cache_not_stored": (
+        "Answers that were not kept: too large, or the cache could not be reached",
+        lambda c: c.not_stored,
+    ),
+    "convoy_cache_failed_lookups": (
+        "Lookups that the cache did not answer in time: misses",
+        lambda c: c.failed_lookups,
+    ),
 }
 
 CODE_WORDS = {

@@ -19,9 +19,16 @@ from server.errors import ConfigInvalid
 from server.models import autocomplete
 from server.models.autocomplete import Disagreement
 from server.models.config_accelerators import check_graphs, read_accelerators
-from server.models.config_batching import read_batching, read_objective, read_pad_to_bucket, read_split_oversize
+from server.models.config_batching import (
+    read_batching,
+    read_objective,
+    read_pad_to_bucket,
+    read_response_cache,
+    read_split_oversize,
+)
 from server.models.config_ensemble import is_ensemble, read_schedule
 from server.models.config_fields import FieldInvalid, check_parameters, refuse_unserved
+from server.models.config_instances import read_instances
 from server.models.config_pictures import read_preprocessing
 from server.models.config_sequences import own_tensors, read_sequences
 from server.models.config_types import DeviceKind, LoadSettings, ModelConfig, QueuePolicy, TensorConfig, WindowBatching
@@ -57,11 +64,6 @@ DATATYPE_OF: dict[pb.DataType.ValueType, DataType] = {
 }
 TYPE_OF = {datatype.name: type_ for type_, datatype in DATATYPE_OF.items()}
 
-_KINDS = {
-    pb.ModelInstanceGroup.KIND_AUTO: DeviceKind.AUTO,
-    pb.ModelInstanceGroup.KIND_CPU: DeviceKind.CPU,
-    pb.ModelInstanceGroup.KIND_GPU: DeviceKind.GPU,
-}
 _GRAPH_LEVELS = (-1, 0, 1, 2)
 _TAG = re.compile(r"\w+", re.ASCII)
 _POSITION = re.compile(r"^\d+:\d+ : ")
@@ -253,6 +255,7 @@ def _freeze(
         warmup=read_warmup(message, DATATYPE_OF),
         sequence=sequence,
         preprocessing=read_preprocessing(message, input_configs, load.parameters),
+        response_cache=read_response_cache(message),
     )
 
 
@@ -262,7 +265,7 @@ def _check_max_batch_size(message: pb.ModelConfig) -> None:
 
 
 def _load_settings(message: pb.ModelConfig, auto_kind: DeviceKind) -> LoadSettings:
-    count, kind, gpus = _instances(message, auto_kind)
+    count, kind, gpus = read_instances(message, auto_kind)
     parameters = {key: value.string_value for key, value in sorted(message.parameters.items())}
     check_parameters(parameters)
     optimization = message.optimization
@@ -360,30 +363,6 @@ def _version_policy(message: pb.ModelVersionPolicy) -> VersionPolicy:
         case None:
             message.latest.num_versions = 1
             return Latest(1)
-
-
-def _instances(message: pb.ModelConfig, auto_kind: DeviceKind) -> tuple[int, DeviceKind, tuple[int, ...]]:
-    """Count, kind and GPUs of all groups together; the message's groups come back with their defaults filled in."""
-    groups = message.instance_group or [message.instance_group.add()]
-    for index, group in enumerate(groups):
-        field = f"instance_group[{index}]"
-        if group.count < 0:
-            raise FieldInvalid(f"{field}.count", f"must be at least 0 (0 is the default, 1), not {group.count}")
-        if group.kind not in _KINDS:
-            raise FieldInvalid(f"{field}.kind", "KIND_MODEL is not supported; use KIND_AUTO, KIND_CPU or KIND_GPU")
-        if group.kind == pb.ModelInstanceGroup.KIND_CPU and group.gpus:
-            raise FieldInvalid(f"{field}.gpus", "cannot go with KIND_CPU; remove one of the two")
-        if any(gpu < 0 for gpu in group.gpus) or len(set(group.gpus)) < len(group.gpus):
-            raise FieldInvalid(f"{field}.gpus", f"must be different numbers of at least 0, not {list(group.gpus)}")
-        if (group.kind, tuple(group.gpus)) != (groups[0].kind, tuple(groups[0].gpus)):
-            raise FieldInvalid(field, "must have the kind and gpus of the first group; mixed groups are not supported")
-        group.name = group.name or f"{message.name}_{index}"
-        group.count = group.count or 1
-    kind, gpus = _KINDS[groups[0].kind], tuple(groups[0].gpus)
-    for group in groups:
-        if kind is DeviceKind.AUTO:
-            group.kind = next(value for value, known in _KINDS.items() if known is auto_kind)
-    return sum(group.count for group in groups), kind, gpus
 
 
 def _metric_tags(message: pb.ModelConfig) -> MappingProxyType[str, str]:

@@ -100,6 +100,23 @@ def _check_levels(batching: pb.ModelDynamicBatching) -> None:
             )
 
 
+def read_response_cache(message: pb.ModelConfig) -> bool:
+    """Whether answers are kept. Raises FieldInvalid where one answer does not stand for itself."""
+    if not message.response_cache.enable:
+        return False
+    for is_set, field in (
+        (message.HasField("sequence_batching"), "sequence_batching: answers depend on what came before"),
+        (message.model_transaction_policy.decoupled, "model_transaction_policy.decoupled: there is no one answer"),
+        (
+            message.dynamic_batching.preserve_ordering,
+            "dynamic_batching.preserve_ordering: an answer that is at hand waits for none",
+        ),
+    ):
+        if is_set:
+            raise FieldInvalid("response_cache.enable", f"cannot go with {field}; remove one of the two")
+    return True
+
+
 def _check_order(batching: pb.ModelDynamicBatching) -> None:
     if batching.priority_levels > 1:
         raise FieldInvalid(

@@ -79,6 +79,7 @@ SERVED = frozenset(
         "instance_group.count",
         "instance_group.kind",
         "instance_group.gpus",
+        "response_cache.enable",
         "model_warmup.name",
         "model_warmup.batch_size",
         "model_warmup.inputs",
@@ -127,6 +128,7 @@ IMAGE_TEXTS = frozenset(
 INSTEAD = {
     "sequence_batching.iterative_sequence": "a client that wants another step sends another request",
     "sequence_batching.state.use_growable_memory": "a state whose dims hold -1 may grow without it",
+    "model_transaction_policy.decoupled": "an ONNX model answers every request once, over a stream too",
     "instance_group.rate_limiter": "models take turns without it, and the flag --max-running-batches bounds what runs",
 }
 """What does the work of fields that are not served, by the beginning of their path."""

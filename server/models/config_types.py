@@ -258,6 +258,8 @@ class ModelConfig:
     """How requests of sequences are combined; None: the model keeps nothing from one request to the next."""
     preprocessing: ImagePreprocessing | None = None
     """How pictures become one of the inputs; None: the model takes none."""
+    response_cache: bool = False
+    """Whether answers are kept, where the server has a cache."""
 
     @property
     def fail_on_nan(self) -> bool:

@@ -14,17 +14,21 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
+from itertools import count
 from pathlib import Path
 from typing import NamedTuple, ParamSpec, TypeVar
 
 from server.backends.base import Backend
 from server.backends.cores import available_cores
+from server.cache.store import Store
 from server.errors import ConfigInvalid, LoadFailed
 from server.models import stamps
+from server.models.cached import CachedVersion
 from server.models.config import ModelConfig
 from server.models.ensemble_model import EnsembleVersion
 from server.models.ensemble_run import Members
 from server.models.ensembles import Ensembles
+from server.models.identity import content_identity
 from server.models.lifecycle import UNLOADED, State
 from server.models.model import LoadedVersion
 from server.models.opening import Configuration, Opened, Opener, open_ensemble, read_configuration
@@ -81,6 +85,7 @@ class Loader:
         tiny_batch_seconds: float,
         summaries: bool,
         turns: Turns,
+        store: Store | None,
     ) -> None:
         """`threads` versions are loaded at once; a load that fails is tried `retries` times more."""
         self._registry = registry
@@ -93,6 +98,8 @@ class Loader:
         self._tiny_batch_seconds = tiny_batch_seconds
         self._summaries = summaries
         self._turns = turns
+        self._store = store
+        self._identities = count()
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="load")
         self._slots = asyncio.Semaphore(threads)
         self._decoder: PictureDecoder | None = None
@@ -198,7 +205,8 @@ class Loader:
                 if isinstance(opened, ModelConfig):
                     return self.ensembles.open(opened, version)
                 model, probe = opened
-                loaded = LoadedVersion(
+                make = await self._kind_of(model.config, origin.folder, version)
+                loaded = make(
                     model.config,
                     version,
                     model.sessions,
@@ -263,6 +271,26 @@ class Loader:
             working_probe, opened.config, version, opened.sessions[0], opened.costs, must_work=must_work
         )
         return opened, probe
+
+    async def _kind_of(self, config: ModelConfig, folder: ModelFolder, version: int) -> Callable[..., LoadedVersion]:
+        """What makes a version of this configuration: with a response cache, or without."""
+        if not config.response_cache:
+            return LoadedVersion
+        store = self._store
+        if store is None:
+            log.warning(
+                "model '%s' has response_cache, and the server has no cache: its answers are not kept; "
+                "--cache-config local,size=BYTES",
+                config.name,
+            )
+            return LoadedVersion
+        # What serves must not answer from what another load has computed. Servers that share a store share no numbers.
+        if store.is_shared:
+            identity = await self.run(content_identity, config, folder, version)
+            await self.run(_check_unchanged, folder, version, self.tried[config.name, version].stamp)
+        else:
+            identity = f"{config.name}/{version}#{next(self._identities)}".encode()
+        return partial(CachedVersion, store=store, identity=identity)
 
     async def _recover(self, origin: Origin, version: int, trying_again: str) -> bool:
         return not await self.load(origin, version, trying_again)

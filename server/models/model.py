@@ -33,7 +33,7 @@ from server.models.pictures import PictureDecoder, PictureIntake
 from server.models.queueing import explained, make_queue, queue_policy, time_limits
 from server.models.sequence_execution import instance_of, make_executor, run_rows, sequence_queue
 from server.models.streak import FailureStreak
-from server.models.work import Answer, Reply, Whole, Work
+from server.models.work import Answer, Pending, Reply, Whole, Work
 from server.scheduling.assembly import BatchLayout, InputLayout
 from server.scheduling.batcher import Batcher
 from server.scheduling.budget import ByteBudget
@@ -175,12 +175,14 @@ class LoadedVersion:
         """Rows that a batch may hold now, of the signature with the smallest batches."""
         return self._policy.max_rows
 
-    def submit(self, request: InferenceRequest, reply: Reply) -> Work | None:
-        """Admit a request. `reply` is called once, also for a refusal, unless the `Work` is cancelled first.
+    def submit(self, request: InferenceRequest, reply: Reply, arrived: float | None = None) -> Pending | None:
+        """Admit a request, which came now unless `arrived` says when.
 
-        Returns None where the request was refused (and `reply` has been called).
+        `reply` is called once, also for a refusal, unless what is returned is cancelled first. Returns None where the
+        request is settled already: it was refused, or its answer was at hand.
         """
-        arrived = self._clock.now()
+        if arrived is None:
+            arrived = self._clock.now()
         due = inf
         try:
             plan = self._plan(request)

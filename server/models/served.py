@@ -61,7 +61,8 @@ class Served(Protocol):
     def submit(self, request: InferenceRequest, reply: Reply) -> Pending | None:
         """Admit a request. `reply` is called once, also for a refusal, unless what is returned is cancelled first.
 
-        Returns None where the request was refused (and `reply` has been called).
+        Returns None where the request is settled already (and `reply` has been called): it was refused, or its answer
+        was at hand.
         """
         ...
 

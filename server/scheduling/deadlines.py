@@ -5,12 +5,16 @@ from __future__ import annotations
 from heapq import heapify, heappop, heappush
 from itertools import count
 from math import inf
-from typing import TYPE_CHECKING, Generic, TypeVar
+from typing import Generic, Protocol, TypeVar
 
-if TYPE_CHECKING:
-    from server.scheduling.queue import Ticket
 
-T = TypeVar("T", bound="Ticket")
+class Waits(Protocol):
+    """What may wait."""
+
+    waiting: bool
+
+
+T = TypeVar("T", bound=Waits)
 
 
 class Deadlines(Generic[T]):

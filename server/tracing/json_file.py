@@ -107,7 +107,7 @@ class JsonFileSink:
 
 def entries_of(trace_id: int, record: Record) -> list[dict[str, Any]]:
     """One trace as Triton writes it: whose it is, and its moments in order. The last entry has the highest id."""
-    head = _head(trace_id, record)
+    head = _head(trace_id, record) | ({"headers": record.headers} if record.headers else {})
     moments = [("GRPC_WAITREAD_START", record.received_ns), ("GRPC_WAITREAD_END", record.received_ns)]
     moments += _inside(record)
     sent_from = record.computations[-1].output_end_ns if record.computations else record.ended_ns

@@ -41,7 +41,7 @@ DEFAULT_BATCH_SIZE = 512
 _SAMPLED = TraceFlags(TraceFlags.SAMPLED)
 _SCOPE = InstrumentationScope(SERVICE_NAME, __version__)
 
-Attributes = Mapping[str, str | int | bool]
+Attributes = Mapping[str, str | int | bool | Sequence[str]]
 
 
 class OtlpSink:
@@ -190,7 +190,9 @@ class SpanMaker:
 
 def _add_inside(record: Record, around: SpanContext, span: Callable[..., SpanContext]) -> None:
     """The spans of what happened to a request after it was admitted, and of the steps of an ensemble."""
-    if record.arrived_ns:
+    if record.cache == "hit":
+        span("cache_hit", around, record.arrived_ns, record.ended_ns, {})
+    elif record.arrived_ns:
         span("queue", around, record.arrived_ns, record.queue_end_ns, {}, status=_status(record, waiting=True))
     for run in record.computations:
         compute = span("compute", around, run.start_ns, run.output_end_ns, _compute_attributes(run))
@@ -209,12 +211,14 @@ def _add_inside(record: Record, around: SpanContext, span: Callable[..., SpanCon
 
 def _request_attributes(record: Record) -> Attributes:
     number, _ = record.status
-    attributes: dict[str, str | int | bool] = {
+    attributes: dict[str, str | int | bool | Sequence[str]] = {
         "rpc.system": "grpc",
         "rpc.service": RPC_SERVICE,
         "rpc.method": record.method,
         "rpc.grpc.status_code": number,
     }
+    for name, value in (record.headers or {}).items():
+        attributes[f"rpc.request.metadata.{name}"] = (value,)
     return attributes | _model_attributes(record)
 
 
@@ -227,6 +231,8 @@ def _model_attributes(record: Record) -> dict[str, str | int | bool]:
         attributes["triton.request_id"] = record.request_id
     if record.rows:
         attributes["convoy.rows"] = record.rows
+    if record.cache:
+        attributes["convoy.cache"] = record.cache
     if record.error is not None:
         attributes["error.type"] = record.error.code or type(record.error).__name__
     return attributes

@@ -170,11 +170,11 @@ INVALID: dict[str, tuple[pb.ModelInferRequest, str]] = {
     ),
     "type of priority": (
         with_parameter("priority", bool_param=True),
-        "invalid value type for 'priority' parameter, expected uint64_param or int64_param.",
+        "invalid value type for 'priority' parameter, expected int64_param or uint64_param.",
     ),
     "reserved parameter": (
         with_parameter("triton_mine", bool_param=True),
-        "parameter keys starting with 'triton_' are reserved for the server, got 'triton_mine'",
+        "parameter keys starting with 'triton_' are reserved for Triton usage. *; got 'triton_mine'",
     ),
     "type of classification": (
         classified(string_param="3"),

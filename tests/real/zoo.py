@@ -85,6 +85,7 @@ def _queues(root: Path) -> None:
         "held_no_override": held("default_timeout_microseconds: 400000"),
         "held_deadline": held(),
         "held_cancel": held(),
+        "held_stream": held(),
         "held_mixed_rows": held(),
         "held_outputs": held(),
         "held_shapes": held(),
@@ -92,6 +93,7 @@ def _queues(root: Path) -> None:
         "preferred": BATCHED % (LONG_US, "preferred_batch_size: [ 4 ]"),
         "window": BATCHED % (WINDOW_SECONDS * 1e6, ""),
         "lone": BATCHED % (50_000, ""),
+        "streamed": BATCHED % (20_000, ""),
         "one_by_one": f"max_batch_size: 8 {_int64_tensors()}",  # nothing to complete, so no batching is added
         "crowd": "max_batch_size: 32 dynamic_batching { max_queue_delay_microseconds: 5000 }",
         "crowd_natural": "max_batch_size: 32 dynamic_batching { }",
@@ -126,4 +128,5 @@ def _failures(root: Path) -> None:
     for datatype in ("FP16", "FP64", "BF16"):
         add_model(root, f"no_nan_{datatype.lower()}", onnx_models.identity(datatype), fail_on_nan)
     add_model(root, "held_hungry", onnx_models.hungry(max_rows=2), held())
+    add_model(root, "streamed_lookup", onnx_models.lookup())
     add_model(root, "crowd_lookup", onnx_models.lookup(), "max_batch_size: 8 dynamic_batching { }")

@@ -20,7 +20,7 @@ from tests.unit.metric_pages import GPU, page_of, snapshot, version
 
 ROOT = Path(__file__).parents[2]
 
-PAGES = ("serving", "metrics", "architecture", "gpu", "tracing", "repositories", "shared_memory", "http")
+PAGES = ("serving", "metrics", "architecture", "gpu", "tracing", "repositories", "shared_memory", "http", "cache")
 """Of `docs`, those that name flags of the server."""
 
 

@@ -11,9 +11,10 @@ import numpy as np
 
 from server import tensors
 from server.messages import InferenceRequest, InferenceResponse, RequestedOutput, TensorSpec
+from server.models.cached import CachedVersion
 from server.models.config import ModelConfig, QueuePolicy, TensorConfig, WindowBatching
 from server.models.model import LoadedVersion
-from server.models.work import Work
+from server.models.work import Pending
 from server.scheduling.budget import ByteBudget
 from server.scheduling.costs import CostTable
 from server.tensors import Array
@@ -71,7 +72,9 @@ class Bench:
         function: Function = doubled_and_negated,
         budget: ByteBudget | None = None,
         costs: CostTable | None = None,
+        **cached: Any,
     ) -> None:
+        """With `store` and `identity`, its answers are kept."""
         self.gate = Gate()
         self.clock = PuppetClock(now=1000)
 
@@ -82,11 +85,12 @@ class Bench:
         self.session = PuppetSession([fp32("x", -1, -1)], [fp32("y", -1, -1), fp32("z", -1, -1)], gated)
         config = config or batching_config()
         sessions = [self.session] * config.load.instance_count
-        self.version = LoadedVersion(
-            config, 3, sessions, self.clock, budget=budget, tiny_batch_seconds=0.0, costs=costs
+        make = CachedVersion if cached else LoadedVersion
+        self.version = make(
+            config, 3, sessions, self.clock, budget=budget, tiny_batch_seconds=0.0, costs=costs, **cached
         )
 
-    def submit(self, *rows: Sequence[float], **more: Any) -> tuple[Work | None, OneReply]:
+    def submit(self, *rows: Sequence[float], **more: Any) -> tuple[Pending | None, OneReply]:
         """Send a request of these rows."""
         reply = OneReply()
         return self.version.submit(request(*rows, **more), reply), reply

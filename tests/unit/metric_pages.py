@@ -11,6 +11,7 @@ from server.metrics.machine import Machine
 from server.metrics.page import MetricsPage, Request
 from server.metrics.snapshots import (
     BuildSnapshot,
+    CacheSnapshot,
     CallSnapshot,
     GpuSnapshot,
     HttpRequestsSnapshot,
@@ -48,6 +49,9 @@ def version(model: str = "m", number: int = 1, tags: Mapping[str, str] | None = 
     for met in (True, True, True, True, False):
         statistics.record_deadline(met)
     statistics.failed_runs, statistics.reloads = 7, 2
+    statistics.cache_hit.add(3_000, times=2)
+    statistics.cache_miss.add(40_000)
+    statistics.cache_joined = 1
     statistics.record_turn_wait(0.25)
     statistics.record_turn_wait(0.5)
     statistics.record_prediction(predicted=0.5, actual=0.25)
@@ -63,6 +67,7 @@ def version(model: str = "m", number: int = 1, tags: Mapping[str, str] | None = 
         queue_age_seconds=0.125,
         busy_seconds=(3.5, 0.25),
         latest=latest.copy(100.0),
+        has_cache=True,
         sequences=SequenceSnapshot(slots=16, active=12, backlog=9, reclaimed=5),
         costs=lambda: [(1, 0.001, 0.002, 9), (8, 0.004, 0.005, 9)],
     )
@@ -84,6 +89,7 @@ def snapshot(*versions: VersionSnapshot) -> Snapshot:
             TransportSnapshot(2, 4, 500, 600),
         ),
         build=BuildSnapshot("0.1.0", "1.31.0", "nghttp2"),
+        cache=CacheSnapshot(5, 4096, 8192, 6, 7, 8),
     )
 
 

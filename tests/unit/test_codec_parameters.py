@@ -63,11 +63,18 @@ def test_a_parameter_of_the_models_own_may_be_of_any_kind(kind: str) -> None:
     assert decode(with_parameter("temperature", kind, VALUES[kind])).specs == ()
 
 
+def test_a_parameter_of_the_models_own_needs_a_value() -> None:
+    request = pb.ModelInferRequest(model_name="m", parameters={"temperature": pb.InferParameter()})
+    with pytest.raises(InvalidRequest, match="expected int64_param, bool_param"):
+        decode(request)
+
+
 def test_a_key_that_is_reserved_for_the_server_is_refused() -> None:
     with pytest.raises(InvalidRequest) as caught:
         decode(with_parameter("triton_secret", "int64_param", 1))
     assert str(caught.value) == (
-        "parameter keys starting with 'triton_' are reserved for the server, got 'triton_secret'"
+        "parameter keys starting with 'triton_' are reserved for Triton usage. Only the following keys starting with "
+        "'triton_' are allowed: triton_enable_empty_final_response; got 'triton_secret'"
     )
 
 

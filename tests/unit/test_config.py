@@ -184,11 +184,26 @@ def test_a_field_that_is_set_to_its_default_is_as_good_as_absent(text: str) -> N
     configure(TENSORS + text)
 
 
+def test_answers_are_kept_where_the_configuration_says_so() -> None:
+    assert configure(TENSORS + "response_cache { enable: true }").response_cache
+    assert not configure(TENSORS).response_cache
+
+
+def test_answers_of_sequences_are_not_kept() -> None:
+    with pytest.raises(ConfigInvalid, match=r"'response_cache.enable' cannot go with sequence_batching"):
+        configure(TENSORS + "response_cache { enable: true } sequence_batching {}")
+
+
+def test_kept_answers_and_an_order_of_answers_exclude_each_other() -> None:
+    with pytest.raises(ConfigInvalid, match=r"'response_cache.enable' cannot go with dynamic_batching.preserve_order"):
+        configure(
+            TENSORS + "max_batch_size: 1 response_cache { enable: true } dynamic_batching { preserve_ordering: true }"
+        )
+
+
 @pytest.mark.parametrize(
     ("text", "field"),
     [
-        ("model_transaction_policy { decoupled: true }", "model_transaction_policy.decoupled"),
-        ("response_cache { enable: true }", "response_cache.enable"),
         ('cc_model_filenames { key: "8.6" value: "m.onnx" }', "cc_model_filenames"),
         ('runtime: "x.so"', "runtime"),
         ("batch_input {}", "batch_input"),
@@ -211,6 +226,13 @@ def test_a_field_that_is_set_to_its_default_is_as_good_as_absent(text: str) -> N
 )
 def test_a_field_that_is_not_served_is_refused_by_name(text: str, field: str) -> None:
     assert refusal(text) == f"m/config.pbtxt: field '{field}' is not supported by this server; remove it"
+
+
+def test_a_decoupled_model_is_refused_with_the_reason() -> None:
+    assert refusal("model_transaction_policy { decoupled: true }") == (
+        "m/config.pbtxt: field 'model_transaction_policy.decoupled' is not supported by this server; remove it: "
+        "an ONNX model answers every request once, over a stream too"
+    )
 
 
 @pytest.mark.parametrize(
@@ -284,6 +306,10 @@ def test_a_text_that_cannot_be_read_is_refused_with_its_line(text: str, problem:
             "'input['z'].format' needs 3 dims",
         ),
         ("instance_group { count: -1 }", "'instance_group[0].count' must be at least 0"),
+        (
+            "instance_group { count: 1000 } instance_group { count: 25 }",
+            "'instance_group' may have 1024 instances together, not 1025",
+        ),
         ("instance_group { kind: KIND_MODEL }", "'instance_group[0].kind' KIND_MODEL is not supported"),
         ("instance_group { kind: KIND_CPU gpus: 0 }", "'instance_group[0].gpus' cannot go with KIND_CPU"),
         ("instance_group { gpus: [ 0, 0 ] }", "'instance_group[0].gpus' must be different numbers of at least 0"),

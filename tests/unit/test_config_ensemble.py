@@ -103,7 +103,7 @@ REFUSED = {
     "optimization": (ensemble(ONE, more="optimization { graph { level: 1 } }"), "optimization' cannot be set"),
     "a response cache": (
         ensemble(ONE, more="response_cache { enable: true }"),
-        "response_cache.enable' is not supported by this server; remove it",
+        "response_cache' cannot be set for an ensemble; set it for its models, or remove it",
     ),
     "another name": (ensemble(ONE, more='name: "f"'), "name' is 'f', but the model's folder is 'e'"),
     "no inputs": (ensemble(ONE).replace("input {", "output {"), "input' is missing; list the inputs of the ensemble"),

@@ -92,6 +92,7 @@ def test_every_beginning_of_a_model_is_read_or_refused() -> None:
     "data",
     [
         b"\x0b\x0c",  # a group
+        b"\0\0",  # field 0
         b"\x0f",  # a wire type that there is not
         b"\xff" * 11,  # a number without end
         b"\xba\x80\x80\x80\x10\x00",  # the graph's tag, plus 2 ** 32

@@ -70,6 +70,11 @@ EXPECTED: dict[str, float] = {
     "nv_inference_compute_input_duration_us": 6,
     "nv_inference_compute_infer_duration_us": 21,
     "nv_inference_compute_output_duration_us": 3,
+    "nv_cache_num_hits_per_model": 2,
+    "nv_cache_num_misses_per_model": 1,
+    "nv_cache_hit_duration_per_model": 6,
+    "nv_cache_miss_duration_per_model": 40,
+    "convoy_cache_joined_total": 1,
     "convoy_failed_runs_total": 7,
     "convoy_model_reloads_total": 2,
     "convoy_max_batch_rows": 8,
@@ -106,6 +111,13 @@ def test_every_counter_and_level_of_a_version_is_tried_here() -> None:
 
 
 SINGLE: dict[str, tuple[float, Mapping[str, str]]] = {
+    "convoy_cache_entries": (5, {}),
+    "convoy_cache_used_bytes": (4096, {}),
+    "convoy_cache_capacity_bytes": (8192, {}),
+    "convoy_cache_connected": (1, {}),
+    "convoy_cache_evictions_total": (6, {}),
+    "convoy_cache_not_stored_total": (7, {}),
+    "convoy_cache_failed_lookups_total": (8, {}),
     "convoy_running_batch_count": (1, {}),
     "convoy_running_batch_limit": (2, {}),
     "convoy_repositories_unseen": (3, {}),

@@ -8,10 +8,11 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
+from server.cache.store import StoreCounts
 from server.errors import Reason
 from server.frontends.rest.metrics import metrics_route
 from server.loop_watch import LoopWatch
-from server.metrics.snapshots import BuildSnapshot, CallSnapshot, Snapshot, TransportSnapshot
+from server.metrics.snapshots import BuildSnapshot, CacheSnapshot, CallSnapshot, Snapshot, TransportSnapshot
 from server.models.lifecycle import State
 from server.models.registry import Registry
 from server.observation import VERSIONS_AT_ONCE, Observer
@@ -35,6 +36,7 @@ def observer(registry: Registry) -> Observer:
         BuildSnapshot("v", "o", "g"),
         lambda: 5,
         lambda: (6, 700),
+        answers=lambda: StoreCounts(1, 2, 3, 4, 5, is_connected=False, failed_lookups=6),
     )
 
 
@@ -57,6 +59,7 @@ def test_a_snapshot_has_what_a_version_is_doing_and_changes_no_more() -> None:
         assert taken.server.unseen_repositories == 1
         assert taken.server.lost_traces == 5
         assert (taken.server.shared_regions, taken.server.shared_bytes) == (6, 700)
+        assert taken.cache == CacheSnapshot(1, 2, 3, 4, 5, 6, is_connected=False)
         assert (taken.calls[0].started, taken.transport) == (1, TransportSnapshot(1, 2, 3, 4))
 
     run(main)

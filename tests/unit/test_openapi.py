@@ -13,6 +13,7 @@ from server.frontends.inference_service import SERVICE, InferenceService
 from server.frontends.rest.bodies import Bodies
 from server.frontends.rest.cost import cost_routes
 from server.frontends.rest.exchange import Route
+from server.frontends.rest.generate import GenerateRoutes
 from server.frontends.rest.health import health_routes
 from server.frontends.rest.infer import InferRoutes
 from server.frontends.rest.json_tensors import NonFinite
@@ -36,9 +37,11 @@ def all_routes() -> list[Route]:
         Engine(registry), registry, server_id="convoy", strict_readiness=True, watch=fakes.watch()
     )
     infer = InferRoutes(service, registry, Bodies(1), non_finite=NonFinite.REFUSE)
+    generate = GenerateRoutes(service, registry, Bodies(1), non_finite=NonFinite.REFUSE)
     take: Callable[[], Awaitable[Snapshot]] = Snapshot  # type: ignore[assignment]  # nobody scrapes here
     return [
         *infer.routes(),
+        *generate.routes(),
         *health_routes(bool, bool, registry),
         *rpc_routes(METHODS, Bodies(1)),
         *cost_routes(registry),

@@ -15,6 +15,7 @@ from proto import model_config_pb2
 from server.frontends.calls import Call, UnaryMethod
 from server.frontends.inference_service import SERVICE
 from server.frontends.rest.bodies import Bodies
+from server.frontends.rest.json_tensors import MAX_CONTAINERS
 from server.frontends.rest.pb_json import as_json
 from server.frontends.rest.rpc_routes import rpc_routes
 from server.tensors import Buffer
@@ -35,7 +36,7 @@ class Service:
         self.calls: list[Call] = []
         self.answer: Message | None = None
         methods = {f"/{SERVICE}/{name}": UnaryMethod(self._handler(name)) for name in NAMES}
-        self.peer = Peer(rpc_routes(methods, Bodies(1 << 20)))
+        self.peer = Peer(rpc_routes(methods, Bodies(1 << 20)), max_input_bytes=8 << 20)
 
     def ask(self, verb: str, path: str, said: object = None, answer: Message | None = None) -> Answer:
         self.answer = answer
@@ -287,3 +288,9 @@ def test_a_configuration_is_as_protobuf_has_it_with_numbers_for_numbers(fill: An
     config = fill(model_config_pb2.ModelConfig())
     expected = MessageToDict(config, preserving_proto_field_name=True, always_print_fields_with_no_presence=True)
     assert json.loads(json.dumps(as_json(config))) == numbers_of(expected)
+
+
+def test_json_that_would_take_much_memory_reaches_no_rpc(service: Service) -> None:
+    answer = service.ask("POST", "/v2/logging", [[]] * MAX_CONTAINERS)  # with the list around them, one too many
+    assert answer.status == 400 and b"more than 1048576 lists and objects" in answer.body
+    assert service.asked == []

@@ -7,7 +7,10 @@ from pathlib import Path
 
 import pytest
 
+from server.cache_config import LocalCache
+from server.header_pattern import HeaderPattern
 from server.metrics_config import MetricsConfig
+from server.restricted_apis import ApiCategory, Secret
 from server.settings import GrpcEngine, LogFormat, ModelControlMode, Settings, parse
 from server.trace_config import TraceConfig, TraceSetting
 
@@ -35,6 +38,8 @@ FLAGS: dict[str, tuple[str, str, object]] = {
     "--backend-config": ("onnxruntime,default-max-batch-size=16", "default_max_batch_size", 16),
     "--model-cache-dir": ("/cache", "model_cache_dir", Path("/cache")),
     "--max-queued-bytes": ("5000", "max_queued_bytes", 5000),
+    "--cache-config": ("local,size=1000", "cache", LocalCache(1000)),
+    "--response-cache-byte-size": ("1000", "cache", LocalCache(1000)),
     "--max-running-batches": ("3", "max_running_batches", 3),
     "--id": ("name", "server_id", "name"),
     "--exit-timeout-secs": ("2.5", "exit_timeout_secs", 2.5),
@@ -90,6 +95,18 @@ FLAGS: dict[str, tuple[str, str, object]] = {
     "--grpc-http2-max-ping-strikes": ("0", "grpc_http2_max_ping_strikes", 0),
     "--grpc-max-connection-age": ("8", "grpc_max_connection_age_ms", 8),
     "--grpc-max-connection-age-grace": ("9", "grpc_max_connection_age_grace_ms", 9),
+    "--grpc-header-forward-pattern": ("^x-", "grpc_header_forward_pattern", HeaderPattern("^x-")),
+    "--http-header-forward-pattern": ("^x-", "http_header_forward_pattern", HeaderPattern("^x-")),
+    "--grpc-restricted-protocol": (
+        "health:key=value",
+        "grpc_restricted_protocols",
+        {ApiCategory.HEALTH: Secret("key", "value")},
+    ),
+    "--http-restricted-api": (
+        "trace,logging:key=a=b:c",
+        "http_restricted_apis",
+        {ApiCategory.TRACE: Secret("key", "a=b:c"), ApiCategory.LOGGING: Secret("key", "a=b:c")},
+    ),
 }
 """Flag → a value other than the default, the setting that it changes, and what it becomes."""
 
@@ -164,6 +181,18 @@ def test_a_repository_may_be_a_url_and_is_never_printed_with_its_secrets() -> No
     (url,) = settings.model_repository_urls
     assert url.text == "s3://user:secret@bucket/models?token=secret"
     assert "secret" not in f"{settings} {url} {url!r}"
+
+
+def test_restrictions_add_up_and_are_never_printed_with_their_secrets() -> None:
+    settings = parse(
+        [*REPOSITORY, "--grpc-restricted-protocol=health:a=secret", "--grpc-restricted-protocol=trace:b=secret"]
+    )
+    assert set(settings.grpc_restricted_protocols) == {ApiCategory.HEALTH, ApiCategory.TRACE}
+    assert "secret" not in repr(settings)
+
+
+def test_an_empty_header_pattern_forwards_nothing() -> None:
+    assert parse([*REPOSITORY, "--grpc-header-forward-pattern="]).grpc_header_forward_pattern is None
 
 
 def test_the_last_default_batch_size_counts() -> None:
@@ -244,6 +273,28 @@ WRONG = {
     ),
     "another backend": ([*REPOSITORY, "--backend-config=tensorrt,x=1"], "knows onnxruntime,default-max-batch-size=N"),
     "another setting": ([*REPOSITORY, "--backend-config=onnxruntime,x=1"], "not 'onnxruntime,x=1'"),
+    "no header pattern": (
+        [*REPOSITORY, "--http-header-forward-pattern=("],
+        "--http-header-forward-pattern: '(' is not a regular expression of RE2: missing ): (",
+    ),
+    "a pattern that looks back": (
+        [*REPOSITORY, r"--grpc-header-forward-pattern=(a)\1"],
+        "--grpc-header-forward-pattern: '(a)\\1' is not a regular expression of RE2: invalid escape sequence",
+    ),
+    "an unknown API": (
+        [*REPOSITORY, "--grpc-restricted-protocol=health,helath:k=v"],
+        "argument --grpc-restricted-protocol: unknown restricted API 'helath'; there are health, metadata, inference, ",
+    ),
+    "an API in two groups": (
+        [*REPOSITORY, "--http-restricted-api=health:a=b", "--http-restricted-api=trace,health:c=d"],
+        "--http-restricted-api: restricted API 'health' can not be specified in multiple config groups",
+    ),
+    "a restriction without APIs": ([*REPOSITORY, "--http-restricted-api=k=v"], "must be APIS:KEY=VALUE"),
+    "a restriction without a key": ([*REPOSITORY, "--http-restricted-api=health:=v"], "must be APIS:KEY=VALUE"),
+    "a restriction without a value": ([*REPOSITORY, "--http-restricted-api=health:k"], "must be APIS:KEY=VALUE"),
+    "a key that is no header": ([*REPOSITORY, "--http-restricted-api=health:k y=v"], "KEY a header's name"),
+    "a value that headers trim": ([*REPOSITORY, "--http-restricted-api=health:k= v"], "VALUE printable ASCII"),
+    "a key of binary metadata": ([*REPOSITORY, "--grpc-restricted-protocol=health:k-bin=v"], "ends in -bin"),
     "no batch size": ([*REPOSITORY, "--backend-config=onnxruntime,default-max-batch-size="], "=N only, not "),
     "an odd batch size": ([*REPOSITORY, "--backend-config=onnxruntime,default-max-batch-size=²"], "=N only, not "),
     "a giant batch size": (

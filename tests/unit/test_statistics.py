@@ -163,6 +163,9 @@ def count_everything(statistics: VersionStatistics) -> None:
         statistics.record_deadline(met)
     statistics.failed_runs += 1
     statistics.reloads += 1
+    statistics.cache_hit.add(1)
+    statistics.cache_miss.add(1)
+    statistics.cache_joined += 1
 
 
 def repr_of(value: object) -> str:

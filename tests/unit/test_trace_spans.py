@@ -60,6 +60,14 @@ def outline(record: Record) -> list[tuple[str, str, int, int]]:
     ]
 
 
+def test_headers_that_are_forwarded_are_attributes_of_the_request() -> None:
+    forwarded = record(FIRST)
+    forwarded.headers = {"x-tenant": "a"}
+    root, *inside = spans(forwarded)
+    assert root.attributes["rpc.request.metadata.x-tenant"] == ("a",)
+    assert not any("rpc.request.metadata.x-tenant" in span.attributes for span in inside)
+
+
 def test_a_request_waits_and_is_computed() -> None:
     assert outline(record(FIRST)) == [
         ("ModelInfer", "", 100, 300),

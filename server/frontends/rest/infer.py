@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from server.errors import InvalidRequest
+from server.frontends.forwarding import forwarded_headers
 from server.frontends.inference_service import InferenceService
 from server.frontends.rest import infer_codec
 from server.frontends.rest.bodies import Bodies
 from server.frontends.rest.exchange import Content, Exchange, Route
 from server.frontends.rest.infer_codec import HEADER_LENGTH, Wanted
 from server.frontends.rest.json_tensors import NonFinite
+from server.header_pattern import HeaderPattern
 from server.messages import InferenceRequest, InferenceResponse
 from server.models.registry import Registry
 from server.tensors import Buffer
@@ -21,11 +23,21 @@ _LENGTH = HEADER_LENGTH.lower().encode()
 class InferRoutes:
     """The routes of inference."""
 
-    def __init__(self, service: InferenceService, registry: Registry, bodies: Bodies, *, non_finite: NonFinite) -> None:
+    def __init__(
+        self,
+        service: InferenceService,
+        registry: Registry,
+        bodies: Bodies,
+        *,
+        non_finite: NonFinite,
+        forwarded: HeaderPattern | None = None,
+    ) -> None:
+        """`forwarded`: which headers requests carry on."""
         self._service = service
         self.registry = registry
         self.bodies = bodies
         self.non_finite = non_finite
+        self.forwarded = forwarded
 
     def routes(self) -> list[Route]:
         return [
@@ -54,6 +66,12 @@ class _Inference:
         self._headers: Sequence[tuple[str, str]] = ()
 
     def decode(self, message: Buffer, deadline: float) -> InferenceRequest:
+        request = self._decode(message, deadline)
+        if self._routes.forwarded is not None:
+            request.headers = forwarded_headers(self._routes.forwarded, self._exchange)
+        return request
+
+    def _decode(self, message: Buffer, deadline: float) -> InferenceRequest:
         parameters = self._exchange.parameters
         model, version = parameters["model"], parameters.get("version", "")
         body = memoryview(message)

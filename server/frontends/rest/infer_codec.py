@@ -191,7 +191,7 @@ def _read(model: str, version: str, said: object) -> JsonHead:
     wire = pb.ModelInferRequest(model_name=model, model_version=version)
     parameters = _parameters_of(fields, "the request")
     by_default = _take_flag(parameters, "binary_data_output", "the request")
-    _set(wire.parameters, parameters, "the request")
+    set_parameters(wire.parameters, parameters, "the request")
     inputs = [_object(tensor, "an input") for tensor in _list(fields, "inputs", "the request", needed=True)]
     sizes: list[int | None] = []
     data: list[object] = []
@@ -204,7 +204,7 @@ def _read(model: str, version: str, said: object) -> JsonHead:
         if sizes[-1] is not None and data[-1] is not None:
             raise InvalidRequest(f"{what} has both 'data' and 'binary_data_size'")
         field = wire.inputs.add(name=name, datatype=_string(tensor, "datatype", what), shape=_shape(tensor, what))
-        _set(field.parameters, own, what)
+        set_parameters(field.parameters, own, what)
     by_name: dict[str, bool] = {}
     for output in _list(fields, "outputs", "the request"):
         tensor = _object(output, "an output")
@@ -212,7 +212,7 @@ def _read(model: str, version: str, said: object) -> JsonHead:
         own = _parameters_of(tensor, f"output '{name}'")
         if "binary_data" in own:
             by_name[name] = _take_flag(own, "binary_data", f"output '{name}'")
-        _set(wire.outputs.add(name=name).parameters, own, f"output '{name}'")
+        set_parameters(wire.outputs.add(name=name).parameters, own, f"output '{name}'")
     request_id = _string(fields, "id", "the request", default="")
     head = head_of(wire)
     if head.shared is not None:
@@ -298,8 +298,8 @@ def _take_size(parameters: dict[str, Any], what: str) -> int | None:
     return size
 
 
-def _set(wire: Any, parameters: Mapping[str, Any], what: str) -> None:
-    """Parameters as gRPC would have them."""
+def set_parameters(wire: Any, parameters: Mapping[str, Any], what: str) -> None:
+    """Parameters as gRPC would have them. Raises `InvalidRequest` for those of no type that one may have."""
     for key, value in parameters.items():
         match value:
             case bool():

@@ -13,6 +13,7 @@ from proto import grpc_service_pb2 as pb
 from proto import model_config_pb2
 from server import __version__
 from server.frontends.rest.exchange import JSON, Content, Exchange, Route, json_content
+from server.frontends.rest.generate_codec import EVENTS
 from server.frontends.rest.infer_codec import BINARY, HEADER_LENGTH
 from server.tensors import DATATYPES, Buffer
 
@@ -29,16 +30,21 @@ class Operation(NamedTuple):
     answer: str = ""
     errors: tuple[int, ...] = (400,)
     media: tuple[str, ...] = (JSON,)
+    answer_media: tuple[str, ...] = ()
+    """Where it is not that of the request."""
 
 
 _LOADED = (400, 404, 503)
+_INFERENCE = (400, 404, 413, 415, 429, 500, 501, 503, 504)
 
 OPERATIONS: Mapping[str, Operation] = {
     "Live": Operation("Whether the server runs"),
     "Ready": Operation("Whether the server is ready"),
     "ModelReady": Operation("Whether a version of a model is ready"),
-    "Infer": Operation(
-        "One inference", "InferRequest", "InferResponse", (400, 404, 413, 415, 429, 500, 501, 503, 504), (JSON, BINARY)
+    "Infer": Operation("One inference", "InferRequest", "InferResponse", _INFERENCE, (JSON, BINARY)),
+    "Generate": Operation("One inference in flat JSON", "GenerateRequest", "GenerateResponse", _INFERENCE),
+    "GenerateStream": Operation(
+        "The same, as a server-sent event", "GenerateRequest", "GenerateResponse", _INFERENCE, (JSON,), (EVENTS,)
     ),
     "ServerMetadata": Operation("What the server is", "", "ServerMetadataResponse"),
     "ModelMetadata": Operation("A model's versions and tensors", "", "ModelMetadataResponse", _LOADED),
@@ -112,7 +118,7 @@ def _operation(route: Route) -> dict[str, Any]:
         described["requestBody"] = {"required": needed, "content": _content(operation.request, operation.media)}
     answer: dict[str, Any] = {"description": "OK"}
     if operation.answer:
-        answer["content"] = _content(operation.answer, operation.media)
+        answer["content"] = _content(operation.answer, operation.answer_media or operation.media)
     described["responses"] = {"200": answer} | {
         str(status): {"description": HTTPStatus(status).phrase, "content": _content("Error", (JSON,))}
         for status in operation.errors
@@ -189,6 +195,7 @@ _PARAMETERS: Schema = {"type": "object", "additionalProperties": {"type": ["bool
 _SHAPE: Schema = _array(_COUNT)
 _DATATYPE: Schema = {"type": "string", "enum": list(DATATYPES)}
 _DATA: Schema = {"type": "array", "description": "Row-major; flat, or nested in any way"}
+_FLAT: Schema = {"type": ["boolean", "integer", "number", "string", "array"]}
 _SYSTEM = {"key": _STRING, "offset": _COUNT, "byte_size": _COUNT}
 _CUDA = {"device_id": _COUNT, "byte_size": _COUNT}
 
@@ -231,6 +238,17 @@ SCHEMAS: Mapping[str, Schema] = {
             )
         ),
     ),
+    "GenerateRequest": {
+        "type": "object",
+        "properties": {"id": _STRING, "parameters": {"type": "object", "additionalProperties": _FLAT}},
+        "additionalProperties": _FLAT,
+    },
+    "GenerateResponse": {
+        "type": "object",
+        "properties": {"id": _STRING, "model_name": _STRING, "model_version": _STRING},
+        "additionalProperties": _FLAT,
+        "required": ["model_name", "model_version"],
+    },
     "RepositoryIndexRequest": _object(ready=_BOOLEAN),
     "RepositoryIndex": _array(_object(("name",), name=_STRING, version=_STRING, state=_STRING, reason=_STRING)),
     "LoadRequest": _object(parameters={"type": "object", "additionalProperties": _STRING}),

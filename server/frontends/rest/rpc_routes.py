@@ -11,15 +11,16 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
-import orjson
 from google.protobuf.message import Message
 
 from proto import grpc_service_pb2 as pb
 from server.errors import ConvoyError, InvalidRequest
 from server.frontends.calls import MethodTable, UnaryMethod
 from server.frontends.inference_service import SERVICE
+from server.frontends.rest import json_tensors
 from server.frontends.rest.bodies import Bodies
 from server.frontends.rest.exchange import NO_CONTENT, Content, Exchange, Route, json_content
+from server.frontends.rest.json_tensors import NonFinite
 from server.frontends.rest.pb_json import as_json
 from server.frontends.statuses import AS_TRITON
 from server.tensors import Buffer
@@ -98,10 +99,7 @@ def _shown(answer: type[Message], show: Show, message: bytes) -> Content:
 def _fields(body: Buffer) -> Fields:
     if not body:
         return {}
-    try:
-        fields = orjson.loads(body)
-    except orjson.JSONDecodeError as error:
-        raise InvalidRequest(f"failed to parse the request JSON buffer: {error}") from None
+    fields = json_tensors.parse(bytes(body), NonFinite.REFUSE)
     if not isinstance(fields, dict):
         raise InvalidRequest("the request's JSON must be an object")
     return fields

@@ -1,0 +1,85 @@
+"""`POST v2/models/{model}[/versions/{version}]/generate` and `…/generate_stream`: one inference in flat JSON, as Triton
+has it (its generate extension). A model answers once, so the stream is one event.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+
+from server.frontends.forwarding import forwarded_headers
+from server.frontends.inference_service import InferenceService
+from server.frontends.rest import generate_codec
+from server.frontends.rest.bodies import Bodies
+from server.frontends.rest.exchange import Content, Exchange, Route
+from server.frontends.rest.json_tensors import NonFinite
+from server.header_pattern import HeaderPattern
+from server.messages import InferenceRequest, InferenceResponse
+from server.models.registry import Registry
+from server.tensors import Buffer
+
+
+class GenerateRoutes:
+    """The routes."""
+
+    def __init__(
+        self,
+        service: InferenceService,
+        registry: Registry,
+        bodies: Bodies,
+        *,
+        non_finite: NonFinite,
+        forwarded: HeaderPattern | None = None,
+    ) -> None:
+        """`forwarded`: which headers requests carry on."""
+        self._service = service
+        self.registry = registry
+        self.bodies = bodies
+        self.non_finite = non_finite
+        self.forwarded = forwarded
+
+    def routes(self) -> list[Route]:
+        return [
+            Route("POST", f"v2/models/{{model}}{version}/{word}", partial(self._handle, as_event), operation)
+            for version in ("", "/versions/{version}")
+            for word, as_event, operation in (
+                ("generate", False, "Generate"),
+                ("generate_stream", True, "GenerateStream"),
+            )
+        ]
+
+    def _handle(self, as_event: bool, exchange: Exchange, body: Buffer) -> None:
+        self.bodies.receive(exchange, body, partial(self._generate, as_event))
+
+    def _generate(self, as_event: bool, exchange: Exchange, body: Buffer) -> None:
+        generation = _Generation(self, exchange, as_event)
+        exchange.render = generation.render
+        self._service.infer(exchange, body, generation.decode, generation.encode)
+
+
+class _Generation:
+    """One request, from its body to the answer's."""
+
+    def __init__(self, routes: GenerateRoutes, exchange: Exchange, as_event: bool) -> None:
+        self._routes = routes
+        self._exchange = exchange
+        self._as_event = as_event
+        self._headers: Sequence[tuple[str, str]] = ()
+
+    def decode(self, message: Buffer, deadline: float) -> InferenceRequest:
+        parameters, routes = self._exchange.parameters, self._routes
+        model, version = parameters["model"], parameters.get("version", "")
+        config = routes.registry.find(model, version).config
+        request = generate_codec.decode(
+            model, version, config.inputs, config.max_batch_size > 0, bytes(message), deadline, routes.non_finite
+        )
+        if routes.forwarded is not None:
+            request.headers = forwarded_headers(routes.forwarded, self._exchange)
+        return request
+
+    def encode(self, response: InferenceResponse) -> bytes:
+        body, self._headers = generate_codec.encode(response, self._routes.non_finite, as_event=self._as_event)
+        return body
+
+    def render(self, message: bytes) -> Content | None:
+        return self._routes.bodies.send(self._exchange, Content(message, self._headers))

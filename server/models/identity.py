@@ -1,0 +1,32 @@
+"""What tells the content of a version from any other, on whichever server it is loaded: a hash over its files."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from blake3 import blake3
+
+from server.errors import LoadFailed
+from server.models.config import ModelConfig
+from server.models.repository import ModelFolder
+
+
+def content_identity(config: ModelConfig, folder: ModelFolder, version: int) -> bytes:
+    """Name, configuration, labels, and every file of the version and of its operators. Blocks. Raises `LoadFailed`."""
+    hasher = blake3()
+    for text in (config.name, str(version), repr([(t.name, t.labels) for t in config.outputs])):
+        hasher.update(f"{len(text.encode())}:{text}".encode())
+    hasher.update(len(config.serialized).to_bytes(8, "little") + config.serialized)
+    try:
+        files = [path for path in sorted((folder.path / str(version)).rglob("*")) if path.is_file()]
+        for path in [*files, *(folder.path / name for name in config.load.op_libraries)]:
+            _add(hasher, path, folder.path)
+    except OSError as error:
+        raise LoadFailed(f"{folder.path}: {error}") from error
+    return hasher.digest()
+
+
+def _add(hasher: blake3, path: Path, root: Path) -> None:
+    name = str(path.relative_to(root))
+    hasher.update(f"{len(name.encode())}:{name}:{path.stat().st_size}:".encode())
+    hasher.update_mmap(path)
