@@ -24,7 +24,8 @@ def main() -> int:
     """The command line. Returns the exit code."""
     arguments = _parser().parse_args()
     # Whoever stops us stops the servers we started: SystemExit unwinds through the blocks that own them.
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    for stop in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(stop, lambda number, _: sys.exit(128 + number))
     try:
         if arguments.command == "bench":
             beside_peers.refuse_flags_of_the_other(arguments)

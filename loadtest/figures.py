@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from math import isfinite
 from statistics import linear_regression, median
+from typing import Any
 
 Figures = Mapping[str, float]
 """Measured values; each name ends with its unit."""
@@ -63,6 +65,15 @@ def spread(rounds: Sequence[Figures]) -> dict[str, tuple[float, float]]:
 def ratios(one: Figures, other: Figures) -> dict[str, float]:
     """One ÷ other, of the figures that both have, where that is defined."""
     return {key: value / other[key] for key, value in one.items() if other.get(key)}
+
+
+def finite(value: Any) -> Any:
+    """`value` with null for what JSON has no number for: a limit that is none, a latency of no request."""
+    if isinstance(value, dict):
+        return {key: finite(one) for key, one in value.items()}
+    if isinstance(value, list | tuple):
+        return [finite(one) for one in value]
+    return None if isinstance(value, float) and not isfinite(value) else value
 
 
 def slope(points: Sequence[tuple[float, float]]) -> float:

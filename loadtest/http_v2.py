@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from http.client import HTTPException
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -115,9 +116,10 @@ class RestTarget:
             variable = any(tensor.shape and tensor.shape[0] < 0 for tensor in metadata.inputs)
             batching = variable if config is None else config.get("max_batch_size", 0) > 0
             takes_pictures = config is not None and "image.resize" in config.get("parameters", {})
+            takes_sequences = config is not None and "sequence_batching" in config
         except (ParseError, TypeError, AttributeError) as error:
             raise LoadTestError(f"{self._url}{model_path(model)} does not describe a model: {error}") from error
-        description = Description(metadata, batching, takes_pictures)
+        description = Description(metadata, batching, takes_pictures, takes_sequences)
         return workload_for(description, shapes=shapes, samples=samples, count=count, seed=seed)
 
     def answer(self, body: bytes) -> pb.ModelInferResponse:
@@ -150,5 +152,5 @@ class RestTarget:
                 yield answer
         except HTTPError as error:
             raise LoadTestError(f"{method} {self._url}{path}: {refusal(error.code, error.read())}") from error
-        except (URLError, OSError, ValueError) as error:
+        except (URLError, OSError, HTTPException, ValueError) as error:
             raise LoadTestError(f"{method} {self._url}{path}: {error}") from error

@@ -20,6 +20,7 @@ Shape = tuple[int, ...]
 # Integers stay below this, so that they are valid as indices into all but the smallest tables.
 _INTEGERS_BELOW = 10
 _BYTES_ELEMENT = 8
+"""Digits of each element of BYTES: text that every model can read, and the spelling of a number."""
 
 NUMPY_TYPES = {
     "BOOL": "?",
@@ -47,6 +48,8 @@ class Description:
     """Whether the first axis of each input is the batch axis."""
     takes_pictures: bool = False
     """Whether an input that is no BYTES may be sent as encoded pictures, which the server decodes."""
+    takes_sequences: bool = False
+    """Whether each request must say of which sequence it is a part."""
 
 
 @dataclass(frozen=True)
@@ -160,7 +163,7 @@ def _fixed(shape: Iterable[int]) -> Shape:
 def _random_tensor(random: np.random.Generator, spec: pb.ModelMetadataResponse.TensorMetadata, shape: Shape) -> bytes:
     datatype, elements = spec.datatype, prod(shape)
     if datatype == "BYTES":
-        values = random.bytes(elements * _BYTES_ELEMENT)
+        values = random.integers(ord("0"), ord("9") + 1, elements * _BYTES_ELEMENT).astype("u1").tobytes()
         return pack_bytes([values[i : i + _BYTES_ELEMENT] for i in range(0, len(values), _BYTES_ELEMENT)])
     if datatype == "BF16":
         return (random.random(elements, dtype=np.float32).view("<u4") >> 16).astype("<u2").tobytes()

@@ -13,7 +13,6 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
 from itertools import islice
-from math import isfinite
 from pathlib import Path
 from typing import Any
 from urllib.request import urlopen
@@ -21,7 +20,7 @@ from urllib.request import urlopen
 from prometheus_client.parser import text_string_to_metric_families
 
 from loadtest.errors import LoadTestError
-from loadtest.figures import Counts, percentile
+from loadtest.figures import Counts, finite, percentile
 from loadtest.processes import our_server, running
 from loadtest.swarm import reports
 from loadtest.swarm.flags import NO_SHAPE, as_arguments, plan_of, shapes_of
@@ -109,7 +108,7 @@ def run(test: LoadTest) -> bool:
         "checks": [asdict(check) for check in checks],
         "note": CLOSED_LOOP,
     }
-    (test.out / "verdict.json").write_text(json.dumps(_finite(verdict), indent=2) + "\n")
+    (test.out / "verdict.json").write_text(json.dumps(finite(verdict), indent=2) + "\n")
     reports.add_text(test.out / "report.html", text)
     print(text)
     print(f"report         {test.out / 'report.html'}")
@@ -220,7 +219,10 @@ def _locust(test: LoadTest, server: _Server) -> list[dict[str, Any]]:
             for _ in range(test.workers):
                 stack.enter_context(_worker(worker))
         try:
-            done = subprocess.run(director, stdin=subprocess.DEVNULL, timeout=_patience(test), check=False)
+            # In a group of its own, as workers: Ctrl-C is for us, who end it.
+            done = subprocess.run(
+                director, stdin=subprocess.DEVNULL, timeout=_patience(test), check=False, process_group=0
+            )
         except subprocess.TimeoutExpired as error:
             raise LoadTestError(f"Locust did not end {_STOP_SECONDS + _GRACE_SECONDS} s after its time") from error
     if done.returncode != 0:
@@ -232,7 +234,7 @@ def _locust(test: LoadTest, server: _Server) -> list[dict[str, Any]]:
 @contextmanager
 def _worker(command: Sequence[str]) -> Iterator[None]:
     """A process of Locust that sends, and ends when its master has ended; otherwise than with 0 is an error."""
-    process = subprocess.Popen(command, stdin=subprocess.DEVNULL)
+    process = subprocess.Popen(command, stdin=subprocess.DEVNULL, process_group=0)
     try:
         yield
     except BaseException:
@@ -260,15 +262,6 @@ def _patience(test: LoadTest) -> float:
     lasting = test.seconds or 0 if test.plan is None else longest_seconds(test.plan)
     starting = test.users / test.spawn_rate + (_WORKERS_SECONDS if test.workers else 0)
     return lasting + starting + _STOP_SECONDS + _GRACE_SECONDS
-
-
-def _finite(value: Any) -> Any:
-    """`value` with null for what JSON has no number for: a limit that is none, a latency of no request."""
-    if isinstance(value, dict):
-        return {key: _finite(one) for key, one in value.items()}
-    if isinstance(value, list | tuple):
-        return [_finite(one) for one in value]
-    return None if isinstance(value, float) and not isfinite(value) else value
 
 
 def _inference_count(metrics: str, model: str) -> float:

@@ -32,7 +32,15 @@ Spec = pb.ModelMetadataResponse.TensorMetadata
 def workload_for(
     description: Description, *, shapes: dict[str, Shape], samples: Path | None, count: int, seed: int
 ) -> Workload:
-    """What is sent to the model: the samples, all of them, or else `count` requests by `make_workload`."""
+    """What is sent to the model: the samples, all of them, or else `count` requests by `make_workload`.
+
+    A LoadTestError for a model of sequences: the same few requests in any order are none.
+    """
+    if description.takes_sequences:
+        raise LoadTestError(
+            f"model '{description.metadata.name}' takes sequences, whose requests have ids and an order; here all "
+            "requests are independent. perf_analyzer sends sequences"
+        )
     if samples is not None:
         return sampled_workload(description, samples)
     return make_workload(description.metadata, batching=description.batching, shapes=shapes, count=count, seed=seed)

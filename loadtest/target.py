@@ -99,7 +99,12 @@ class Target:
         """What is sent to `model`, made from what the server says of it; see `workload_for`."""
         metadata = self._call("ModelMetadata", pb.ModelMetadataRequest(name=model), pb.ModelMetadataResponse)
         config = self.config(model)
-        description = Description(metadata, config.max_batch_size > 0, "image.resize" in config.parameters)
+        description = Description(
+            metadata,
+            batching=config.max_batch_size > 0,
+            takes_pictures="image.resize" in config.parameters,
+            takes_sequences=config.HasField("sequence_batching"),
+        )
         return workload_for(description, shapes=shapes, samples=samples, count=count, seed=seed)
 
     def register(self, region: str, key: str, byte_size: int) -> None:

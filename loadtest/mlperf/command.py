@@ -8,7 +8,8 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
-from loadtest.flag_values import count, positive, shape
+from loadtest.errors import LoadTestError
+from loadtest.flag_values import address, count, positive, seed, shape
 from loadtest.mlperf.report import Bounds, Report
 from loadtest.mlperf.scenarios import (
     DISTRIBUTIONS,
@@ -19,7 +20,7 @@ from loadtest.mlperf.scenarios import (
     server,
     single_stream,
 )
-from loadtest.mlperf.search import search
+from loadtest.mlperf.search import search, within_capacity
 from loadtest.mlperf.subject import PROTOCOLS, Subject, Wanted, subject
 from loadtest.mlperf.sweep import write_sweep
 from loadtest.payload import parse_shape
@@ -32,6 +33,14 @@ Poisson arrivals at --rate, or a search for the highest rate that is valid. offl
 server scenario at one rate after another, with a plot."""
 _SWEEP_SHARES = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
 """Of what the offline scenario gets out of the server."""
+_LOOKED_AT_BY = {
+    "rate": ("server",),
+    "rates": ("sweep",),
+    "max_late_ms": ("server", "sweep"),
+    "in_flight": ("server", "sweep", "offline"),
+    "processes": ("server", "sweep", "offline"),
+}
+"""Flags that not every scenario has a use for."""
 _LATE_MS, _LATE_SHARE = 1.0, 0.2
 _CAPACITY_SECONDS = 3.0
 _CONFIRMATIONS = 4
@@ -50,7 +59,9 @@ def add_command(
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("scenario", choices=SCENARIOS, help="see above")
-    parser.add_argument("--url", metavar="HOST:PORT", help="address of a running server (default: start a fresh one)")
+    parser.add_argument(
+        "--url", type=address, metavar="HOST:PORT", help="address of a running server (default: start a fresh one)"
+    )
     parser.add_argument("--protocol", choices=PROTOCOLS, default="grpc", help="(%(default)s)")
     parser.add_argument(
         "--shape",
@@ -79,7 +90,7 @@ def add_command(
         help=f"server: largest p99 of how late requests are sent ({_LATE_MS:g}, or a fifth of --p99-ms if more)",
     )
     parser.add_argument("--distribution", choices=DISTRIBUTIONS, default=DISTRIBUTIONS[0], help="(%(default)s)")
-    parser.add_argument("--seed", type=int, default=1, help="of the arrivals (%(default)s)")
+    parser.add_argument("--seed", type=seed, default=1, help="of the arrivals (%(default)s)")
     parser.add_argument("--tries", type=count, default=8, help="server without --rate: runs to search (%(default)s)")
     parser.add_argument("--samples", type=count, default=OFFLINE_SAMPLES, help="offline: how many (%(default)s)")
     parser.add_argument("--processes", type=count, help="of the generator (default: as the rate demands)")
@@ -90,9 +101,10 @@ def add_command(
 
 def mlperf(arguments: argparse.Namespace) -> bool:
     """Carries out what `add_command` has parsed, and prints it. Returns whether the run is valid."""
-    for flag, scenario in (("rate", "server"), ("rates", "sweep")):
-        if getattr(arguments, flag) is not None and arguments.scenario != scenario:
-            print(f"mlperf: {arguments.scenario} does not look at --{flag}, which is for {scenario}", file=sys.stderr)
+    for flag, scenarios in _LOOKED_AT_BY.items():
+        if getattr(arguments, flag) is not None and arguments.scenario not in scenarios:
+            name, readers = flag.replace("_", "-"), " and ".join(scenarios)
+            print(f"mlperf: {arguments.scenario} does not look at --{name}, which is for {readers}", file=sys.stderr)
     out: Path = arguments.out or Path("runs/mlperf")
     out.mkdir(parents=True, exist_ok=True)
     wanted = Wanted(
@@ -144,8 +156,17 @@ def _print(report: Report, *, as_json: bool, **more: object) -> None:
 
 
 def _capacity(asked: Subject, settings: Settings) -> float:
-    report = offline(asked, replace(settings, seconds=min(settings.seconds, _CAPACITY_SECONDS)))
-    print(f"mlperf: capacity, all samples at once: {report.achieved:,.1f}/s", flush=True)
+    """Requests per second that the server gets done. A LoadTestError where it answers none."""
+
+    def attempt(in_flight: int) -> Report:
+        report = offline(asked, replace(settings, seconds=_CAPACITY_SECONDS, in_flight=in_flight))
+        what = f"up to {in_flight:,} in flight: {report.achieved:,.1f}/s, {report.refused:,} refused"
+        print(f"mlperf: capacity, {what}", flush=True)
+        return report
+
+    report = within_capacity(attempt, min(settings.in_flight or asked.most_in_flight, settings.samples))
+    if not report.achieved:
+        raise LoadTestError(f"there is no rate to begin with: {report.reason}. Name one, with --rate or --rates")
     return report.achieved
 
 

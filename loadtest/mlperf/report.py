@@ -43,6 +43,8 @@ class Report:
     queries_needed: int
     failed: int
     """Requests without an answer: refused, lost, given up."""
+    refused: int
+    """Of these, those that the server, or its connection, ended: all but what was given up."""
     over: int
     """Queries beyond the bound; 0 in scenarios without one."""
     late_p99_ms: float
@@ -87,6 +89,7 @@ class Report:
             "queries": self.queries,
             "queries_needed": self.queries_needed,
             "failed": self.failed,
+            "refused": self.refused,
             "over": self.over,
             "late_p99_ms": round(self.late_p99_ms, 4),
             "held_back": self.held_back,
@@ -116,7 +119,7 @@ def judge_server(outcome: Outcome, rate: float, bounds: Bounds) -> Report:
     if held_back:
         faults.append(f"{held_back} requests were held back, since no more could be under way: concurrency is capped")
     if over > (1 - SERVER_SHARE) * len(waits_ms):
-        failed = f", {_failed(outcome)} of them failed" if _failed(outcome) else ""
+        failed = f", {outcome.refused} of them refused and {outcome.given_up} given up" if _failed(outcome) else ""
         faults.append(f"{over} of {len(waits_ms)} queries took longer than {bounds.p99_ms:g} ms{failed}")
     return replace(
         _measured("server", outcome, waits_ms, SERVER_SHARE, over),
@@ -135,10 +138,15 @@ def judge_stream(scenario: str, outcome: Outcome, samples: int, share: float) ->
 
 
 def judge_offline(outcome: Outcome) -> Report:
-    """All samples at once: what counts is how many a second. Latencies are from sent to answered."""
+    """All samples at once: what counts is how many a second. Latencies are from sent to answered.
+
+    What was not answered took as long as was waited for it.
+    """
     last = float(outcome.ended[outcome.answered].max(initial=0.0))
     achieved = int(np.count_nonzero(outcome.answered)) / last if last else 0.0
-    report = _measured("offline", outcome, outcome.latencies_from_sent_ms, None, over=0)
+    unanswered_ms = np.full(_failed(outcome), (outcome.seconds + outcome.patience) * 1e3)
+    waits_ms = np.sort(np.append(outcome.latencies_from_sent_ms, unanswered_ms))
+    report = _measured("offline", outcome, waits_ms, None, over=0)
     return replace(report, rate=achieved, achieved=achieved, faults=_failures(outcome))
 
 
@@ -155,6 +163,7 @@ def _measured(scenario: str, outcome: Outcome, ascending_ms: Floats, share: floa
         queries=len(ascending_ms),
         queries_needed=queries_needed(over, share) if share else outcome.scheduled,
         failed=_failed(outcome),
+        refused=outcome.refused,
         over=over,
         late_p99_ms=0.0,
         held_back=0,
@@ -171,7 +180,8 @@ def _failed(outcome: Outcome) -> int:
 
 def _failures(outcome: Outcome) -> tuple[str, ...]:
     failed = _failed(outcome)
-    return (f"{failed} of {outcome.scheduled} samples were not answered",) if failed else ()
+    said = f"{failed} of {outcome.scheduled} samples were not answered, {outcome.refused} of them refused"
+    return (said,) if failed else ()
 
 
 def _generator_fault(late_ms: float, allowed_ms: float, cpu_share: float) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from math import ceil
 
 import numpy as np
 
@@ -18,7 +17,7 @@ from loadtest.mlperf.report import (
     judge_stream,
 )
 from loadtest.mlperf.subject import Subject
-from loadtest.open_loop import RATE_PER_PROCESS, Outcome, constant, play_apart, play_queries_apart, poisson
+from loadtest.open_loop import Outcome, at_once, constant, play_apart, play_queries_apart, poisson, processes_for
 
 MULTI_STREAM_SAMPLES = 8
 OFFLINE_SAMPLES = 24_576
@@ -59,7 +58,7 @@ def offline(subject: Subject, settings: Settings) -> Report:
     before = subject.successes()
     outcome = play_apart(
         subject.traffic,
-        np.zeros(settings.samples),
+        at_once(settings.samples),
         seconds=0.0,
         patience=settings.seconds,
         in_flight=settings.in_flight or subject.most_in_flight,
@@ -83,7 +82,7 @@ def server(subject: Subject, settings: Settings, rate: float) -> Report:
         seconds=settings.seconds,
         patience=max(_LEAST_PATIENCE, _PATIENCE * settings.bounds.p99_ms / 1e3),
         in_flight=settings.in_flight or subject.most_in_flight,
-        processes=settings.processes or ceil(rate / RATE_PER_PROCESS),
+        processes=settings.processes or processes_for(rate),
     )
     return _counted(judge_server(outcome, rate, settings.bounds), outcome, subject, before)
 

@@ -11,6 +11,9 @@ _CLOSE = 1.03
 """Two rates this near are one."""
 _STEP_BACK = 0.95
 
+_FEWEST_IN_FLIGHT = 16
+_FEWER = 4
+
 Attempt = Callable[[float], Report]
 
 
@@ -42,6 +45,18 @@ def search(attempt: Attempt, confirm: Attempt, ceiling: float, tries: int, confi
             break
         rate *= _STEP_BACK
     return Found(final, limited)
+
+
+def within_capacity(attempt: Callable[[int], Report], in_flight: int) -> Report:
+    """An offline run with as many requests under way, from `in_flight` down, as the server takes without refusing any.
+
+    What it answers while it refuses the rest says little of what it could: refusals cost it time and end the run.
+    """
+    report = attempt(in_flight)
+    while in_flight > _FEWEST_IN_FLIGHT and (report.refused or not report.achieved):
+        in_flight = max(_FEWEST_IN_FLIGHT, in_flight // _FEWER)
+        report = attempt(in_flight)
+    return report
 
 
 def _bisect(attempt: Attempt, ceiling: float, tries: int) -> Iterator[Report]:

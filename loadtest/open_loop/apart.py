@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import gc
 import multiprocessing
+import os
+import signal
 import time
 from collections.abc import Callable, Sequence
 from functools import partial
+from math import ceil
 from multiprocessing.connection import Connection as Pipe
 from multiprocessing.process import BaseProcess
 
@@ -16,7 +19,7 @@ from loadtest.open_loop.outcome import Floats, Outcome, merged
 from loadtest.open_loop.player import play_on, play_queries_on
 from loadtest.open_loop.traffic import Traffic
 
-RATE_PER_PROCESS = 15_000.0
+_RATE_PER_PROCESS = 15_000.0
 """Requests per second that one process is trusted with."""
 _START_SECONDS = 60.0
 _GRACE_SECONDS = 30.0
@@ -24,6 +27,11 @@ _HEAD_START_SECONDS = 0.05
 """For the word to reach all processes before the schedule begins."""
 
 Loop = Callable[[Clients, float], Outcome]
+
+
+def processes_for(rate: float) -> int:
+    """As many as `rate` requests per second demand, and no more than there are cores for."""
+    return max(1, min(ceil(rate / _RATE_PER_PROCESS), len(os.sched_getaffinity(0))))
 
 
 def play_apart(
@@ -75,23 +83,25 @@ def _run(traffic: Traffic, loops: Sequence[Loop], seconds: float) -> Outcome:
 
 
 def _take(pipe: Pipe, seconds: float) -> Outcome | None:
-    """What a process says next: None for its readiness, an outcome, or the text of an error, which is raised."""
+    """What a process says next: None for its readiness, an outcome, or an error, which is raised."""
     try:
-        said = pipe.recv() if pipe.poll(seconds) else f"it said nothing for {seconds:.0f} s"
+        said = pipe.recv() if pipe.poll(seconds) else LoadTestError(f"a generator said nothing for {seconds:.0f} s")
     except EOFError:
-        said = "it ended early, see above"
-    if isinstance(said, str):
-        raise LoadTestError(f"a generator's process failed: {said}")
+        said = LoadTestError("a generator's process ended early, see above")
+    if isinstance(said, LoadTestError):
+        raise said
     taken: Outcome | None = said
     return taken
 
 
 def _generate(pipe: Pipe, traffic: Traffic, loop: Loop) -> None:
     """A process of the generator. `perf_counter` is one clock for all processes of a Linux machine."""
+    # Ctrl-C reaches all processes of a terminal: the one that started this one ends it.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
         with Clients(traffic) as clients:
             gc.disable()
             pipe.send(None)
             pipe.send(loop(clients, pipe.recv()))
     except LoadTestError as error:
-        pipe.send(str(error))
+        pipe.send(error)

@@ -17,15 +17,30 @@ from loadtest.simulation.arrivals import RandomArrivals
 _SLACK = Path("/proc/self/timerslack_ns")
 
 
+MOST_REQUESTS = 10_000_000
+"""Of one schedule: each takes some 100 bytes of the generator's memory."""
+
+
 def poisson(rate: float, seconds: float, seed: int) -> Floats:
-    """Arrivals of a Poisson process of `rate` per second, in seconds from its beginning. Equal seeds are equal."""
+    """Arrivals of a Poisson process of `rate` per second, in seconds from its beginning. Equal seeds are equal.
+
+    This and the other schedules raise LoadTestError where they would have more than MOST_REQUESTS.
+    """
+    _require_few(rate * seconds)
     arrivals = RandomArrivals(np.array([0.0, seconds]), np.array([0.0, rate * seconds]), seed)
     return np.concatenate([np.empty(0), *(times for times, _ in arrivals.blocks())])
 
 
 def constant(rate: float, seconds: float) -> Floats:
     """Arrivals at equal distances."""
+    _require_few(rate * seconds)
     return np.arange(int(rate * seconds)) / rate
+
+
+def at_once(count: int) -> Floats:
+    """All at the beginning."""
+    _require_few(count)
+    return np.zeros(count)
 
 
 def play(traffic: Traffic, due: Floats, *, seconds: float, patience: float, in_flight: int | None = None) -> Outcome:
@@ -132,6 +147,11 @@ def take_timers_exactly() -> None:
         _SLACK.write_text("1")
     except OSError:
         return
+
+
+def _require_few(requests: float) -> None:
+    if requests > MOST_REQUESTS:
+        raise LoadTestError(f"{requests:,.0f} requests in one run are more than {MOST_REQUESTS:,}: use a shorter one")
 
 
 def _note(ended: Ended, when: float, ended_at: Floats, answered: Booleans) -> None:

@@ -7,7 +7,7 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
-from loadtest.flag_values import count, positive
+from loadtest.flag_values import count, positive, seed
 from loadtest.simulation.arrivals import ARRIVALS
 from loadtest.simulation.costs import MeasuredCosts, read_costs
 from loadtest.simulation.fleet import Balancer
@@ -65,7 +65,7 @@ def add_command(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
         help="which server a request goes to (%(default)s)",
     )
     parser.add_argument("--rows", type=count, default=1, help="of every request, unless a trace says (%(default)s)")
-    parser.add_argument("--seed", type=int, default=1, help="equal seeds give equal results (%(default)s)")
+    parser.add_argument("--seed", type=seed, default=1, help="equal seeds give equal results (%(default)s)")
     parser.add_argument("--processes", type=count, default=1, help="for points and stretches (%(default)s)")
     parser.add_argument(
         "--stretches",

@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 
 from loadtest.errors import LoadTestError
-from loadtest.flag_values import count, positive
+from loadtest.flag_values import address, count, positive
 from loadtest.run import LoadTest, run
 from loadtest.swarm.flags import NO_SHAPE, add_flags, shapes_of
 from loadtest.swarm.mix import parse_models
@@ -34,7 +34,10 @@ def add_run_command(
         help=f"of {', '.join(USER_CLASSES)}: who sends (default: {USER_CLASSES[0]})",
     )
     parser.add_argument(
-        "--url", metavar="HOST:PORT", help="gRPC address of a running server (default: start a fresh one)"
+        "--url",
+        type=address,
+        metavar="HOST:PORT",
+        help="gRPC address of a running server (default: start a fresh one)",
     )
     parser.add_argument("--users", type=count, default=64, help="clients with one request in flight each (%(default)s)")
     parser.add_argument(

@@ -8,6 +8,7 @@ from dataclasses import fields
 from math import inf
 from typing import Any
 
+from loadtest.flag_values import limit, share
 from loadtest.payload import Shape, parse_shape
 from loadtest.swarm.plans import DEFAULT_SECONDS, Plan
 
@@ -40,9 +41,9 @@ _FLAGS: dict[str, dict[str, Any]] = {
     "--soak-windows": {"type": int, "default": 10, "help": "soak: parts that are compared (%(default)s)"},
     "--ramp-users": {"type": int, "default": 8, "help": "ramp-to-failure: users added at each level (%(default)s)"},
     "--ramp-seconds": {"type": float, "default": 10.0, "help": "ramp-to-failure: length of a level (%(default)s)"},
-    "--p99-ms": {"type": float, "help": "longest p99 that passes (%(default)s)"},
+    "--p99-ms": {"type": limit, "help": "longest p99 that passes (%(default)s)"},
     "--max-error-rate": {
-        "type": float,
+        "type": share,
         "default": 0.0,
         "help": "largest share of failures that passes, 0 to 1 (%(default)s)",
     },

@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass, fields
 from enum import StrEnum
 
+from loadtest.errors import LoadTestError
 from proto import model_config_pb2 as pb
 
 THREADS, OBJECTIVE, PADDING = "intra_op_thread_count", "slo_ms", "pad_to_bucket"
@@ -80,6 +81,13 @@ class Candidate:
     def changes(self, other: Candidate) -> int:
         """How many settings differ from `other`'s."""
         return sum(getattr(self, field.name) != getattr(other, field.name) for field in fields(self))
+
+
+def require_tunable(model: str, config: pb.ModelConfig) -> None:
+    """A LoadTestError where `config` decides nothing of the kind: that of an ensemble."""
+    if config.HasField("ensemble_scheduling"):
+        steps = ", ".join(sorted({step.model_name for step in config.ensemble_scheduling.step}))
+        raise LoadTestError(f"'{model}' is an ensemble, which has no instances and no batches of its own: tune {steps}")
 
 
 def read_candidate(config: pb.ModelConfig) -> Candidate:

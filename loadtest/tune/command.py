@@ -9,7 +9,8 @@ import time
 from pathlib import Path
 
 from loadtest.errors import LoadTestError
-from loadtest.flag_values import count, positive, shape, share
+from loadtest.figures import finite
+from loadtest.flag_values import address, count, positive, shape, share
 from loadtest.payload import parse_shape
 from loadtest.tune.candidates import Axis, Candidate, apply
 from loadtest.tune.config_file import write_config
@@ -40,7 +41,10 @@ def add_command(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
         help="read, and only written with --write (%(default)s)",
     )
     parser.add_argument(
-        "--url", metavar="HOST:PORT", help="gRPC address of a running server, measured as it is (default: own servers)"
+        "--url",
+        type=address,
+        metavar="HOST:PORT",
+        help="gRPC address of a running server, measured as it is (default: own servers)",
     )
     parser.add_argument(
         "--reload",
@@ -111,7 +115,7 @@ def tune(arguments: argparse.Namespace) -> bool:
     print(describe(result, aim))
     for note in notes(result, host.workload.rows):
         print(f"note: {note}")
-    report = as_json(result, aim)
+    report = finite(as_json(result, aim))
     (out / "tune.json").write_text(json.dumps(report, indent=2) + "\n")
     (out / "tune.txt").write_text(describe(result, aim) + "\n")
     print(f"written to {out / 'tune.txt'} and {out / 'tune.json'}")

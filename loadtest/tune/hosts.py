@@ -21,7 +21,7 @@ from loadtest.errors import LoadTestError
 from loadtest.payload import Shape, Workload
 from loadtest.processes import Running, our_server, running
 from loadtest.target import Target
-from loadtest.tune.candidates import Candidate, apply, read_candidate
+from loadtest.tune.candidates import Candidate, apply, read_candidate, require_tunable
 from loadtest.tune.config_file import FILENAME, read_config
 from proto import model_config_pb2 as pb
 
@@ -65,6 +65,7 @@ class OwnServers:
         if not folder.is_dir():
             raise LoadTestError(f"{folder} is not a folder: no model '{model}' in {model_repository}")
         self.text, self.config = read_config(folder)
+        require_tunable(model, self.config)
         self._model, self._out = model, out
         # Beside the reports and not in /tmp: there the copy can share the contents of large files.
         self._temporary = tempfile.TemporaryDirectory(prefix="repository-", dir=out)
@@ -115,6 +116,7 @@ class RemoteServer:
         self._address, self._model = address, model
         with Target(address) as target:
             self._config = target.config(model)
+            require_tunable(model, self._config)
             self.present = read_candidate(self._config)
             self.workload = target.workload(model, shapes, count=1)
             if can_change:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from math import ceil, inf
+from math import inf
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +11,7 @@ import numpy as np
 from loadtest.errors import LoadTestError, WrongAnswerError
 from loadtest.figures import Counts
 from loadtest.h2load import H2load, Volley, frame
-from loadtest.open_loop import RATE_PER_PROCESS, GrpcTraffic, play_apart, poisson, quantile
+from loadtest.open_loop import GrpcTraffic, play_apart, poisson, processes_for, quantile
 from loadtest.target import INFER
 from loadtest.tune.candidates import Candidate
 from loadtest.tune.hosts import Host, Served
@@ -89,7 +89,7 @@ class Measurer:
             poisson(rate, self._load.seconds, seed=1),
             seconds=self._load.seconds,
             patience=_PATIENCE_SECONDS,
-            processes=ceil(rate / RATE_PER_PROCESS),
+            processes=processes_for(rate),
         )
         after = _ServerSide.of(served, self._model)
         good = np.count_nonzero(seen.latencies_ms <= (inf if self._p99_ms is None else self._p99_ms))

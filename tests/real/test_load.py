@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from tritonclient.utils import deserialize_bytes_tensor
 
 from loadtest.bench.comparison import take_turns
 from loadtest.errors import LoadTestError, WrongAnswerError
@@ -52,7 +53,6 @@ def test_a_load_test_of_a_fresh_server_passes_and_leaves_its_reports(tmp_path: P
     assert [level["users"] for level in verdict["levels"]] == [4, 8]
     assert all(level["kept"] and level["requests"] > 0 for level in verdict["levels"])
     outcome = verdict["outcome"]
-    assert outcome["requests"] > 100
     assert outcome["failures"] == 0
     (model,) = outcome["models"]
     assert model["counted"]["inferences"] == model["metric"] == outcome["recorded"] == outcome["requests"]
@@ -201,6 +201,14 @@ def test_a_request_holds_as_many_bytes_as_its_shape_says(datatype: str, size: in
     assert list(request.inputs[0].shape) == [3, 5]
     assert len(request.raw_input_contents[0]) == 15 * size
     assert body != other
+
+
+def test_elements_of_bytes_are_text_and_numbers() -> None:
+    request = pb.ModelInferRequest.FromString(workload(shapes={"x": (2,)}, x=("BYTES", [-1])).bodies[0])
+    elements = deserialize_bytes_tensor(request.raw_input_contents[0])
+
+    assert len(elements) == 2
+    assert all(element.decode().isdecimal() for element in elements)
 
 
 def test_variable_dimensions_are_1_and_rows_are_counted_along_the_batch_axis() -> None:

@@ -41,8 +41,8 @@ def locust(*arguments: str) -> subprocess.CompletedProcess[str]:
 
 
 def test_workers_count_every_request_to_every_model_and_the_server_counts_the_same(tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "loadtest", "run", "GrpcUser", "GrpcStreamUser"]
-    command += ["--model=lenet5=3,letters26", "--workers=2", "--users=8", "--seconds=4", "--p99-ms=30000"]
+    command = [sys.executable, "-m", "loadtest", "run", "GrpcUser", "GrpcStreamUser", "RestUser"]
+    command += ["--model=lenet5=3,letters26", "--workers=2", "--users=6", "--seconds=3", "--p99-ms=30000"]
     done = subprocess.run(
         [*command, f"--out={tmp_path}"], cwd=ROOT, capture_output=True, text=True, timeout=150, check=False
     )
@@ -56,7 +56,7 @@ def test_workers_count_every_request_to_every_model_and_the_server_counts_the_sa
         rows = {row["name"]: int(row["requests"]) for row in csv.DictReader(file)}
     assert rows.pop("Aggregated") == sum(rows.values()) == sum(model["requests"] for model in models)
     assert set(rows) == {
-        f"{rpc} {name}" for rpc in ("ModelInfer", "ModelStreamInfer") for name in ("lenet5", "letters26")
+        f"{rpc} {name}" for rpc in ("ModelInfer", "ModelStreamInfer", "infer") for name in ("lenet5", "letters26")
     }
     assert "TotalCount" in (tmp_path / "locust_ModelStreamInfer_lenet5.hgrm").read_text()
     assert "verdict" not in done.stderr and "level" not in done.stderr

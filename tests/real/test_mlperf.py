@@ -44,13 +44,13 @@ def mlperf(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], 
 
 
 def test_a_run_at_a_rate_reports_what_was_asked_for(mlperf: Mlperf, shared_server: RunningServer) -> None:
-    flags = ("--rate", "250", "--seconds", "2", "--p99-ms", "5000")
+    flags = ("--rate", "500", "--seconds", "1.2", "--p99-ms", "20000")
     code, report = mlperf("server", "--url", shared_server.grpc_address, *flags)
 
     assert (code, report["valid"], report["reason"]) == (0, True, "")
-    assert report["rate"] == 250 and report["failed"] == 0
-    assert 0 < report["achieved"] <= 1.2 * 250
-    assert 0 < report["p50_ms"] <= report["p99_ms"] < 5_000
+    assert report["rate"] == 500 and report["failed"] == 0
+    assert 0 < report["achieved"] <= 1.2 * 500
+    assert 0 < report["p50_ms"] <= report["p99_ms"] < 20_000
 
 
 def test_too_few_queries_are_invalid_and_exit_code_1(mlperf: Mlperf, shared_server: RunningServer) -> None:
@@ -103,7 +103,7 @@ STALL_SECONDS = 0.2
 def test_a_server_that_stands_still_shows_it_in_the_open_loop_and_hides_it_in_the_closed_one(tmp_path: Path) -> None:
     """A fifth of a second of every second: a fifth of the requests of an open loop, and one in flight of a closed one.
 
-    The closed loop has at most two such requests, and needs 200 others for them to be beyond its 99th percentile.
+    A machine that stands still for others' sake does the same to both as the server does.
     """
     command = [sys.executable, "-m", "loadtest.floors.http2_sink"]
     with running(command, tmp_path, "stub") as stub:
@@ -116,7 +116,8 @@ def test_a_server_that_stands_still_shows_it_in_the_open_loop_and_hides_it_in_th
     assert opened.answered.all() and closed.answered.all()
     assert closed.latencies_ms[-1] >= 0.9 * STALL_SECONDS * 1e3
     assert quantile(opened.latencies_ms, 0.99) > 0.7 * STALL_SECONDS * 1e3
-    assert quantile(closed.latencies_ms, 0.99) < 0.5 * STALL_SECONDS * 1e3
+    slow_opened, slow_closed = (int((seen.latencies_ms > 0.5 * STALL_SECONDS * 1e3).sum()) for seen in (opened, closed))
+    assert slow_opened > 5 * slow_closed > 0
 
 
 def test_a_stream_over_http_sends_binary_tensors(mlperf: Mlperf) -> None:

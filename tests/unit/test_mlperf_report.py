@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from loadtest.mlperf.report import Bounds, Report, judge_offline, judge_server, judge_stream
-from loadtest.mlperf.search import search
+from loadtest.mlperf.search import search, within_capacity
 from loadtest.mlperf.sweep import write_sweep
 from loadtest.open_loop import Outcome
 
@@ -71,7 +71,7 @@ def test_fewer_are_valid_once_there_are_enough_queries() -> None:
 def test_what_is_refused_at_once_was_not_fast() -> None:
     report = judge_server(refused(run(), 11), 1_000.0, BOUNDS)
 
-    assert report.reason == "11 of 1000 queries took longer than 10 ms, 11 of them failed"
+    assert report.reason == "11 of 1000 queries took longer than 10 ms, 11 of them refused and 0 given up"
     assert report.p99_ms == pytest.approx((1.0 + 1.0 - 0.01) * 1e3)
 
 
@@ -105,7 +105,8 @@ def test_a_query_of_several_samples_takes_as_long_as_its_last() -> None:
 
 def test_a_stream_with_a_failure_or_too_few_queries_is_not_valid() -> None:
     assert judge_stream("single-stream", run(63), 1, 0.9).reason == "too few queries: 63, of which 64 are needed"
-    assert judge_stream("single-stream", refused(run(64), 1), 1, 0.9).reason == "1 of 64 samples were not answered"
+    failed = judge_stream("single-stream", refused(run(64), 1), 1, 0.9)
+    assert failed.reason == "1 of 64 samples were not answered, 1 of them refused"
     assert judge_stream("single-stream", run(64), 1, 0.9).valid
 
 
@@ -114,7 +115,37 @@ def test_offline_counts_samples_until_the_last_and_all_of_them() -> None:
 
     assert judge_offline(outcome).achieved == pytest.approx(1_000 / 1.001)
     assert judge_offline(outcome).valid
-    assert judge_offline(refused(outcome, 2)).reason == "2 of 1000 samples were not answered"
+    failed = judge_offline(refused(outcome, 2))
+    assert failed.reason == "2 of 1000 samples were not answered, 2 of them refused"
+    assert (failed.queries, failed.refused) == (1_000, 2)
+
+
+def test_an_offline_run_without_an_answer_has_waited_for_all_of_them() -> None:
+    report = judge_offline(refused(replace(run(10), seconds=0.0), 10))
+
+    assert (report.achieved, report.p50_ms, report.p99_ms) == (0.0, 1_000.0, 1_000.0)
+
+
+def test_a_server_that_refuses_is_asked_for_less_at_once_until_it_takes_all() -> None:
+    asked = []
+
+    def attempt(in_flight: int) -> Report:
+        asked.append(in_flight)
+        return judge_offline(refused(run(10), 0 if in_flight <= 100 else 9))
+
+    assert within_capacity(attempt, 1_000).refused == 0
+    assert asked == [1_000, 250, 62]
+
+
+def test_a_server_that_answers_nothing_is_asked_for_less_at_once_but_not_for_ever() -> None:
+    asked = []
+
+    def attempt(in_flight: int) -> Report:
+        asked.append(in_flight)
+        return judge_offline(refused(run(10), 10))
+
+    assert within_capacity(attempt, 100).achieved == 0
+    assert asked == [100, 25, 16]
 
 
 class Server:

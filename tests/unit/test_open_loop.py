@@ -1,5 +1,6 @@
 """Schedules, the frames that requests travel in, and the arithmetic of what came of them."""
 
+import os
 from dataclasses import replace
 from itertools import pairwise
 
@@ -7,7 +8,8 @@ import numpy as np
 import pytest
 
 from loadtest import http2_frames as http2
-from loadtest.open_loop import GrpcTraffic, Outcome, constant, poisson, quantile
+from loadtest.errors import LoadTestError
+from loadtest.open_loop import GrpcTraffic, Outcome, at_once, constant, poisson, processes_for, quantile
 from loadtest.open_loop.outcome import merged
 from loadtest.target import INFER
 
@@ -71,6 +73,21 @@ def test_poisson_arrivals_ascend_and_equal_seeds_are_equal() -> None:
 
 def test_constant_arrivals_are_at_equal_distances() -> None:
     assert constant(4.0, 1.5).tolist() == [0.0, 0.25, 0.5, 0.75, 1.0, 1.25]
+
+
+def test_a_schedule_that_no_memory_holds_is_refused_before_it_is_made() -> None:
+    for schedule in (
+        lambda: poisson(1e9, 1e9, seed=1),
+        lambda: constant(1e9, 1e9),
+        lambda: at_once(10**18),
+    ):
+        with pytest.raises(LoadTestError, match="more than 10,000,000"):
+            schedule()
+
+
+def test_a_rate_has_the_processes_that_it_needs_and_the_machine_has_cores_for() -> None:
+    assert processes_for(1.0) == processes_for(15_000.0) == 1
+    assert processes_for(1e12) == len(os.sched_getaffinity(0))
 
 
 def test_a_latency_counts_from_the_schedule_whenever_it_was_sent() -> None:

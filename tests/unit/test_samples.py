@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,7 @@ import pytest
 
 from loadtest.errors import LoadTestError
 from loadtest.payload import Description
-from loadtest.samples import sampled_workload
+from loadtest.samples import sampled_workload, workload_for
 from proto import grpc_service_pb2 as pb
 
 PICTURE = b"\xff\xd8 as if it were a JPEG"
@@ -144,3 +145,10 @@ def test_samples_differ_in_rows_at_their_peril(tmp_path: Path) -> None:
     np.save(tmp_path / "b.npy", np.zeros((3, 2), np.float32))
 
     assert re.search(r"b\.npy: 'x' has 3 rows, a\.npy has 1", refusal(describe(x=("FP32", [-1, 2])), tmp_path))
+
+
+def test_a_model_of_sequences_is_refused_by_name() -> None:
+    sequences = replace(describe(x=("FP32", [-1, 2])), takes_sequences=True)
+
+    with pytest.raises(LoadTestError, match="'m' takes sequences"):
+        workload_for(sequences, shapes={}, samples=None, count=1, seed=0)

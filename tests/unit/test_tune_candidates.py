@@ -3,7 +3,17 @@
 import pytest
 from google.protobuf import text_format
 
-from loadtest.tune.candidates import Alone, Axis, Candidate, Objective, Window, apply, read_candidate
+from loadtest.errors import LoadTestError
+from loadtest.tune.candidates import (
+    Alone,
+    Axis,
+    Candidate,
+    Objective,
+    Window,
+    apply,
+    read_candidate,
+    require_tunable,
+)
 from loadtest.tune.space import Space
 from proto.model_config_pb2 import ModelConfig
 
@@ -56,6 +66,15 @@ def test_a_configuration_says_what_was_applied_to_it(wanted: Candidate) -> None:
     assert read_candidate(changed) == wanted
     assert changed.parameters["fail_on_nan"].string_value == "true"
     assert not changed.HasField("dynamic_batching") or changed.dynamic_batching.priority_levels == 2
+
+
+def test_an_ensemble_is_refused_with_the_models_that_can_be_tuned() -> None:
+    steps = "".join(f'step {{ model_name: "{name}" }}' for name in ("b", "a", "b"))
+    config = text_format.Parse(f"ensemble_scheduling {{ {steps} }}", ModelConfig())
+
+    with pytest.raises(LoadTestError, match=r"'chain' is an ensemble.* tune a, b"):
+        require_tunable("chain", config)
+    require_tunable("m", ModelConfig())
 
 
 def test_settings_that_do_not_change_are_not_written() -> None:
