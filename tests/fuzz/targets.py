@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import suppress
 
-from server.frontends import compression, wire
+from server.frontends import compression
 from server.frontends.calls import StatusCode
+from server.frontends.grpc import wire
 from server.frontends.grpc.http2 import Http2Error, pack_headers, unpack_headers
 from server.frontends.grpc.wire import MessageReader, Refusal, WireError
 from tests.hostile.sans_io import Server
