@@ -14,7 +14,7 @@ from math import inf
 
 import numpy as np
 
-from server.errors import ConvoyError, ExecutionFailed, QueueFull, ShuttingDown
+from server.errors import ConvoyError, DeadlineExceeded, ExecutionFailed, QueueFull, ShuttingDown
 from server.messages import InferenceRequest, InferenceResponse, OutputTensor, RequestedOutput
 from server.models import admission
 from server.models.classification import classify
@@ -28,6 +28,7 @@ from server.records import Computation, Record
 from server.scheduling.budget import ByteBudget
 from server.scheduling.clock import Clock
 from server.scheduling.costs import CostTable
+from server.scheduling.deadlines import Deadlines
 from server.statistics import BatchTimes, VersionStatistics
 from server.summaries import LatencySummaries, SummarySlices
 from server.tensors import BYTES, DATATYPES
@@ -76,6 +77,10 @@ class EnsembleVersion:
         self._gates: Sequence[Gate[EnsembleRun]] = [Gate(limit) for _ in self.steps] if limit else ()
         self._at_the_door: dict[EnsembleRun, int] = {}
         """Requests that wait at one of their first steps, the one that came first in front, and the bytes of each."""
+        self._deadlines: Deadlines[EnsembleRun] = Deadlines()
+        """Of the callers of those; where a model has a request, the model keeps its deadline."""
+        # Without limits nobody waits at the door.
+        self._expiry = clock.alarm(self._expire) if limit else None
         self._leases = 0
         self._holds = 0
         self._let_go: asyncio.Future[None] | None = None
@@ -125,7 +130,7 @@ class EnsembleVersion:
         run = EnsembleRun(self, self.members, plan, request, reply, arrived)
         self._leases += 1
         if size >= 0:
-            self._at_the_door[run] = size
+            self._wait_at_the_door(run, size)
         run.start()
         return None if run.is_over else run
 
@@ -145,6 +150,9 @@ class EnsembleVersion:
         if self._holds or self._leases:
             self._let_go = self._let_go or self._loop.create_future()
             await self._let_go
+        if self._expiry is not None:
+            self._expiry.close()
+            self._expiry = None
 
     def may_begin(self, run: EnsembleRun, index: int) -> bool:
         """See `ensemble_run.Owner`."""
@@ -228,6 +236,20 @@ class EnsembleVersion:
         except QueueFull as error:
             raise error.within(request.label()) from None
         return size
+
+    def _wait_at_the_door(self, run: EnsembleRun, size: int) -> None:
+        self._at_the_door[run] = size
+        deadline = run.request.deadline
+        if deadline < inf and self._expiry is not None:
+            self._deadlines.add(deadline, run, len(self._at_the_door))
+            self._expiry.set(min(deadline, self._expiry.when))
+
+    def _expire(self) -> None:
+        now = self._clock.now()
+        while (late := self._deadlines.pop(now)) is not None:
+            late[1].end(DeadlineExceeded("Deadline Exceeded"))
+        if self._expiry is not None:
+            self._expiry.set(self._deadlines.next())
 
     def _call_next(self, index: int) -> None:
         """Let whoever is first in line begin a step, while there are places."""

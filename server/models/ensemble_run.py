@@ -129,6 +129,11 @@ class EnsembleRun:
         self._let_by: dict[int, int] = {}
         """For every step that waits for a place: the one at which the request keeps its place meanwhile."""
 
+    @property
+    def waiting(self) -> bool:
+        """Whether no model has it yet: see `deadlines.Waits`."""
+        return not self.is_over and not self.begun_ns
+
     def start(self) -> None:
         """Begin with the steps that need nothing but the request."""
         for index in self.plan.flow.first:

@@ -11,7 +11,8 @@ from typing import Generic, Protocol, TypeVar
 class Waits(Protocol):
     """What may wait."""
 
-    waiting: bool
+    @property
+    def waiting(self) -> bool: ...
 
 
 T = TypeVar("T", bound=Waits)

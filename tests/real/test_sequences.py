@@ -15,6 +15,7 @@ import grpc
 import numpy as np
 import pytest
 import tritonclient.grpc as triton
+import tritonclient.http
 
 from proto import grpc_service_pb2 as pb
 from tests import onnx_models
@@ -133,6 +134,20 @@ def totals(server: RunningServer, model: str, sequence_id: int | str, numbers: S
             .item()
             for i, x in enumerate(numbers)
         ]
+
+
+@pytest.mark.parametrize("sequence_id", [881, "over HTTP"])
+def test_a_sequence_over_http(sequence_id: int | str, server: RunningServer) -> None:
+    x = tritonclient.http.InferInput("x", [1, 1], "FP32")
+    answers = []
+    with tritonclient.http.InferenceServerClient(server.http_url.removeprefix("http://")) as client:
+        for i in range(3):
+            x.set_data_from_numpy(np.array([[i + 1]], np.float32))
+            answer = client.infer(
+                "direct", [x], sequence_id=sequence_id, sequence_start=i == 0, sequence_end=i == 2
+            ).as_numpy("y")
+            answers.append(answer.item())
+    assert answers == [1, 3, 6]
 
 
 @pytest.mark.parametrize("model", ACCUMULATORS)

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from server.errors import (
     Cancelled,
+    DeadlineExceeded,
     ExecutionFailed,
     InvalidRequest,
     NotReady,
@@ -453,6 +454,32 @@ def test_only_so_many_requests_are_at_a_step_and_the_others_wait_in_order() -> N
                 await turn()
         assert [values(await reply.response())["y"] for reply in replies] == [[[float(n)]] for n in range(4)]
         bench.check_idle()
+
+    run(main)
+
+
+def test_a_request_whose_time_is_over_leaves_the_door_at_once() -> None:
+    async def main() -> None:
+        bench = Bench(CHAIN, limit=1, budget=ByteBudget(1 << 10))
+        _, first = bench.submit([0.0], deadline=1003)
+        _, late = bench.submit([1.0], deadline=1002)
+        _, patient = bench.submit([2.0], deadline=1010)
+        bench.clock.advance(2.5)
+        refusal = await late.error()
+        assert isinstance(refusal, DeadlineExceeded)
+        assert str(refusal) == "in ensemble 'e', Deadline Exceeded"
+        assert bench.version.pending == 1
+        bench.clock.advance(1)  # the model has the first: what its deadline means is the model's to say
+        assert not first.answers
+        bench.members["one"].given[0].answer(array(0))
+        await turn()
+        for name, n in (("two", 0), ("one", 1), ("two", 1)):
+            bench.members[name].given[n].answer(array(n))
+            await turn()
+        assert values(await first.response())["y"] == [[0.0]]
+        assert values(await patient.response())["y"] == [[1.0]]
+        bench.check_idle()
+        await bench.version.drain()
 
     run(main)
 
