@@ -128,7 +128,7 @@ ACTS: tuple[Act, ...] = (
 
 @contextmanager
 def traffic(server: RunningServer, acts: Sequence[Act] = ACTS) -> Iterator[None]:
-    """Each of the acts repeated on a thread and a connection of its own, until the block ends."""
+    """Each of the acts, and a call over HTTP, repeated on a thread and connection of its own, until the block ends."""
     stop = threading.Event()
     failures: list[BaseException] = []
 
@@ -142,7 +142,8 @@ def traffic(server: RunningServer, acts: Sequence[Act] = ACTS) -> Iterator[None]
             failures.append(error)
             raise
 
-    threads = [threading.Thread(target=repeat, args=(act,), name=f"traffic-{i}") for i, act in enumerate(acts)]
+    every: list[Act] = [*acts, lambda _: http_status(f"{server.http_url}/v2/models/digits")]
+    threads = [threading.Thread(target=repeat, args=(act,), name=f"traffic-{i}") for i, act in enumerate(every)]
     with ExitStack() as stack:
         stack.callback(lambda: [thread.join(STOP_SECONDS) for thread in threads])
         stack.callback(stop.set)
