@@ -74,6 +74,8 @@ def configuration(name: str, override: Override) -> Configuration:
         raise TooLarge(not_polled(name, f"Invalid config override: {problem}"))
     source = "load parameter 'config'"
     try:
+        if not override.config.lstrip().startswith("{"):  # the parser takes an empty list for a message
+            raise json_format.ParseError("it must be a JSON object")
         json_format.Parse(override.config, message)
         settings = model_config.load_settings(message, name, source)
     except (json_format.ParseError, RecursionError, ConfigInvalid) as error:

@@ -31,10 +31,10 @@ def test_a_configuration_that_comes_along_holds_until_a_load_without_one(tmp_pat
 
 WRONG = {
     "no JSON": ("{max_batch", "Invalid config override: Failed to load JSON"),
-    "no object": ("[1]", "Invalid config override: "),
+    "no object": ("[]", "Invalid config override: it must be a JSON object"),
     "an unknown field": ('{"max_batch_sise": 1}', 'no field named "max_batch_sise"'),
     "a wrong type": ('{"max_batch_size": "many"}', "Invalid config override: "),
-    "an infinite depth": ("[" * 100_000, "Invalid config override: "),
+    "an infinite depth": ('{"instance_group": ' + "[" * 100_000, "Invalid config override: "),
     "another model's name": ('{"name": "n"}', "field 'name' is 'n', but the model's folder is 'm'"),
     "another backend": ('{"backend": "python"}', "this server serves 'onnxruntime' only"),
     "a giant": (" " * (1 << 20) + "{}", "1048576 are allowed"),

@@ -281,7 +281,8 @@ def _shape(fields: Mapping[str, Any], what: str) -> list[int]:
 
 def _parameters_of(fields: Mapping[str, Any], what: str) -> dict[str, Any]:
     """A copy, of which what concerns HTTP only is taken away."""
-    return dict(_object(fields.get("parameters") or {}, f"'parameters' of {what}"))
+    parameters = fields.get("parameters")
+    return {} if parameters is None else dict(_object(parameters, f"'parameters' of {what}"))
 
 
 def _take_flag(parameters: dict[str, Any], key: str, what: str) -> bool:
