@@ -142,7 +142,8 @@ def families(server: RunningServer) -> dict[str, Metric]:
 def test_a_running_server_shows_every_family_that_is_pinned(server: RunningServer) -> None:
     shown = {f"{name}_total" if family.type == "counter" else name for name, family in families(server).items()}
     engine = metric(server.metrics_url, "convoy_build_info", grpc_engine="grpcio")
-    absent = {name for name in FAMILIES if name.startswith(("nv_gpu", "nv_pinned", "nv_energy"))}
+    no_gpu, no_cache = ("nv_gpu", "nv_pinned", "nv_energy"), ("nv_cache", "convoy_cache")
+    absent = {name for name in FAMILIES if name.startswith((*no_gpu, *no_cache))}
     if engine:
         absent |= {name for name in FAMILIES if name.startswith("convoy_grpc_")}
     assert shown == set(FAMILIES) - absent

@@ -124,7 +124,7 @@ def test_operator_libraries_are_looked_for_in_the_models_folder(tmp_path: Path) 
     ("config", "threads"),
     [
         ('parameters { key: "intra_op_thread_count" value { string_value: "3" } }', 3),
-        ('parameters { key: "intra_op_thread_count" value { string_value: "0" } } instance_group { count: 4096 }', 1),
+        ('parameters { key: "intra_op_thread_count" value { string_value: "0" } } instance_group { count: 1024 }', 1),
     ],
     ids=["as configured", "never less than one"],
 )
