@@ -18,6 +18,8 @@ from sklearn.datasets import load_digits
 from torch import Tensor, nn
 from torch.nn import functional
 
+from training.export.graph import strip
+
 HELD_OUT = Path(__file__).parents[1] / "digits_held_out.npz"
 RESNET = Path(__file__).with_name("resnet.onnx")
 SIDE = 16
@@ -104,16 +106,18 @@ def main() -> None:
     print(
         f"held-out accuracy {np.mean(answers == held_out['labels']):.4f} on {len(answers)} digits, {len(x)} trained on"
     )
-    torch.onnx.export(
+    program = torch.onnx.export(
         network,
         (x[:2],),
-        RESNET,
         input_names=["image"],
         output_names=["logits"],
         dynamic_shapes={"input": {0: torch.export.Dim("rows")}},
-        external_data=False,
         dynamo=True,
     )
+    assert program is not None, "that is what dynamo=True returns"
+    model = program.model_proto
+    strip(model)
+    RESNET.write_bytes(model.SerializeToString(deterministic=True))
 
 
 if __name__ == "__main__":

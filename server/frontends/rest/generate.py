@@ -8,35 +8,15 @@ from collections.abc import Sequence
 from functools import partial
 
 from server.frontends.forwarding import forwarded_headers
-from server.frontends.inference_service import InferenceService
 from server.frontends.rest import generate_codec
-from server.frontends.rest.bodies import Bodies
 from server.frontends.rest.exchange import Content, Exchange, Route
-from server.frontends.rest.json_tensors import NonFinite
-from server.header_pattern import HeaderPattern
+from server.frontends.rest.model_routes import ModelRoutes
 from server.messages import InferenceRequest, InferenceResponse
-from server.models.registry import Registry
 from server.tensors import Buffer
 
 
-class GenerateRoutes:
+class GenerateRoutes(ModelRoutes):
     """The routes."""
-
-    def __init__(
-        self,
-        service: InferenceService,
-        registry: Registry,
-        bodies: Bodies,
-        *,
-        non_finite: NonFinite,
-        forwarded: HeaderPattern | None = None,
-    ) -> None:
-        """`forwarded`: which headers requests carry on."""
-        self._service = service
-        self.registry = registry
-        self.bodies = bodies
-        self.non_finite = non_finite
-        self.forwarded = forwarded
 
     def routes(self) -> list[Route]:
         return [
@@ -54,7 +34,7 @@ class GenerateRoutes:
     def _generate(self, as_event: bool, exchange: Exchange, body: Buffer) -> None:
         generation = _Generation(self, exchange, as_event)
         exchange.render = generation.render
-        self._service.infer(exchange, body, generation.decode, generation.encode)
+        self.service.infer(exchange, body, generation.decode, generation.encode)
 
 
 class _Generation:

@@ -6,38 +6,18 @@ from collections.abc import Sequence
 
 from server.errors import InvalidRequest
 from server.frontends.forwarding import forwarded_headers
-from server.frontends.inference_service import InferenceService
 from server.frontends.rest import infer_codec
-from server.frontends.rest.bodies import Bodies
 from server.frontends.rest.exchange import Content, Exchange, Route
 from server.frontends.rest.infer_codec import HEADER_LENGTH, Wanted
-from server.frontends.rest.json_tensors import NonFinite
-from server.header_pattern import HeaderPattern
+from server.frontends.rest.model_routes import ModelRoutes
 from server.messages import InferenceRequest, InferenceResponse
-from server.models.registry import Registry
 from server.tensors import Buffer
 
 _LENGTH = HEADER_LENGTH.lower().encode()
 
 
-class InferRoutes:
+class InferRoutes(ModelRoutes):
     """The routes of inference."""
-
-    def __init__(
-        self,
-        service: InferenceService,
-        registry: Registry,
-        bodies: Bodies,
-        *,
-        non_finite: NonFinite,
-        forwarded: HeaderPattern | None = None,
-    ) -> None:
-        """`forwarded`: which headers requests carry on."""
-        self._service = service
-        self.registry = registry
-        self.bodies = bodies
-        self.non_finite = non_finite
-        self.forwarded = forwarded
 
     def routes(self) -> list[Route]:
         return [
@@ -51,7 +31,7 @@ class InferRoutes:
     def _infer(self, exchange: Exchange, body: Buffer) -> None:
         inference = _Inference(self, exchange)
         exchange.render = inference.render
-        self._service.infer(exchange, body, inference.decode, inference.encode)
+        self.service.infer(exchange, body, inference.decode, inference.encode)
 
 
 class _Inference:

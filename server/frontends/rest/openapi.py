@@ -195,6 +195,14 @@ _PARAMETERS: Schema = {"type": "object", "additionalProperties": {"type": ["bool
 _SHAPE: Schema = _array(_COUNT)
 _DATATYPE: Schema = {"type": "string", "enum": list(DATATYPES)}
 _DATA: Schema = {"type": "array", "description": "Row-major; flat, or nested in any way"}
+_TENSOR: Schema = _object(
+    ("name", "shape", "datatype"),
+    name=_STRING,
+    shape=_SHAPE,
+    datatype=_DATATYPE,
+    parameters=_PARAMETERS,
+    data=_DATA,
+)
 _FLAT: Schema = {"type": ["boolean", "integer", "number", "string", "array"]}
 _SYSTEM = {"key": _STRING, "offset": _COUNT, "byte_size": _COUNT}
 _CUDA = {"device_id": _COUNT, "byte_size": _COUNT}
@@ -209,16 +217,7 @@ SCHEMAS: Mapping[str, Schema] = {
         ("inputs",),
         id=_STRING,
         parameters=_PARAMETERS,
-        inputs=_array(
-            _object(
-                ("name", "shape", "datatype"),
-                name=_STRING,
-                shape=_SHAPE,
-                datatype=_DATATYPE,
-                parameters=_PARAMETERS,
-                data=_DATA,
-            )
-        ),
+        inputs=_array(_TENSOR),
         outputs=_array(_object(("name",), name=_STRING, parameters=_PARAMETERS)),
     ),
     "InferResponse": _object(
@@ -227,16 +226,7 @@ SCHEMAS: Mapping[str, Schema] = {
         model_name=_STRING,
         model_version=_STRING,
         parameters=_PARAMETERS,
-        outputs=_array(
-            _object(
-                ("name", "shape", "datatype"),
-                name=_STRING,
-                shape=_SHAPE,
-                datatype=_DATATYPE,
-                parameters=_PARAMETERS,
-                data=_DATA,
-            )
-        ),
+        outputs=_array(_TENSOR),
     ),
     "GenerateRequest": {
         "type": "object",
