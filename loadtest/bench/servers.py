@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import sys
+import time
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+
+import grpc
 
 from loadtest.errors import LoadTestError
 from loadtest.figures import Figures
@@ -138,10 +141,20 @@ def start_floor(stack: ExitStack, plan: Plan, shot: Shot) -> Running:
 
 
 def checked_answer(target: Target, workload: Workload) -> bytes:
-    """What `target` answers to the first request of `workload`; raises WrongAnswerError unless it is right."""
-    answer = target.infer(workload.bodies[0], timeout=_ANSWER_SECONDS)
-    workload.check(answer)
-    return answer
+    """What `target` answers to the first request of `workload`; raises WrongAnswerError unless it is right.
+
+    A request that is refused, as one may be whose model has a time limit of less than a millisecond, is sent again.
+    """
+    give_up = time.monotonic() + _ANSWER_SECONDS
+    while True:
+        try:
+            answer = target.infer(workload.bodies[0], timeout=_ANSWER_SECONDS)
+        except grpc.RpcError as error:
+            if error.code() is not grpc.StatusCode.UNAVAILABLE or time.monotonic() >= give_up:
+                raise
+        else:
+            workload.check(answer)
+            return answer
 
 
 def prepare(plan: Plan, ours: Ours, load: Load) -> Shot:
