@@ -14,8 +14,12 @@ SWITCH_SECONDS = 200e-6
 than most batches run (docs/performance.md)."""
 
 
+UNBALANCED = 3
+
+
 def main(argv: Sequence[str] | None = None) -> int:
-    """Serve. Returns the exit status: 0 after a clean stop, 1 where the server could not start."""
+    """Serve. Returns the exit status: 0 after a clean stop, 1 where the server could not start, `UNBALANCED` where a
+    request was not answered exactly once."""
     flags = settings.parse(sys.argv[1:] if argv is None else argv)
     # Until the event loop listens to it. A container's first process would go on regardless without a handler: the
     # kernel gives it only those signals that it handles.
@@ -35,12 +39,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         log = logs.configure(flags)
         malloc.keep_freed_memory()
         sys.setswitchinterval(SWITCH_SECONDS)
-        uvloop.run(app.serve(flags, log))
+        balances = uvloop.run(app.serve(flags, log))
     except (OSError, LoadFailed) as error:
         logging.getLogger(__name__).debug("start failed", exc_info=True)
         print(f"cannot start: {error}", file=sys.stderr)
         return 1
-    return 0
+    return 0 if balances else UNBALANCED
 
 
 if __name__ == "__main__":

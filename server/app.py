@@ -31,7 +31,7 @@ from server.frontends import health_service, inference_service
 from server.frontends.calls import MethodTable
 from server.frontends.grpc.grpcio_engine import GrpcioEngine
 from server.frontends.health_service import HealthService
-from server.frontends.inference_service import InferenceService
+from server.frontends.inference_service import InferenceService, accounted
 from server.frontends.reflection_service import reflection_methods
 from server.frontends.repository_service import RepositoryService
 from server.frontends.rest.bodies import Bodies
@@ -45,13 +45,14 @@ from server.frontends.rest.listener import HttpListener
 from server.frontends.rest.metrics import metrics_route
 from server.frontends.rest.openapi import openapi_route
 from server.frontends.rest.options import HttpOptions
-from server.frontends.rest.restrictions import restrict_routes
+from server.frontends.rest.restrictions import accounted_routes, restrict_routes
 from server.frontends.rest.rpc_routes import rpc_routes
 from server.frontends.restrictions import restrict
 from server.frontends.settings_service import SettingsService
 from server.frontends.shared_memory_service import SharedMemoryService
 from server.frontends.statuses import AS_TRITON, DISTINCT
 from server.frontends.watch import Watch
+from server.ledger import Ledger
 from server.logs import Logs, LogState
 from server.loop_watch import LoopWatch
 from server.metrics.snapshots import BuildSnapshot
@@ -104,6 +105,7 @@ class App:
         self._regions = Regions(find_driver()) if settings.allow_client_shm else None
         shared = SharedMemory(self._regions, settings.grpc_max_message_bytes) if self._regions is not None else None
         self._engine = Engine(self._registry, shared)
+        self._ledger = Ledger()
         inference = InferenceService(
             self._engine,
             self._registry,
@@ -112,6 +114,7 @@ class App:
             watch=watch,
             failures=failures,
             forwarded=settings.grpc_header_forward_pattern,
+            ledger=self._ledger,
             more_extensions=self._regions.extensions if self._regions is not None else (),
         )
         names = (inference_service.SERVICE, health_service.SERVICE)
@@ -136,7 +139,8 @@ class App:
             | health.methods()
             | reflection_methods(names)
         )
-        self._grpc = engine(restrict(methods, settings.grpc_restricted_protocols), part_options.grpc_options(settings))
+        served = accounted(restrict(methods, settings.grpc_restricted_protocols), self._ledger.grpc)
+        self._grpc = engine(served, part_options.grpc_options(settings))
         self._watch = LoopWatch(clock)
         self._renderer = ThreadPoolExecutor(1, thread_name_prefix="metrics")
         metrics = metrics_route(self._observer().take, part_options.metrics_page(settings), self._renderer)
@@ -172,20 +176,21 @@ class App:
         """Not ready any more, for load balancers to see; requests are served as before until `stop`."""
         self._engine.announce_exit()
 
-    async def stop(self) -> None:
-        """Answer everything that was accepted, then close."""
+    async def stop(self) -> bool:
+        """Answer everything that was accepted, then close. Returns whether the ledger balances."""
         end = time.monotonic() + self._settings.exit_timeout_secs
         self._http.announce_stop()
         self._engine.begin_exit()
         self._control.give_up_loads()
         grace = self._settings.exit_timeout_secs
-        asyncio.get_running_loop().call_later(grace, self._engine.cut_off)
+        asyncio.get_running_loop().call_later(grace, self._cut_off)
         await asyncio.gather(self._http.drain(grace), *([self._grpc.stop(grace)] if self._settings.allow_grpc else []))
         await self._control.unload_all()
         if self._store is not None:
             self._store.close()
         if self._regions is not None:
             self._regions.close()
+        self._ledger.begin_cut_off()
         await self._http.stop()
         await self._metrics.stop()
         self._watch.stop()
@@ -194,6 +199,11 @@ class App:
         if self._traces is not None:
             seconds = max(0.0, min(LAST_TRACES_SECONDS, end - time.monotonic()))
             await asyncio.to_thread(self._traces.close, seconds)
+        return self._ledger.close()
+
+    def _cut_off(self) -> None:
+        self._engine.cut_off()
+        self._ledger.begin_cut_off()
 
     def summary(self, ports: Ports) -> str:
         """What is served, and where, for a person to read."""
@@ -241,7 +251,8 @@ class App:
             *cost_routes(self._registry),
             *([metrics] if settings.http_metrics else []),
         ]
-        return [*restrict_routes(routes, settings.http_restricted_apis), openapi_route(routes)]
+        served = accounted_routes(restrict_routes(routes, settings.http_restricted_apis), self._ledger.http)
+        return [*served, openapi_route(routes)]
 
     def _observer(self) -> Observer:
         return Observer(
@@ -261,11 +272,13 @@ class App:
             lambda: self._regions.usage() if self._regions is not None else (0, 0),
             lambda: self._http.snapshot(),  # noqa: PLW0108 -- made later, since it may serve what this observes
             lambda: self._store.counts() if self._store is not None else None,
+            self._ledger.snapshot,
         )
 
 
-async def serve(settings: Settings, logs: Logs) -> None:
-    """Run a server until SIGTERM or SIGINT, also where that comes before all models are loaded."""
+async def serve(settings: Settings, logs: Logs) -> bool:
+    """Run a server until SIGTERM or SIGINT, also where that comes before all models are loaded. Returns whether every
+    request was answered exactly once, or its caller had gone."""
     loop = asyncio.get_running_loop()
     stop, no_delay = asyncio.Event(), asyncio.Event()
     app = App(settings, logs)
@@ -295,10 +308,11 @@ async def serve(settings: Settings, logs: Logs) -> None:
             raise
         log.info("stopping: before all models were loaded")
     finally:
-        await app.stop()
+        balances = await app.stop()
         # All is done: who asks once more while the interpreter goes shall not change the exit status.
         loop.remove_signal_handler(signal.SIGTERM)
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    return balances
 
 
 async def _wait_at_most(event: asyncio.Event, seconds: float) -> None:

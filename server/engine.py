@@ -22,7 +22,10 @@ class Engine:
         self._started = False
         self._exiting = False
         self.failures: dict[Reason, int] = no_failures()
-        """Requests that reached no version: those that name none that serves, and those that cannot be read."""
+        """Requests that reached no version, those that name none that serves and those that cannot be read; and those
+        whose answer was computed, and not given to their callers."""
+        self.undelivered = 0
+        """The latter: successes of models that their callers did not see."""
 
     @property
     def serving(self) -> bool:
@@ -58,8 +61,13 @@ class Engine:
             version.cut_off()
 
     def refuse(self, error: ConvoyError) -> None:
-        """Count a request that cannot be read, or whose answer its caller cannot be given."""
+        """Count a request that cannot be read."""
         self.failures[error.reason] += 1
+
+    def withhold(self, error: ConvoyError) -> None:
+        """Count an answer that a model has computed, and counted as its success, and that its caller was not given."""
+        self.failures[error.reason] += 1
+        self.undelivered += 1
 
     def infer(self, request: InferenceRequest, reply: Reply) -> Pending | None:
         """Start one inference. `reply` is called exactly once, unless what is returned is cancelled first.
@@ -87,7 +95,7 @@ class Engine:
         try:
             if self._shared_memory is None:
                 raise Unsupported(SHARED_MEMORY_OFF)
-            attached = self._shared_memory.attach(request, places, reply, self.refuse)
+            attached = self._shared_memory.attach(request, places, reply, self.withhold)
         except ConvoyError as error:
             self.failures[error.reason] += 1
             reply(error)

@@ -17,11 +17,13 @@ Messages follow Triton's wording wherever Triton has the case, because clients m
     │   ├── NotReady            the version, or the server, is not serving yet or any more
     │   │   └── ShuttingDown    the server is going down
     │   ├── QueueFull           the model's queue has no room now
+    │   ├── MemoryFull          the server's memory budget has no room now
     │   ├── Overloaded          the latency objective cannot be kept behind the work that is already accepted
     │   ├── ObjectiveMissed     the latency objective can no longer be kept
     │   ├── QueueTimeout        the request's own time in the queue ran out
     │   └── OutOfMemory         the run found no memory
     ├── DeadlineExceeded        the caller's deadline passed before the batch ran
+    ├── AnswersUnread           the caller leaves too many answers unread to be given another one
     ├── Cancelled               the caller went away
     ├── ExecutionFailed         the backend raised, or returned something impossible
     └── LoadFailed              a version cannot be loaded
@@ -53,6 +55,8 @@ class Reason(StrEnum):
 
     QUEUE_FULL = "queue_full"
     """The queue's bounds, or the server's bytes."""
+    MEMORY = "memory"
+    """The server's memory budget, or a connection's share of it."""
     OVERLOADED = "overloaded"
     """Refused on arrival, since the latency objective could not be kept."""
     TOO_LATE = "too_late"
@@ -66,6 +70,8 @@ class Reason(StrEnum):
     OUT_OF_MEMORY = "out_of_memory"
     NOT_READY = "not_ready"
     SHUTDOWN = "shutdown"
+    INTERNAL = "internal"
+    """A bug of the server's; its log has the details."""
 
 
 TRITON_REASONS: dict[Reason, FailureReason] = {
@@ -81,6 +87,8 @@ TRITON_REASONS: dict[Reason, FailureReason] = {
     Reason.OUT_OF_MEMORY: FailureReason.BACKEND,
     Reason.NOT_READY: FailureReason.REJECTED,
     Reason.SHUTDOWN: FailureReason.REJECTED,
+    Reason.MEMORY: FailureReason.REJECTED,
+    Reason.INTERNAL: FailureReason.OTHER,
 }
 
 CALLERS_FAULT = frozenset({Reason.INVALID, Reason.SHAPE, Reason.OVERSIZE, Reason.UNKNOWN_MODEL})
@@ -186,6 +194,13 @@ class QueueFull(Unavailable):
     code = "queue_full"
 
 
+class MemoryFull(Unavailable):
+    """The server's memory budget has no room for the request now, or none for its answer."""
+
+    reason = Reason.MEMORY
+    code = "memory_full"
+
+
 class Overloaded(Unavailable):
     """The latency objective cannot be kept behind the work that is already accepted."""
 
@@ -223,6 +238,13 @@ class DeadlineExceeded(ConvoyError):
     """The caller's deadline passed before its batch ran."""
 
     reason = Reason.TOO_LATE
+
+
+class AnswersUnread(ConvoyError):
+    """The caller leaves so many answers of its connection unread that there is no room for another one."""
+
+    reason = Reason.MEMORY
+    code = "answers_unread"
 
 
 class Cancelled(ConvoyError):

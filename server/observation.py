@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from server.cache.store import StoreCounts
 from server.errors import Reason
+from server.ledger import AccountSnapshot
 from server.loop_watch import LoopWatch
 from server.metrics.snapshots import (
     BuildSnapshot,
@@ -50,6 +51,7 @@ class Observer:
     http: Callable[[], HttpSnapshot] = HttpSnapshot
     answers: Callable[[], StoreCounts | None] = lambda: None
     """Of the response cache; None where there is none."""
+    ledger: Callable[[], Sequence[AccountSnapshot]] = tuple
 
     async def take(self) -> Snapshot:
         """Copy everything. Each version's figures are of one moment, and the loop goes on between them."""
@@ -75,6 +77,7 @@ class Observer:
             self.watch.snapshot(),
             self.build,
             cache_snapshot(self.answers()),
+            self.ledger(),
         )
 
 

@@ -14,7 +14,7 @@ import numpy as np
 
 from server import tensors
 from server.backends.base import Devices, GraphTensor, SessionOptions
-from server.errors import ConvoyError, LoadFailed, SharedMemoryFailed
+from server.errors import ConvoyError, LoadFailed, Reason, SharedMemoryFailed
 from server.frontends.calls import StatusCode
 from server.frontends.statuses import STATUSES
 from server.frontends.watch import Watch
@@ -312,9 +312,10 @@ class FakeCall:
         assert not self.sent, "compression was chosen after a message"
         self.compressed = wanted
 
-    def reply(self, message: bytes) -> None:
+    def reply(self, message: bytes) -> ConvoyError | None:
         self.send(message)
         self.finish()
+        return None
 
     def send(self, message: bytes) -> None:
         assert self.status is None, "a message after the end of the call"
@@ -323,7 +324,7 @@ class FakeCall:
     def finish(self) -> None:
         self._end(StatusCode.OK, "")
 
-    def fail(self, status: StatusCode, message: str) -> None:
+    def fail(self, status: StatusCode, message: str, reason: Reason | None = None) -> None:
         self._end(status, message)
 
     def _end(self, status: StatusCode, message: str) -> None:

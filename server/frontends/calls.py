@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from enum import IntEnum
 from typing import Protocol
 
+from server.errors import ConvoyError, Reason
+from server.ledger import Account
 from server.tensors import Buffer
 
 INTERNAL_MESSAGE = "the server failed while it handled this call; its log has the details"
@@ -37,6 +39,21 @@ class StatusCode(IntEnum):
     UNAVAILABLE = 14
     DATA_LOSS = 15
     UNAUTHENTICATED = 16
+
+
+_REASONS = {
+    StatusCode.CANCELLED: Reason.CANCELLED,
+    StatusCode.UNKNOWN: Reason.INTERNAL,
+    StatusCode.INTERNAL: Reason.INTERNAL,
+    StatusCode.DEADLINE_EXCEEDED: Reason.TOO_LATE,
+    StatusCode.RESOURCE_EXHAUSTED: Reason.OVERSIZE,
+    StatusCode.UNAVAILABLE: Reason.NOT_READY,
+}
+
+
+def reason_of(status: StatusCode) -> Reason:
+    """Why a call ended with an error that is none of a model's."""
+    return _REASONS.get(status, Reason.INVALID)
 
 
 class Call(Protocol):
@@ -68,8 +85,9 @@ class Call(Protocol):
         """Compress the messages that follow, where the caller understands it. To be asked for before the first."""
         ...
 
-    def reply(self, message: bytes) -> None:
-        """End a unary call with its answer and OK."""
+    def reply(self, message: bytes) -> ConvoyError | None:
+        """End a unary call with its answer and OK. Returns the error that it ended with instead, where there is no room
+        for the answer."""
         ...
 
     def send(self, message: bytes) -> None:
@@ -80,8 +98,8 @@ class Call(Protocol):
         """End a streaming answer with OK."""
         ...
 
-    def fail(self, status: StatusCode, message: str) -> None:
-        """End the call with an error."""
+    def fail(self, status: StatusCode, message: str, reason: Reason | None = None) -> None:
+        """End the call with an error; `reason` is for the ledger, which otherwise takes `reason_of(status)`."""
         ...
 
 
@@ -104,6 +122,8 @@ class UnaryMethod:
     """One message in, one out."""
 
     handle: Callable[[Call, Buffer], None]
+    account: Account | None = None
+    """Where its calls are accounted for, each from when its message is there whole until it ends."""
 
 
 @dataclass(frozen=True, slots=True)

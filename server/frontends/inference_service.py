@@ -10,6 +10,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable, Coroutine, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any, TypeVar
 
@@ -21,13 +22,14 @@ from server import __version__
 from server.engine import Engine
 from server.errors import ConvoyError, InvalidRequest, ShuttingDown
 from server.frontends.answers import Encode, encoded
-from server.frontends.calls import INTERNAL_MESSAGE, Call, Method, StatusCode, StreamMethod, UnaryMethod
+from server.frontends.calls import INTERNAL_MESSAGE, Call, Method, MethodTable, StatusCode, StreamMethod, UnaryMethod
 from server.frontends.codec import decode_infer_request, encode_infer_response
 from server.frontends.forwarding import decoding_with_headers
 from server.frontends.statuses import AS_TRITON, Failures
 from server.frontends.stream_infer import StreamInfer
 from server.frontends.watch import Watch, context_of
 from server.header_pattern import HeaderPattern
+from server.ledger import Account, Ledger
 from server.messages import InferenceRequest, InferenceResponse
 from server.models.config import TensorConfig
 from server.models.registry import Registry
@@ -44,6 +46,7 @@ Decode = Callable[[Buffer, float], InferenceRequest]
 log = logging.getLogger(__name__)
 
 SERVICE = "inference.GRPCInferenceService"
+MODEL_INFER = "ModelInfer"
 
 EXTENSIONS = (
     "classification",
@@ -74,6 +77,7 @@ class InferenceService:
         failures: Failures = AS_TRITON,
         more_extensions: Sequence[str] = (),
         forwarded: HeaderPattern | None = None,
+        ledger: Ledger | None = None,
     ) -> None:
         """`more_extensions`: those that not every server has; `forwarded`: which metadata requests carry on."""
         self._engine = engine
@@ -83,14 +87,15 @@ class InferenceService:
         self._strict_readiness = strict_readiness
         self._watch = watch
         self._forwarded = forwarded
+        self._stream_account = (ledger or Ledger()).grpc_stream
         self._extensions = (*EXTENSIONS, *more_extensions)
 
     def methods(self) -> dict[str, Method]:
         """The method table, by full path."""
         table: dict[str, Method] = {
-            "ModelInfer": UnaryMethod(self.model_infer if self._forwarded is None else self._model_infer_with_headers),
+            MODEL_INFER: UnaryMethod(self.model_infer if self._forwarded is None else self._model_infer_with_headers),
             "ModelStreamInfer": StreamMethod(
-                partial(StreamInfer, self._engine, self._failures, self._watch, self._forwarded)
+                partial(StreamInfer, self._engine, self._failures, self._watch, self._forwarded, self._stream_account)
             ),
             "ServerLive": answering(pb.ServerLiveRequest, self.server_live),
             "ServerReady": answering(pb.ServerReadyRequest, self.server_ready),
@@ -160,12 +165,18 @@ class InferenceService:
         self, call: Call, encode: Encode, answer: InferenceResponse | ConvoyError, trace_id: str = ""
     ) -> ConvoyError | None:
         """End a call. Returns the error that it ended with."""
-        message = answer if isinstance(answer, ConvoyError) else encoded(encode, answer, trace_id)
+        if isinstance(answer, ConvoyError):
+            self._failures.fail(call, answer)
+            return answer
+        message = encoded(encode, answer, trace_id)
         if isinstance(message, ConvoyError):
+            self._engine.withhold(message)
             self._failures.fail(call, message)
             return message
-        call.reply(message)
-        return None
+        error = call.reply(message)
+        if error is not None:
+            self._engine.withhold(error)
+        return error
 
     def server_live(self, _: pb.ServerLiveRequest) -> pb.ServerLiveResponse:
         return pb.ServerLiveResponse(live=True)
@@ -208,6 +219,14 @@ class InferenceService:
             entry = self._registry.entry(request.name)
             chosen = [entry.loaded[version] for version in sorted(entry.loaded)]
         return pb.ModelStatisticsResponse(model_stats=[_model_statistics(loaded) for loaded in chosen])
+
+
+def accounted(methods: MethodTable, account: Account) -> MethodTable:
+    """The methods, unary inference on the ledger: whatever stands in front of it by now is accounted for, too."""
+    path = f"/{SERVICE}/{MODEL_INFER}"
+    method = methods[path]
+    assert isinstance(method, UnaryMethod), "it has one answer"
+    return {**methods, path: replace(method, account=account)}
 
 
 def answering(request_type: type[Q], handler: Callable[[Q], Message]) -> UnaryMethod:

@@ -29,11 +29,13 @@ STATUSES: dict[type[ConvoyError], StatusCode] = {
     errors.NotReady: StatusCode.UNAVAILABLE,
     errors.ShuttingDown: StatusCode.UNAVAILABLE,
     errors.QueueFull: StatusCode.UNAVAILABLE,
+    errors.MemoryFull: StatusCode.UNAVAILABLE,
     errors.Overloaded: StatusCode.UNAVAILABLE,
     errors.ObjectiveMissed: StatusCode.UNAVAILABLE,
     errors.QueueTimeout: StatusCode.UNAVAILABLE,
     errors.OutOfMemory: StatusCode.UNAVAILABLE,  # not RESOURCE_EXHAUSTED: that is said of too large messages, for good
     errors.DeadlineExceeded: StatusCode.DEADLINE_EXCEEDED,
+    errors.AnswersUnread: StatusCode.RESOURCE_EXHAUSTED,
     errors.Cancelled: StatusCode.CANCELLED,
     errors.ExecutionFailed: StatusCode.INTERNAL,
     errors.LoadFailed: StatusCode.INVALID_ARGUMENT,
@@ -44,6 +46,7 @@ STATUSES: dict[type[ConvoyError], StatusCode] = {
 
 DISTINCT_STATUSES = STATUSES | {
     errors.QueueFull: StatusCode.RESOURCE_EXHAUSTED,
+    errors.MemoryFull: StatusCode.RESOURCE_EXHAUSTED,
     errors.Overloaded: StatusCode.RESOURCE_EXHAUSTED,
     errors.ObjectiveMissed: StatusCode.DEADLINE_EXCEEDED,
     errors.QueueTimeout: StatusCode.DEADLINE_EXCEEDED,
@@ -64,7 +67,7 @@ class Failures:
             if isinstance(error, errors.Overloaded):
                 metadata[PUSHBACK_KEY] = str(max(1, ceil(error.retry_after * 1000)))
             call.set_trailing_metadata(metadata)
-        call.fail(self.statuses[type(error)], str(error))
+        call.fail(self.statuses[type(error)], str(error), error.reason)
 
 
 AS_TRITON = Failures(STATUSES)

@@ -14,7 +14,7 @@ from functools import partial
 
 from proto import grpc_service_pb2 as pb
 from server.engine import Engine
-from server.errors import ConvoyError
+from server.errors import Cancelled, ConvoyError, Reason
 from server.frontends.answers import encoded
 from server.frontends.calls import Call, StatusCode
 from server.frontends.codec import decode_infer_request, delimited, encode_infer_response
@@ -22,6 +22,7 @@ from server.frontends.forwarding import decoding_with_headers
 from server.frontends.statuses import Failures
 from server.frontends.watch import Watch
 from server.header_pattern import HeaderPattern
+from server.ledger import Account
 from server.messages import InferenceResponse
 from server.models.work import Pending, Reply
 from server.records import Record
@@ -60,8 +61,15 @@ class StreamInfer:
     """One stream."""
 
     def __init__(
-        self, engine: Engine, failures: Failures, watch: Watch, forwarded: HeaderPattern | None, call: Call
+        self,
+        engine: Engine,
+        failures: Failures,
+        watch: Watch,
+        forwarded: HeaderPattern | None,
+        account: Account,
+        call: Call,
     ) -> None:
+        self._account = account
         self._engine = engine
         self._failures = failures
         self._watch = watch
@@ -76,11 +84,13 @@ class StreamInfer:
 
     def message(self, data: Buffer) -> None:
         if len(self._slots) >= MAX_UNANSWERED:
+            self._account.turn_away(Reason.QUEUE_FULL)
             self._cancel_all()
             self._call.fail(StatusCode.RESOURCE_EXHAUSTED, f"more than {MAX_UNANSWERED} requests without an answer")
             return
         slot = _Slot()
         self._slots.append(slot)
+        self._account.begin(slot)
         received_ns = time.monotonic_ns() if self._watch.active else 0
         try:
             request = self._decode(data, self._call.deadline)
@@ -109,14 +119,22 @@ class StreamInfer:
         self, slot: _Slot, model_name: str, request_id: str, answer: InferenceResponse | ConvoyError
     ) -> ConvoyError | None:
         """Returns the error that the request is answered with."""
-        message = answer if isinstance(answer, ConvoyError) else encoded(encode_infer_response, answer, "")
-        if isinstance(message, ConvoyError):
-            slot.error = message
-            head = pb.ModelInferResponse(model_name=model_name, id=request_id)
-            failed = pb.ModelStreamInferResponse(error_message=str(message), infer_response=head)
-            slot.message = failed.SerializeToString() + _FINAL_ERROR
+        if slot.message is not None:
+            self._account.answer_again()
+            return None
+        if isinstance(answer, ConvoyError):
+            slot.error = answer
         else:
-            slot.message = delimited(INFER_RESPONSE_FIELD, message, FINAL_RESPONSE)
+            message = encoded(encode_infer_response, answer, "")
+            if isinstance(message, ConvoyError):
+                self._engine.withhold(message)
+                slot.error = message
+            else:
+                slot.message = delimited(INFER_RESPONSE_FIELD, message, FINAL_RESPONSE)
+        if slot.error is not None:
+            head = pb.ModelInferResponse(model_name=model_name, id=request_id)
+            failed = pb.ModelStreamInferResponse(error_message=str(slot.error), infer_response=head)
+            slot.message = failed.SerializeToString() + _FINAL_ERROR
         self._flush()
         return slot.error
 
@@ -124,20 +142,36 @@ class StreamInfer:
         """Send every answer whose turn has come."""
         slots = self._slots
         while slots and slots[0].message is not None:
-            slot = slots.popleft()
+            slot = slots[0]
             if slot.error and self._errors_end_the_stream:
+                slots.popleft()
+                self._account.fail(slot, slot.error.reason)
                 self._cancel_all()
                 self._failures.fail(self._call, slot.error)
                 return
             self._call.send(slot.message or b"")
+            if self._slots is not slots:
+                return  # there was no room for it, and so the stream is over
+            slots.popleft()
+            if slot.error is None:
+                self._account.answer(slot)
+            else:
+                self._account.fail(slot, slot.error.reason)
         if self._half_closed and not slots:
             self._call.finish()
 
     def _cancel_all(self) -> None:
-        for slot in self._slots:
+        """The stream is over: nobody hears of the answers that are still to come."""
+        slots, self._slots = self._slots, deque()
+        for slot in slots:
             if slot.work is not None:
                 slot.work.cancel()
-        self._slots.clear()
+            if slot.error is not None:
+                self._account.fail(slot, slot.error.reason)
+                continue
+            if slot.message is not None:
+                self._engine.withhold(Cancelled("the caller has gone"))
+            self._account.abandon(slot)
 
 
 def _answer_watched(

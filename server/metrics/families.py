@@ -15,6 +15,7 @@ from prometheus_client.metrics_core import Metric
 from prometheus_client.utils import floatToGoString
 
 from server.errors import TRITON_REASONS, FailureReason, Reason
+from server.ledger import FAILURES, AccountSnapshot
 from server.metrics.snapshots import (
     CacheSnapshot,
     CallSnapshot,
@@ -56,6 +57,7 @@ def families(snapshot: Snapshot, config: MetricsConfig) -> Iterator[Metric]:
     yield from server_families(snapshot)
     yield from call_families(snapshot.calls)
     yield from http_families(snapshot.http)
+    yield from ledger_families(snapshot.ledger)
 
 
 def version_families(
@@ -163,6 +165,27 @@ def call_families(calls: Sequence[CallSnapshot]) -> Iterator[Metric]:
         for code, count in call.handled.items():
             handled.add_sample("grpc_server_handled_total", labels | {"grpc_code": CODE_WORDS[code]}, count)
     yield from (started, handled)
+
+
+def ledger_families(accounts: Sequence[AccountSnapshot]) -> Iterator[Metric]:
+    """Inference requests by protocol: what was received is what has ended and what is in progress, at every moment."""
+    received = Metric(
+        "convoy_ledger_received", "Inference requests that were read in full, or refused before", "counter"
+    )
+    ended = Metric("convoy_ledger_ended", "Those that are done with, by outcome and reason", "counter")
+    progress = Metric("convoy_ledger_in_progress", "Those that are not", "gauge")
+    twice = Metric("convoy_ledger_answered_twice", "Answers too many; always 0 but for a bug", "counter")
+    for account in accounts:
+        labels = {"protocol": account.protocol}
+        received.add_sample(f"{received.name}_total", labels, account.received)
+        for outcome, count in (("answered", account.answered), ("abandoned", account.abandoned)):
+            ended.add_sample(f"{ended.name}_total", labels | {"outcome": outcome, "reason": ""}, count)
+        for reason, count in account.by_reason.items():
+            outcome = "failed" if reason in FAILURES else "refused"
+            ended.add_sample(f"{ended.name}_total", labels | {"outcome": outcome, "reason": reason}, count)
+        progress.add_sample(progress.name, labels, account.in_progress)
+        twice.add_sample(f"{twice.name}_total", labels, account.answered_twice)
+    yield from (received, ended, progress, twice)
 
 
 def http_families(http: HttpSnapshot) -> Iterator[Metric]:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from math import inf
 
 from server.errors import Reason
+from server.ledger import AccountSnapshot
 from server.statistics import LATENCY_BOUNDS_US, Histogram, VersionStatistics, no_failures
 from server.summaries import SummarySlices
 
@@ -180,3 +181,4 @@ class Snapshot:
     build: BuildSnapshot = field(default_factory=BuildSnapshot)
     cache: CacheSnapshot | None = None
     """None where there is no response cache."""
+    ledger: Sequence[AccountSnapshot] = ()

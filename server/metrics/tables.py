@@ -191,5 +191,9 @@ REASONS_WITHOUT_VERSION = (
     Reason.OVERSIZE,
     Reason.NOT_READY,
     Reason.SHUTDOWN,
+    Reason.CANCELLED,
+    Reason.MEMORY,
+    Reason.BACKEND,
 )
-"""What may be wrong with a request that reaches no version; its labels `model` and `version` are empty."""
+"""What may be wrong with a request that reaches no version, or with an answer that its caller is not given; its labels
+`model` and `version` are empty."""

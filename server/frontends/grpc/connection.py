@@ -12,12 +12,14 @@ from collections.abc import Callable, Sequence
 from math import inf
 from typing import NamedTuple
 
+from server.errors import AnswersUnread, ConvoyError, Reason
 from server.frontends.call_counts import CallCounts, MethodCounts
-from server.frontends.calls import INTERNAL_MESSAGE, Method, MethodTable, StatusCode, UnaryMethod
+from server.frontends.calls import INTERNAL_MESSAGE, Call, Method, MethodTable, StatusCode, UnaryMethod
 from server.frontends.grpc import http2, wire
 from server.frontends.grpc.http2 import CLOSED, END, HEAD, TOO_LARGE, Event, Header, HeaderBlock, Http2Connection
 from server.frontends.grpc.http2_calls import StreamCall, UnaryCall
 from server.frontends.grpc.wire import Refusal, RequestHead, WireError
+from server.frontends.statuses import AS_TRITON, Failures
 
 log = logging.getLogger(__name__)
 
@@ -55,6 +57,7 @@ class Dispatcher:
         *,
         max_message_bytes: int,
         limits: http2.Limits,
+        failures: Failures = AS_TRITON,
     ) -> None:
         self.methods = methods
         self.calls = CallCounts(methods)
@@ -63,6 +66,7 @@ class Dispatcher:
         self.sent_bytes = 0
         self.max_message_bytes = max_message_bytes
         self.limits = limits
+        self.failures = failures
         self.context = http2.Http2Context()
         self._call_soon = call_soon
         self._routes: dict[bytes, _Route | Refusal] = {}
@@ -80,10 +84,15 @@ class Dispatcher:
             self._routes[packed] = route
         return route
 
-    def count_refused(self, packed: bytes, status: StatusCode) -> None:
+    def count_refused(self, packed: bytes, status: StatusCode, reason: Reason) -> None:
         """A request that begins with this header block, b"" for one too large, is answered without becoming a call."""
         route = self.route(packed) if packed else None
-        self.calls.refused(status, route.counts if isinstance(route, _Route) else None)
+        if not isinstance(route, _Route):
+            self.calls.refused(status)
+            return
+        self.calls.refused(status, route.counts)
+        if isinstance(route.method, UnaryMethod) and route.method.account is not None:
+            route.method.account.turn_away(reason)
 
     def flush_soon(self, connection: Connection) -> None:
         """Send what this connection has to send when the current callback is done."""
@@ -255,16 +264,19 @@ class Connection:
 
     # --- what calls use ---
 
-    def answer(self, stream_id: int, message: bytes) -> StatusCode:
-        """End a call with one message and OK, or with an error where its caller leaves too much unread."""
-        if self._calls.pop(stream_id, None) is None:
-            return StatusCode.CANCELLED
-        status = StatusCode.OK
+    def answer(self, stream_id: int, message: bytes) -> bool:
+        """End a call with one message and OK. False, and nothing done, where there is no room for the message."""
         if not self._http2.answer(stream_id, _OK_HEAD, wire.frame_prefix(len(message)), message, _OK_TRAILERS):
-            status = StatusCode.RESOURCE_EXHAUSTED
-            self._http2.headers_only(stream_id, wire.trailers_only(status, _UNREAD))
+            return False
+        self._calls.pop(stream_id, None)
         self.mark_dirty()
-        return status
+        return True
+
+    def refuse_answer(self, call: Call, message: bytes) -> ConvoyError:
+        """End a call with an error, since there is no room for its answer."""
+        error = AnswersUnread(_UNREAD)
+        self.dispatcher.failures.fail(call, error)
+        return error
 
     def fail(self, stream_id: int, headers: Sequence[Header]) -> None:
         """End a call that has not begun to answer."""
@@ -341,7 +353,8 @@ class Connection:
         try:
             call.receive(event.body, ended=bool(event.flags & END))
         except WireError as error:
-            call.cancel(error.status, error.message)
+            reason = Reason.OVERSIZE if error.status is StatusCode.RESOURCE_EXHAUSTED else Reason.INVALID
+            call.cancel(error.status, error.message, reason)
         except Exception:
             log.exception("a method raised")
             call.cancel(StatusCode.INTERNAL, INTERNAL_MESSAGE)
@@ -361,11 +374,13 @@ class Connection:
             message = f"the request's headers are larger than max ({self.dispatcher.limits.max_head_bytes} bytes)"
         else:
             message = f"Received message larger than max ({limit} bytes), or too many of them at once"
-        if call is not None:
+        if isinstance(call, UnaryCall):
+            call.turn_away(StatusCode.RESOURCE_EXHAUSTED, message, Reason.OVERSIZE)
+        elif call is not None:
             call.cancel(StatusCode.RESOURCE_EXHAUSTED, message)
         else:
             if event.flags & HEAD:
-                self.dispatcher.count_refused(event.head, StatusCode.RESOURCE_EXHAUSTED)
+                self.dispatcher.count_refused(event.head, StatusCode.RESOURCE_EXHAUSTED, Reason.OVERSIZE)
             self.fail(event.stream_id, wire.trailers_only(StatusCode.RESOURCE_EXHAUSTED, message))
 
     def _forget(self, stream_id: int) -> None:

@@ -11,7 +11,9 @@ from typing import Any, NamedTuple
 
 import grpc
 
-from server.frontends.calls import INTERNAL_MESSAGE, Receiver, StatusCode
+from server.errors import ConvoyError, Reason
+from server.frontends.calls import INTERNAL_MESSAGE, Receiver, StatusCode, reason_of
+from server.ledger import Account
 
 log = logging.getLogger(__name__)
 
@@ -25,10 +27,11 @@ TURNS = 4
 
 
 class Failed(Exception):
-    def __init__(self, status: StatusCode, message: str) -> None:
+    def __init__(self, status: StatusCode, message: str, reason: Reason | None = None) -> None:
         super().__init__(message)
         self.status = status
         self.message = message
+        self.reason = reason or reason_of(status)
 
 
 class _GrpcioCall:
@@ -73,8 +76,9 @@ class _GrpcioCall:
 class UnaryCall(_GrpcioCall):
     """`frontends.calls.Call` for one answer."""
 
-    def __init__(self, context: Context) -> None:
+    def __init__(self, context: Context, account: Account | None = None) -> None:
         super().__init__(context)
+        self._account = account
         self.answer: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
         self._compressed = False
 
@@ -88,13 +92,23 @@ class UnaryCall(_GrpcioCall):
             self.send_initial_metadata({})  # grpcio forgets the compression where it opens the answer itself
         await super().opened()
 
-    def reply(self, message: bytes) -> None:
-        if not self.answer.done():
+    def reply(self, message: bytes) -> ConvoyError | None:
+        if self.answer.done():
+            self._ended_again()
+        else:
             self.answer.set_result(message)
+        return None
 
-    def fail(self, status: StatusCode, message: str) -> None:
-        if not self.answer.done():
-            self.answer.set_exception(Failed(status, message))
+    def fail(self, status: StatusCode, message: str, reason: Reason | None = None) -> None:
+        if self.answer.done():
+            self._ended_again()
+        else:
+            self.answer.set_exception(Failed(status, message, reason))
+
+    def _ended_again(self) -> None:
+        """An answer came for a call that has ended. Who has just gone may not have told the method yet."""
+        if self._account is not None and not self.answer.cancelled():
+            self._account.answer_again()
 
     def cancel(self) -> None:
         """End the call since the method has broken, and tell it so."""
@@ -162,9 +176,10 @@ class StreamCall(_GrpcioCall):
             self._context.set_compression(grpc.Compression.Gzip)
         self._compress_next = wanted
 
-    def reply(self, message: bytes) -> None:
+    def reply(self, message: bytes) -> ConvoyError | None:
         self.send(message)
         self.finish()
+        return None
 
     def send(self, message: bytes) -> None:
         if not self.ended:
@@ -189,9 +204,9 @@ class StreamCall(_GrpcioCall):
             self.ended = True
             self._outgoing.put_nowait(None)
 
-    def fail(self, status: StatusCode, message: str) -> None:
+    def fail(self, status: StatusCode, message: str, reason: Reason | None = None) -> None:
         if not self.ended:
-            self.failure = Failed(status, message)
+            self.failure = Failed(status, message, reason)
             self.finish()
 
     def cancel(self) -> None:

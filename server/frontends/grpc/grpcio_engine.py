@@ -134,7 +134,10 @@ def _handler(method: UnaryMethod | StreamMethod, streams: _OpenStreams, counts: 
 def _unary(method: UnaryMethod, counts: MethodCounts) -> Callable[[bytes, Context], Awaitable[bytes]]:
     async def serve(message: bytes, context: Context) -> bytes:
         counts.started += 1
-        call = UnaryCall(context)
+        account = method.account
+        call = UnaryCall(context, account)
+        if account is not None:
+            account.begin(call)
         status: StatusCode | None = None
         try:
             method.handle(call, message)
@@ -144,9 +147,13 @@ def _unary(method: UnaryMethod, counts: MethodCounts) -> Callable[[bytes, Contex
         try:
             answer = await call.answer
             status = StatusCode.OK
+            if account is not None:
+                account.answer(call)
             await call.opened()
         except Failed as failure:
             status = failure.status
+            if account is not None:
+                account.fail(call, failure.reason)
             await call.opened()
             await context.abort(_GRPC_CODES[failure.status], failure.message)
         except asyncio.CancelledError:
@@ -156,6 +163,8 @@ def _unary(method: UnaryMethod, counts: MethodCounts) -> Callable[[bytes, Contex
             return answer
         finally:
             counts.handled[departure(call.deadline) if status is None else status] += 1
+            if account is not None and status is None:
+                account.abandon(call)
         raise AssertionError("abort always raises")
 
     return serve

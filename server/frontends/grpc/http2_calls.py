@@ -7,11 +7,13 @@ from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
 
+from server.errors import ConvoyError, Reason
 from server.frontends.call_counts import MethodCounts, departure
-from server.frontends.calls import Receiver, StatusCode, StreamMethod, UnaryMethod
+from server.frontends.calls import Call, Receiver, StatusCode, StreamMethod, UnaryMethod, reason_of
 from server.frontends.compression import IDENTITY, negotiate
 from server.frontends.grpc import wire
 from server.frontends.grpc.wire import Header, MessageReader, RequestHead
+from server.ledger import Account
 from server.tensors import Buffer
 
 log = logging.getLogger(__name__)
@@ -20,8 +22,12 @@ log = logging.getLogger(__name__)
 class Carrier(Protocol):
     """The connection, as its calls see it."""
 
-    def answer(self, stream_id: int, message: bytes) -> StatusCode:
-        """End a call with one message and OK, or with an error where its caller leaves too much unread."""
+    def answer(self, stream_id: int, message: bytes) -> bool:
+        """End a call with one message and OK. False, and nothing done, where there is no room for the message."""
+        ...
+
+    def refuse_answer(self, call: Call, message: bytes) -> ConvoyError:
+        """End a call with an error, since there is no room for its answer."""
         ...
 
     def fail(self, stream_id: int, headers: Sequence[Header]) -> None:
@@ -59,7 +65,8 @@ class _Http2Call:
     """What both kinds share."""
 
     __slots__ = (
-        "_carrier", "_counts", "_extras", "_head", "_max_message_bytes", "_open", "_stream_id", "deadline", "on_cancel",
+        "_account", "_carrier", "_counts", "_extras", "_head", "_max_message_bytes", "_open", "_stream_id", "deadline",
+        "on_cancel",
     )  # fmt: skip
 
     def __init__(
@@ -80,6 +87,8 @@ class _Http2Call:
         self._head = head
         self._max_message_bytes = max_message_bytes
         self._open = True
+        self._account: Account | None = None
+        """Where the call is accounted for, from when its request is there."""
         self._extras: _Extras | None = None
 
     @property
@@ -108,11 +117,14 @@ class _Http2Call:
         if wanted and not extras.begun:
             extras.encoding = negotiate(self._head.accept_encoding)
 
-    def fail(self, status: StatusCode, message: str) -> None:
+    def fail(self, status: StatusCode, message: str, reason: Reason | None = None) -> None:
         if not self._open:
+            self._ended_again()
             return
         self._open = False
         self._counts.handled[status] += 1
+        if self._account is not None:
+            self._account.fail(self, reason or reason_of(status))
         extras = self._extras
         if extras is None:
             self._carrier.fail(self._stream_id, wire.trailers_only(status, message))
@@ -121,10 +133,10 @@ class _Http2Call:
         else:
             self._carrier.fail(self._stream_id, wire.trailers_only(status, message, extras.trailing))
 
-    def cancel(self, status: StatusCode, message: str) -> None:
+    def cancel(self, status: StatusCode, message: str, reason: Reason | None = None) -> None:
         """End the call with an error that is not the method's, and tell it so."""
         if self._open:
-            self.fail(status, message)
+            self.fail(status, message, reason)
             self._tell_method()
 
     def abandoned(self) -> None:
@@ -132,7 +144,14 @@ class _Http2Call:
         if self._open:
             self._open = False
             self._counts.handled[departure(self.deadline)] += 1
+            if self._account is not None:
+                self._account.abandon(self)
             self._tell_method()
+
+    def _ended_again(self) -> None:
+        """An answer came for a call that has ended. A method that was told so has none."""
+        if self._account is not None:
+            self._account.answer_again()
 
     def _tell_method(self) -> None:
         on_cancel, self.on_cancel = self.on_cancel, None
@@ -164,6 +183,8 @@ class _Http2Call:
         self._begin()
         self._open = False
         self._counts.handled[StatusCode.OK] += 1
+        if self._account is not None:
+            self._account.answer(self)
         trailing = self._with_extras().trailing
         trailers = wire.trailers(StatusCode.OK, metadata=trailing) if trailing else wire.OK_TRAILERS
         self._carrier.end(self._stream_id, trailers)
@@ -195,17 +216,33 @@ class UnaryCall(_Http2Call):
     def receive(self, body: Buffer, *, ended: bool) -> None:
         """The whole request. Raises `WireError`, and whatever the method raises."""
         if ended:
+            account = self._method.account
+            if account is not None:
+                self._account = account
+                account.begin(self)
             self._method.handle(self, wire.unary_message(body, self._max_message_bytes, self._head.encoding))
 
-    def reply(self, message: bytes) -> None:
+    def turn_away(self, status: StatusCode, message: str, reason: Reason) -> None:
+        """End the call before its request has come whole."""
+        if self._open and self._method.account is not None:
+            self._method.account.turn_away(reason)
+        self.cancel(status, message)
+
+    def reply(self, message: bytes) -> ConvoyError | None:
         if not self._open:
-            return
-        if self._extras is None:
-            self._open = False
-            self._counts.handled[self._carrier.answer(self._stream_id, message)] += 1
-        else:
+            self._ended_again()
+            return None
+        if self._extras is not None:
             self._send(message)
             self._end()
+            return None
+        if not self._carrier.answer(self._stream_id, message):
+            return self._carrier.refuse_answer(self, message)
+        self._open = False
+        self._counts.handled[StatusCode.OK] += 1
+        if self._account is not None:
+            self._account.answer(self)
+        return None
 
     def send(self, message: bytes) -> None:
         raise TypeError("a unary call is answered with reply")
@@ -264,9 +301,10 @@ class StreamCall(_Http2Call):
             self._reader.finish()
             self._receiver.half_closed()
 
-    def reply(self, message: bytes) -> None:
+    def reply(self, message: bytes) -> ConvoyError | None:
         self.send(message)
         self.finish()
+        return None
 
     def send(self, message: bytes) -> None:
         if self._open:

@@ -89,7 +89,8 @@ def _received(
         exchange.respond_error(error.status, str(error))
     except Exception:
         log.exception("a handler raised")
-        exchange.respond_error(HTTPStatus.INTERNAL_SERVER_ERROR, INTERNAL_MESSAGE)
+        if exchange.open:
+            exchange.respond_error(HTTPStatus.INTERNAL_SERVER_ERROR, INTERNAL_MESSAGE)
 
 
 def _deflated(content: Content, coding: str) -> Content:
@@ -98,5 +99,11 @@ def _deflated(content: Content, coding: str) -> Content:
 
 
 def _sent(exchange: Exchange, deflating: asyncio.Future[Content]) -> None:
-    if not deflating.cancelled():
+    if not exchange.open or deflating.cancelled():
+        return
+    error = deflating.exception()
+    if error is None:
         exchange.respond(HTTPStatus.OK, deflating.result())
+    else:
+        log.error("an answer cannot be compressed", exc_info=error)
+        exchange.respond_error(HTTPStatus.INTERNAL_SERVER_ERROR, INTERNAL_MESSAGE)

@@ -271,7 +271,8 @@ class Connection:
         plan, self._plan = self._plan, None
         assert plan is not None, "a body has a head before it"
         self.requests += 1
-        exchange = Exchange(self, plan.head, plan.parameters, plan.counts, len(body))
+        account = None if plan.route is None else plan.route.account
+        exchange = Exchange(self, plan.head, plan.parameters, plan.counts, len(body), account)
         self._exchanges.append(exchange)
         self._held_bytes += len(body)
         if plan.route is None:
@@ -281,7 +282,8 @@ class Connection:
             plan.route.handle(exchange, body)
         except Exception:
             log.exception("a handler raised")
-            exchange.respond_error(HTTPStatus.INTERNAL_SERVER_ERROR, INTERNAL_MESSAGE)
+            if exchange.open:
+                exchange.respond_error(HTTPStatus.INTERNAL_SERVER_ERROR, INTERNAL_MESSAGE)
 
     def _has_room(self) -> bool:
         return (

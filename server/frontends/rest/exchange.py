@@ -11,9 +11,11 @@ from typing import NamedTuple, Protocol
 
 import orjson
 
-from server.frontends.calls import StatusCode
+from server.errors import ConvoyError, Reason
+from server.frontends.calls import StatusCode, reason_of
 from server.frontends.rest.http1 import Head
 from server.frontends.statuses import PUSHBACK_KEY
+from server.ledger import Account
 from server.tensors import Buffer
 
 log = logging.getLogger(__name__)
@@ -73,6 +75,8 @@ class Route:
     """Called on the event loop with the request's body; it answers then or later."""
     operation: str
     """What `openapi` describes it by."""
+    account: Account | None = None
+    """Where its requests are accounted for, each from when its body is there whole until it has its answer."""
 
 
 class Carrier(Protocol):
@@ -86,11 +90,17 @@ class Carrier(Protocol):
 class Exchange:
     """One request and its answer, which is given exactly once; what comes later is ignored."""
 
-    __slots__ = ("_carrier", "_counts", "_open", "_trailing", "answer", "deadline", "head", "held_bytes", "on_cancel",
-                 "parameters", "render")  # fmt: skip
+    __slots__ = ("_account", "_carrier", "_counts", "_open", "_trailing", "answer", "deadline", "head", "held_bytes",
+                 "on_cancel", "parameters", "render")  # fmt: skip
 
     def __init__(
-        self, carrier: Carrier, head: Head, parameters: Mapping[str, str], counts: RouteCounts, held_bytes: int
+        self,
+        carrier: Carrier,
+        head: Head,
+        parameters: Mapping[str, str],
+        counts: RouteCounts,
+        held_bytes: int,
+        account: Account | None = None,
     ) -> None:
         self.head = head
         self.parameters = parameters
@@ -106,6 +116,9 @@ class Exchange:
         self._carrier = carrier
         self._counts = counts
         self._open = True
+        self._account = account
+        if account is not None:
+            account.begin(self)
         self._trailing: Mapping[str, str | bytes] = {}
 
     @property
@@ -120,27 +133,42 @@ class Exchange:
     def has_metadata(self, key: str) -> bool:
         return key.encode() in self.head.headers
 
-    def respond(self, status: HTTPStatus, content: Content = NO_CONTENT) -> None:
-        """End with this answer."""
-        if self._open:
-            self._open = False
-            self.on_cancel = None
-            self._counts.count(status.value)
-            self._carrier.answer(self, status, content)
+    def respond(self, status: HTTPStatus, content: Content = NO_CONTENT, reason: Reason | None = None) -> None:
+        """End with this answer; `reason` is for the ledger, where it is an error."""
+        if not self._open:
+            if self._account is not None:
+                self._account.answer_again()
+            return
+        self._open = False
+        self.on_cancel = None
+        self._counts.count(status.value)
+        if self._account is not None:
+            if status is HTTPStatus.OK:
+                self._account.answer(self)
+            else:
+                self._account.fail(self, reason or _reason_of(status))
+        self._carrier.answer(self, status, content)
 
-    def respond_error(self, status: HTTPStatus, message: str, headers: Iterable[tuple[str, str]] = ()) -> None:
+    def respond_error(
+        self,
+        status: HTTPStatus,
+        message: str,
+        headers: Iterable[tuple[str, str]] = (),
+        reason: Reason | None = None,
+    ) -> None:
         """End with `{"error": message}`."""
         body, described = json_content({"error": message})
-        self.respond(status, Content(body, (*described, *headers)))
+        self.respond(status, Content(body, (*described, *headers)), reason)
 
-    def reply(self, message: bytes) -> None:
-        if self._open:
-            content = self.render(message)
-            if content is not None:
-                self.respond(HTTPStatus.OK, content)
+    def reply(self, message: bytes) -> ConvoyError | None:
+        content = self.render(message) if self._open else NO_CONTENT
+        if content is not None:
+            self.respond(HTTPStatus.OK, content)
+        return None
 
-    def fail(self, status: StatusCode, message: str) -> None:
-        self.respond_error(HTTP_STATUSES.get(status, HTTPStatus.BAD_REQUEST), message, self._trailing_headers())
+    def fail(self, status: StatusCode, message: str, reason: Reason | None = None) -> None:
+        http_status = HTTP_STATUSES.get(status, HTTPStatus.BAD_REQUEST)
+        self.respond_error(http_status, message, self._trailing_headers(), reason or reason_of(status))
 
     def set_trailing_metadata(self, metadata: Mapping[str, str | bytes]) -> None:
         """Becomes headers, which HTTP has room for before the body only."""
@@ -152,6 +180,8 @@ class Exchange:
             return
         self._open = False
         self._counts.count(0)
+        if self._account is not None:
+            self._account.abandon(self)
         on_cancel, self.on_cancel = self.on_cancel, None
         if on_cancel is not None:
             try:
@@ -177,6 +207,13 @@ class Exchange:
         if isinstance(pushback, str):
             headers.append(("Retry-After", str(ceil(int(pushback) / 1000))))
         return headers
+
+
+def _reason_of(status: HTTPStatus) -> Reason:
+    """Why a request ended with an error that is none of a model's."""
+    if status is HTTPStatus.REQUEST_ENTITY_TOO_LARGE:
+        return Reason.OVERSIZE
+    return Reason.INTERNAL if status >= HTTPStatus.INTERNAL_SERVER_ERROR else Reason.INVALID
 
 
 def _as_json(message: bytes) -> Content:

@@ -13,6 +13,7 @@ from server.frontends.rest.model_routes import ModelRoutes
 from server.messages import InferenceRequest, InferenceResponse
 from server.tensors import Buffer
 
+INFER = "Infer"
 _LENGTH = HEADER_LENGTH.lower().encode()
 
 
@@ -21,7 +22,7 @@ class InferRoutes(ModelRoutes):
 
     def routes(self) -> list[Route]:
         return [
-            Route("POST", f"v2/models/{{model}}{version}/infer", self.handle, "Infer")
+            Route("POST", f"v2/models/{{model}}{version}/infer", self.handle, INFER)
             for version in ("", "/versions/{version}")
         ]
 

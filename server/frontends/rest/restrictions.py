@@ -10,6 +10,7 @@ from http import HTTPStatus
 from server.frontends import restrictions
 from server.frontends.rest.exchange import Exchange, Route
 from server.frontends.restrictions import Guard
+from server.ledger import Account
 from server.restricted_apis import ApiCategory, Restrictions
 from server.tensors import Buffer
 
@@ -24,6 +25,9 @@ CATEGORIES: dict[str, ApiCategory] = restrictions.CATEGORIES | {
 """Routes by their operations. The OpenAPI document and the metrics have none, as in Triton."""
 
 
+INFERENCE = frozenset(operation for operation, category in CATEGORIES.items() if category is ApiCategory.INFERENCE)
+
+
 def restrict_routes(routes: Iterable[Route], restricted: Restrictions) -> list[Route]:
     """The routes, those of a restricted category behind their guards."""
     guards = {category: Guard(secret) for category, secret in restricted.items()}
@@ -34,6 +38,11 @@ def restrict_routes(routes: Iterable[Route], restricted: Restrictions) -> list[R
         return route if guard is None else replace(route, handle=partial(_handle, guard, route.handle))
 
     return [behind(route) for route in routes]
+
+
+def accounted_routes(routes: Iterable[Route], account: Account) -> list[Route]:
+    """The routes, inference on the ledger: whatever stands in front of it by now is accounted for, too."""
+    return [replace(route, account=account) if route.operation in INFERENCE else route for route in routes]
 
 
 def _handle(guard: Guard, handle: Callable[[Exchange, Buffer], None], exchange: Exchange, body: Buffer) -> None:

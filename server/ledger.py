@@ -1,0 +1,182 @@
+"""The ledger: every inference request that was read in full is answered exactly once, or its caller has gone.
+
+    received = answered + refused and failed, by reason + abandoned + in progress
+
+holds at every moment, since all of it is counted on the event loop's thread. An engine opens an entry when a request's
+message is there whole, before anything looks at it, and closes it where the answer is handed to the connection. What
+lies between (guards, codecs, queues, caches, lanes) cannot lose a request or answer it twice without being seen here.
+One entry is what one caller sent: the steps of an ensemble, and the parts of a request that was split, have none.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+from server.errors import Reason
+
+log = logging.getLogger(__name__)
+
+FAILURES = frozenset({Reason.BACKEND, Reason.OUT_OF_MEMORY, Reason.INTERNAL})
+"""Reasons for which a request failed. All others are refusals: it was not tried, or not to the end."""
+
+
+@dataclass(frozen=True, slots=True)
+class AccountSnapshot:
+    """The requests of one protocol, copied."""
+
+    protocol: str
+    received: int
+    answered: int
+    by_reason: Mapping[Reason, int]
+    """Refused and failed; reasons that came up."""
+    abandoned: int
+    in_progress: int
+    answered_twice: int
+
+
+class Account:
+    """The requests that come over one protocol.
+
+    A request is known by a token of its own: any object that is hashed by its identity.
+    """
+
+    __slots__ = ("_by_reason", "_is_cutting_off", "_open", "abandoned", "answered", "answered_twice", "cut_off",
+                 "protocol", "received")  # fmt: skip
+
+    def __init__(self, protocol: str) -> None:
+        self.protocol = protocol
+        self.received = 0
+        self.answered = 0
+        """With a result."""
+        self._by_reason = dict.fromkeys(Reason, 0)
+        self.abandoned = 0
+        """Their callers had gone before they were answered."""
+        self.answered_twice = 0
+        """Answers too many: bugs."""
+        self.cut_off = 0
+        """Requests that were not answered in the time that there was when the server went down."""
+        self._is_cutting_off = False
+        self._open: set[object] = set()
+
+    @property
+    def in_progress(self) -> int:
+        return len(self._open)
+
+    def begin(self, token: object) -> None:
+        """A request was read in full."""
+        self.received += 1
+        self._open.add(token)
+
+    def answer(self, token: object) -> None:
+        """It has its result."""
+        try:
+            self._open.remove(token)
+        except KeyError:
+            self.answer_again()
+        else:
+            self.answered += 1
+
+    def fail(self, token: object, reason: Reason) -> None:
+        """It was answered with an error."""
+        try:
+            self._open.remove(token)
+        except KeyError:
+            self.answer_again()
+        else:
+            self._by_reason[reason] += 1
+
+    def abandon(self, token: object) -> None:
+        """Its caller has gone, or was cut off since the server goes down."""
+        try:
+            self._open.remove(token)
+        except KeyError:
+            self.answer_again()
+            return
+        if self._is_cutting_off:
+            self.cut_off += 1
+            self._by_reason[Reason.SHUTDOWN] += 1
+        else:
+            self.abandoned += 1
+
+    def answer_again(self) -> None:
+        """A request was answered that had been answered before: a bug. The caller hears of the first answer alone."""
+        self.answered_twice += 1
+        log.error("a request of %s was answered twice", self.protocol, stack_info=True)
+
+    def turn_away(self, reason: Reason) -> None:
+        """A request was refused before it was read to its end."""
+        self.received += 1
+        self._by_reason[reason] += 1
+
+    def begin_cut_off(self) -> None:
+        """From now on, whoever gets no answer is not the one who left."""
+        self._is_cutting_off = True
+
+    def snapshot(self) -> AccountSnapshot:
+        """A copy."""
+        return AccountSnapshot(
+            self.protocol,
+            self.received,
+            self.answered,
+            {reason: count for reason, count in self._by_reason.items() if count},
+            self.abandoned,
+            len(self._open),
+            self.answered_twice,
+        )
+
+    def problems(self) -> Iterable[str]:
+        """What is wrong, now that no request may be in progress any more."""
+        ended = self.answered + sum(self._by_reason.values()) + self.abandoned
+        if self._open:
+            yield f"{len(self._open)} still in progress"
+        if self.cut_off:
+            yield f"{self.cut_off} not answered in time"
+        if self.answered_twice:
+            yield f"{self.answered_twice} answered twice"
+        if self.received != ended + len(self._open):
+            yield f"{self.received} received, {ended} ended"
+
+
+class Ledger:
+    """The accounts of a server."""
+
+    def __init__(self) -> None:
+        self.grpc = Account("grpc")
+        self.grpc_stream = Account("grpc_stream")
+        """Message by message."""
+        self.http = Account("http")
+
+    @property
+    def accounts(self) -> tuple[Account, ...]:
+        return self.grpc, self.grpc_stream, self.http
+
+    def begin_cut_off(self) -> None:
+        """See `Account.begin_cut_off`."""
+        for account in self.accounts:
+            account.begin_cut_off()
+
+    def snapshot(self) -> list[AccountSnapshot]:
+        return [account.snapshot() for account in self.accounts]
+
+    def close(self) -> bool:
+        """Log what the server did in its life. Returns whether every request was answered once, or abandoned."""
+        wrong = False
+        for account in self.accounts:
+            problems = list(account.problems())
+            if problems:
+                wrong = True
+                log.error("the ledger does not balance: %s: %s", summary(account.snapshot()), ", ".join(problems))
+            elif account.received:
+                log.info("ledger: %s", summary(account.snapshot()))
+        return not wrong
+
+
+def summary(account: AccountSnapshot) -> str:
+    """An account in one line."""
+    reasons = "".join(f", {reason} {count}" for reason, count in account.by_reason.items())
+    return (
+        f"{account.protocol}: {account.received} received = answered {account.answered}{reasons}, "
+        f"abandoned {account.abandoned}, in progress {account.in_progress}"
+    )
