@@ -55,7 +55,7 @@ from server.frontends.watch import Watch
 from server.ledger import Ledger
 from server.logs import Logs, LogState
 from server.loop_watch import LoopWatch
-from server.metrics.snapshots import BuildSnapshot
+from server.metrics.snapshots import BuildSnapshot, MemorySnapshot
 from server.models.registry import Registry
 from server.observation import Observer
 from server.scheduling.clock import clock_for
@@ -106,6 +106,7 @@ class App:
         shared = SharedMemory(self._regions, settings.grpc_max_message_bytes) if self._regions is not None else None
         self._engine = Engine(self._registry, shared)
         self._ledger = Ledger()
+        self._memory = memory = part_options.memory_budget(settings)
         inference = InferenceService(
             self._engine,
             self._registry,
@@ -115,6 +116,7 @@ class App:
             failures=failures,
             forwarded=settings.grpc_header_forward_pattern,
             ledger=self._ledger,
+            memory=memory,
             more_extensions=self._regions.extensions if self._regions is not None else (),
         )
         names = (inference_service.SERVICE, health_service.SERVICE)
@@ -124,7 +126,7 @@ class App:
         changes = SettingsService(self._registry, watch, logs, self._access_logged)
         engine = _grpc_engine(settings)
         self._control = ControlPlane(
-            part_options.control_settings(settings, engine is GrpcioEngine),
+            part_options.control_settings(settings, engine is GrpcioEngine, memory),
             self._registry,
             OnnxBackend(settings.model_cache_dir),
             clock,
@@ -140,13 +142,14 @@ class App:
             | reflection_methods(names)
         )
         served = accounted(restrict(methods, settings.grpc_restricted_protocols), self._ledger.grpc)
-        self._grpc = engine(served, part_options.grpc_options(settings))
+        self._grpc = engine(served, part_options.grpc_options(settings, memory, failures))
         self._watch = LoopWatch(clock)
         self._renderer = ThreadPoolExecutor(1, thread_name_prefix="metrics")
         metrics = metrics_route(self._observer().take, part_options.metrics_page(settings), self._renderer)
         self._metrics = HttpListener([metrics], HttpOptions())
         self._bodies = Bodies(settings.http_max_input_size)
-        self._http = HttpListener(self._routes(inference, methods, metrics), part_options.http_options(settings))
+        http_options = part_options.http_options(settings, memory, failures)
+        self._http = HttpListener(self._routes(inference, methods, metrics), http_options)
 
     async def start(self) -> Ports:
         """Listen, then load. Raises `OSError` for an address that cannot be had, `LoadFailed` for a missing root, and
@@ -199,7 +202,9 @@ class App:
         if self._traces is not None:
             seconds = max(0.0, min(LAST_TRACES_SECONDS, end - time.monotonic()))
             await asyncio.to_thread(self._traces.close, seconds)
-        return self._ledger.close()
+        if self._memory.used:
+            log.error("the memory budget does not balance: %d bytes are in use", self._memory.used)
+        return self._ledger.close() and not self._memory.used
 
     def _cut_off(self) -> None:
         self._engine.cut_off()
@@ -273,6 +278,7 @@ class App:
             lambda: self._http.snapshot(),  # noqa: PLW0108 -- made later, since it may serve what this observes
             lambda: self._store.counts() if self._store is not None else None,
             self._ledger.snapshot,
+            lambda: MemorySnapshot(self._memory.limit, self._memory.used, self._memory.refused),
         )
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Coroutine, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from math import inf
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ from server.backends.base import Backend
 from server.backends.cores import available_cores
 from server.cache.store import Store as AnswerStore
 from server.errors import LoadFailed, NotFound, NotReady, QueueFull, ShuttingDown, Unavailable
+from server.memory_budget import MemoryBudget
 from server.models import overrides, stamps
 from server.models.ensemble import load_order
 from server.models.intents import Intents
@@ -59,6 +60,8 @@ class ControlSettings:
     autocomplete: bool
     max_queued_bytes: int = 1 << 30
     """Bytes of requests that may wait, for all models together."""
+    memory: MemoryBudget = field(default_factory=MemoryBudget)
+    """Bytes that requests and answers may hold altogether."""
     tiny_batch_seconds: float = TINY_BATCH_SECONDS
     """What takes less runs on the event loop's thread, unless it is on a GPU."""
     max_running_batches: int | None = None
@@ -113,7 +116,7 @@ class ControlPlane:
             config_name=settings.config_name,
             threads=settings.load_threads,
             retries=settings.load_retries,
-            max_queued_bytes=settings.max_queued_bytes,
+            budget=ByteBudget(settings.max_queued_bytes, settings.memory),
             tiny_batch_seconds=settings.tiny_batch_seconds,
             summaries=settings.summaries,
             turns=self.turns,

@@ -7,6 +7,7 @@ Messages follow Triton's wording wherever Triton has the case, because clients m
     ├── InvalidRequest          the caller must change the request
     │   ├── WrongShape          its tensors have shapes that the model does not take, or other sizes than they say
     │   ├── TooLarge            it asks for more rows, elements or pixels than may ever be
+    │   │   └── RequestTooLarge its message is larger than this server reads
     │   ├── AlreadyExists       the name is taken
     │   └── SequenceNotStarted  it goes on with a sequence that is not there
     ├── NotFound                no such model or version here
@@ -238,6 +239,10 @@ class DeadlineExceeded(ConvoyError):
     """The caller's deadline passed before its batch ran."""
 
     reason = Reason.TOO_LATE
+
+
+class RequestTooLarge(TooLarge):
+    """Its message, or its head, is larger than this server reads."""
 
 
 class AnswersUnread(ConvoyError):

@@ -14,6 +14,10 @@ from server.urls import RepositoryUrl
 E = TypeVar("E", bound=StrEnum)
 
 
+BYTE_UNITS = {"": 0, "K": 10, "M": 20, "G": 30, "T": 40}
+"""Powers of two."""
+
+
 class ModelControlMode(StrEnum):
     """Which models are loaded."""
 
@@ -73,6 +77,13 @@ def positive_int(text: str) -> int:
     if text.isdigit() and int(text) > 0:
         return int(text)
     raise argparse.ArgumentTypeError(f"must be a positive integer, not '{text}'")
+
+
+def byte_size(text: str) -> int:
+    number, unit = (text[:-1], text[-1:].upper()) if text[-1:].isalpha() else (text, "")
+    if number.isdecimal() and int(number) > 0 and unit in BYTE_UNITS:
+        return int(number) << BYTE_UNITS[unit]
+    raise argparse.ArgumentTypeError(f"must be a number of bytes, with K, M, G or T after it or not, not '{text}'")
 
 
 def natural(text: str) -> int:

@@ -95,6 +95,12 @@ def _add_model_flags(group: argparse._ArgumentGroup) -> None:
         help="how much the waiting requests of all models may hold together (default 1 GiB)",
     )  # fmt: skip
     group.add_argument(
+        "--memory-budget", type=flag_values.byte_size, metavar="BYTES",
+        help="how much all requests and answers may hold together, over all protocols, from the first byte read to "
+        "the last byte written; K, M, G or T after the number count in powers of 1024 (default: a quarter of the "
+        "memory, or four times the largest request)",
+    )  # fmt: skip
+    group.add_argument(
         "--cache-config", action="append", default=[], metavar="CACHE,KEY=VALUE",
         help="where the answers of models with response_cache are kept: local,size=BYTES, or redis,host=HOST and "
         "redis,port=PORT (also user, password, db, tls_enabled, cacert, cert, key, wait_timeout=MS, ttl=SECONDS)",

@@ -40,14 +40,14 @@ class MemoryBudget:
     def take(self, size: int) -> None:
         """Count so many bytes as held. Raises `MemoryFull`, and counts nothing then."""
         used = self.used + size
-        if used > self.limit:
+        if used > self.limit and size > 0:
             raise self.refusal(size)
         self.used = used
 
-    def refusal(self, size: int) -> MemoryFull:
-        """The error for what needs so many bytes more, counted."""
+    def refusal(self, size: int | None = None) -> MemoryFull:
+        """The error for what needs so many bytes more, where that is known. Counts it."""
         self.refused += 1
+        needed = "" if size is None else f", {size} more are needed"
         return MemoryFull(
-            f"Exceeds the memory budget of the server: {self.used} of {self.limit} bytes are in use, "
-            f"{size} more are needed"
+            f"Exceeds the memory budget of the server: {self.used} of {self.limit} bytes are in use{needed}"
         )

@@ -15,6 +15,7 @@ from server.metrics.snapshots import (
     CacheSnapshot,
     CallSnapshot,
     HttpSnapshot,
+    MemorySnapshot,
     ModelSnapshot,
     SequenceSnapshot,
     ServerSnapshot,
@@ -52,6 +53,7 @@ class Observer:
     answers: Callable[[], StoreCounts | None] = lambda: None
     """Of the response cache; None where there is none."""
     ledger: Callable[[], Sequence[AccountSnapshot]] = tuple
+    memory: Callable[[], MemorySnapshot] = lambda: MemorySnapshot(0, 0, 0)
 
     async def take(self) -> Snapshot:
         """Copy everything. Each version's figures are of one moment, and the loop goes on between them."""
@@ -78,6 +80,7 @@ class Observer:
             self.build,
             cache_snapshot(self.answers()),
             self.ledger(),
+            self.memory(),
         )
 
 

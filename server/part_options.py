@@ -9,6 +9,7 @@ from pathlib import Path
 
 from server.backends.cores import available_cores
 from server.backends.gpus import gpu_reader, page_locked_bytes
+from server.backends.host_memory import available_memory
 from server.cache.local import LocalStore
 from server.cache.store import Store
 from server.cache_config import CacheConfig, LocalCache
@@ -16,34 +17,51 @@ from server.control import ControlSettings
 from server.flag_values import ModelControlMode
 from server.frontends.grpc.options import GrpcOptions
 from server.frontends.rest.options import HttpOptions
+from server.frontends.statuses import Failures
 from server.frontends.tls import TlsFiles
+from server.memory_budget import MemoryBudget
 from server.metrics.machine import Machine
 from server.metrics.page import MetricsPage
 from server.models.model import TINY_BATCH_SECONDS
-from server.settings import Settings
+from server.settings import Settings, largest_request
 from server.trace_config import TraceMode
 from server.tracing import Sink
 from server.tracing.json_file import JsonFileSink
 
+MEMORY_SHARE = 4
+"""What part of the memory is for requests: models, and what their runs need, take the rest."""
+LARGEST_REQUESTS = 4
 MOST_LOAD_THREADS = 4
 """Unless a flag says otherwise: as in Triton. And not all cores, since whoever serves meanwhile needs some."""
 
 
-def http_options(settings: Settings) -> HttpOptions:
+def memory_budget(settings: Settings) -> MemoryBudget:
+    """What all requests and answers may hold. Unless a flag says it: a quarter of the memory that there is, and as much
+    as it takes to read a few of the largest requests."""
+    if settings.memory_budget is not None:
+        return MemoryBudget(settings.memory_budget)
+    return MemoryBudget(max(available_memory() // MEMORY_SHARE, LARGEST_REQUESTS * largest_request(settings)))
+
+
+def http_options(settings: Settings, memory: MemoryBudget, failures: Failures) -> HttpOptions:
     root = settings.http_root_cert if settings.http_use_ssl_mutual else None
     return HttpOptions(
+        memory=memory,
+        failures=failures,
         max_input_bytes=settings.http_max_input_size,
         reuse_port=settings.reuse_http_port,
         tls=_tls_files(settings.http_server_cert, settings.http_server_key, root) if settings.http_use_ssl else None,
     )
 
 
-def grpc_options(settings: Settings) -> GrpcOptions:
+def grpc_options(settings: Settings, memory: MemoryBudget, failures: Failures) -> GrpcOptions:
     tls = None
     if settings.grpc_use_ssl:
         root = settings.grpc_root_cert if settings.grpc_use_ssl_mutual else None
         tls = _tls_files(settings.grpc_server_cert, settings.grpc_server_key, root)
     return GrpcOptions(
+        memory=memory,
+        failures=failures,
         max_message_bytes=settings.grpc_max_message_bytes,
         reuse_port=settings.reuse_grpc_port,
         tls=tls,
@@ -96,7 +114,7 @@ def metrics_page(settings: Settings) -> MetricsPage:
     return MetricsPage(settings.metrics_config, machine)
 
 
-def control_settings(settings: Settings, on_grpcio: bool) -> ControlSettings:
+def control_settings(settings: Settings, on_grpcio: bool, memory: MemoryBudget) -> ControlSettings:
     explicit = settings.model_control_mode is ModelControlMode.EXPLICIT
     return ControlSettings(
         roots=settings.model_repositories,
@@ -104,6 +122,7 @@ def control_settings(settings: Settings, on_grpcio: bool) -> ControlSettings:
         default_max_batch_size=settings.default_max_batch_size,
         autocomplete=not settings.disable_auto_complete_config,
         max_queued_bytes=settings.max_queued_bytes,
+        memory=memory,
         # On grpcio the event loop has a request at a time: were each run at once, batches would never grow under load.
         tiny_batch_seconds=0.0 if on_grpcio else TINY_BATCH_SECONDS,
         max_running_batches=settings.max_running_batches,

@@ -40,6 +40,8 @@ class Settings:
     disable_auto_complete_config: bool
     default_max_batch_size: int
     model_cache_dir: Path | None
+    memory_budget: int | None
+    """Bytes; None: a share of the memory that there is."""
     max_queued_bytes: int
     cache: CacheConfig | None
     """Where answers are kept; None: nowhere."""
@@ -123,6 +125,7 @@ def parse(argv: Sequence[str]) -> Settings:
     if given.model_repository_cache_dir and not any(isinstance(r, RepositoryUrl) for r in given.model_repository):
         parser.error("--model-repository-cache-dir is for repositories at a distance: --model-repository s3://…")
     _check_tls_flags(parser, given)
+    _check_memory_budget(parser, given)
     if not (given.allow_grpc or given.allow_http or given.allow_metrics):
         parser.error("nothing to serve: --allow-grpc, --allow-http and --allow-metrics are all false")
     return Settings(
@@ -141,6 +144,7 @@ def parse(argv: Sequence[str]) -> Settings:
         disable_auto_complete_config=given.disable_auto_complete_config,
         default_max_batch_size=given.backend_config[-1],
         model_cache_dir=given.model_cache_dir,
+        memory_budget=given.memory_budget,
         max_queued_bytes=given.max_queued_bytes,
         cache=_cache_config(parser, given),
         distinct_overload_statuses=given.distinct_overload_statuses,
@@ -213,6 +217,23 @@ def _cache_config(parser: argparse.ArgumentParser, given: argparse.Namespace) ->
         return parse_cache_config(given.cache_config, given.response_cache_byte_size, os.environ)
     except CacheConfigInvalid as error:
         parser.error(str(error))
+
+
+def largest_request(settings: Settings) -> int:
+    """Bytes of the largest message or body that is read."""
+    return max(settings.grpc_max_message_bytes, settings.http_max_input_size)
+
+
+def _check_memory_budget(parser: argparse.ArgumentParser, given: argparse.Namespace) -> None:
+    for flag, size in (
+        ("--grpc-max-message-bytes", given.grpc_max_message_bytes),
+        ("--http-max-input-size", given.http_max_input_size),
+    ):
+        if given.memory_budget is not None and given.memory_budget < 2 * size:
+            parser.error(
+                f"--memory-budget {given.memory_budget} is too little to read a request of {size} bytes and to answer "
+                f"it: give it {2 * size} or more, or make {flag} smaller"
+            )
 
 
 def _check_tls_flags(parser: argparse.ArgumentParser, given: argparse.Namespace) -> None:

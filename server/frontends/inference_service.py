@@ -30,6 +30,7 @@ from server.frontends.stream_infer import StreamInfer
 from server.frontends.watch import Watch, context_of
 from server.header_pattern import HeaderPattern
 from server.ledger import Account, Ledger
+from server.memory_budget import MemoryBudget
 from server.messages import InferenceRequest, InferenceResponse
 from server.models.config import TensorConfig
 from server.models.registry import Registry
@@ -78,6 +79,7 @@ class InferenceService:
         more_extensions: Sequence[str] = (),
         forwarded: HeaderPattern | None = None,
         ledger: Ledger | None = None,
+        memory: MemoryBudget | None = None,
     ) -> None:
         """`more_extensions`: those that not every server has; `forwarded`: which metadata requests carry on."""
         self._engine = engine
@@ -87,6 +89,7 @@ class InferenceService:
         self._strict_readiness = strict_readiness
         self._watch = watch
         self._forwarded = forwarded
+        self._memory = memory or MemoryBudget()
         self._stream_account = (ledger or Ledger()).grpc_stream
         self._extensions = (*EXTENSIONS, *more_extensions)
 
@@ -95,7 +98,15 @@ class InferenceService:
         table: dict[str, Method] = {
             MODEL_INFER: UnaryMethod(self.model_infer if self._forwarded is None else self._model_infer_with_headers),
             "ModelStreamInfer": StreamMethod(
-                partial(StreamInfer, self._engine, self._failures, self._watch, self._forwarded, self._stream_account)
+                partial(
+                    StreamInfer,
+                    self._engine,
+                    self._failures,
+                    self._watch,
+                    self._forwarded,
+                    self._stream_account,
+                    self._memory,
+                )
             ),
             "ServerLive": answering(pb.ServerLiveRequest, self.server_live),
             "ServerReady": answering(pb.ServerReadyRequest, self.server_ready),

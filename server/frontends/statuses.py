@@ -19,6 +19,7 @@ STATUSES: dict[type[ConvoyError], StatusCode] = {
     errors.InvalidRequest: StatusCode.INVALID_ARGUMENT,
     errors.WrongShape: StatusCode.INVALID_ARGUMENT,
     errors.TooLarge: StatusCode.INVALID_ARGUMENT,
+    errors.RequestTooLarge: StatusCode.RESOURCE_EXHAUSTED,
     errors.AlreadyExists: StatusCode.ALREADY_EXISTS,
     errors.SequenceNotStarted: StatusCode.INVALID_ARGUMENT,
     errors.NotFound: StatusCode.NOT_FOUND,

@@ -23,6 +23,7 @@ from server.frontends.statuses import Failures
 from server.frontends.watch import Watch
 from server.header_pattern import HeaderPattern
 from server.ledger import Account
+from server.memory_budget import CALL_BYTES, MemoryBudget
 from server.messages import InferenceResponse
 from server.models.work import Pending, Reply
 from server.records import Record
@@ -48,13 +49,15 @@ MAX_UNANSWERED = 4096
 class _Slot:
     """One request's place in the order of answers."""
 
-    __slots__ = ("error", "message", "work")
+    __slots__ = ("error", "held_bytes", "message", "work")
 
     def __init__(self) -> None:
         self.work: Pending | None = None
         self.message: bytes | None = None
         """The answer, once there is one."""
         self.error: ConvoyError | None = None
+        self.held_bytes = 0
+        """What it has taken of the memory budget."""
 
 
 class StreamInfer:
@@ -67,9 +70,11 @@ class StreamInfer:
         watch: Watch,
         forwarded: HeaderPattern | None,
         account: Account,
+        memory: MemoryBudget,
         call: Call,
     ) -> None:
         self._account = account
+        self._memory = memory
         self._engine = engine
         self._failures = failures
         self._watch = watch
@@ -93,6 +98,8 @@ class StreamInfer:
         self._account.begin(slot)
         received_ns = time.monotonic_ns() if self._watch.active else 0
         try:
+            self._memory.take(len(data) + CALL_BYTES)
+            slot.held_bytes = len(data) + CALL_BYTES
             request = self._decode(data, self._call.deadline)
         except ConvoyError as error:
             self._engine.refuse(error)
@@ -135,6 +142,8 @@ class StreamInfer:
             head = pb.ModelInferResponse(model_name=model_name, id=request_id)
             failed = pb.ModelStreamInferResponse(error_message=str(slot.error), infer_response=head)
             slot.message = failed.SerializeToString() + _FINAL_ERROR
+        self._memory.used += len(slot.message or b"") - slot.held_bytes
+        slot.held_bytes = len(slot.message or b"")
         self._flush()
         return slot.error
 
@@ -145,6 +154,7 @@ class StreamInfer:
             slot = slots[0]
             if slot.error and self._errors_end_the_stream:
                 slots.popleft()
+                self._memory.used -= slot.held_bytes
                 self._account.fail(slot, slot.error.reason)
                 self._cancel_all()
                 self._failures.fail(self._call, slot.error)
@@ -153,6 +163,7 @@ class StreamInfer:
             if self._slots is not slots:
                 return  # there was no room for it, and so the stream is over
             slots.popleft()
+            self._memory.used -= slot.held_bytes
             if slot.error is None:
                 self._account.answer(slot)
             else:
@@ -164,6 +175,7 @@ class StreamInfer:
         """The stream is over: nobody hears of the answers that are still to come."""
         slots, self._slots = self._slots, deque()
         for slot in slots:
+            self._memory.used -= slot.held_bytes
             if slot.work is not None:
                 slot.work.cancel()
             if slot.error is not None:

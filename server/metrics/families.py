@@ -130,6 +130,10 @@ def server_families(snapshot: Snapshot) -> Iterator[Metric]:
         yield _single("convoy_grpc_sent_bytes", "Bytes sent, as HTTP/2", "counter", transport.sent_bytes)
     if snapshot.cache is not None:
         yield from cache_families(snapshot.cache)
+    memory = snapshot.memory
+    yield _single("convoy_memory_budget_bytes", "What requests and answers may hold", "gauge", memory.limit_bytes)
+    yield _single("convoy_memory_used_bytes", "What they hold", "gauge", memory.used_bytes)
+    yield _single("convoy_memory_refused", "Requests and answers without room in it", "counter", memory.refused)
     loop = snapshot.loop
     yield histogram_family(
         "convoy_event_loop_lag_histogram_us", "Time by which the event loop was late, sampled", [(loop.lag_us, {})]

@@ -167,6 +167,16 @@ GpuReader = Callable[[], Sequence[GpuSnapshot]]
 
 
 @dataclass(frozen=True, slots=True)
+class MemorySnapshot:
+    """The memory budget of requests and answers."""
+
+    limit_bytes: int
+    used_bytes: int
+    refused: int
+    """Requests and answers, so far, that there was no room for."""
+
+
+@dataclass(frozen=True, slots=True)
 class Snapshot:
     """All that is counted in this process."""
 
@@ -182,3 +192,4 @@ class Snapshot:
     cache: CacheSnapshot | None = None
     """None where there is no response cache."""
     ledger: Sequence[AccountSnapshot] = ()
+    memory: MemorySnapshot = field(default_factory=lambda: MemorySnapshot(0, 0, 0))

@@ -64,6 +64,8 @@ class Plan:
     """Places in the request of what is sent as BYTES."""
     is_plain: bool
     """Whether the model's own tensors are the answer, without classes or another shape."""
+    answer_bytes: int = 0
+    """Of its raw outputs, those whose shapes the configuration leaves open aside."""
     pictures_at: int = -1
     """Which input of the layout is sent as pictures, to be made into what the layout says; -1: none."""
     pixels: tuple[int, ...] = ()
@@ -109,9 +111,17 @@ def make_plan(config: ModelConfig, specs: Sequence[TensorSpec], outputs: Sequenc
         fixed_bytes=sum(sizes),
         texts=tuple(place for place, spec in by_name.values() if spec.datatype == BYTES.name),
         is_plain=not any(output.classification or output.config.reshape is not None for output in chosen),
+        answer_bytes=rows * sum(map(_row_bytes, chosen)),
         pictures_at=pictures_at,
         pixels=pixels,
     )
+
+
+def _row_bytes(output: OutputPlan) -> int:
+    config = output.config
+    if config.datatype is BYTES or min(config.dims, default=0) < 0:
+        return 0
+    return byte_size(config.datatype, tuple(config.dims))
 
 
 def inputs_in_order(config: ModelConfig, plan: Plan, request: InferenceRequest) -> list[InputData]:

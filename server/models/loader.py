@@ -81,7 +81,7 @@ class Loader:
         config_name: str,
         threads: int,
         retries: int,
-        max_queued_bytes: int,
+        budget: ByteBudget,
         tiny_batch_seconds: float,
         summaries: bool,
         turns: Turns,
@@ -94,7 +94,7 @@ class Loader:
         self._config_name = config_name
         self._threads = threads
         self._retries = retries
-        self._budget = ByteBudget(max_queued_bytes)
+        self._budget = budget
         self._tiny_batch_seconds = tiny_batch_seconds
         self._summaries = summaries
         self._turns = turns

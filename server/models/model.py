@@ -24,6 +24,7 @@ from server.errors import (
     TooLarge,
     Unavailable,
 )
+from server.memory_budget import MemoryBudget
 from server.messages import InferenceRequest
 from server.models import admission
 from server.models.admission import Plan
@@ -87,6 +88,7 @@ class LoadedVersion:
         self.instances = len(sessions)
         self.streak = FailureStreak()
         self._clock = clock
+        self._memory = budget.memory if budget is not None else MemoryBudget()
         self._plans: dict[tuple[object, object], Plan] = {}
         self._layouts: WeakValueDictionary[tuple[InputLayout, ...], BatchLayout] = WeakValueDictionary()
         self._leases = 0
@@ -184,12 +186,15 @@ class LoadedVersion:
         if arrived is None:
             arrived = self._clock.now()
         due = inf
+        answer_bytes = 0
         try:
             plan = self._plan(request)
             inputs = admission.inputs_in_order(self.config, plan, request)
             level = request.priority if 0 < request.priority <= len(self._levels) else self._default_level
             deadline, delay_at, due = time_limits(request, arrived, self._levels[level - 1], self._objective_seconds)
             size = admission.wire_bytes(plan, request)
+            self._memory.take(plan.answer_bytes)
+            answer_bytes = plan.answer_bytes
             kind = Whole if plan.rows > self._policy.max_rows and self.config.split_oversize else Work
             work = kind(self, request, plan, inputs, reply, arrived, deadline, level, delay_at, size, due)
             if self._pictures is not None and plan.pictures_at >= 0:
@@ -199,6 +204,7 @@ class LoadedVersion:
             else:
                 self._batcher.submit(work)
         except ConvoyError as error:
+            self._memory.used -= answer_bytes
             refusal = explained(error, request, self.config)
             if request.record is not None:
                 request.record.version = self._version_text
@@ -412,6 +418,7 @@ class LoadedVersion:
     def _settle(self, work: Work, answer: Answer, started_ns: int = 0, runs: Sequence[Run] = ()) -> None:
         """Count a request that leaves, and answer it unless its caller has gone. Called once per admitted request."""
         self._leases -= 1
+        self._memory.used -= work.plan.answer_bytes
         reply, work.reply = work.reply, None
         now = self._clock.now()
         arrived_ns = round(work.arrived * 1e9)

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from server.errors import QueueFull
+from server.memory_budget import MemoryBudget
 
 
 class ByteBudget:
     """Shared by the queues of all models. A request alone is always let in, whatever its size: else it never could."""
 
-    __slots__ = ("limit", "used")
+    __slots__ = ("limit", "memory", "used")
 
-    def __init__(self, limit: int) -> None:
+    def __init__(self, limit: int, memory: MemoryBudget | None = None) -> None:
+        """`memory`: what requests may hold altogether, waiting or not."""
         self.limit = limit
+        self.memory = memory or MemoryBudget()
         self.used = 0
 
     def take(self, size: int) -> None:

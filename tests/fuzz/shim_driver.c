@@ -129,8 +129,8 @@ static void drain_output(h2_connection *c, peer *p) {
 }
 
 static void play(const uint8_t *data, size_t size) {
-    h2_limits wide = {16, 16384, 65535, 1 << 20, 2048, 300, 20000, 30000, 40000};
-    h2_limits narrow = {4, 16384, 65535, 1 << 20, 300, 5, 40, 300, 400};
+    h2_limits wide = {16, 16384, 65535, 1 << 20, 2048, 300, 20000, 30000, 40000, 0};
+    h2_limits narrow = {4, 16384, 65535, 1 << 20, 300, 5, 40, 300, 400, 0};
     h2_limits limits = dice(2) ? wide : narrow;
     int32_t ids = 2 * STREAMS;
     h2_context *context = h2_context_new();

@@ -16,6 +16,7 @@ from server.frontends.calls import StatusCode
 from server.frontends.statuses import AS_TRITON
 from server.frontends.stream_infer import MAX_UNANSWERED, StreamInfer
 from server.ledger import Account
+from server.memory_budget import MemoryBudget
 from server.messages import InferenceRequest, InferenceResponse, OutputTensor
 from server.models.work import Reply
 from tests import fakes
@@ -61,7 +62,7 @@ def stream(
     metadata: dict[str, str | bytes] | None = None, sink: KeptRecords | None = None
 ) -> tuple[StreamInfer, FakeEngine, FakeCall]:
     engine, call = FakeEngine(), FakeCall(metadata=metadata or {})
-    return StreamInfer(engine, AS_TRITON, fakes.watch(sink), None, Account("test"), call), engine, call
+    return StreamInfer(engine, AS_TRITON, fakes.watch(sink), None, Account("test"), MemoryBudget(), call), engine, call
 
 
 def sent(call: FakeCall) -> list[pb.ModelStreamInferResponse]:

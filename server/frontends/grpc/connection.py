@@ -12,14 +12,26 @@ from collections.abc import Callable, Sequence
 from math import inf
 from typing import NamedTuple
 
-from server.errors import AnswersUnread, ConvoyError, Reason
+from server.errors import AnswersUnread, ConvoyError, Reason, RequestTooLarge
 from server.frontends.call_counts import CallCounts, MethodCounts
-from server.frontends.calls import INTERNAL_MESSAGE, Call, Method, MethodTable, StatusCode, UnaryMethod
+from server.frontends.calls import INTERNAL_MESSAGE, Method, MethodTable, StatusCode, UnaryMethod
 from server.frontends.grpc import http2, wire
-from server.frontends.grpc.http2 import CLOSED, END, HEAD, TOO_LARGE, Event, Header, HeaderBlock, Http2Connection
+from server.frontends.grpc.http2 import (
+    CLOSED,
+    END,
+    HEAD,
+    NO_ROOM,
+    SHORT,
+    TOO_LARGE,
+    Event,
+    Header,
+    HeaderBlock,
+    Http2Connection,
+)
 from server.frontends.grpc.http2_calls import StreamCall, UnaryCall
 from server.frontends.grpc.wire import Refusal, RequestHead, WireError
 from server.frontends.statuses import AS_TRITON, Failures
+from server.memory_budget import SMALL_BYTES, MemoryBudget
 
 log = logging.getLogger(__name__)
 
@@ -57,6 +69,7 @@ class Dispatcher:
         *,
         max_message_bytes: int,
         limits: http2.Limits,
+        memory: MemoryBudget | None = None,
         failures: Failures = AS_TRITON,
     ) -> None:
         self.methods = methods
@@ -66,11 +79,23 @@ class Dispatcher:
         self.sent_bytes = 0
         self.max_message_bytes = max_message_bytes
         self.limits = limits
+        self.memory = memory or MemoryBudget()
         self.failures = failures
         self.context = http2.Http2Context()
+        self._context_bytes = 0  # of the memory budget's: what the context held when it was last looked at
         self._call_soon = call_soon
         self._routes: dict[bytes, _Route | Refusal] = {}
         self._dirty: list[Connection] = []
+
+    def look_at_memory(self) -> None:
+        """Let the memory budget know what the connections hold by now, and them what others do."""
+        held, memory = self.context.held_bytes, self.memory
+        memory.used += held - self._context_bytes
+        self._context_bytes = held
+
+    def tell_of_memory(self) -> None:
+        """Let the connections know what others hold by now."""
+        self.context.hold_elsewhere(self.memory.used - self._context_bytes)
 
     def route(self, packed: bytes) -> _Route | Refusal:
         """What to do with a request that begins with this header block."""
@@ -104,6 +129,7 @@ class Dispatcher:
         dirty, self._dirty = self._dirty, []
         for connection in dirty:
             connection.flush()
+        self.look_at_memory()
 
     def _new_route(self, packed: bytes) -> _Route | Refusal:
         head = wire.check_request_headers(http2.unpack_headers(packed))
@@ -120,6 +146,8 @@ class Connection:
 
     def __init__(self, dispatcher: Dispatcher, write: Callable[[bytes], None], hang_up: Callable[[], None]) -> None:
         self.dispatcher = dispatcher
+        self.memory = dispatcher.memory
+        self.failures = dispatcher.failures
         self._write = write
         self._hang_up = hang_up
         self._http2 = Http2Connection(dispatcher.context, dispatcher.limits)
@@ -167,7 +195,10 @@ class Connection:
         """Take bytes that were read into the context's input. Raises `Http2Error`."""
         self.bytes_received += length
         self.dispatcher.received_bytes += length
-        for event in self._http2.receive(length):
+        self.dispatcher.tell_of_memory()
+        events = self._http2.receive(length)
+        self.dispatcher.look_at_memory()
+        for event in events:
             if event.flags == WHOLE:
                 self._open(event)
             else:
@@ -201,6 +232,7 @@ class Connection:
         for call in calls.values():
             call.abandoned()
         self._http2.close()
+        self.dispatcher.look_at_memory()
 
     def mark_dirty(self) -> None:
         """There is something to send."""
@@ -264,19 +296,19 @@ class Connection:
 
     # --- what calls use ---
 
-    def answer(self, stream_id: int, message: bytes) -> bool:
-        """End a call with one message and OK. False, and nothing done, where there is no room for the message."""
-        if not self._http2.answer(stream_id, _OK_HEAD, wire.frame_prefix(len(message)), message, _OK_TRAILERS):
-            return False
+    def answer(self, stream_id: int, message: bytes) -> ConvoyError | None:
+        """End a call with one message and OK. Returns why not, and has done nothing, where there is no room for it."""
+        length = len(message)
+        if length > SMALL_BYTES:
+            self.dispatcher.tell_of_memory()
+        problem = self._http2.answer(stream_id, _OK_HEAD, wire.frame_prefix(length), message, _OK_TRAILERS)
+        if problem:
+            return self.memory.refusal(length) if problem == SHORT else AnswersUnread(_UNREAD)
+        if length > SMALL_BYTES:
+            self.dispatcher.look_at_memory()
         self._calls.pop(stream_id, None)
         self.mark_dirty()
-        return True
-
-    def refuse_answer(self, call: Call, message: bytes) -> ConvoyError:
-        """End a call with an error, since there is no room for its answer."""
-        error = AnswersUnread(_UNREAD)
-        self.dispatcher.failures.fail(call, error)
-        return error
+        return None
 
     def fail(self, stream_id: int, headers: Sequence[Header]) -> None:
         """End a call that has not begun to answer."""
@@ -316,7 +348,7 @@ class Connection:
         if flags & CLOSED:
             if not flags & HEAD:
                 self._forget(event.stream_id)
-        elif flags & TOO_LARGE:
+        elif flags & (TOO_LARGE | NO_ROOM):
             self._refuse_too_large(event)
         elif flags & HEAD:
             self._open(event)
@@ -369,19 +401,24 @@ class Connection:
     def _refuse_too_large(self, event: Event) -> None:
         self._arriving.pop(event.stream_id, None)
         call = self._calls.get(event.stream_id)
-        limit = self.dispatcher.max_message_bytes
-        if event.flags & HEAD and not event.head:
-            message = f"the request's headers are larger than max ({self.dispatcher.limits.max_head_bytes} bytes)"
+        error: ConvoyError
+        if event.flags & NO_ROOM:
+            error = self.memory.refusal()
+        elif event.flags & HEAD and not event.head:
+            most = self.dispatcher.limits.max_head_bytes
+            error = RequestTooLarge(f"the request's headers are larger than max ({most} bytes)")
         else:
-            message = f"Received message larger than max ({limit} bytes), or too many of them at once"
+            most = self.dispatcher.max_message_bytes
+            error = RequestTooLarge(f"Received message larger than max ({most} bytes), or too many of them at once")
         if isinstance(call, UnaryCall):
-            call.turn_away(StatusCode.RESOURCE_EXHAUSTED, message, Reason.OVERSIZE)
+            call.turn_away(error)
         elif call is not None:
-            call.cancel(StatusCode.RESOURCE_EXHAUSTED, message)
+            call.cancel(self.failures.statuses[type(error)], str(error))
         else:
+            status = self.failures.statuses[type(error)]
             if event.flags & HEAD:
-                self.dispatcher.count_refused(event.head, StatusCode.RESOURCE_EXHAUSTED, Reason.OVERSIZE)
-            self.fail(event.stream_id, wire.trailers_only(StatusCode.RESOURCE_EXHAUSTED, message))
+                self.dispatcher.count_refused(event.head, status, error.reason)
+            self.fail(event.stream_id, wire.trailers_only(status, str(error)))
 
     def _forget(self, stream_id: int) -> None:
         call = self._calls.pop(stream_id, None)

@@ -14,6 +14,7 @@ import grpc
 from server.errors import ConvoyError, Reason
 from server.frontends.calls import INTERNAL_MESSAGE, Receiver, StatusCode, reason_of
 from server.ledger import Account
+from server.memory_budget import MemoryBudget
 
 log = logging.getLogger(__name__)
 
@@ -136,8 +137,9 @@ class Answer(NamedTuple):
 class StreamCall(_GrpcioCall):
     """`frontends.calls.Call` for a stream of answers."""
 
-    def __init__(self, context: Context) -> None:
+    def __init__(self, context: Context, memory: MemoryBudget) -> None:
         super().__init__(context)
+        self._memory = memory
         self.receiver: Receiver | None = None
         self.failure: Failed | None = None
         self.ended = False
@@ -166,9 +168,15 @@ class StreamCall(_GrpcioCall):
         answer = await self._outgoing.get()
         if answer is not None:
             self._unsent_bytes -= len(answer.message)
+            self._memory.used -= len(answer.message)
             if self._unsent_bytes <= UNSENT_STREAM_BYTES:
                 self.room.set()
         return answer
+
+    def forget_unsent(self) -> None:
+        """The call is over: nobody will read the rest."""
+        self._memory.used -= self._unsent_bytes
+        self._unsent_bytes = 0
 
     def compress_messages(self, wanted: bool) -> None:
         if wanted and not self.compressing and not self._begun and self._opening is None:
@@ -186,6 +194,7 @@ class StreamCall(_GrpcioCall):
             self._begun = True
             self._outgoing.put_nowait(Answer(message, self._compress_next))
             self._unsent_bytes += len(message)
+            self._memory.used += len(message)
             if self._unsent_bytes > UNSENT_STREAM_BYTES:
                 self.room.clear()
 

@@ -15,6 +15,7 @@ from server.frontends.calls import MethodTable, StatusCode, StreamMethod, UnaryM
 from server.frontends.grpc.grpcio_calls import Context, Failed, StreamCall, UnaryCall
 from server.frontends.grpc.options import GrpcOptions
 from server.frontends.tls import TlsFiles
+from server.memory_budget import CALL_BYTES, SMALL_BYTES, MemoryBudget
 
 log = logging.getLogger(__name__)
 
@@ -31,7 +32,8 @@ class GrpcioEngine:
         self._streams = _OpenStreams()
         self._credentials = _credentials(options.tls) if options.tls else None
         self._server = grpc.aio.server(
-            handlers=[_Router(methods, self._streams, self.calls)], options=tuple(_channel_arguments(options).items())
+            handlers=[_Router(methods, self._streams, self.calls, options)],
+            options=tuple(_channel_arguments(options).items()),
         )
 
     def transport(self) -> None:
@@ -113,9 +115,9 @@ class _CertificateReader:
 class _Router(grpc.GenericRpcHandler):  # type: ignore[misc] # untyped base
     """Finds methods by path; an unknown path is answered UNIMPLEMENTED by grpcio itself."""
 
-    def __init__(self, methods: MethodTable, streams: _OpenStreams, calls: CallCounts) -> None:
+    def __init__(self, methods: MethodTable, streams: _OpenStreams, calls: CallCounts, options: GrpcOptions) -> None:
         self._calls = calls
-        self._handlers = {path: _handler(method, streams, calls.of(path)) for path, method in methods.items()}
+        self._handlers = {path: _handler(method, streams, calls.of(path), options) for path, method in methods.items()}
 
     def service(self, handler_call_details: Any) -> Any:
         handler = self._handlers.get(handler_call_details.method)
@@ -124,14 +126,20 @@ class _Router(grpc.GenericRpcHandler):  # type: ignore[misc] # untyped base
         return handler
 
 
-def _handler(method: UnaryMethod | StreamMethod, streams: _OpenStreams, counts: MethodCounts) -> Any:
+def _handler(
+    method: UnaryMethod | StreamMethod, streams: _OpenStreams, counts: MethodCounts, options: GrpcOptions
+) -> Any:
     # Without serializers, grpcio hands over and takes the messages' own bytes.
     if isinstance(method, UnaryMethod):
-        return grpc.unary_unary_rpc_method_handler(_unary(method, counts))
-    return grpc.stream_stream_rpc_method_handler(_stream(method, streams, counts))
+        return grpc.unary_unary_rpc_method_handler(_unary(method, counts, options))
+    return grpc.stream_stream_rpc_method_handler(_stream(method, streams, counts, options.memory))
 
 
-def _unary(method: UnaryMethod, counts: MethodCounts) -> Callable[[bytes, Context], Awaitable[bytes]]:
+def _unary(
+    method: UnaryMethod, counts: MethodCounts, options: GrpcOptions
+) -> Callable[[bytes, Context], Awaitable[bytes]]:
+    memory = options.memory
+
     async def serve(message: bytes, context: Context) -> bytes:
         counts.started += 1
         account = method.account
@@ -139,8 +147,13 @@ def _unary(method: UnaryMethod, counts: MethodCounts) -> Callable[[bytes, Contex
         if account is not None:
             account.begin(call)
         status: StatusCode | None = None
+        held = len(message) + CALL_BYTES
+        memory.used += held
         try:
-            method.handle(call, message)
+            if memory.used > memory.limit and (account is not None or held > SMALL_BYTES):
+                options.failures.fail(call, memory.refusal(held))
+            else:
+                method.handle(call, message)
         except Exception:
             log.exception("a unary method raised")
             call.cancel()
@@ -162,6 +175,7 @@ def _unary(method: UnaryMethod, counts: MethodCounts) -> Callable[[bytes, Contex
         else:
             return answer
         finally:
+            memory.used -= held
             counts.handled[departure(call.deadline) if status is None else status] += 1
             if account is not None and status is None:
                 account.abandon(call)
@@ -171,11 +185,11 @@ def _unary(method: UnaryMethod, counts: MethodCounts) -> Callable[[bytes, Contex
 
 
 def _stream(
-    method: StreamMethod, streams: _OpenStreams, counts: MethodCounts
+    method: StreamMethod, streams: _OpenStreams, counts: MethodCounts, memory: MemoryBudget
 ) -> Callable[[AsyncIterator[bytes], Context], Awaitable[None]]:
     async def serve(requests: AsyncIterator[bytes], context: Context) -> None:
         counts.started += 1
-        call = StreamCall(context)
+        call = StreamCall(context, memory)
         reader = asyncio.create_task(_feed(requests, method, call, streams))
         status: StatusCode | None = None
         try:
@@ -190,6 +204,7 @@ def _stream(
                 await context.abort(_GRPC_CODES[status], call.failure.message)
         finally:
             counts.handled[departure(call.deadline) if status is None else status] += 1
+            call.forget_unsent()
             streams.discard(call)
             reader.cancel()
             call.abandoned()

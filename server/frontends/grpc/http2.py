@@ -12,6 +12,7 @@ from struct import Struct
 from typing import Any, NamedTuple, cast
 
 from server.frontends.grpc._http2 import ffi, lib  # type: ignore[import-not-found, unused-ignore]
+from server.memory_budget import SMALL_BYTES
 from server.tensors import Buffer
 
 HEAD = int(lib.H2_HEAD)
@@ -19,6 +20,9 @@ BODY = int(lib.H2_BODY)
 END = int(lib.H2_END)
 TOO_LARGE = int(lib.H2_TOO_LARGE)
 CLOSED = int(lib.H2_CLOSED)
+NO_ROOM = int(lib.H2_NO_ROOM)
+
+SHORT = int(lib.H2_SHORT)
 
 NO_ERROR = 0
 INTERNAL_ERROR = 2
@@ -52,9 +56,11 @@ class Limits:
     """Frames in a row, PING aside, that ask for nothing: a flood."""
     max_body_bytes: int = 128 << 20
     max_held_bytes: int = 1 << 30
-    """Requests that have not arrived whole and answers that have not been sent."""
+    """Requests that have not arrived whole, as long as they say they will be, and answers that have not been sent."""
     max_shared_bytes: int = 4 << 30
-    """The same of all connections of a context."""
+    """The same of all connections of a context, and what its `hold_elsewhere` was told."""
+    small_bytes: int = SMALL_BYTES
+    """Answers up to this size go out whatever the context holds."""
 
 
 class Event(NamedTuple):
@@ -62,7 +68,7 @@ class Event(NamedTuple):
 
     stream_id: int
     flags: int
-    """HEAD, BODY, END, TOO_LARGE, CLOSED, or'ed."""
+    """HEAD, BODY, END, TOO_LARGE, CLOSED, NO_ROOM, or'ed."""
     error_code: int
     head: bytes
     """The packed header block, for `unpack_headers`; b"" without HEAD."""
@@ -119,6 +125,10 @@ class Http2Context:
         """Bytes of requests that have not arrived whole, and of answers that have not been sent, of all connections."""
         return int(lib.h2_shared_bytes(self.handle))
 
+    def hold_elsewhere(self, length: int) -> None:
+        """So many bytes are held beside those: they count to `Limits.max_shared_bytes`, until told otherwise."""
+        lib.h2_elsewhere(self.handle, length)
+
 
 class Http2Connection:
     """One peer."""
@@ -143,6 +153,7 @@ class Http2Connection:
                     limits.max_body_bytes,
                     limits.max_held_bytes,
                     limits.max_shared_bytes,
+                    limits.small_bytes,
                 ),
             ),
         )
@@ -213,10 +224,14 @@ class Http2Connection:
         """Count so many bytes of a streamed body as held. False, and nothing done, where that is too much."""
         return not lib.h2_keep(self._handle, stream_id, length)
 
-    def answer(self, stream_id: int, head: HeaderBlock, prefix: bytes, body: bytes, trailers: HeaderBlock) -> bool:
-        """A whole answer of one message. False where the stream is gone, or too much waits to be sent already."""
-        return not lib.h2_answer(
-            self._handle, stream_id, head.handle, prefix, len(prefix), body, len(body), trailers.handle, 0
+    def answer(self, stream_id: int, head: HeaderBlock, prefix: bytes, body: bytes, trailers: HeaderBlock) -> int:
+        """A whole answer of one message. Returns 0; SHORT where all connections together hold too much for it, another
+        number where this one does, or the stream is gone."""
+        return cast(
+            "int",
+            lib.h2_answer(
+                self._handle, stream_id, head.handle, prefix, len(prefix), body, len(body), trailers.handle, 0
+            ),
         )
 
     def begin(self, stream_id: int, head: Iterable[Header]) -> None:
@@ -224,7 +239,7 @@ class Http2Connection:
         lib.h2_answer(self._handle, stream_id, HeaderBlock(head).handle, b"", 0, b"", 0, ffi.NULL, 0)
 
     def message(self, stream_id: int, prefix: bytes, body: bytes) -> bool:
-        """Add a message to an answer that was begun. False as of `answer`."""
+        """Add a message to an answer that was begun. False where `answer` returns anything but 0."""
         return not lib.h2_answer(self._handle, stream_id, ffi.NULL, prefix, len(prefix), body, len(body), ffi.NULL, 0)
 
     def end(self, stream_id: int, trailers: Iterable[Header]) -> None:

@@ -9,11 +9,13 @@ from typing import Protocol
 
 from server.errors import ConvoyError, Reason
 from server.frontends.call_counts import MethodCounts, departure
-from server.frontends.calls import Call, Receiver, StatusCode, StreamMethod, UnaryMethod, reason_of
+from server.frontends.calls import Receiver, StatusCode, StreamMethod, UnaryMethod, reason_of
 from server.frontends.compression import IDENTITY, negotiate
 from server.frontends.grpc import wire
-from server.frontends.grpc.wire import Header, MessageReader, RequestHead
+from server.frontends.grpc.wire import Header, MessageReader, RequestHead, WireError
+from server.frontends.statuses import Failures
 from server.ledger import Account
+from server.memory_budget import CALL_BYTES, SMALL_BYTES, MemoryBudget
 from server.tensors import Buffer
 
 log = logging.getLogger(__name__)
@@ -22,12 +24,11 @@ log = logging.getLogger(__name__)
 class Carrier(Protocol):
     """The connection, as its calls see it."""
 
-    def answer(self, stream_id: int, message: bytes) -> bool:
-        """End a call with one message and OK. False, and nothing done, where there is no room for the message."""
-        ...
+    memory: MemoryBudget
+    failures: Failures
 
-    def refuse_answer(self, call: Call, message: bytes) -> ConvoyError:
-        """End a call with an error, since there is no room for its answer."""
+    def answer(self, stream_id: int, message: bytes) -> ConvoyError | None:
+        """End a call with one message and OK. Returns why not, and has done nothing, where there is no room for it."""
         ...
 
     def fail(self, stream_id: int, headers: Sequence[Header]) -> None:
@@ -65,8 +66,8 @@ class _Http2Call:
     """What both kinds share."""
 
     __slots__ = (
-        "_account", "_carrier", "_counts", "_extras", "_head", "_max_message_bytes", "_open", "_stream_id", "deadline",
-        "on_cancel",
+        "_account", "_carrier", "_counts", "_extras", "_head", "_held_bytes", "_max_message_bytes", "_open",
+        "_stream_id", "deadline", "on_cancel",
     )  # fmt: skip
 
     def __init__(
@@ -89,6 +90,8 @@ class _Http2Call:
         self._open = True
         self._account: Account | None = None
         """Where the call is accounted for, from when its request is there."""
+        self._held_bytes = 0
+        """What the call has taken of the memory budget."""
         self._extras: _Extras | None = None
 
     @property
@@ -122,6 +125,7 @@ class _Http2Call:
             self._ended_again()
             return
         self._open = False
+        self._carrier.memory.used -= self._held_bytes
         self._counts.handled[status] += 1
         if self._account is not None:
             self._account.fail(self, reason or reason_of(status))
@@ -143,6 +147,7 @@ class _Http2Call:
         """The caller has gone."""
         if self._open:
             self._open = False
+            self._carrier.memory.used -= self._held_bytes
             self._counts.handled[departure(self.deadline)] += 1
             if self._account is not None:
                 self._account.abandon(self)
@@ -182,6 +187,7 @@ class _Http2Call:
     def _end(self) -> None:
         self._begin()
         self._open = False
+        self._carrier.memory.used -= self._held_bytes
         self._counts.handled[StatusCode.OK] += 1
         if self._account is not None:
             self._account.answer(self)
@@ -215,18 +221,32 @@ class UnaryCall(_Http2Call):
 
     def receive(self, body: Buffer, *, ended: bool) -> None:
         """The whole request. Raises `WireError`, and whatever the method raises."""
-        if ended:
-            account = self._method.account
-            if account is not None:
-                self._account = account
-                account.begin(self)
-            self._method.handle(self, wire.unary_message(body, self._max_message_bytes, self._head.encoding))
+        if not ended:
+            return
+        account = self._method.account
+        if account is not None:
+            self._account = account
+            account.begin(self)
+        memory, size = self._carrier.memory, len(body) + CALL_BYTES
+        used = memory.used + size
+        if used > memory.limit and (account is not None or size > SMALL_BYTES):
+            self._carrier.failures.fail(self, memory.refusal(size))
+            return
+        memory.used, self._held_bytes = used, size
+        if body and body[0]:
+            message = self._unpacked(body)
+            if message is None:
+                return
+        else:
+            message = wire.unary_message(body, self._max_message_bytes)
+        self._method.handle(self, message)
 
-    def turn_away(self, status: StatusCode, message: str, reason: Reason) -> None:
+    def turn_away(self, error: ConvoyError) -> None:
         """End the call before its request has come whole."""
-        if self._open and self._method.account is not None:
-            self._method.account.turn_away(reason)
-        self.cancel(status, message)
+        if self._open:
+            if self._method.account is not None:
+                self._method.account.turn_away(error.reason)
+            self._carrier.failures.fail(self, error)
 
     def reply(self, message: bytes) -> ConvoyError | None:
         if not self._open:
@@ -236,13 +256,33 @@ class UnaryCall(_Http2Call):
             self._send(message)
             self._end()
             return None
-        if not self._carrier.answer(self._stream_id, message):
-            return self._carrier.refuse_answer(self, message)
+        memory = self._carrier.memory
+        memory.used -= self._held_bytes
+        self._held_bytes = 0
+        error = self._carrier.answer(self._stream_id, message)
+        if error is not None:
+            self._carrier.failures.fail(self, error)
+            return error
         self._open = False
         self._counts.handled[StatusCode.OK] += 1
         if self._account is not None:
             self._account.answer(self)
         return None
+
+    def _unpacked(self, body: Buffer) -> Buffer | None:
+        """The message of a compressed request; None where there is no room for it, and the call has failed."""
+        memory = self._carrier.memory
+        most = min(self._max_message_bytes, memory.room)
+        try:
+            message = wire.unary_message(body, most, self._head.encoding)
+        except WireError as error:
+            if error.status is not StatusCode.RESOURCE_EXHAUSTED or most == self._max_message_bytes:
+                raise
+            self._carrier.failures.fail(self, memory.refusal())
+            return None
+        memory.used += len(message)
+        self._held_bytes += len(message)
+        return message
 
     def send(self, message: bytes) -> None:
         raise TypeError("a unary call is answered with reply")

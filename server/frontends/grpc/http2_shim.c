@@ -35,6 +35,7 @@ struct h2_context {
     size_t event_count, event_capacity;
     bytes heads;
     uint64_t held;        /* the sum of its connections' */
+    uint64_t elsewhere;   /* what the caller holds besides, as it last said */
 };
 
 typedef struct stream {
@@ -56,6 +57,7 @@ typedef struct stream {
     size_t out_sent;
     size_t unconsumed;    /* of a streamed body: what the peer's window still lacks */
     uint64_t kept;        /* of a streamed body: what the caller holds of it */
+    uint64_t promised;    /* what counts as held for the body: what has come, or more where more was announced */
     h2_headers *trailers;
 } stream;
 
@@ -107,9 +109,16 @@ static void release(bytes *b) {
 
 static stream *find(h2_connection *c, int32_t id) { return nghttp2_session_get_stream_user_data(c->session, id); }
 
+static int connection_has_room(const h2_connection *c, uint64_t length) {
+    return c->held + length <= c->limits.max_held_bytes;
+}
+
+static int all_have_room(const h2_connection *c, uint64_t length) {
+    return c->context->held + c->context->elsewhere + length <= c->limits.max_shared_bytes;
+}
+
 static int has_room(const h2_connection *c, uint64_t length) {
-    return c->held + length <= c->limits.max_held_bytes &&
-           c->context->held + length <= c->limits.max_shared_bytes;
+    return connection_has_room(c, length) && all_have_room(c, length);
 }
 
 static void hold(h2_connection *c, uint64_t length) {
@@ -123,7 +132,8 @@ static void let_go(h2_connection *c, uint64_t length) {
 }
 
 static void drop_body(h2_connection *c, stream *s) {
-    let_go(c, s->body.length);
+    let_go(c, s->promised);
+    s->promised = 0;
     release(&s->body);
     s->span = NULL;
     s->span_length = 0;
@@ -185,12 +195,12 @@ static h2_event *event_of(h2_connection *c, stream *s) {
 
 /* --- bodies ----------------------------------------------------------------------------------------------------- */
 
-static int refuse(h2_connection *c, stream *s) {
+static int refuse(h2_connection *c, stream *s, uint32_t why) {
     drop_body(c, s);
     s->refused = 1;
     h2_event *event = event_of(c, s);
     if (!event) return -1;
-    event->flags |= H2_TOO_LARGE;
+    event->flags |= why;
     return 0;
 }
 
@@ -224,13 +234,21 @@ static int keep_span(h2_connection *c, stream *s) {
     size_t length = s->span_length;
     s->span = NULL;
     s->span_length = 0;
-    if (!has_room(c, length)) return refuse(c, s);
-    if (!s->streaming && announced_length(s, span, length) > c->limits.max_body_bytes) return refuse(c, s);
+    uint64_t needed = s->body.length + length;
+    uint64_t announced = s->streaming ? 0 : announced_length(s, span, length);
+    if (announced > c->limits.max_body_bytes) return refuse(c, s, H2_TOO_LARGE);
+    if (announced > needed) needed = announced; /* what cannot come whole should not come at all */
+    if (needed > s->promised) {
+        uint64_t more = needed - s->promised;
+        if (!connection_has_room(c, more)) return refuse(c, s, H2_TOO_LARGE);
+        if (!all_have_room(c, more)) return refuse(c, s, H2_NO_ROOM);
+        hold(c, more);
+        s->promised = needed;
+    }
     if (make_room(s, span, length, c->limits.max_body_bytes)) return -1;
     if (span != (const uint8_t *)s->body.data + s->body.length) /* else h2_read_ahead has had it put there */
         memcpy(s->body.data + s->body.length, span, length);
     s->body.length += length;
-    hold(c, length);
     return 0;
 }
 
@@ -245,7 +263,8 @@ static int give_body(h2_connection *c, stream *s) {
     if (s->body.length) {
         event->body = s->body.data;
         event->body_length = s->body.length;
-        let_go(c, s->body.length);
+        let_go(c, s->promised);
+        s->promised = 0;
         memset(&s->body, 0, sizeof s->body);
     } else {
         event->input_offset = (uint32_t)(s->span - c->input);
@@ -353,7 +372,7 @@ static int on_data(nghttp2_session *session, uint8_t flags, int32_t id, const ui
         return NGHTTP2_ERR_CALLBACK_FAILURE;
     if (!s || s->refused || s->out_ended || !length) return 0;
     if (s->body.length + s->span_length + length > c->limits.max_body_bytes)
-        return refuse(c, s) ? NGHTTP2_ERR_CALLBACK_FAILURE : 0;
+        return refuse(c, s, H2_TOO_LARGE) ? NGHTTP2_ERR_CALLBACK_FAILURE : 0;
     if (keep_span(c, s)) return NGHTTP2_ERR_CALLBACK_FAILURE;
     if (s->refused) return 0;
     s->span = data;
@@ -555,7 +574,9 @@ size_t h2_read_ahead(h2_connection *c, uint8_t **where) {
     if (c->data_left < DIRECT_BYTES) return 0;
     stream *s = find(c, c->data_id);
     if (!s || s->streaming || s->refused || s->out_ended || s->body.length < PREFIX_BYTES) return 0;
-    if (s->body.length + c->data_left > c->limits.max_body_bytes || !has_room(c, c->data_left)) return 0;
+    uint64_t needed = s->body.length + c->data_left;
+    if (needed > c->limits.max_body_bytes) return 0;
+    if (needed > s->promised && !has_room(c, needed - s->promised)) return 0;
     if (make_room(s, NULL, c->data_left, c->limits.max_body_bytes)) return 0;
     *where = (uint8_t *)s->body.data + s->body.length;
     return c->data_left;
@@ -573,7 +594,8 @@ int64_t h2_stream_body(h2_connection *c, int32_t id, void **body) {
     int64_t length = (int64_t)s->body.length;
     s->streaming = 1;
     *body = s->body.data;
-    let_go(c, s->body.length);
+    let_go(c, s->promised);
+    s->promised = 0;
     memset(&s->body, 0, sizeof s->body);
     return length;
 }
@@ -589,7 +611,8 @@ int h2_consume(h2_connection *c, int32_t id) {
 int h2_keep(h2_connection *c, int32_t id, uint64_t length) {
     stream *s = find(c, id);
     if (!s || s->kept == length) return 0;
-    if (length > s->kept && !has_room(c, length - s->kept)) return H2_FULL;
+    if (length > s->kept && !connection_has_room(c, length - s->kept)) return H2_FULL;
+    if (length > s->kept && !all_have_room(c, length - s->kept)) return H2_SHORT;
     let_go(c, s->kept);
     hold(c, length);
     s->kept = length;
@@ -604,10 +627,9 @@ int h2_answer(h2_connection *c, int32_t id, const h2_headers *head, const char *
     if (!s || s->out_ended || !head == !s->answering) goto fail;
     result = NGHTTP2_ERR_NOMEM;
     if (length) {
-        if (!has_room(c, length)) {
-            result = H2_FULL;
-            goto fail;
-        }
+        if (!connection_has_room(c, length)) result = H2_FULL;
+        else if (length > c->limits.small_bytes && !all_have_room(c, length)) result = H2_SHORT;
+        if (result == H2_FULL || result == H2_SHORT) goto fail;
         if (s->out_sent > s->out.length / 2) { /* a reader that never quite catches up */
             s->out.length -= s->out_sent;
             memmove(s->out.data, s->out.data + s->out_sent, s->out.length);
@@ -702,6 +724,7 @@ uint32_t h2_answer_frames(h2_connection *c) { return c->answer_frames; }
 uint32_t h2_open_streams(h2_connection *c) { return c->open_streams; }
 uint64_t h2_held_bytes(h2_connection *c) { return c->held; }
 uint64_t h2_shared_bytes(h2_context *x) { return x->held; }
+void h2_elsewhere(h2_context *x, uint64_t length) { x->elsewhere = length; }
 
 int64_t h2_unsent_bytes(h2_connection *c, int32_t id) {
     stream *s = find(c, id);

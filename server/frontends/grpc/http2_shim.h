@@ -13,7 +13,8 @@ enum {
     H2_BODY = 2,      /* `body` has what came since the last event with a body */
     H2_END = 4,       /* the peer will send no more */
     H2_TOO_LARGE = 8, /* it went over a limit; what it still sends is thrown away */
-    H2_CLOSED = 16    /* it was reset, or broke, before its answer was complete */
+    H2_CLOSED = 16,   /* it was reset, or broke, before its answer was complete */
+    H2_NO_ROOM = 32   /* as H2_TOO_LARGE, for the limit of all connections together */
 };
 
 typedef struct {
@@ -35,14 +36,17 @@ typedef struct {
     uint32_t max_head_bytes;   /* of one header block, unpacked, as RFC 9113 counts; also announced to the peer */
     uint32_t max_idle_frames;  /* in a row that bring neither headers nor data, and get no data; PING does not count */
     uint64_t max_body_bytes;   /* of one stream's unread body */
-    uint64_t max_held_bytes;   /* of all unread bodies and unsent answers of one connection */
-    uint64_t max_shared_bytes; /* the same of all connections of the context */
+    uint64_t max_held_bytes;   /* of all unread bodies, as long as they say they will be, and unsent answers of one
+                                * connection */
+    uint64_t max_shared_bytes; /* the same of all connections of the context, and of the caller: see h2_elsewhere */
+    uint64_t small_bytes;      /* answers up to this size go out whatever the context holds */
 } h2_limits;
 
 /* How an answer can fail, besides nghttp2's errors, which are below -500. */
 enum {
     H2_GONE = -1, /* there is no such stream, or it has been answered */
-    H2_FULL = -2  /* too much waits to be sent already */
+    H2_FULL = -2, /* the connection holds too much already */
+    H2_SHORT = -3 /* all connections and the caller do */
 };
 
 typedef struct h2_context h2_context;       /* memory shared by connections; holds one call's events */
@@ -81,14 +85,14 @@ int64_t h2_stream_body(h2_connection *, int32_t stream_id, void **body);
 /* Let the peer of such a stream send as much again as has been handed over. */
 int h2_consume(h2_connection *, int32_t stream_id);
 /* Count this many bytes of such a body, unpacked or not, as held until told otherwise or the stream closes. Returns 0,
- * or H2_FULL where that is over a limit and was not done. */
+ * or H2_FULL or H2_SHORT where that is over a limit and was not done. */
 int h2_keep(h2_connection *, int32_t stream_id, uint64_t length);
 
 /* Answer a stream: `head` opens the answer, messages follow, `trailers` end it. NULL leaves the part for a later call;
  * a call with `head` and `trailers` and no message sends the two as one block. `prefix` and `body` are one message and
  * are copied. With `own_trailers`, the block is released when it is no longer needed, also where the call fails.
  * Where the peer has not ended when its answer has, it is told to stop. Returns 0, or a negative number; after H2_FULL
- * the stream can still be answered. */
+ * and H2_SHORT the stream can still be answered. */
 int h2_answer(h2_connection *, int32_t stream_id, const h2_headers *head, const char *prefix, size_t prefix_length,
               const char *body, size_t body_length, h2_headers *trailers, int own_trailers);
 
@@ -114,6 +118,7 @@ uint32_t h2_open_streams(h2_connection *);
 /* Bytes of unread bodies and unsent answers, and bytes of one stream's answer that wait for the peer to make room. */
 uint64_t h2_held_bytes(h2_connection *);
 uint64_t h2_shared_bytes(h2_context *); /* the former of all connections */
+void h2_elsewhere(h2_context *, uint64_t length); /* the caller holds so much besides: it counts to max_shared_bytes */
 int64_t h2_unsent_bytes(h2_connection *, int32_t stream_id);
 
 void h2_free(void *body);

@@ -23,6 +23,8 @@ log = logging.getLogger(__name__)
 
 UNIX_PREFIX = "unix:"
 PREFIX_BYTES = 5
+MAX_HELD_BYTES = 1 << 30
+"""By one connection, however much memory there is: requests on their way, and answers that it does not read."""
 HANDSHAKE_BYTES = 24 + 9
 """The client's preface and its first SETTINGS frame (RFC 9113, 3.4): less is no HTTP/2 connection yet."""
 
@@ -41,12 +43,19 @@ class Nghttp2Engine:
         """Raises `OSError` where TLS files cannot be used."""
         self.options = options
         self._loop = asyncio.get_running_loop()
+        # Many small messages of a stream may come in one read.
+        max_body_bytes = max(options.max_message_bytes + PREFIX_BYTES, http2.INPUT_BYTES)
         self.dispatcher = Dispatcher(
             methods,
             self._loop.call_soon,
             max_message_bytes=options.max_message_bytes,
-            # Many small messages of a stream may come in one read.
-            limits=http2.Limits(max_body_bytes=max(options.max_message_bytes + PREFIX_BYTES, http2.INPUT_BYTES)),
+            limits=http2.Limits(
+                max_body_bytes=max_body_bytes,
+                max_held_bytes=max(max_body_bytes, min(MAX_HELD_BYTES, options.memory.connection_share)),
+                max_shared_bytes=options.memory.limit,
+            ),
+            memory=options.memory,
+            failures=options.failures,
         )
         self.sockets: set[_Socket] = set()
         self.opened = 0

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from math import inf
 
+from server.frontends.statuses import AS_TRITON, Failures
 from server.frontends.tls import TlsFiles
+from server.memory_budget import MemoryBudget
 
 
 @dataclass(frozen=True, slots=True)
 class GrpcOptions:
     """The options of one listener."""
 
+    memory: MemoryBudget = field(default_factory=MemoryBudget)
+    """What requests and answers may hold, here and elsewhere in the process."""
+    failures: Failures = AS_TRITON
+    """How calls fail that the budget has no room for."""
     max_message_bytes: int = 128 << 20
     """The largest request, after decompression."""
     reuse_port: bool = False

@@ -9,6 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from http import HTTPStatus
 
+from server.errors import MemoryFull
 from server.frontends import compression
 from server.frontends.calls import INTERNAL_MESSAGE
 from server.frontends.rest.exchange import Content, Exchange
@@ -22,6 +23,8 @@ COMPRESSED_BYTES = 512
 """A smaller answer is not compressed: it would hardly be smaller."""
 INLINE_BYTES = 16 << 10
 """Up to here, an answer is compressed where it is: the way to a thread and back would take as long."""
+MAX_RATIO = 1032
+"""No deflated data is this many times as large when it is inflated (zlib's own technical details)."""
 _IDENTITY = ("", "identity")
 
 
@@ -48,9 +51,15 @@ class Bodies:
             message = f"Content-Encoding must be {known}, not '{coding}'"
             exchange.respond_error(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, message)
         else:
+            most = min(self._max_input_bytes, MAX_RATIO * len(body))
+            try:
+                exchange.hold(most)
+            except MemoryFull as error:
+                exchange.fail_with(error)
+                return
             loop = asyncio.get_running_loop()
-            future = loop.run_in_executor(self._thread, _inflated, body, coding, self._max_input_bytes)
-            future.add_done_callback(partial(_received, exchange, handle))
+            future = loop.run_in_executor(self._thread, _inflated, body, coding, most)
+            future.add_done_callback(partial(_received, exchange, handle, most))
 
     def send(self, exchange: Exchange, content: Content) -> Content | None:
         """An answer as its caller accepts it; None where it will be given later."""
@@ -79,12 +88,14 @@ def _inflated(body: Buffer, coding: str, max_bytes: int) -> Buffer:
 
 
 def _received(
-    exchange: Exchange, handle: Callable[[Exchange, Buffer], None], inflating: asyncio.Future[Buffer]
+    exchange: Exchange, handle: Callable[[Exchange, Buffer], None], most: int, inflating: asyncio.Future[Buffer]
 ) -> None:
     if not exchange.open or inflating.cancelled():
         return
     try:
-        handle(exchange, inflating.result())
+        body = inflating.result()
+        exchange.hold(len(body) - most)
+        handle(exchange, body)
     except HttpError as error:
         exchange.respond_error(error.status, str(error))
     except Exception:

@@ -16,10 +16,13 @@ from typing import NamedTuple, Protocol
 
 import numpy as np
 
+from server.errors import MemoryFull, Reason
 from server.frontends.calls import INTERNAL_MESSAGE
 from server.frontends.rest import http1
 from server.frontends.rest.exchange import Content, Exchange, Route, RouteCounts, json_content
 from server.frontends.rest.http1 import ChunkedBody, Head, HttpError
+from server.frontends.statuses import AS_TRITON, Failures
+from server.memory_budget import CALL_BYTES, SMALL_BYTES, MemoryBudget
 from server.metrics.snapshots import HttpRequestsSnapshot
 
 log = logging.getLogger(__name__)
@@ -31,6 +34,7 @@ JOINED_BYTES = 64 << 10
 REMEMBERED_HEADS = 1024
 REMEMBERED_HEAD_BYTES = 1024
 """A larger one is looked at each time: what strangers make us remember must be little."""
+TOO_LARGE = HTTPStatus.REQUEST_ENTITY_TOO_LARGE
 UNKNOWN_ROUTE = "unknown"
 
 
@@ -48,8 +52,17 @@ class _Plan(NamedTuple):
 class Dispatcher:
     """What all connections of a listener share: routes, remembered heads, and counts."""
 
-    def __init__(self, routes: Iterable[Route], *, max_input_bytes: int) -> None:
+    def __init__(
+        self,
+        routes: Iterable[Route],
+        *,
+        max_input_bytes: int,
+        memory: MemoryBudget | None = None,
+        failures: Failures = AS_TRITON,
+    ) -> None:
         self.max_input_bytes = max_input_bytes
+        self.memory = memory or MemoryBudget()
+        self.failures = failures
         self.received_bytes = 0
         self.sent_bytes = 0
         self.draining = False
@@ -128,6 +141,8 @@ class Connection:
         """`hang_up` closes when what was written is sent; it is told whether the peer was refused, and so may still be
         sending."""
         self._dispatcher = dispatcher
+        self.memory = dispatcher.memory
+        self.failures = dispatcher.failures
         self._sink = sink
         self._hang_up = hang_up
         self._exchanges: deque[Exchange] = deque()  # in the order of their requests, until they are sent
@@ -138,6 +153,8 @@ class Connection:
         self._body: memoryview | None = None  # of known length, filled from its beginning
         self._filled = 0
         self._chunked: ChunkedBody | None = None
+        self._arriving_bytes = 0  # what that request has taken of the memory budget
+        self._unsent_bytes = 0  # what answers have that the socket did not take
         self._last = False  # no request comes after those that there are
         self._closed = False
         self._writable = True
@@ -183,7 +200,7 @@ class Connection:
     def fail(self, status: HTTPStatus, message: str) -> None:
         """Answer what is no request, or not in time, after all that was asked for before it; and close then."""
         self._dispatcher.refused(status)
-        self._refuse(status, message)
+        self._refuse(RouteCounts("", "")).respond(status, json_content({"error": message}))
 
     def close_when_idle(self) -> None:
         """End with the answers that are due."""
@@ -197,12 +214,19 @@ class Connection:
         exchanges, self._exchanges = self._exchanges, deque()
         for exchange in exchanges:
             exchange.abandoned()
+            exchange.let_go()
         self._forget_arriving()
+        self.set_unsent(0)
 
     def set_writable(self, writable: bool) -> None:
         """Whether the peer reads its answers; while it does not, no more requests are read from it."""
         self._writable = writable
         self._read_on()
+
+    def set_unsent(self, size: int) -> None:
+        """So much of the answers waits in front of the socket."""
+        self.memory.used += size - self._unsent_bytes
+        self._unsent_bytes = size
 
     # --- requests ---
 
@@ -216,6 +240,7 @@ class Connection:
             while self._at < len(self._read) and not self._closed:
                 if self._chunked is not None:
                     self._at += self._chunked.feed(memoryview(self._read)[self._at :])
+                    self._hold_arriving(self._chunked.size)
                     if self._chunked.done:
                         body, self._chunked = self._chunked.body, None
                         self._begin(body)
@@ -227,7 +252,12 @@ class Connection:
                 elif not self._next():
                     return
         except HttpError as error:
+            self._turn_away_arriving(Reason.OVERSIZE if error.status is TOO_LARGE else Reason.INVALID)
             self.fail(error.status, str(error))
+        except MemoryFull as error:
+            self._turn_away_arriving(error.reason)
+            counts = self._plan.counts if self._plan is not None else RouteCounts("", "")
+            self._refuse(counts).fail_with(error)
         self._read, self._at = b"", 0
 
     def _next(self) -> bool:
@@ -249,6 +279,14 @@ class Connection:
         length = plan.head.length
         if length > self._dispatcher.max_input_bytes:
             raise http1.too_large(self._dispatcher.max_input_bytes)
+        is_whole = not plan.head.chunked and len(data) - end >= length
+        refusal: MemoryFull | None = None
+        try:
+            self._hold_arriving(length)
+        except MemoryFull as error:
+            if not is_whole:
+                raise
+            refusal = error
         if not plan.head.keep_alive:
             self._last = True
         if plan.head.expects_continue and not self._exchanges and len(data) == end:
@@ -256,9 +294,9 @@ class Connection:
         if plan.head.chunked:
             self._at = end
             self._chunked = ChunkedBody(self._dispatcher.max_input_bytes)
-        elif len(data) - end >= length:
+        elif is_whole:
             self._at = end + length
-            self._begin(memoryview(data)[end : self._at])
+            self._begin(memoryview(data)[end : self._at], refusal)
         else:
             self._at = len(data)
             self._filled = len(data) - end
@@ -266,15 +304,19 @@ class Connection:
             self._body[: self._filled] = memoryview(data)[end:]
         return True
 
-    def _begin(self, body: memoryview) -> None:
-        """A request is there."""
+    def _begin(self, body: memoryview, refusal: MemoryFull | None = None) -> None:
+        """A request is there, which is refused where there is no memory for it."""
         plan, self._plan = self._plan, None
         assert plan is not None, "a body has a head before it"
         self.requests += 1
         account = None if plan.route is None else plan.route.account
         exchange = Exchange(self, plan.head, plan.parameters, plan.counts, len(body), account)
+        exchange.budget_bytes, self._arriving_bytes = self._arriving_bytes, 0
         self._exchanges.append(exchange)
         self._held_bytes += len(body)
+        if refusal is not None:
+            exchange.fail_with(refusal)
+            return
         if plan.route is None:
             _no_route(exchange, plan)
             return
@@ -284,6 +326,21 @@ class Connection:
             log.exception("a handler raised")
             if exchange.open:
                 exchange.respond_error(HTTPStatus.INTERNAL_SERVER_ERROR, INTERNAL_MESSAGE)
+
+    def _hold_arriving(self, length: int) -> None:
+        """The request that is arriving has a body of so many bytes, as far as is known. Raises `MemoryFull`."""
+        plan, more = self._plan, length + CALL_BYTES - self._arriving_bytes
+        small = length <= SMALL_BYTES and (plan is None or plan.route is None or plan.route.account is None)
+        if self.memory.used + more > self.memory.limit and not small:
+            raise self.memory.refusal(length)
+        self.memory.used += more
+        self._arriving_bytes += more
+
+    def _turn_away_arriving(self, reason: Reason) -> None:
+        """The request that is arriving is refused: it will not be read to its end."""
+        plan = self._plan
+        if plan is not None and plan.route is not None and plan.route.account is not None:
+            plan.route.account.turn_away(reason)
 
     def _has_room(self) -> bool:
         return (
@@ -316,6 +373,7 @@ class Connection:
         while exchanges and (answer := exchanges[0].answer) is not None:
             exchange = exchanges.popleft()
             self._held_bytes -= exchange.held_bytes
+            exchange.let_go()
             self._send(exchange.head, *answer)
         if self._last and not exchanges and self._plan is None:
             self._end()
@@ -339,15 +397,18 @@ class Connection:
         else:
             self._write((start, body))
 
-    def _refuse(self, status: HTTPStatus, message: str) -> None:
+    def _refuse(self, counts: RouteCounts) -> Exchange:
+        """Read nothing more, and return what is to be answered in place of what is arriving."""
         self._last = True
         self._forget_arriving()
         self._refused = True
-        exchange = Exchange(self, _NO_HEAD, {}, RouteCounts("", ""), 0)
+        exchange = Exchange(self, _NO_HEAD, {}, counts, 0)
         self._exchanges.append(exchange)
-        exchange.respond(status, json_content({"error": message}))
+        return exchange
 
     def _forget_arriving(self) -> None:
+        self.memory.used -= self._arriving_bytes
+        self._arriving_bytes = 0
         self._read, self._at = b"", 0
         self._plan, self._body, self._chunked = None, None, None
 
@@ -358,7 +419,10 @@ class Connection:
     def _write(self, parts: tuple[bytes, ...]) -> None:
         if self._closed:
             return
-        self._dispatcher.sent_bytes += sum(map(len, parts))
+        size = sum(map(len, parts))
+        self._dispatcher.sent_bytes += size
+        if not self._writable:
+            self.set_unsent(self._unsent_bytes + size)
         if len(parts) == 1:
             self._sink.write(parts[0])
         else:

@@ -14,8 +14,9 @@ import orjson
 from server.errors import ConvoyError, Reason
 from server.frontends.calls import StatusCode, reason_of
 from server.frontends.rest.http1 import Head
-from server.frontends.statuses import PUSHBACK_KEY
+from server.frontends.statuses import PUSHBACK_KEY, Failures
 from server.ledger import Account
+from server.memory_budget import SMALL_BYTES, MemoryBudget
 from server.tensors import Buffer
 
 log = logging.getLogger(__name__)
@@ -82,6 +83,9 @@ class Route:
 class Carrier(Protocol):
     """The connection, as its exchanges see it."""
 
+    memory: MemoryBudget
+    failures: Failures
+
     def answer(self, exchange: Exchange, status: HTTPStatus, content: Content) -> None:
         """An exchange has its answer."""
         ...
@@ -90,8 +94,8 @@ class Carrier(Protocol):
 class Exchange:
     """One request and its answer, which is given exactly once; what comes later is ignored."""
 
-    __slots__ = ("_account", "_carrier", "_counts", "_open", "_trailing", "answer", "deadline", "head", "held_bytes",
-                 "on_cancel", "parameters", "render")  # fmt: skip
+    __slots__ = ("_account", "_carrier", "_counts", "_open", "_trailing", "answer", "budget_bytes", "deadline", "head",
+                 "held_bytes", "on_cancel", "parameters", "render")  # fmt: skip
 
     def __init__(
         self,
@@ -111,6 +115,8 @@ class Exchange:
         """Makes content of the message of `reply`; None where it will `respond` later itself."""
         self.held_bytes = held_bytes
         """Of its body."""
+        self.budget_bytes = 0
+        """What it has taken of the memory budget: for its request, then for its answer, until that is sent."""
         self.answer: tuple[HTTPStatus, Content] | None = None
         """Its answer, from when it is known until its turn comes."""
         self._carrier = carrier
@@ -133,12 +139,22 @@ class Exchange:
     def has_metadata(self, key: str) -> bool:
         return key.encode() in self.head.headers
 
-    def respond(self, status: HTTPStatus, content: Content = NO_CONTENT, reason: Reason | None = None) -> None:
-        """End with this answer; `reason` is for the ledger, where it is an error."""
+    def respond(
+        self, status: HTTPStatus, content: Content = NO_CONTENT, reason: Reason | None = None
+    ) -> ConvoyError | None:
+        """End with this answer; `reason` is for the ledger, where it is an error. Returns the error that it ended with
+        instead, where there is no room for the answer."""
         if not self._open:
             if self._account is not None:
                 self._account.answer_again()
-            return
+            return None
+        memory, size = self._carrier.memory, len(content.body)
+        used = memory.used + size - self.budget_bytes
+        if used > memory.limit and size > max(SMALL_BYTES, self.budget_bytes):
+            error = memory.refusal(size)
+            self._carrier.failures.fail(self, error)
+            return error
+        memory.used, self.budget_bytes = used, size
         self._open = False
         self.on_cancel = None
         self._counts.count(status.value)
@@ -148,6 +164,7 @@ class Exchange:
             else:
                 self._account.fail(self, reason or _reason_of(status))
         self._carrier.answer(self, status, content)
+        return None
 
     def respond_error(
         self,
@@ -162,9 +179,7 @@ class Exchange:
 
     def reply(self, message: bytes) -> ConvoyError | None:
         content = self.render(message) if self._open else NO_CONTENT
-        if content is not None:
-            self.respond(HTTPStatus.OK, content)
-        return None
+        return None if content is None else self.respond(HTTPStatus.OK, content)
 
     def fail(self, status: StatusCode, message: str, reason: Reason | None = None) -> None:
         http_status = HTTP_STATUSES.get(status, HTTPStatus.BAD_REQUEST)
@@ -173,6 +188,25 @@ class Exchange:
     def set_trailing_metadata(self, metadata: Mapping[str, str | bytes]) -> None:
         """Becomes headers, which HTTP has room for before the body only."""
         self._trailing = metadata
+
+    def hold(self, size: int) -> None:
+        """Count so many bytes more, or fewer, as the request's. Raises `MemoryFull`, and counts nothing then."""
+        self._carrier.memory.take(size)
+        self.budget_bytes += size
+
+    def let_go(self) -> None:
+        """It holds nothing any more."""
+        self._carrier.memory.used -= self.budget_bytes
+        self.budget_bytes = 0
+
+    def fail_with(self, error: ConvoyError) -> None:
+        """End with an error."""
+        self._carrier.failures.fail(self, error)
+
+    @property
+    def room(self) -> int:
+        """Bytes that the memory budget has left."""
+        return self._carrier.memory.room
 
     def abandoned(self) -> None:
         """The caller has gone."""

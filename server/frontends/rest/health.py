@@ -23,7 +23,10 @@ def health_routes(is_live: Callable[[], bool], is_ready: Callable[[], bool], reg
             exchange.respond(HTTPStatus.OK)
 
     def answering(check: Callable[[], bool]) -> Callable[[Exchange, Buffer], None]:
-        return lambda exchange, _: exchange.respond(HTTPStatus.OK if check() else HTTPStatus.BAD_REQUEST)
+        def answer(exchange: Exchange, _: Buffer) -> None:
+            exchange.respond(HTTPStatus.OK if check() else HTTPStatus.BAD_REQUEST)
+
+        return answer
 
     return [
         Route("GET", "v2/health/live", answering(is_live), "Live"),

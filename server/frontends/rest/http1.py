@@ -152,6 +152,11 @@ class ChunkedBody:
         self.done = False
 
     @property
+    def size(self) -> int:
+        """Bytes of the chunks that have been announced so far."""
+        return self._size
+
+    @property
     def body(self) -> memoryview:
         """All of it, once it is done."""
         return memoryview(self._content)

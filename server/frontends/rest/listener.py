@@ -35,7 +35,9 @@ class HttpListener:
     def __init__(self, routes: Iterable[Route], options: HttpOptions) -> None:
         """Raises `OSError` where TLS files cannot be used."""
         self.options = options
-        self.dispatcher = Dispatcher(routes, max_input_bytes=options.max_input_bytes)
+        self.dispatcher = Dispatcher(
+            routes, max_input_bytes=options.max_input_bytes, memory=options.memory, failures=options.failures
+        )
         self.sockets: set[_Socket] = set()
         self.opened = 0
         self.scratch = memoryview(bytearray(READ_BYTES))
@@ -177,12 +179,14 @@ class _Socket(asyncio.BufferedProtocol):
     def pause_writing(self) -> None:
         self._paused_since = time.monotonic()
         self._unsent_before = self.transport.get_write_buffer_size()
+        self.connection.set_unsent(self._unsent_before)
         self.connection.set_writable(False)
         self._look_again(self._due_at())
 
     def resume_writing(self) -> None:
         self._paused_since = 0.0
         self._heard_at = time.monotonic()
+        self.connection.set_unsent(0)
         self.connection.set_writable(True)
 
     def check(self, now: float) -> None:
@@ -220,6 +224,7 @@ class _Socket(asyncio.BufferedProtocol):
         connection = self.connection
         if self._paused_since:
             unsent = self.transport.get_write_buffer_size()
+            connection.set_unsent(unsent)
             if unsent + PROGRESS_BYTES > self._unsent_before:
                 log.debug("a peer is cut off: it does not read its answers")
                 self.transport.abort()

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
+from server.frontends.statuses import AS_TRITON, Failures
 from server.frontends.tls import TlsFiles
+from server.memory_budget import MemoryBudget
 
 
 @dataclass(frozen=True, slots=True)
 class HttpOptions:
     """The options of one listener."""
 
+    memory: MemoryBudget = field(default_factory=MemoryBudget)
+    """What requests and answers may hold, here and elsewhere in the process."""
+    failures: Failures = AS_TRITON
+    """How requests fail that the budget has no room for."""
     max_input_bytes: int = 64 << 20
     """The largest body of a request, also after decompression."""
     tls: TlsFiles | None = None
