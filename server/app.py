@@ -193,7 +193,7 @@ class App:
             self._store.close()
         if self._regions is not None:
             self._regions.close()
-        self._ledger.begin_cut_off()
+        self._ledger.begin_cut_off(self._engine.in_flight)
         await self._http.stop()
         await self._metrics.stop()
         self._watch.stop()
@@ -208,7 +208,7 @@ class App:
 
     def _cut_off(self) -> None:
         self._engine.cut_off()
-        self._ledger.begin_cut_off()
+        self._ledger.begin_cut_off(self._engine.in_flight)
 
     def summary(self, ports: Ports) -> str:
         """What is served, and where, for a person to read."""

@@ -36,6 +36,11 @@ class Engine:
     def exiting(self) -> bool:
         return self._exiting
 
+    @property
+    def in_flight(self) -> int:
+        """Requests that versions have admitted and not settled, steps of ensembles among them."""
+        return sum([version.in_flight for version in self._registry.active()])
+
     def begin_service(self) -> None:
         """All that should be loaded has been, or has failed to."""
         self._started = True

@@ -56,7 +56,7 @@ class Account:
         self.answered_twice = 0
         """Answers too many: bugs."""
         self.cut_off = 0
-        """Requests that were not answered in the time that there was when the server went down."""
+        """Requests that models still had when the time to answer them was over. They are refused, by that reason."""
         self._is_cutting_off = False
         self._open: set[object] = set()
 
@@ -131,8 +131,6 @@ class Account:
         ended = self.answered + sum(self._by_reason.values()) + self.abandoned
         if self._open:
             yield f"{len(self._open)} still in progress"
-        if self.cut_off:
-            yield f"{self.cut_off} not answered in time"
         if self.answered_twice:
             yield f"{self.answered_twice} answered twice"
         if self.received != ended + len(self._open):
@@ -147,13 +145,16 @@ class Ledger:
         self.grpc_stream = Account("grpc_stream")
         """Message by message."""
         self.http = Account("http")
+        self.lost = 0
+        """Requests that nobody had any more, and that had not been answered when the server went down: bugs."""
 
     @property
     def accounts(self) -> tuple[Account, ...]:
         return self.grpc, self.grpc_stream, self.http
 
-    def begin_cut_off(self) -> None:
-        """See `Account.begin_cut_off`."""
+    def begin_cut_off(self, held: int) -> None:
+        """See `Account.begin_cut_off`. `held`: how many requests models have: whatever else is in progress is lost."""
+        self.lost += max(0, sum([account.in_progress for account in self.accounts]) - held)
         for account in self.accounts:
             account.begin_cut_off()
 
@@ -162,7 +163,9 @@ class Ledger:
 
     def close(self) -> bool:
         """Log what the server did in its life. Returns whether every request was answered once, or abandoned."""
-        wrong = False
+        wrong = self.lost > 0
+        if wrong:
+            log.error("the ledger does not balance: %d requests were not answered, and no model had them", self.lost)
         for account in self.accounts:
             problems = list(account.problems())
             if problems:
@@ -170,6 +173,8 @@ class Ledger:
                 log.error("the ledger does not balance: %s: %s", summary(account.snapshot()), ", ".join(problems))
             elif account.received:
                 log.info("ledger: %s", summary(account.snapshot()))
+            if account.cut_off:
+                log.warning("%s: %d requests were not answered in the time to stop", account.protocol, account.cut_off)
         return not wrong
 
 

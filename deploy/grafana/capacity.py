@@ -204,7 +204,7 @@ def _memory() -> list[AnyPanel]:
             "Resident memory. Steps are models that load; a steady rise is worth a report.",
             Query(f"process_resident_memory_bytes{{{SERVER}}}", "{{instance}}"),
             unit=panels.BYTES,
-            span=6,
+            span=8,
         ),
         graph(
             "Machine's memory",
@@ -212,20 +212,30 @@ def _memory() -> list[AnyPanel]:
             Query(f"nv_cpu_memory_used_bytes{{{SERVER}}}", "used, {{instance}}"),
             Query(f"nv_cpu_memory_total_bytes{{{SERVER}}}", "total, {{instance}}"),
             unit=panels.BYTES,
-            span=6,
+            span=8,
+        ),
+        graph(
+            "Memory of requests",
+            "What requests and answers hold, and may hold (--memory-budget). At the budget, more are refused: give "
+            "them more memory, or look for callers that do not read.",
+            Query(f"convoy_memory_used_bytes{{{SERVER}}}", "used, {{instance}}"),
+            Query(f"convoy_memory_budget_bytes{{{SERVER}}}", "budget, {{instance}}"),
+            Query(rate("convoy_memory_refused_total", SERVER), "refused, {{instance}}"),
+            unit=panels.BYTES,
+            span=8,
         ),
         graph(
             "Bytes on connections",
             "Received and sent each second. Near the network's limit: send UINT8 or encoded pictures, not FP32.",
             *moved,
             unit=panels.BYTES_PER_SECOND,
-            span=6,
+            span=12,
         ),
         graph(
             "Connections",
             "Open gRPC connections of each server. All on one of several: clients or the balancer stick to it.",
             Query(f"convoy_grpc_connections{{{SERVER}}}", "{{instance}}"),
-            span=6,
+            span=12,
         ),
     ]
 

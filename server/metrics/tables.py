@@ -184,7 +184,7 @@ CODE_WORDS = {
 }
 """Statuses as go-grpc-prometheus spells them, whose names dashboards know."""
 
-REASONS_OF_VERSIONS = tuple(reason for reason in Reason if reason is not Reason.UNKNOWN_MODEL)
+REASONS_OF_VERSIONS = tuple(reason for reason in Reason if reason not in (Reason.UNKNOWN_MODEL, Reason.INTERNAL))
 REASONS_WITHOUT_VERSION = (
     Reason.UNKNOWN_MODEL,
     Reason.INVALID,

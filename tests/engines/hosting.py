@@ -13,9 +13,11 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import uvloop
 
-from server.frontends.calls import MethodTable
+from server.frontends.calls import MethodTable, UnaryMethod
 from server.frontends.grpc.grpcio_engine import GrpcioEngine
 from server.frontends.grpc.options import GrpcOptions
+from server.ledger import Account
+from server.memory_budget import MemoryBudget
 
 if TYPE_CHECKING:
     from server.frontends.grpc.listener import Nghttp2Engine
@@ -25,6 +27,8 @@ T = TypeVar("T")
 PATIENCE_SECONDS = 30
 """How long a test waits for what must happen."""
 GRACE_SECONDS = 10.0
+TURNS = 20
+"""Of the event loop, that grpcio takes to tell of cancellations after it has stopped, or fewer."""
 
 OPTIONS = GrpcOptions(max_message_bytes=4 << 20)
 """As servers of tests are, unless a test says otherwise."""
@@ -46,6 +50,13 @@ class Server:
 
     engine: GrpcioEngine | Nghttp2Engine
     port: int
+    account: Account
+    memory: MemoryBudget
+
+    def check_balance(self) -> None:
+        """Every unary request was answered once, or abandoned, and nothing holds memory any more."""
+        assert list(self.account.problems()) == []
+        assert self.memory.used == 0
 
     @property
     def target(self) -> str:
@@ -75,14 +86,17 @@ class Host:
 
     def start(self, methods: MethodTable, **options: Any) -> Server:
         """Serve these methods on a free port; `options` are fields of `GrpcOptions`."""
-        return self.run(self._start(methods, replace(OPTIONS, **options)))
+        return self.run(self._start(methods, replace(OPTIONS, **{"memory": MemoryBudget()} | options)))
 
     def listen(self, methods: MethodTable, address: str, port: int = 0, **options: Any) -> Server:
         """Serve these methods at an address."""
-        return self.run(self._start(methods, replace(OPTIONS, **options), address, port))
+        own = replace(OPTIONS, **{"memory": MemoryBudget()} | options)
+        return self.run(self._start(methods, own, address, port))
 
     def stop(self, server: Server, grace_seconds: float = GRACE_SECONDS) -> None:
         self.run(server.engine.stop(grace_seconds))
+        self.run(_settled(server))
+        server.check_balance()
 
     def begin_stop(self, server: Server, grace_seconds: float = GRACE_SECONDS) -> Callable[[], None]:
         """Begin to stop, and return what waits for the end."""
@@ -101,6 +115,11 @@ class Host:
     async def _start(
         self, methods: MethodTable, options: GrpcOptions, address: str = "127.0.0.1", port: int = 0
     ) -> Server:
+        account, memory = Account("test"), options.memory
+        methods = {
+            path: replace(method, account=account) if isinstance(method, UnaryMethod) else method
+            for path, method in methods.items()
+        }
         engine: GrpcioEngine | Nghttp2Engine
         if self.engine == "nghttp2":
             from server.frontends.grpc.listener import Nghttp2Engine
@@ -108,4 +127,10 @@ class Host:
             engine = Nghttp2Engine(methods, options)
         else:
             engine = GrpcioEngine(methods, options)
-        return Server(engine, await engine.start(address, port))
+        return Server(engine, await engine.start(address, port), account, memory)
+
+
+async def _settled(server: Server) -> None:
+    """Wait until grpcio has told of all cancellations."""
+    for _ in range(TURNS):
+        await asyncio.sleep(0)

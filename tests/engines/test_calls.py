@@ -100,8 +100,10 @@ def test_what_comes_after_the_end_is_ignored(serve: Serve, connect: Connect) -> 
         call.reply(b"second")
         call.fail(StatusCode.ABORTED, "third")
 
-    channel = connect(serve(unary(answer_twice)))
-    assert start(channel).result() == b"first"
+    server = serve(unary(answer_twice))
+    assert start(connect(server)).result() == b"first"
+    assert server.account.answered_twice == 2
+    server.account.answered_twice = 0  # it was meant
 
 
 # --- metadata ---

@@ -16,6 +16,7 @@ import uvloop
 from server.frontends.rest.exchange import Content, Exchange, Route
 from server.frontends.rest.listener import HttpListener
 from server.frontends.rest.options import HttpOptions
+from server.ledger import Account
 from server.tensors import Buffer
 
 T = TypeVar("T")
@@ -52,6 +53,7 @@ class Host:
 
     def __init__(self) -> None:
         self.held = Held()
+        self.account = Account("http")
         self._loop = uvloop.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="host", daemon=True)
         self._thread.start()
@@ -85,12 +87,17 @@ class Host:
     def close(self) -> None:
         for listener in self._listeners:
             self.run(listener.stop())
+            assert listener.dispatcher.memory.used == 0
+        assert list(self.account.problems()) == []
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join(PATIENCE_SECONDS)
         self._loop.close()
 
     async def _start(self, port: int, options: HttpOptions) -> tuple[HttpListener, int]:
-        routes: Iterable[Route] = [Route("POST", "echo", echo, ""), Route("POST", "held", self.held.handle, "")]
+        routes: Iterable[Route] = [
+            Route("POST", "echo", echo, "", self.account),
+            Route("POST", "held", self.held.handle, "", self.account),
+        ]
         listener = HttpListener(routes, options)
         self._listeners.append(listener)
         return listener, await listener.start("127.0.0.1", port)

@@ -12,6 +12,7 @@ from pathlib import Path
 import grpc
 import pytest
 
+from server.__main__ import UNBALANCED
 from tests.real.clients import Client
 from tests.real.waiting import wait_until
 from tests.real.zoo import write_zoo
@@ -50,10 +51,12 @@ class RunningServer:
         return f"http://127.0.0.1:{self.ports['metrics']}/metrics"
 
     def terminate(self) -> int:
-        """Send SIGTERM and return the exit status."""
+        """Send SIGTERM and return the exit status: of a server that answered every request exactly once."""
         if self.process.poll() is None:
             self.process.terminate()
-        return self.process.wait(STOP_SECONDS)
+        status = self.process.wait(STOP_SECONDS)
+        assert status != UNBALANCED, f"the ledger or the memory budget does not balance:\n{self.log.read_text()}"
+        return status
 
 
 StartServer = Callable[..., RunningServer]

@@ -47,6 +47,10 @@ NOT_SHOWN = {
         f"convoy_shared_memory_{what}": "clients' own doing, and none has any by default"
         for what in ("region_count", "bytes")
     },
+    **{
+        f"convoy_ledger_{what}": "the models' own counts are shown, which tests hold against these"
+        for what in ("received_total", "ended_total", "in_progress", "answered_twice_total")
+    },
     "convoy_traces_lost_total": "about whoever watches, not about what is served; an alert tells",
 }
 """Families of the page that no dashboard has, and why."""

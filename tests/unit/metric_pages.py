@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from prometheus_client.parser import text_string_to_metric_families
 
 from server.errors import Cancelled, QueueFull, Reason
+from server.ledger import AccountSnapshot
 from server.metrics.machine import Machine
 from server.metrics.page import MetricsPage, Request
 from server.metrics.snapshots import (
@@ -16,6 +17,7 @@ from server.metrics.snapshots import (
     GpuSnapshot,
     HttpRequestsSnapshot,
     HttpSnapshot,
+    MemorySnapshot,
     ModelSnapshot,
     SequenceSnapshot,
     ServerSnapshot,
@@ -90,6 +92,8 @@ def snapshot(*versions: VersionSnapshot) -> Snapshot:
         ),
         build=BuildSnapshot("0.1.0", "1.31.0", "nghttp2"),
         cache=CacheSnapshot(5, 4096, 8192, 6, 7, 8),
+        ledger=[AccountSnapshot("grpc", 9, 5, {Reason.INVALID: 1, Reason.BACKEND: 1}, 1, 1, 0)],
+        memory=MemorySnapshot(limit_bytes=9000, used_bytes=800, refused=11),
     )
 
 

@@ -124,6 +124,9 @@ SINGLE: dict[str, tuple[float, Mapping[str, str]]] = {
     "convoy_shared_memory_region_count": (6, {}),
     "convoy_shared_memory_bytes": (700, {}),
     "convoy_traces_lost_total": (4, {}),
+    "convoy_memory_budget_bytes": (9000, {}),
+    "convoy_memory_used_bytes": (800, {}),
+    "convoy_memory_refused_total": (11, {}),
     "convoy_grpc_connections": (3, {}),
     "convoy_grpc_connections_opened_total": (8, {}),
     "convoy_grpc_received_bytes_total": (1000, {}),
@@ -183,7 +186,7 @@ def test_every_reason_to_fail_is_there_from_the_start() -> None:
     own = reasons(text, "convoy_request_failed_total", model="m", version="1")
     assert own == {
         "queue_full": 1, "overloaded": 0, "too_late": 0, "invalid": 0, "shape": 0, "oversize": 0, "cancelled": 1,
-        "backend": 0, "out_of_memory": 0, "not_ready": 0, "shutdown": 0,
+        "backend": 0, "out_of_memory": 0, "not_ready": 0, "shutdown": 0, "memory": 0,
     }  # fmt: skip
     tritons = reasons(text, "nv_inference_request_failure", model="m", version="1")
     assert tritons == {"REJECTED": 1, "CANCELED": 1, "BACKEND": 0, "OTHER": 0}
@@ -191,7 +194,21 @@ def test_every_reason_to_fail_is_there_from_the_start() -> None:
 
 def test_requests_that_reach_no_version_are_counted_without_names() -> None:
     own = reasons(page(version()), "convoy_request_failed_total", model="", version="")
-    assert own == {"unknown_model": 5, "invalid": 2, "oversize": 0, "not_ready": 0, "shutdown": 0}
+    assert own == {
+        "unknown_model": 5, "invalid": 2, "oversize": 0, "not_ready": 0, "shutdown": 0, "cancelled": 0, "memory": 0,
+        "backend": 0,
+    }  # fmt: skip
+
+
+def test_the_ledger_is_shown_as_it_balances() -> None:
+    text = page()
+    assert value(text, "convoy_ledger_received_total", protocol="grpc") == 9
+    ended = {
+        ("answered", ""): 5, ("abandoned", ""): 1, ("refused", "invalid"): 1, ("failed", "backend"): 1
+    }  # fmt: skip
+    for (outcome, reason), count in ended.items():
+        assert value(text, "convoy_ledger_ended_total", protocol="grpc", outcome=outcome, reason=reason) == count
+    assert value(text, "convoy_ledger_in_progress", protocol="grpc") == 1
 
 
 def test_calls_are_counted_as_other_grpc_servers_count_them() -> None:

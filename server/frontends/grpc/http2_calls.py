@@ -154,11 +154,12 @@ class _Http2Call:
             self._tell_method()
 
     def _ended_again(self) -> None:
-        """An answer came for a call that has ended. A method that was told so has none."""
+        """An answer came for a call that has one."""
         if self._account is not None:
             self._account.answer_again()
 
     def _tell_method(self) -> None:
+        self._account = None  # whoever answers all the same answers nobody
         on_cancel, self.on_cancel = self.on_cancel, None
         if on_cancel is None:
             return

@@ -216,6 +216,7 @@ class Exchange:
         self._counts.count(0)
         if self._account is not None:
             self._account.abandon(self)
+            self._account = None  # whoever answers all the same answers nobody
         on_cancel, self.on_cancel = self.on_cancel, None
         if on_cancel is not None:
             try:
