@@ -35,7 +35,7 @@ def main() -> int:
         if arguments.command == "bench-check":
             return 0 if beside_peers.run_check(arguments) else 1
         if arguments.command == "bench":
-            bench(
+            kept = bench(
                 Plan(
                     model=arguments.model,
                     model_repository=arguments.model_repository,
@@ -45,10 +45,11 @@ def main() -> int:
                     connections=arguments.connections,
                     streams=arguments.streams,
                     idle_connections=arguments.idle_connections,
+                    seconds=arguments.seconds,
                 ),
                 arguments.workload,
             )
-            return 0
+            return 0 if kept else 1
         if arguments.command == "mlperf":
             return 0 if scenarios.mlperf(arguments) else 1
         if arguments.command == "simulate":
@@ -105,6 +106,8 @@ def _parser() -> argparse.ArgumentParser:
     side_by_side.add_argument("--connections", type=count, help=f"of h2load {own}")
     side_by_side.add_argument("--streams", type=count, help=f"in flight per connection of h2load {own}")
     side_by_side.add_argument("--idle-connections", type=count, default=10_000, help="idle: how many (%(default)s)")
+
+    side_by_side.add_argument("--seconds", type=count, help="overload: how long (60)")
 
     beside_peers.add_flags(side_by_side)
 

@@ -120,3 +120,8 @@ class InferenceResponse:
     outputs: list[OutputTensor] = field(default_factory=list)
     places: tuple[SharedPlace | None, ...] = ()
     """For each output, where it was written to; None for those that go with the answer, () where all do."""
+
+    @property
+    def nbytes(self) -> int:
+        """Of the tensors that go with the answer, texts aside; 0 where some lie elsewhere."""
+        return 0 if self.places else sum([tensor.data.nbytes for tensor in self.outputs])

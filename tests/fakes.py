@@ -312,8 +312,8 @@ class FakeCall:
         assert not self.sent, "compression was chosen after a message"
         self.compressed = wanted
 
-    def reply(self, message: bytes) -> ConvoyError | None:
-        self.send(message)
+    def reply(self, message: Buffer) -> ConvoyError | None:
+        self.send(bytes(message))
         self.finish()
         return None
 

@@ -51,6 +51,8 @@ class Plan:
     connections: int | None
     streams: int | None
     idle_connections: int
+    seconds: int | None = None
+    """How long a load lasts."""
 
     def load(self, *, requests: int, connections: int, streams: int) -> Load:
         """The load of a workload with these numbers of its own."""

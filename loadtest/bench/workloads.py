@@ -19,6 +19,7 @@ from loadtest.bench.idle import idle
 from loadtest.bench.large import large
 from loadtest.bench.loading import loading
 from loadtest.bench.objectives import slo_lenet5, slo_resnet18
+from loadtest.bench.overload import overload
 from loadtest.bench.pictures import pictures
 from loadtest.bench.reloading import reloading
 from loadtest.bench.resnet18 import resnet18
@@ -45,6 +46,7 @@ WORKLOADS: Mapping[str, Callable[[Plan], dict[str, object]]] = {
     "loading": loading,
     "reloading": reloading,
     "soak": soak,
+    "overload": overload,
     "perf-analyzer": perf_analyzer_workload,
     "generator": generator,
     "agreement": agreement,
@@ -52,15 +54,21 @@ WORKLOADS: Mapping[str, Callable[[Plan], dict[str, object]]] = {
 }
 
 
-def bench(plan: Plan, names: Sequence[str]) -> None:
-    """Carries out the workloads `names`, prints their tables, and leaves bench.json in `plan.out`: a section each."""
+def bench(plan: Plan, names: Sequence[str]) -> bool:
+    """Carries out the workloads `names`, prints their tables, and leaves bench.json in `plan.out`: a section each.
+
+    Returns whether those that have goals reached them.
+    """
     plan.out.mkdir(parents=True, exist_ok=True)
     report = {"machine": machine()}
+    sections: list[dict[str, object]] = []
     for name in names:
         print(f"bench: {name}", flush=True)
-        report[name] = {**WORKLOADS[name](plan), "load_average_after": os.getloadavg()[0]}
+        sections.append({**WORKLOADS[name](plan), "load_average_after": os.getloadavg()[0]})
+        report[name] = sections[-1]
         (plan.out / "bench.json").write_text(json.dumps(report, indent=2) + "\n")
     print(f"written to {plan.out / 'bench.json'}")
+    return all(section.get("passed", True) for section in sections)
 
 
 def machine() -> dict[str, object]:

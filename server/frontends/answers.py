@@ -7,14 +7,15 @@ from collections.abc import Callable
 
 from server.errors import ConvoyError, ExecutionFailed
 from server.messages import InferenceResponse
+from server.tensors import Buffer
 
 log = logging.getLogger(__name__)
 
-Encode = Callable[[InferenceResponse], bytes]
+Encode = Callable[[InferenceResponse], Buffer]
 """Raises `ConvoyError` where the caller asked for what cannot be."""
 
 
-def encoded(encode: Encode, answer: InferenceResponse, trace_id: str) -> bytes | ConvoyError:
+def encoded(encode: Encode, answer: InferenceResponse, trace_id: str) -> Buffer | ConvoyError:
     """The answer as a message, or what its caller is told instead."""
     try:
         return encode(answer)

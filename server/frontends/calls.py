@@ -85,7 +85,7 @@ class Call(Protocol):
         """Compress the messages that follow, where the caller understands it. To be asked for before the first."""
         ...
 
-    def reply(self, message: bytes) -> ConvoyError | None:
+    def reply(self, message: Buffer) -> ConvoyError | None:
         """End a unary call with its answer and OK. Returns the error that it ended with instead, where there is no room
         for the answer."""
         ...

@@ -24,7 +24,7 @@ from server.messages import (
     SharedPlaces,
     TensorSpec,
 )
-from server.tensors import BYTES, DATATYPES, Array, Buffer, Stored, encode_bytes_elements
+from server.tensors import BYTES, DATATYPES, Array, Buffer, Stored, encode_bytes_elements, joined
 
 TYPED_FIELDS: dict[str, str] = {
     "BOOL": "bool_contents",
@@ -177,7 +177,7 @@ def _is_all_shared(head: Head) -> bool:
     return head.shared is not None and None not in head.shared.inputs and head.sequence is None
 
 
-def encode_infer_response(response: InferenceResponse) -> bytes:
+def encode_infer_response(response: InferenceResponse) -> Buffer:
     """An answer as a serialized ModelInferResponse."""
     if response.places:
         return encode_with_places(response)
@@ -199,10 +199,10 @@ def encode_infer_response(response: InferenceResponse) -> bytes:
         else:
             array = np.ascontiguousarray(tensor.data)
             parts += (RAW_OUTPUT_TAG, _varint(array.nbytes), array.data)
-    return b"".join(parts)
+    return joined(parts)
 
 
-def delimited(field: int, *contents: bytes) -> bytes:
+def delimited(field: int, *contents: Buffer) -> bytes:
     """A message whose only field is this one, length-delimited."""
     return b"".join((bytes((field << 3 | 2,)), _varint(sum(map(len, contents))), *contents))
 

@@ -20,7 +20,7 @@ from proto import grpc_service_pb2 as pb
 from proto import model_config_pb2
 from server import __version__
 from server.engine import Engine
-from server.errors import ConvoyError, InvalidRequest, ShuttingDown
+from server.errors import Cancelled, ConvoyError, InvalidRequest, ShuttingDown
 from server.frontends.answers import Encode, encoded
 from server.frontends.calls import INTERNAL_MESSAGE, Call, Method, MethodTable, StatusCode, StreamMethod, UnaryMethod
 from server.frontends.codec import decode_infer_request, encode_infer_response
@@ -35,10 +35,9 @@ from server.messages import InferenceRequest, InferenceResponse
 from server.models.config import TensorConfig
 from server.models.registry import Registry
 from server.models.served import Served
-from server.models.work import Reply
 from server.records import Record
 from server.statistics import Duration, Latency, VersionStatistics
-from server.tensors import Buffer
+from server.tensors import LARGE_BYTES, Buffer
 
 Q = TypeVar("Q", bound=Message)
 
@@ -145,7 +144,7 @@ class InferenceService:
             self._engine.refuse(error)
             self._failures.fail(call, error)
             return
-        work = self._engine.infer(request, partial(self._answer, call, encode))
+        work = self._engine.infer(request, partial(self._answer, call, encode, None))
         if work is not None:
             call.on_cancel = work.cancel
 
@@ -160,34 +159,61 @@ class InferenceService:
             self._watch.refused("ModelInfer", context_of(call), received_ns, error)
             return
         record = self._watch.begin("ModelInfer", context_of(call), request, received_ns)
-        answer: Reply = partial(self._answer, call, encode)
-        if record is not None:
-            answer = partial(self._answer_watched, call, encode, record)
-        work = self._engine.infer(request, answer)
+        work = self._engine.infer(request, partial(self._answer, call, encode, record))
         if work is not None:
             call.on_cancel = work.cancel
 
-    def _answer_watched(
-        self, call: Call, encode: Encode, record: Record, answer: InferenceResponse | ConvoyError
-    ) -> None:
-        record.finish(self._answer(call, encode, answer, record.trace_text))
-
     def _answer(
-        self, call: Call, encode: Encode, answer: InferenceResponse | ConvoyError, trace_id: str = ""
-    ) -> ConvoyError | None:
-        """End a call. Returns the error that it ended with."""
+        self, call: Call, encode: Encode, record: Record | None, answer: InferenceResponse | ConvoyError
+    ) -> None:
+        """End a call with a model's answer, where it is large as soon as it is encoded."""
         if isinstance(answer, ConvoyError):
             self._failures.fail(call, answer)
-            return answer
-        message = encoded(encode, answer, trace_id)
+            if record is not None:
+                record.finish(answer)
+            return
+        trace_id = "" if record is None else record.trace_text
+        size = answer.nbytes
+        if size < LARGE_BYTES:
+            self._reply(call, record, encoded(encode, answer, trace_id))
+            return
+        # It takes as long as tens of thousands of small requests, and the thread does without the interpreter's lock.
+        left = _Left()
+        call.on_cancel = left.note
+        self._memory.used += size
+        encoding = asyncio.get_running_loop().run_in_executor(None, encoded, encode, answer, trace_id)
+        encoding.add_done_callback(partial(self._encoded, call, record, size, left))
+
+    def _encoded(
+        self,
+        call: Call,
+        record: Record | None,
+        size: int,
+        left: _Left,
+        encoding: asyncio.Future[Buffer | ConvoyError],
+    ) -> None:
+        self._memory.used -= size
+        if not left.noted:
+            call.on_cancel = None
+            self._reply(call, record, encoding.result())
+            return
+        gone = Cancelled("the caller has gone")
+        self._engine.withhold(gone)
+        if record is not None:
+            record.finish(gone)
+
+    def _reply(self, call: Call, record: Record | None, message: Buffer | ConvoyError) -> None:
+        """End a call with an answer that a model has computed."""
+        error: ConvoyError | None
         if isinstance(message, ConvoyError):
-            self._engine.withhold(message)
             self._failures.fail(call, message)
-            return message
-        error = call.reply(message)
+            error = message
+        else:
+            error = call.reply(message)
         if error is not None:
             self._engine.withhold(error)
-        return error
+        if record is not None:
+            record.finish(error)
 
     def server_live(self, _: pb.ServerLiveRequest) -> pb.ServerLiveResponse:
         return pb.ServerLiveResponse(live=True)
@@ -230,6 +256,15 @@ class InferenceService:
             entry = self._registry.entry(request.name)
             chosen = [entry.loaded[version] for version in sorted(entry.loaded)]
         return pb.ModelStatisticsResponse(model_stats=[_model_statistics(loaded) for loaded in chosen])
+
+
+class _Left:
+    """Whether a caller has gone meanwhile."""
+
+    noted = False
+
+    def note(self) -> None:
+        self.noted = True
 
 
 def accounted(methods: MethodTable, account: Account) -> MethodTable:

@@ -32,6 +32,7 @@ from server.frontends.grpc.http2_calls import StreamCall, UnaryCall
 from server.frontends.grpc.wire import Refusal, RequestHead, WireError
 from server.frontends.statuses import AS_TRITON, Failures
 from server.memory_budget import SMALL_BYTES, MemoryBudget
+from server.tensors import Buffer
 
 log = logging.getLogger(__name__)
 
@@ -256,6 +257,8 @@ class Connection:
                 log.debug("a connection broke while it was written: %s", error)
                 self._hang_up()
                 return
+            if self._http2.lends:
+                self._http2.take_back()
             for stream_id in self._http2.broken_streams():
                 self._forget(stream_id)
                 self._broken_streams += 1
@@ -296,7 +299,7 @@ class Connection:
 
     # --- what calls use ---
 
-    def answer(self, stream_id: int, message: bytes) -> ConvoyError | None:
+    def answer(self, stream_id: int, message: Buffer) -> ConvoyError | None:
         """End a call with one message and OK. Returns why not, and has done nothing, where there is no room for it."""
         length = len(message)
         if length > SMALL_BYTES:

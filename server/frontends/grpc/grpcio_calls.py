@@ -15,6 +15,7 @@ from server.errors import ConvoyError, Reason
 from server.frontends.calls import INTERNAL_MESSAGE, Receiver, StatusCode, reason_of
 from server.ledger import Account
 from server.memory_budget import MemoryBudget
+from server.tensors import Buffer
 
 log = logging.getLogger(__name__)
 
@@ -93,11 +94,11 @@ class UnaryCall(_GrpcioCall):
             self.send_initial_metadata({})  # grpcio forgets the compression where it opens the answer itself
         await super().opened()
 
-    def reply(self, message: bytes) -> ConvoyError | None:
+    def reply(self, message: Buffer) -> ConvoyError | None:
         if self.answer.done():
             self._ended_again()
         else:
-            self.answer.set_result(message)
+            self.answer.set_result(bytes(message))
         return None
 
     def fail(self, status: StatusCode, message: str, reason: Reason | None = None) -> None:
@@ -184,8 +185,8 @@ class StreamCall(_GrpcioCall):
             self._context.set_compression(grpc.Compression.Gzip)
         self._compress_next = wanted
 
-    def reply(self, message: bytes) -> ConvoyError | None:
-        self.send(message)
+    def reply(self, message: Buffer) -> ConvoyError | None:
+        self.send(bytes(message))
         self.finish()
         return None
 

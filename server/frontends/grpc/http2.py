@@ -40,6 +40,9 @@ OUTPUT_BYTES = 256 << 10
 ADOPTED_BYTES = 64 << 10
 """A body of this size on the heap is used where it lies; a smaller one costs less to copy than to look after."""
 
+LENT_BYTES = 1 << 20
+"""An answer of this size is sent from where it lies; a smaller one is copied."""
+
 Header = tuple[bytes, bytes]
 
 
@@ -133,11 +136,13 @@ class Http2Context:
 class Http2Connection:
     """One peer."""
 
-    __slots__ = ("_ahead", "_context", "_handle", "_sends_large_frames")
+    __slots__ = ("_ahead", "_context", "_handle", "_lent", "_sends_large_frames")
 
     def __init__(self, context: Http2Context, limits: Limits) -> None:
         self._context = context
         self._ahead: Any = None  # where in a body the bytes of the next `receive` are
+        self._lent: dict[int, Any] = {}
+        """Large answers that are being sent from where they lie, by stream."""
         self._sends_large_frames = False
         handle = lib.h2_connection_new(
             context.handle,
@@ -166,6 +171,7 @@ class Http2Connection:
         handle, self._handle = self._handle, None
         if handle is not None:
             ffi.release(handle)
+        self._lent.clear()
 
     def read_buffer(self) -> memoryview:
         """Where the peer's next bytes should be read to: the context's input, or the very body that they belong to.
@@ -224,9 +230,16 @@ class Http2Connection:
         """Count so many bytes of a streamed body as held. False, and nothing done, where that is too much."""
         return not lib.h2_keep(self._handle, stream_id, length)
 
-    def answer(self, stream_id: int, head: HeaderBlock, prefix: bytes, body: bytes, trailers: HeaderBlock) -> int:
-        """A whole answer of one message. Returns 0; SHORT where all connections together hold too much for it, another
-        number where this one does, or the stream is gone."""
+    def answer(self, stream_id: int, head: HeaderBlock, prefix: bytes, body: Buffer, trailers: HeaderBlock) -> int:
+        """A whole answer of one message, which must not change. Returns 0; SHORT where all connections together hold
+        too much for it, another number where this one does, or the stream is gone."""
+        if len(body) >= LENT_BYTES:
+            contents = ffi.from_buffer(body)
+            problem = cast("int", lib.h2_lend(self._handle, stream_id, contents, len(body)))
+            if problem:
+                return problem
+            self._lent[stream_id] = contents
+            body = b""
         return cast(
             "int",
             lib.h2_answer(
@@ -263,6 +276,15 @@ class Http2Connection:
         if length < 0:
             raise Http2Error(ffi.string(lib.h2_error_text(length)).decode())
         return cast("bytes", self._context.output_view[:length]) if length else b""
+
+    def take_back(self) -> None:
+        """Let large answers go that have been sent. To be called after `output`."""
+        for stream_id in [lent for lent in self._lent if not lib.h2_unsent_bytes(self._handle, lent)]:
+            del self._lent[stream_id]
+
+    @property
+    def lends(self) -> bool:
+        return bool(self._lent)
 
     def broken_streams(self) -> list[int]:
         """Streams that the last `output` broke off because their peer had broken the protocol."""

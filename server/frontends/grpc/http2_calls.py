@@ -27,7 +27,7 @@ class Carrier(Protocol):
     memory: MemoryBudget
     failures: Failures
 
-    def answer(self, stream_id: int, message: bytes) -> ConvoyError | None:
+    def answer(self, stream_id: int, message: Buffer) -> ConvoyError | None:
         """End a call with one message and OK. Returns why not, and has done nothing, where there is no room for it."""
         ...
 
@@ -249,12 +249,12 @@ class UnaryCall(_Http2Call):
                 self._method.account.turn_away(error.reason)
             self._carrier.failures.fail(self, error)
 
-    def reply(self, message: bytes) -> ConvoyError | None:
+    def reply(self, message: Buffer) -> ConvoyError | None:
         if not self._open:
             self._ended_again()
             return None
         if self._extras is not None:
-            self._send(message)
+            self._send(bytes(message))
             self._end()
             return None
         memory = self._carrier.memory
@@ -342,8 +342,8 @@ class StreamCall(_Http2Call):
             self._reader.finish()
             self._receiver.half_closed()
 
-    def reply(self, message: bytes) -> ConvoyError | None:
-        self.send(message)
+    def reply(self, message: Buffer) -> ConvoyError | None:
+        self.send(bytes(message))
         self.finish()
         return None
 

@@ -55,6 +55,8 @@ typedef struct stream {
     bytes body;
     bytes out;
     size_t out_sent;
+    const char *lent;     /* what follows `out`, and is the caller's; NULL once all of it is sent */
+    size_t lent_length, lent_sent;
     size_t unconsumed;    /* of a streamed body: what the peer's window still lacks */
     uint64_t kept;        /* of a streamed body: what the caller holds of it */
     uint64_t promised;    /* what counts as held for the body: what has come, or more where more was announced */
@@ -139,6 +141,10 @@ static void drop_body(h2_connection *c, stream *s) {
     s->span_length = 0;
 }
 
+static size_t unsent(const stream *s) {
+    return s->out.length - s->out_sent + (s->lent ? s->lent_length - s->lent_sent : 0);
+}
+
 static void free_stream(h2_connection *c, stream *s) {
     if (s->previous) s->previous->next = s->next;
     else c->streams = s->next;
@@ -148,7 +154,7 @@ static void free_stream(h2_connection *c, stream *s) {
     c->open_streams--;
     c->unended -= !s->ended;
     drop_body(c, s);
-    let_go(c, s->out.length - s->out_sent + s->kept);
+    let_go(c, unsent(s) + s->kept);
     release(&s->out);
     if (s->own_trailers) h2_headers_free(s->trailers);
     free(s);
@@ -425,12 +431,20 @@ static ssize_t read_answer(nghttp2_session *session, int32_t id, uint8_t *buffer
     size_t taken = left < length ? left : length;
     if (taken) memcpy(buffer, s->out.data + s->out_sent, taken);
     s->out_sent += taken;
+    if (s->lent && taken < length) {
+        size_t rest = s->lent_length - s->lent_sent;
+        size_t more = rest < length - taken ? rest : length - taken;
+        memcpy(buffer + taken, s->lent + s->lent_sent, more);
+        s->lent_sent += more;
+        taken += more;
+        if (more == rest) s->lent = NULL;
+    }
     let_go(c, taken);
     if (taken) {
         c->answer_frames++;
         c->idle_frames = 0;
     }
-    if (s->out_sent == s->out.length) {
+    if (s->out_sent == s->out.length && !s->lent) {
         release(&s->out);
         s->out_sent = 0;
         if (s->out_ended) {
@@ -674,6 +688,18 @@ fail:
     return result;
 }
 
+int h2_lend(h2_connection *c, int32_t id, const char *body, size_t length) {
+    stream *s = find(c, id);
+    if (!s || s->out_ended || s->answering || s->lent) return H2_GONE;
+    if (!connection_has_room(c, length)) return H2_FULL;
+    if (!all_have_room(c, length)) return H2_SHORT;
+    s->lent = body;
+    s->lent_length = length;
+    s->lent_sent = 0;
+    hold(c, length);
+    return 0;
+}
+
 int h2_reset(h2_connection *c, int32_t id, uint32_t error_code) {
     stream *s = find(c, id);
     if (!s) return H2_GONE;
@@ -728,7 +754,7 @@ void h2_elsewhere(h2_context *x, uint64_t length) { x->elsewhere = length; }
 
 int64_t h2_unsent_bytes(h2_connection *c, int32_t id) {
     stream *s = find(c, id);
-    return s ? (int64_t)(s->out.length - s->out_sent) : 0;
+    return s ? (int64_t)unsent(s) : 0;
 }
 
 void h2_free(void *body) { free(body); }

@@ -96,6 +96,11 @@ int h2_keep(h2_connection *, int32_t stream_id, uint64_t length);
 int h2_answer(h2_connection *, int32_t stream_id, const h2_headers *head, const char *prefix, size_t prefix_length,
               const char *body, size_t body_length, h2_headers *trailers, int own_trailers);
 
+/* Lend the body of an answer that is about to be given, by a call of h2_answer with its prefix and no body: it is sent
+ * from where it lies, which must not change or go until h2_unsent_bytes of the stream is 0, or the connection is freed.
+ * Returns 0, or as h2_answer does. */
+int h2_lend(h2_connection *, int32_t stream_id, const char *body, size_t length);
+
 /* Break a stream off with an error code. */
 int h2_reset(h2_connection *, int32_t stream_id, uint32_t error_code);
 

@@ -24,6 +24,7 @@ from server.frontends.rest.http1 import ChunkedBody, Head, HttpError
 from server.frontends.statuses import AS_TRITON, Failures
 from server.memory_budget import CALL_BYTES, SMALL_BYTES, MemoryBudget
 from server.metrics.snapshots import HttpRequestsSnapshot
+from server.tensors import Buffer
 
 log = logging.getLogger(__name__)
 
@@ -125,9 +126,9 @@ def _matched(template: tuple[str, ...], segments: tuple[str, ...]) -> dict[str, 
 class Sink(Protocol):
     """Where a connection's bytes go: a transport, as asyncio has it."""
 
-    def write(self, data: bytes, /) -> None: ...
+    def write(self, data: Buffer, /) -> None: ...
 
-    def writelines(self, data: Iterable[bytes], /) -> None: ...
+    def writelines(self, data: Iterable[Buffer], /) -> None: ...
 
     def pause_reading(self) -> None: ...
 
@@ -393,7 +394,7 @@ class Connection:
             connection="close" if ends else "keep-alive" if head.old else "",
         )
         if len(body) <= JOINED_BYTES:
-            self._write((start + body,))
+            self._write((b"".join((start, body)),))
         else:
             self._write((start, body))
 
@@ -416,7 +417,7 @@ class Connection:
         if not self._closed:
             self._hang_up(self._refused)
 
-    def _write(self, parts: tuple[bytes, ...]) -> None:
+    def _write(self, parts: tuple[Buffer, ...]) -> None:
         if self._closed:
             return
         size = sum(map(len, parts))

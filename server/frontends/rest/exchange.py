@@ -38,7 +38,7 @@ JSON = "application/json"
 class Content(NamedTuple):
     """The body of an answer, and the headers that tell about it."""
 
-    body: bytes
+    body: Buffer
     headers: Sequence[tuple[str, str]]
 
 
@@ -111,7 +111,7 @@ class Exchange:
         """What stands in the path where the route has names in braces."""
         self.deadline = inf
         self.on_cancel: Callable[[], None] | None = None
-        self.render: Callable[[bytes], Content | None] = _as_json
+        self.render: Callable[[Buffer], Content | None] = _as_json
         """Makes content of the message of `reply`; None where it will `respond` later itself."""
         self.held_bytes = held_bytes
         """Of its body."""
@@ -177,7 +177,7 @@ class Exchange:
         body, described = json_content({"error": message})
         self.respond(status, Content(body, (*described, *headers)), reason)
 
-    def reply(self, message: bytes) -> ConvoyError | None:
+    def reply(self, message: Buffer) -> ConvoyError | None:
         content = self.render(message) if self._open else NO_CONTENT
         return None if content is None else self.respond(HTTPStatus.OK, content)
 
@@ -251,5 +251,5 @@ def _reason_of(status: HTTPStatus) -> Reason:
     return Reason.INTERNAL if status >= HTTPStatus.INTERNAL_SERVER_ERROR else Reason.INVALID
 
 
-def _as_json(message: bytes) -> Content:
+def _as_json(message: Buffer) -> Content:
     return Content(message, (("Content-Type", JSON),))

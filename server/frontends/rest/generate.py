@@ -57,9 +57,9 @@ class _Generation:
             request.headers = forwarded_headers(routes.forwarded, self._exchange)
         return request
 
-    def encode(self, response: InferenceResponse) -> bytes:
+    def encode(self, response: InferenceResponse) -> Buffer:
         body, self._headers = generate_codec.encode(response, self._routes.non_finite, as_event=self._as_event)
         return body
 
-    def render(self, message: bytes) -> Content | None:
+    def render(self, message: Buffer) -> Content | None:
         return self._routes.bodies.send(self._exchange, Content(message, self._headers))

@@ -64,11 +64,11 @@ class _Inference:
         config = self._routes.registry.find(model, version).config
         return infer_codec.decode_raw(model, version, config.inputs, config.max_batch_size > 0, body, deadline)
 
-    def encode(self, response: InferenceResponse) -> bytes:
+    def encode(self, response: InferenceResponse) -> Buffer:
         body, self._headers = infer_codec.encode(response, self._wanted, self._routes.non_finite)
         return body
 
-    def render(self, message: bytes) -> Content | None:
+    def render(self, message: Buffer) -> Content | None:
         return self._routes.bodies.send(self._exchange, Content(message, self._headers))
 
 

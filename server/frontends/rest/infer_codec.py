@@ -25,7 +25,7 @@ from server.frontends.rest.json_tensors import NonFinite
 from server.frontends.shared_tensors import place_parameters
 from server.messages import InferenceRequest, InferenceResponse, OutputTensor, SharedPlace
 from server.models.config_types import TensorConfig
-from server.tensors import BYTES, DATATYPES, Array, Buffer, encode_bytes_elements
+from server.tensors import BYTES, DATATYPES, Array, Buffer, encode_bytes_elements, joined
 
 HEADER_LENGTH = "Inference-Header-Content-Length"
 BINARY = "application/octet-stream"
@@ -140,7 +140,7 @@ def encode(response: InferenceResponse, wanted: Wanted, non_finite: NonFinite) -
     if not blobs:
         return Content(text, (("Content-Type", JSON),))
     headers = (("Content-Type", BINARY), (HEADER_LENGTH, str(len(text))))
-    return Content(b"".join((text, *blobs)), headers)
+    return Content(joined((text, *blobs)), headers)
 
 
 def _raw(tensor: OutputTensor) -> bytes | memoryview:

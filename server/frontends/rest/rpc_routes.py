@@ -80,7 +80,7 @@ def rpc_routes(methods: MethodTable, bodies: Bodies) -> list[Route]:
 
 
 def _handle(
-    method: UnaryMethod, build: Build, render: Callable[[bytes], Content], exchange: Exchange, body: Buffer
+    method: UnaryMethod, build: Build, render: Callable[[Buffer], Content], exchange: Exchange, body: Buffer
 ) -> None:
     try:
         request = build(exchange.parameters, _fields(body))
@@ -91,8 +91,8 @@ def _handle(
         method.handle(exchange, request.SerializeToString())
 
 
-def _shown(answer: type[Message], show: Show, message: bytes) -> Content:
-    shown = show(answer.FromString(message))
+def _shown(answer: type[Message], show: Show, message: Buffer) -> Content:
+    shown = show(answer.FromString(bytes(message)))
     return NO_CONTENT if shown is None else json_content(shown)
 
 
