@@ -13,7 +13,7 @@ from collections.abc import Callable
 from threading import Thread
 
 import grpc
-from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_health.v1 import health_pb2, health_pb2_grpc  # type: ignore[import-untyped]
 
 _EVERY_SECONDS = 0.1
 _PATIENCE_SECONDS = 30.0

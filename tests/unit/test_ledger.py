@@ -1,0 +1,79 @@
+"""The ledger: what is received is what has ended and what is in progress, and bugs show."""
+
+from __future__ import annotations
+
+import logging
+
+import pytest
+
+from server.errors import Reason
+from server.ledger import Account, Ledger, summary
+
+
+def test_every_way_to_end_is_told_apart() -> None:
+    account = Account("grpc")
+    tokens = [object() for _ in range(5)]
+    for token in tokens:
+        account.begin(token)
+    account.answer(tokens[0])
+    account.fail(tokens[1], Reason.QUEUE_FULL)
+    account.fail(tokens[2], Reason.BACKEND)
+    account.abandon(tokens[3])
+    account.turn_away(Reason.OVERSIZE)
+    shown = account.snapshot()
+    reasons = {Reason.QUEUE_FULL: 1, Reason.BACKEND: 1, Reason.OVERSIZE: 1}
+    assert (shown.received, shown.answered, shown.by_reason, shown.abandoned) == (6, 1, reasons, 1)
+    assert shown.in_progress == 1
+    assert shown.received == shown.answered + sum(reasons.values()) + shown.abandoned + shown.in_progress
+    assert list(account.problems()) == ["1 still in progress"]
+
+
+def test_a_second_answer_is_a_problem_and_changes_nothing_else(caplog: pytest.LogCaptureFixture) -> None:
+    account, token = Account("http"), object()
+    account.begin(token)
+    account.answer(token)
+    account.fail(token, Reason.BACKEND)
+    assert (account.answered, account.snapshot().by_reason) == (1, {})
+    assert list(account.problems()) == ["1 answered twice"]
+    assert "a request of http was answered twice" in caplog.text
+
+
+def test_who_is_cut_off_has_not_left() -> None:
+    account, token = Account("grpc"), object()
+    account.begin(token)
+    account.begin_cut_off()
+    account.abandon(token)
+    assert (account.abandoned, account.snapshot().by_reason) == (0, {Reason.SHUTDOWN: 1})
+    assert list(account.problems()) == []
+
+
+def test_what_is_cut_off_although_no_model_had_it_is_lost(caplog: pytest.LogCaptureFixture) -> None:
+    ledger, tokens = Ledger(), [object(), object()]
+    for token in tokens:
+        ledger.grpc.begin(token)
+    ledger.begin_cut_off(held=1)
+    for token in tokens:
+        ledger.grpc.abandon(token)
+    assert not ledger.close()
+    assert "1 requests were not answered, and no model had them" in caplog.text
+
+
+def test_a_ledger_that_balances_says_what_there_was(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    ledger, token = Ledger(), object()
+    ledger.http.begin(token)
+    ledger.http.fail(token, Reason.INVALID)
+    ledger.begin_cut_off(held=0)
+    assert ledger.close()
+    assert caplog.messages == [
+        "ledger: http: 1 received = answered 0, invalid 1, abandoned 0, in progress 0",
+    ]
+    assert summary(ledger.grpc.snapshot()) == "grpc: 0 received = answered 0, abandoned 0, in progress 0"
+
+
+def test_a_request_in_progress_in_the_end_is_an_error(caplog: pytest.LogCaptureFixture) -> None:
+    ledger = Ledger()
+    ledger.grpc_stream.begin(object())
+    assert not ledger.close()
+    assert caplog.records[0].levelno == logging.ERROR
+    assert "1 still in progress" in caplog.text
