@@ -35,7 +35,7 @@ class MemoryBudget:
     @property
     def connection_share(self) -> int:
         """What a single connection may hold, so that a peer who reads no answers leaves room for others."""
-        return self.limit // 4
+        return self.limit // 2
 
     def take(self, size: int) -> None:
         """Count so many bytes as held. Raises `MemoryFull`, and counts nothing then."""

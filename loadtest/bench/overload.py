@@ -41,6 +41,8 @@ _MIB = 1 << 20
 _MESSAGE_LIMIT = 64 * _MIB
 _BUDGET = 512 * _MIB
 _HUGE = 60 * _MIB
+_HUGE_AT_ONCE = 4
+"""Over each protocol: together more than there is memory for."""
 _LARGE = 4 * _MIB
 _SMALL = 64 << 10
 """What the wire has to carry beside a tensor."""
@@ -48,7 +50,7 @@ _OVERLOAD = 10.0
 _HTTP_SHARE = 0.2
 _SECONDS = 60
 _CALIBRATION_SECONDS = 3.0
-_PATIENCE = 30.0
+_PATIENCE = 60.0
 _LONE_REQUESTS = 40
 _CALM_REQUESTS = 5
 """In a row, as quick as before: then it is over."""
@@ -265,8 +267,8 @@ def _overload(
         futures: dict[str, Future[Outcome]] = {
             "grpc": pool.submit(play, _grpc(ours, busy, 8), constant(rate * (1 - _HTTP_SHARE), seconds)),
             "http": pool.submit(play, _http(ours, busy, 64), constant(rate * _HTTP_SHARE, seconds)),
-            "huge, grpc": pool.submit(closed, _grpc(ours, huge, 1)),
-            "huge, http": pool.submit(closed, _http(ours, huge, 1)),
+            "huge, grpc": pool.submit(closed, _grpc(ours, huge, _HUGE_AT_ONCE), samples=_HUGE_AT_ONCE),
+            "huge, http": pool.submit(closed, _http(ours, huge, _HUGE_AT_ONCE), samples=_HUGE_AT_ONCE),
         }
         outcomes = {name: future.result() for name, future in futures.items()}
         crew.result()
