@@ -41,6 +41,8 @@ _MIB = 1 << 20
 _MESSAGE_LIMIT = 64 * _MIB
 _BUDGET = 512 * _MIB
 _HUGE = 60 * _MIB
+_RSS_SHARE = 1.5
+"""Allocators keep what they once had: glibc 128 MiB, ONNX Runtime what the outputs of a model have taken at most."""
 _HUGE_AT_ONCE = 4
 """Over each protocol: together more than there is memory for."""
 _LARGE = 4 * _MIB
@@ -49,7 +51,7 @@ _SMALL = 64 << 10
 _OVERLOAD = 10.0
 _HTTP_SHARE = 0.2
 _SECONDS = 60
-_CALIBRATION_SECONDS = 3.0
+_CALIBRATION_SECONDS = 2.0
 _PATIENCE = 60.0
 _LONE_REQUESTS = 40
 _CALM_REQUESTS = 5
@@ -202,7 +204,7 @@ def overload(plan: Plan) -> dict[str, object]:
         "kinds of refusals without a name": Goal(len(unnamed), 0),
         "requests without an answer": Goal(sum(outcome.given_up for outcome in outcomes.values()), 0),
         "memory in use, of the budget": Goal(watch.peak_used_bytes / _BUDGET, 1.0),
-        "memory beyond that at rest, of the budget": Goal((peak - rss_before) / _BUDGET, 1.25),
+        "memory beyond that at rest, of the budget": Goal((peak - rss_before) / _BUDGET, _RSS_SHARE),
         "event loop's lag, p99 (ms)": Goal(_lag_p99_ms(resting, last), 20.0),
         "health, slowest answer (ms)": Goal(max(worst), 100.0),
         "health, not answered": Goal(sum(probe.failed for probe in probes.values()), 0),

@@ -180,6 +180,7 @@ class InferenceService:
         # It takes as long as tens of thousands of small requests, and the thread does without the interpreter's lock.
         left = _Left()
         call.on_cancel = left.note
+        size *= 2  # what the model has made, and the message that it becomes
         self._memory.used += size
         encoding = asyncio.get_running_loop().run_in_executor(None, encoded, encode, answer, trace_id)
         encoding.add_done_callback(partial(self._encoded, call, record, size, left))
