@@ -155,3 +155,15 @@ def test_words_for_what_is_no_number_are_refused_by_default(word: str) -> None:
     with pytest.raises(InvalidRequest, match="failed to parse the request JSON buffer"):
         parse(text, NonFinite.REFUSE)
     assert len(decode("x", FP32, json_tensors.parse(text, NonFinite.WORDS), NonFinite.WORDS)) == 4
+
+
+@pytest.mark.parametrize(
+    ("words", "beside"), [(NonFinite.REFUSE, "1"), (NonFinite.WORDS, "1"), (NonFinite.WORDS, "NaN")]
+)
+def test_numbers_are_read_alike_beside_words(words: NonFinite, beside: str) -> None:
+    large = f"[{beside}, 18446744073709551616, -9223372036854775809]".encode()
+    assert parse(large, words)[1:] == [2.0**64, -(2.0**63)]
+    assert parse(f"[{beside}, 18446744073709551615]".encode(), words)[1] == 2**64 - 1
+    for number in ("1e400", "-1e400", "1" * 400, "1" * 5000):
+        with pytest.raises(InvalidRequest, match="failed to parse"):
+            parse(f"[{beside}, {number}]".encode(), words)
