@@ -321,6 +321,7 @@ def build() -> dict[str, dict[str, bytes]]:
             "floats": codes["FP32"] + b"[[0.1, -3.4e38], [1e-45, 16777217]]",
             "doubles": codes["FP64"] + b"[1e308, 5e-324, 18446744073709551616]",
             "words": codes["FP64"][:1] + b"\1[NaN, -Infinity, 1.5]",
+            "mark": codes["BYTES"][:1] + b"\1\xef\xbb\xbf[]",
             "longs": codes["INT64"] + b"[-9223372036854775808, 9223372036854775807]",
             "bytes": codes["UINT8"] + b"[[[0],[255]]]",
             "unsigned": codes["UINT64"] + b"[18446744073709551615]",

@@ -167,3 +167,10 @@ def test_numbers_are_read_alike_beside_words(words: NonFinite, beside: str) -> N
     for number in ("1e400", "-1e400", "1" * 400, "1" * 5000):
         with pytest.raises(InvalidRequest, match="failed to parse"):
             parse(f"[{beside}, {number}]".encode(), words)
+
+
+@pytest.mark.parametrize("words", NonFinite)
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "utf-16-le", "utf-32"])
+def test_json_is_utf8_without_a_byte_order_mark(words: NonFinite, encoding: str) -> None:
+    with pytest.raises(InvalidRequest, match="failed to parse"):
+        parse("[1, 2]".encode(encoding), words)

@@ -50,7 +50,8 @@ def parse(text: bytes, non_finite: NonFinite) -> Any:
 
 def _parse_with_words(text: bytes) -> Any:
     try:
-        said = json.loads(text, parse_int=_integer, parse_float=_float)
+        # Decoded first: Python would guess at UTF-16 and take a byte order mark, which orjson refuses.
+        said = json.loads(text.decode(), parse_int=_integer, parse_float=_float)
         orjson.dumps(said)  # refuses what only Python's own parser takes: half surrogates, integers without end
         return said
     except (ValueError, RecursionError, orjson.JSONEncodeError) as error:
