@@ -85,7 +85,7 @@ def _tensor(name: str, datatype: str, shape: list[int], data: object = None, siz
 
 def _rpc(name: str, message: Any) -> bytes:
     names = sorted(each for each in SERVER.methods if not each.endswith("Infer"))
-    return bytes((names.index(f"/{SERVICE}/{name}"),)) + message.SerializeToString()
+    return bytes((names.index(f"/{SERVICE}/{name}"),)) + message.SerializeToString(deterministic=True)
 
 
 CONFIG_TEXTS = {
@@ -140,7 +140,7 @@ def _configs() -> dict[str, model_config_pb2.ModelConfig]:
 def _json_config(config: model_config_pb2.ModelConfig) -> bytes:
     from google.protobuf import json_format
 
-    return json_format.MessageToJson(config, indent=None).encode()
+    return json_format.MessageToJson(config, indent=None, sort_keys=True).encode()
 
 
 def _onnx() -> dict[str, bytes]:
@@ -291,7 +291,7 @@ def _rpcs() -> dict[str, bytes]:
 
 def build() -> dict[str, dict[str, bytes]]:
     """Folder → name → seed."""
-    infers = {name: message.SerializeToString() for name, message in _infers().items()}
+    infers = {name: message.SerializeToString(deterministic=True) for name, message in _infers().items()}
     configs = _configs()
     codes = {name: bytes((index, 0)) for index, name in enumerate(DATATYPES)}
     return {
