@@ -52,10 +52,12 @@ def _forwarded(pattern: str, name: str) -> None:
 
 def _restricted(flag: str, given: str) -> None:
     try:
-        secrets = restricted_apis.parse([flag])
+        restricted_apis.parse([f"{flag}={SECRET}"])
     except ValueError as error:
-        before, _, value = flag.partition("=")
-        check_message(one_line(str(error)), value.encode(), beside=before.encode())
+        check_message(one_line(str(error)), SECRET.encode())
+    try:
+        secrets = restricted_apis.parse([flag])
+    except ValueError:
         return
     for secret in secrets.values():
         guard = Guard(secret)
