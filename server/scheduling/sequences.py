@@ -88,8 +88,6 @@ class SequenceCounts(NamedTuple):
     """Sequences that have a slot."""
     backlog: int
     """Sequences that wait for one."""
-    reclaimed: int
-    """Sequences that were silent for too long, so far."""
 
 
 class _Sequence(Generic[T]):
@@ -111,6 +109,10 @@ def _no_memory(instance: int, slot: int) -> None:
     pass
 
 
+def _nobody_hears() -> None:
+    pass
+
+
 class SequenceQueue(Generic[T]):
     """A `batcher.Queue` of requests that belong to sequences. Every request is one row."""
 
@@ -121,13 +123,17 @@ class SequenceQueue(Generic[T]):
         step_of: Callable[[T], Step],
         budget: ByteBudget | None = None,
         released: Callable[[int, int], None] = _no_memory,
+        reclaimed: Callable[[], None] = _nobody_hears,
     ) -> None:
         """`step_of` says where a request stands, and may raise; `released(instance, slot)` is told of slots that have
-        become free."""
+        become free, `reclaimed()` of each sequence that was silent for too long."""
         self._policy = policy
         self._step_of = step_of
         self._budget = budget
         self._released = released
+        self._reclaimed = reclaimed
+        self.when_empty: Callable[[], None] = _nobody_hears
+        """Called each time that the last sequence is over; it must not call back."""
         self._load = Load(policy.levels[0])
         self._waiting: dict[T, None] = {}  # in order of arrival
         self._open: dict[Hashable, _Sequence[T]] = {}  # those whose last request has not come
@@ -141,13 +147,23 @@ class SequenceQueue(Generic[T]):
         self._timers: list[tuple[float, int, _Sequence[T]]] = []  # at most one for each sequence; some too early
         self._numbers = count()
         self._slots = policy.slots * instances
-        self._reclaimed = 0
 
     def __len__(self) -> int:
         return len(self._waiting)
 
     def counts(self) -> SequenceCounts:
-        return SequenceCounts(self._slots, self._opened - len(self._free), len(self._backlog), self._reclaimed)
+        return SequenceCounts(self._slots, self._opened - len(self._free), len(self._backlog))
+
+    def has(self, key: Hashable) -> bool:
+        """Whether a sequence of this id goes on here."""
+        return key in self._open
+
+    def end(self, key: Hashable) -> None:
+        """Nothing more comes of this sequence, if there is one: it is over once what waits of it has run."""
+        sequence = self._open.pop(key, None)
+        if sequence is not None:
+            sequence.ended = True
+            self._rest(sequence)
 
     def put(self, ticket: T) -> None:
         """Add a request. Raises `QueueFull`, `SequenceNotStarted`, and whatever `step_of` raises."""
@@ -340,7 +356,7 @@ class SequenceQueue(Generic[T]):
                 self._time(sequence)
 
     def _reclaim(self, sequence: _Sequence[T]) -> None:
-        self._reclaimed += 1
+        self._reclaimed()
         self._release(sequence)
 
     def _release(self, sequence: _Sequence[T]) -> None:
@@ -356,6 +372,8 @@ class SequenceQueue(Generic[T]):
             self._place(heir, slot, instance)
         else:
             heappush(self._free, (slot, instance))
+            if len(self._free) == self._opened:
+                self.when_empty()
 
     def _close(self, sequence: _Sequence[T]) -> None:
         if self._open.get(sequence.key) is sequence:
