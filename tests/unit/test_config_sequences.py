@@ -77,6 +77,10 @@ def test_a_share_of_slots_is_a_number_of_requests(text: str, min_ready: int) -> 
     assert (batching.min_ready, batching.max_queue_delay_us) == (min_ready, 70)
 
 
+def test_a_share_is_no_request_more_for_what_floating_point_makes_of_it() -> None:
+    assert sequence("direct { minimum_slot_utilization: 0.2 }", max_batch_size=10).min_ready == 2
+
+
 def test_oldest_is_read() -> None:
     batching = sequence(
         "max_sequence_idle_microseconds: 5 oldest { max_candidate_sequences: 20 preferred_batch_size: [ 4, 2 ] "

@@ -230,6 +230,22 @@ def test_a_start_begins_anew(max_batch_size: int) -> None:
     run(test)
 
 
+@pytest.mark.parametrize("strategy", STRATEGIES.values(), ids=STRATEGIES)
+def test_sequences_that_begin_in_one_batch_know_nothing_of_those_before(strategy: SequenceBatching) -> None:
+    async def test() -> None:
+        model = Model(config(replace(strategy, states=(state(100),))))
+        for keys in ("abc", "def"):
+            busy = await model.busy()
+            replies = [model.submit(x, key, "se")[1] for x, key in enumerate(keys)]
+            model.release()
+            await busy.response()
+            assert [y_of(await reply.response()) for reply in replies] == [100, 101, 102]
+        assert len(model.given[-1]["x"]) >= 3, "they shared a run"
+        await model.version.drain()
+
+    run(test)
+
+
 def test_an_id_is_the_same_with_a_sign_and_without() -> None:
     async def test() -> None:
         model = Model()
@@ -419,6 +435,15 @@ def test_a_batch_is_filled_up_where_sizes_are_few() -> None:
             await model.version.drain()
 
     run(test)
+
+
+@pytest.mark.parametrize("max_batch_size", [4, 1])
+def test_where_one_state_cannot_be_kept_none_is(max_batch_size: int) -> None:
+    states = tuple(StateConfig(replace(X, name=name), replace(Y, name=name), np.zeros(1, np.float32)) for name in "ab")
+    memory = StateMemory(replace(batching(), states=states), max_batch_size)
+    with pytest.raises(ExecutionFailed, match=r"returned shape \[1, 2\] for state 'b', not \[1, 1\]"):
+        memory.keep([0], [0], 1, [np.ones((1, 1), np.float32), np.ones((1, 2), np.float32)])
+    assert {name: rows.tolist() for name, rows in memory.inputs([0]).items()} == {"a": [[0]], "b": [[0]]}
 
 
 @pytest.mark.parametrize("max_batch_size", [1, 0])
