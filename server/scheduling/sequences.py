@@ -152,7 +152,7 @@ class SequenceQueue(Generic[T]):
         return len(self._waiting)
 
     def counts(self) -> SequenceCounts:
-        return SequenceCounts(self._slots, self._opened - len(self._free), len(self._backlog))
+        return SequenceCounts(self._slots, self._active(), len(self._backlog))
 
     def has(self, key: Hashable) -> bool:
         """Whether a sequence of this id goes on here."""
@@ -301,6 +301,9 @@ class SequenceQueue(Generic[T]):
         if sequence.line and sequence.instance >= 0:
             self._ready[sequence.instance][sequence] = None
 
+    def _active(self) -> int:
+        return self._opened - len(self._free)
+
     def _free_place(self) -> tuple[int, int] | None:
         """Slot and instance for one more sequence; None where all are taken.
 
@@ -372,7 +375,7 @@ class SequenceQueue(Generic[T]):
             self._place(heir, slot, instance)
         else:
             heappush(self._free, (slot, instance))
-            if len(self._free) == self._opened:
+            if not self._active():
                 self.when_empty()
 
     def _close(self, sequence: _Sequence[T]) -> None:
@@ -381,7 +384,7 @@ class SequenceQueue(Generic[T]):
 
     def _time(self, sequence: _Sequence[T]) -> None:
         timers = self._timers
-        if len(timers) > 2 * self._slots + 32:  # sequences that are over leave theirs behind
+        if len(timers) > 2 * self._active() + 32:  # sequences that are over leave theirs behind
             timers[:] = [timer for timer in timers if timer[2].instance >= 0]
             heapify(timers)
         sequence.timed = True
