@@ -105,11 +105,7 @@ class _Sequence(Generic[T]):
         self.timed = False  # whether the heap of timers has it
 
 
-def _no_memory(instance: int, slot: int) -> None:
-    pass
-
-
-def _nobody_hears() -> None:
+def _unheard(*_: int) -> None:
     pass
 
 
@@ -122,8 +118,8 @@ class SequenceQueue(Generic[T]):
         instances: int,
         step_of: Callable[[T], Step],
         budget: ByteBudget | None = None,
-        released: Callable[[int, int], None] = _no_memory,
-        reclaimed: Callable[[], None] = _nobody_hears,
+        released: Callable[[int, int], None] = _unheard,
+        reclaimed: Callable[[], None] = _unheard,
     ) -> None:
         """`step_of` says where a request stands, and may raise; `released(instance, slot)` is told of slots that have
         become free, `reclaimed()` of each sequence that was silent for too long."""
@@ -132,7 +128,7 @@ class SequenceQueue(Generic[T]):
         self._budget = budget
         self._released = released
         self._reclaimed = reclaimed
-        self.when_empty: Callable[[], None] = _nobody_hears
+        self.when_empty: Callable[[], None] = _unheard
         """Called each time that the last sequence is over; it must not call back."""
         self._load = Load(policy.levels[0])
         self._waiting: dict[T, None] = {}  # in order of arrival
@@ -305,10 +301,8 @@ class SequenceQueue(Generic[T]):
         return self._opened - len(self._free)
 
     def _free_place(self) -> tuple[int, int] | None:
-        """Slot and instance for one more sequence; None where all are taken.
-
-        The lowest slot first: it keeps batches of fixed slots small, and instances evenly filled.
-        """
+        """Slot and instance for one more sequence; None where all are taken. The lowest slot first: it keeps batches of
+        fixed slots small, and instances evenly filled."""
         if self._free:
             return heappop(self._free)
         if self._opened == self._slots:
