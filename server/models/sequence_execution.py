@@ -51,6 +51,8 @@ class SequenceExecutor(Executor):
     false: zeros could be what makes a run fail. What comes of them is nobody's.
     """
 
+    runs_for_nobody = True  # it did run, but for others of its batch, and the next request goes on from there
+
     def __init__(
         self, config: ModelConfig, sequence: SequenceBatching, version: int, session: Session, sizes: Sequence[int] = ()
     ) -> None:

@@ -186,6 +186,26 @@ def test_the_guilty_of_a_batch_fails_alone_and_nobody_is_counted_twice(
     run(test)
 
 
+def test_what_runs_counts_though_its_caller_leaves_and_its_batch_fails() -> None:
+    async def test() -> None:
+        model = Model()
+        busy = await model.busy()
+        left, _ = model.submit(5, "a", "s")
+        guilty = model.submit(Model.POISON, "b", "s")[1]
+        model.gate.open(1)
+        await busy.response()
+        await turn()
+        assert left is not None
+        assert model.version.pending == 0
+        left.cancel()
+        model.release()
+        assert isinstance(await guilty.error(), ExecutionFailed)
+        assert await model.ask(2, "a") == 7
+        await model.version.drain()
+
+    run(test)
+
+
 @pytest.mark.parametrize(("strategy", "limit"), [("direct", 4), ("oldest", 1)])
 def test_only_batches_that_can_be_smaller_are_made_so_where_memory_is_short(strategy: str, limit: int) -> None:
     async def test() -> None:
