@@ -27,18 +27,18 @@ CONFIG_JSON = json.dumps({"max_batch_size": 4, "sequence_batching": {}})
 SHORT_IDLE = "sequence_batching { max_sequence_idle_microseconds: 1000000 }"
 
 
-def submit(bench: Bench, key: str, flags: str = "", version: str = "") -> OneReply:
+def submit(bench: Bench, key: str, flags: str = "", version: str = "", model: str = "m") -> OneReply:
     """Send one; `flags` holds "s" where it starts, and "e" where it ends a sequence."""
     reply = OneReply()
     asked = request([1.0, 1.0], sequence=SequenceFlags(key, "s" in flags, "e" in flags))
-    asked.model_version = version
+    asked.model_name, asked.model_version = model, version
     Engine(bench.registry).infer(asked, reply)
     return reply
 
 
-async def factor(bench: Bench, key: str, flags: str = "", version: str = "") -> float:
+async def factor(bench: Bench, key: str, flags: str = "", version: str = "", model: str = "m") -> float:
     """What the version that answers multiplies with."""
-    return float(values(await submit(bench, key, flags, version).response())["y"][0][0])
+    return float(values(await submit(bench, key, flags, version, model).response())["y"][0][0])
 
 
 async def refused(bench: Bench, key: str, version: str = "") -> type[ConvoyError]:
@@ -207,6 +207,28 @@ def test_a_sequence_goes_on_when_a_newer_version_becomes_the_latest(tmp_path: Pa
         assert await factor(bench, "a", "e") == 2
         await settled(bench)
         assert await refused(bench, "a") is SequenceNotStarted
+
+    serving(tmp_path, test)
+
+
+AROUND = """
+platform: "ensemble" max_batch_size: 4
+input { name: "x" data_type: TYPE_FP32 dims: [ 2 ] } output { name: "y" data_type: TYPE_FP32 dims: [ 2 ] }
+ensemble_scheduling { step {
+  model_name: "m" input_map { key: "x" value: "x" } output_map { key: "y" value: "y" }
+} }
+"""
+
+
+@pytest.mark.parametrize("version", [1, 2])
+def test_a_sequence_of_an_ensemble_goes_on_too(tmp_path: Path, version: int) -> None:
+    async def test(bench: Bench) -> None:
+        bench.add("around", 1, config=AROUND)
+        await bench.plane.load("around")
+        assert await factor(bench, "a", "s", model="around") == 2
+        await reload(bench, version)
+        assert await factor(bench, "a", model="around") == 2
+        assert await factor(bench, "b", "s", model="around") == 3
 
     serving(tmp_path, test)
 
