@@ -14,6 +14,7 @@ from server.engine import Engine
 from server.errors import ConvoyError, NotFound, NotReady, SequenceNotStarted
 from server.messages import SequenceFlags
 from server.models.lifecycle import State
+from server.models.model import LoadedVersion
 from server.models.overrides import Override
 from server.models.succession import MAX_LINGER_SECONDS
 from tests.fakes import OneReply
@@ -299,8 +300,11 @@ def test_a_stop_waits_for_no_sequence_of_a_version_whose_successor_has_failed(tm
     async def test(bench: Bench) -> None:
         await factor(bench, "a", "s")
         await reload(bench, 2)
-        for state in (State.DRAINING, State.UNAVAILABLE):
-            bench.registry.set_state("m", 2, state)
+        (successor,) = bench.registry.loaded()
+        assert isinstance(successor, LoadedVersion)
+        bench.registry.set_state("m", 2, State.DRAINING)
+        await successor.abandon("it has gone bad")
+        bench.registry.set_state("m", 2, State.UNAVAILABLE)
 
     serving(tmp_path, test)
 
