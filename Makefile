@@ -5,6 +5,7 @@
 PYTHON ?= python3
 ARGS ?=
 RECIPE ?= lenet5
+SECONDS ?= 60
 VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --disable-pip-version-check --no-input --constraint constraints.txt
@@ -51,9 +52,9 @@ format: $(EVERYTHING) ## put the source into the one format, and fix what ruff c
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-fuzz: $(EVERYTHING) ## fuzz the gRPC engine with atheris: 60 s a target, or ARGS=--seconds=600
+fuzz: $(EVERYTHING) ## fuzz every parser of strangers' bytes with atheris: SECONDS=60 a target, ARGS="infer http1" for some
 	$(announce)
-	$(BIN)/python -m tests.fuzz $(ARGS)
+	$(BIN)/python -m tests.fuzz --seconds=$(SECONDS) $(ARGS)
 
 proofs: $(EVERYTHING) ## put small systems of ours through every order of events, in sizes that the tests have no time for: 10 minutes
 	$(announce)
