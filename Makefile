@@ -22,7 +22,7 @@ announce = @sed -n 's/^$@:.*\#\# /== make $@: /p' $(firstword $(MAKEFILE_LIST))
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help serve install-dev test check format proto dashboards train model fuzz proofs sanitize load bench bench-check deploy-check system-packages clean
+.PHONY: help serve install-dev test check format proto dashboards train model fuzz proofs mutants sanitize load bench bench-check deploy-check system-packages clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -59,6 +59,12 @@ fuzz: $(EVERYTHING) ## fuzz every parser of strangers' bytes with atheris: SECON
 proofs: $(EVERYTHING) ## put small systems of ours through every order of events, in sizes that the tests have no time for: 10 minutes
 	$(announce)
 	$(BIN)/python -m tests.proofs $(ARGS)
+
+mutants: $(EVERYTHING) ## plant every small bug that mutmut knows into the pure rooms, and count those that the tests find: an hour
+	$(announce)
+	$(PIP) --quiet --editable .[mutation]
+	$(BIN)/mutmut run $(ARGS)
+	$(BIN)/mutmut results
 
 sanitize: $(EVERYTHING) ## play seeds and mutations into the HTTP/2 shim under ASan and UBSan, or ARGS=--runs=5000000
 	$(announce)
