@@ -257,6 +257,12 @@ class PuppetSession:
     def for_instance(self) -> PuppetSession:
         return self
 
+    def interruptible(self) -> PuppetSession:
+        return self
+
+    def interrupt(self) -> None:
+        """A Python function does not look up from what it does."""
+
     def empty(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
         return np.empty(shape, dtype)
 

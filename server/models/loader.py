@@ -84,10 +84,12 @@ class Loader:
         max_queued_bytes: int,
         tiny_batch_seconds: float,
         summaries: bool,
+        run_timeout_ms: int,
         turns: Turns,
         store: Store | None,
     ) -> None:
-        """`threads` versions are loaded at once; a load that fails is tried `retries` times more."""
+        """`threads` versions are loaded at once; a load that fails is tried `retries` times more. `run_timeout_ms` is
+        how long a run may take of a model that does not say; 0: as long as it likes."""
         self._registry = registry
         self._opener = Opener(backend, default_max_batch_size=default_max_batch_size, autocomplete=autocomplete)
         self._clock = clock
@@ -97,6 +99,7 @@ class Loader:
         self._budget = ByteBudget(max_queued_bytes)
         self._tiny_batch_seconds = tiny_batch_seconds
         self._summaries = summaries
+        self._run_timeout_ms = run_timeout_ms
         self._turns = turns
         self._store = store
         self._identities = count()
@@ -221,15 +224,15 @@ class Loader:
                     decoder=self._picture_decoder() if model.config.preprocessing is not None else None,
                     summaries=self._latency_summaries(),
                     statistics=self._registry.statistics(name, version),
+                    run_limit=self._run_limit(model.config),
                 )
             except LoadFailed:
                 raise
             except Exception as error:  # a bug, or a backend's surprise: this version fails, the others serve
                 log.exception("loading model '%s' version %d raised", name, version)
                 raise LoadFailed(f"unexpected {type(error).__name__}: {error}") from error
-        if probe is not None:
-            again = Origin(origin.folder, _as_given(origin.configuration))
-            self.recovery.watch(loaded, probe, partial(self._recover, again, version))
+        again = Origin(origin.folder, _as_given(origin.configuration))
+        self.recovery.watch(loaded, probe, partial(self._recover, again, version))
         return loaded
 
     async def _open_with_retries(
@@ -300,6 +303,10 @@ class Loader:
         return EnsembleVersion(
             config, version, members, self._clock, self._budget, self._latency_summaries(), statistics
         )
+
+    def _run_limit(self, config: ModelConfig) -> float:
+        """Seconds that a run may take; 0: as many as it likes."""
+        return (self._run_timeout_ms if config.run_timeout_ms is None else config.run_timeout_ms) / 1000
 
     def _latency_summaries(self) -> LatencySummaries | None:
         return LatencySummaries() if self._summaries else None

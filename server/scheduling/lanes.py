@@ -88,7 +88,10 @@ class ThreadLane(Generic[T, R]):
         while (job := self._jobs.get()) is not None:
             batch, done, failure = job
             outcome = self._outcome(batch, failure)
-            self._loop.call_soon_threadsafe(done, outcome)
+            try:
+                self._loop.call_soon_threadsafe(done, outcome)
+            except RuntimeError:
+                return  # the loop is gone, and whoever waited with it
             del job, batch, done, failure, outcome  # an idle lane must not keep the last batch alive
         del self._work, self._rescue  # nor a closed lane the model: whoever holds on to the lane, its memory is free
 
