@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING
 
 import onnxruntime
 
-from server import __version__, part_options
+from server import __version__, last_exit, part_options
 from server.backends.onnx import OnnxBackend
 from server.control import ControlPlane
 from server.engine import Engine
@@ -69,6 +69,9 @@ if TYPE_CHECKING:
     from server.frontends.grpc.listener import Nghttp2Engine
 
 log = logging.getLogger(__name__)
+
+LAST_SECONDS = 5.0
+"""How long the process may last after `--exit-timeout-secs`, whatever runs in it."""
 
 LAST_TRACES_SECONDS = 5.0
 """How long the server stays, at most, for traces that have not been sent."""
@@ -295,6 +298,7 @@ async def serve(settings: Settings, logs: Logs) -> None:
             raise
         log.info("stopping: before all models were loaded")
     finally:
+        last_exit.leave_within(settings.exit_timeout_secs + LAST_SECONDS)
         await app.stop()
         # All is done: who asks once more while the interpreter goes shall not change the exit status.
         loop.remove_signal_handler(signal.SIGTERM)

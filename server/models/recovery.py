@@ -17,6 +17,7 @@ from functools import partial
 from math import inf
 from typing import Any
 
+from server.errors import LoadFailed
 from server.models.background import Background
 from server.models.lifecycle import State
 from server.models.model import LoadedVersion
@@ -175,11 +176,22 @@ async def _problem(loaded: LoadedVersion, probe: Probe, beside: Background) -> s
     """Why the session is bad; "" where it is not. The probe runs on a thread of its own, since it may hang."""
     failed = loaded.streak.length
     try:
-        await beside.call(probe)
-    except Exception as error:  # noqa: BLE001 -- whatever it is, it did not happen when the version was loaded
-        return f"{failed} runs failed in a row, and a run with zeros, which it answered when it was loaded: {error}"
+        error = await beside.call(_error_of, probe)
+    except LoadFailed:  # nobody wants to know any more
+        return ""
     finally:
         beside.end()
+    if error:
+        return f"{failed} runs failed in a row, and a run with zeros, which it answered when it was loaded: {error}"
+    return ""
+
+
+def _error_of(probe: Probe) -> str:
+    """As text: an exception would know the session by its traceback."""
+    try:
+        probe()
+    except Exception as error:  # noqa: BLE001 -- whatever it is, it did not happen when the version was loaded
+        return str(error) or type(error).__name__
     return ""
 
 

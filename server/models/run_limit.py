@@ -125,11 +125,10 @@ class WatchedSession:
         self._session = session.interruptible()
         self._lock = threading.Lock()
         self._running = False
-        self._interrupted = False
         self._error: Exception | None = None
 
     def run(self, inputs: Mapping[str, Array], outputs: Sequence[str]) -> list[Array]:
-        """See `base.Session.run`. Raises what `interrupt` was given where the run was interrupted."""
+        """See `base.Session.run`. Raises what `interrupt_run` returned where the run was interrupted."""
         with self._lock:
             self.number += 1
             self._running = True
@@ -142,9 +141,9 @@ class WatchedSession:
         finally:
             with self._lock:
                 self._running = False
-                if self._interrupted:  # the next run needs one that is not
+                if self._error is not None:  # the next run needs one that was not interrupted
                     self._session = self._shared.interruptible()
-                    self._interrupted, self._error = False, None
+                    self._error = None
 
     def another(self) -> WatchedSession:
         """The same for another lane."""
@@ -158,10 +157,16 @@ class WatchedSession:
         """See `base.Session.interruptible`: it is for one lane already."""
         return self
 
-    def interrupt(self, number: int = 0, error: Exception | None = None) -> None:
-        """End this run, or whichever there is where no number says, unless it has ended. It raises `error`, or what the
-        backend raises."""
+    def interrupt(self) -> None:
+        """See `base.Session.interrupt`."""
         with self._lock:
-            if self._running and number in (0, self.number):
-                self._interrupted, self._error = True, self._error or error
-                self._session.interrupt()
+            self._session.interrupt()
+
+    def interrupt_run(self, number: int, overdue: Callable[[], Exception]) -> Exception | None:
+        """See `Runs.interrupt_run`."""
+        with self._lock:
+            if not self._running or number != self.number:
+                return None
+            self._error = overdue()
+            self._session.interrupt()
+            return self._error

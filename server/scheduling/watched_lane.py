@@ -24,6 +24,9 @@ R = TypeVar("R")
 INTERRUPT_SECONDS = 5.0
 """A run that was interrupted may take so long to end: ONNX Runtime looks up between operators, and one may be large."""
 
+LOOK_SECONDS = 0.1
+"""How often to look, at most, whether it has ended and the next one has begun."""
+
 
 class Verdict(Enum):
     """What to do about a lane that has a batch."""
@@ -36,20 +39,19 @@ class Verdict(Enum):
 class RunWatch:
     """How long the run of one lane has lasted. A batch may be several runs: those of its requests, where it failed."""
 
-    __slots__ = ("_interrupted", "_limit", "_run", "_since", "due")
+    __slots__ = ("_give_up_at", "_limit", "_run", "due")
 
     def __init__(self, limit: float) -> None:
         """`limit` in seconds."""
         self._limit = limit
         self._run = 0
-        self._since = 0.0
-        self._interrupted = False
+        self._give_up_at = inf  # once it was interrupted
         self.due = inf
         """When to look."""
 
     def begin(self, run: int, now: float) -> None:
         """A batch begins, with the run of this number."""
-        self._run, self._since, self._interrupted = run, now, False
+        self._run, self._give_up_at = run, inf
         self.due = now + self._limit
 
     def look(self, run: int, now: float) -> Verdict:
@@ -59,11 +61,14 @@ class RunWatch:
             return Verdict.WAIT
         if now < self.due:
             return Verdict.WAIT
-        if self._interrupted:
+        if now >= self._give_up_at:
             return Verdict.GIVE_UP
-        self._interrupted = True
-        self.due = now + INTERRUPT_SECONDS
-        return Verdict.INTERRUPT
+        verdict = Verdict.WAIT
+        if self._give_up_at == inf:
+            self._give_up_at = now + INTERRUPT_SECONDS
+            verdict = Verdict.INTERRUPT
+        self.due = min(self._give_up_at, now + max(self._limit, LOOK_SECONDS))
+        return verdict
 
 
 class Runs(Protocol):
@@ -74,8 +79,8 @@ class Runs(Protocol):
         """Of the latest run: they are counted."""
         ...
 
-    def interrupt(self, number: int, error: Exception) -> None:
-        """End this run as soon as may be; it raises `error`. Nothing happens where it has ended."""
+    def interrupt_run(self, number: int, overdue: Callable[[], Exception]) -> Exception | None:
+        """End this run as soon as may be, and return what it raises then: `overdue()`. None where it has ended."""
         ...
 
 
@@ -139,11 +144,12 @@ class WatchedLane(Generic[T, R]):
     def _look(self) -> None:
         if self._done is None:
             return
-        runs = self._runs
-        match self._watch.look(runs.number, self._clock.now()):
+        runs, now = self._runs, self._clock.now()
+        match self._watch.look(runs.number, now):
             case Verdict.INTERRUPT:
-                self._error = self._overdue()
-                runs.interrupt(runs.number, self._error)
+                self._error = runs.interrupt_run(runs.number, self._overdue)
+                if self._error is None:  # its outcome is on its way
+                    self._watch.begin(runs.number, now)
             case Verdict.GIVE_UP:
                 self._give_up(self._done)
                 return

@@ -1,0 +1,176 @@
+"""Runs that take too long: interrupted first, left behind where that is of no use. Time moves when a test says so."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import pytest
+
+from server.scheduling.watched_lane import INTERRUPT_SECONDS, RunWatch, Verdict, WatchedLane
+from tests.fakes import NamedTicket, PuppetClock
+
+LIMIT = 2.0
+BATCH = [NamedTicket("a")]
+
+
+def test_a_run_is_let_be_then_interrupted_once_and_then_given_up() -> None:
+    watch = RunWatch(LIMIT)
+    watch.begin(7, 100.0)
+    assert watch.look(7, 101.9) is Verdict.WAIT
+    assert watch.due == 102.0
+    assert watch.look(7, 102.0) is Verdict.INTERRUPT
+    assert watch.due == 104.0
+    assert watch.look(7, 104.0) is Verdict.WAIT
+    assert watch.look(7, 106.0) is Verdict.WAIT
+    assert watch.due == 102.0 + INTERRUPT_SECONDS
+    assert watch.look(7, 102.0 + INTERRUPT_SECONDS) is Verdict.GIVE_UP
+
+
+@pytest.mark.parametrize("interrupted", [False, True])
+def test_each_run_of_a_batch_has_the_whole_time(interrupted: bool) -> None:
+    watch = RunWatch(LIMIT)
+    watch.begin(7, 100.0)
+    if interrupted:
+        assert watch.look(7, 102.0) is Verdict.INTERRUPT
+    assert watch.look(8, 103.0) is Verdict.WAIT
+    assert watch.due == 105.0
+    assert watch.look(8, 104.9) is Verdict.WAIT
+    assert watch.look(8, 105.0) is Verdict.INTERRUPT
+
+
+class HeldLane:
+    """A lane, and its runs: each batch is one run, and ends when a test says so."""
+
+    def __init__(self) -> None:
+        self.number = 0
+        self.done: list[Callable[[Any], None]] = []
+        self.interrupted: list[tuple[int, Exception]] = []
+        self.closed = False
+        self.ended = False
+        """Whether the latest run has ended, and its outcome is on its way."""
+
+    def submit(self, batch: Sequence[NamedTicket], done: Callable[[Any], None]) -> None:
+        self.number += 1
+        self.done.append(done)
+
+    def close(self) -> None:
+        self.closed = True
+
+    def interrupt_run(self, number: int, overdue: Callable[[], Exception]) -> Exception | None:
+        if self.ended:
+            return None
+        self.interrupted.append((number, overdue()))
+        return self.interrupted[-1][1]
+
+
+class Bench:
+    """A watched lane; what it tells is kept."""
+
+    def __init__(self, out_of_order: Exception | None = None) -> None:
+        self.clock = PuppetClock(now=50.0)
+        self.lanes = [HeldLane()]
+        self.late = TimeoutError("too long")
+        self.hung: list[int] = []
+        self.outcomes: list[object] = []
+        self.out_of_order = out_of_order
+
+        def another() -> tuple[HeldLane, HeldLane]:
+            self.lanes.append(HeldLane())
+            return self.lanes[-1], self.lanes[-1]
+
+        def tell(change: int) -> Exception | None:
+            self.hung.append(change)
+            return self.out_of_order if change > 0 else None
+
+        first = self.lanes[0]
+        self.lane: WatchedLane[NamedTicket, str] = WatchedLane(
+            first, first, LIMIT, self.clock, another=another, overdue=lambda: self.late, hung=tell
+        )
+
+    def submit(self) -> None:
+        self.lane.submit(BATCH, self.outcomes.append)
+
+    def leave_one_behind(self) -> None:
+        self.submit()
+        self.clock.advance(LIMIT + INTERRUPT_SECONDS)
+
+
+def test_runs_within_the_limit_are_not_touched_and_share_an_alarm() -> None:
+    bench = Bench()
+    for _ in range(10):
+        bench.submit()
+        due = bench.clock.alarms[0].when
+        bench.clock.advance(0.9 * LIMIT)
+        bench.lanes[0].done[-1]("fine")
+        assert due - bench.clock.now() <= LIMIT
+    assert bench.outcomes == ["fine"] * 10
+    assert bench.lanes[0].interrupted == []
+
+
+def test_a_run_that_ends_when_it_is_interrupted_keeps_its_lane() -> None:
+    bench = Bench()
+    bench.submit()
+    bench.clock.advance(LIMIT)
+    assert bench.lanes[0].interrupted == [(1, bench.late)]
+    bench.lanes[0].done[0](bench.late)
+    bench.clock.advance(INTERRUPT_SECONDS)
+    bench.submit()
+    bench.lanes[0].done[1]("fine")
+    assert bench.outcomes == [bench.late, "fine"]
+    assert (bench.hung, len(bench.lanes)) == ([], 1)
+
+
+def test_a_run_that_has_ended_in_time_is_not_given_up_because_the_loop_was_late() -> None:
+    bench = Bench()
+    bench.submit()
+    bench.lanes[0].ended = True
+    bench.clock.advance(LIMIT + 2 * INTERRUPT_SECONDS)
+    bench.lanes[0].done[0]("fine")
+    assert (bench.outcomes, bench.hung) == (["fine"], [])
+
+
+def test_a_run_that_does_not_end_is_answered_and_another_lane_takes_its_place() -> None:
+    bench = Bench()
+    bench.leave_one_behind()
+    assert bench.outcomes == [bench.late]
+    assert bench.hung == [1]
+    assert bench.lanes[0].closed
+    bench.submit()
+    bench.lanes[1].done[0]("fine")
+    assert bench.outcomes == [bench.late, "fine"]
+
+
+@pytest.mark.parametrize("busy", [False, True])
+def test_a_run_that_comes_back_after_all_answers_nobody_a_second_time(busy: bool) -> None:
+    bench = Bench()
+    bench.leave_one_behind()
+    if busy:
+        bench.submit()
+    bench.lanes[0].done[0]("late")
+    assert bench.outcomes == [bench.late]
+    assert bench.hung == [1, -1]
+    if busy:
+        bench.lanes[1].done[0]("fine")
+        assert bench.outcomes == [bench.late, "fine"]
+
+
+def test_a_lane_without_another_in_its_place_refuses_what_comes() -> None:
+    async def main() -> None:
+        bench = Bench(out_of_order=RuntimeError("no more"))
+        bench.leave_one_behind()
+        bench.submit()
+        assert bench.outcomes == [bench.late]
+        await asyncio.sleep(0)
+        assert bench.outcomes == [bench.late, bench.out_of_order]
+        assert len(bench.lanes) == 1
+
+    asyncio.run(main())
+
+
+def test_closing_closes_the_lane_and_the_alarm() -> None:
+    bench = Bench()
+    bench.lane.close()
+    assert bench.lanes[0].closed
+    assert bench.clock.alarms[0].closed
