@@ -58,6 +58,7 @@ from server.metrics.snapshots import BuildSnapshot
 from server.models.registry import Registry
 from server.observation import Observer
 from server.scheduling.clock import clock_for
+from server.scheduling.lanes import join_lanes
 from server.settings import Settings
 from server.shared_memory.cuda import find_driver
 from server.shared_memory.regions import Regions
@@ -71,7 +72,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 LAST_SECONDS = 5.0
-"""How long the process may last after `--exit-timeout-secs`, whatever runs in it."""
+"""How long the process may last, whatever runs in it, after `--exit-timeout-secs`; or once all else has stopped."""
 
 LAST_TRACES_SECONDS = 5.0
 """How long the server stays, at most, for traces that have not been sent."""
@@ -300,6 +301,8 @@ async def serve(settings: Settings, logs: Logs) -> None:
     finally:
         last_exit.leave_within(settings.exit_timeout_secs + LAST_SECONDS)
         await app.stop()
+        last_exit.leave_within(LAST_SECONDS)
+        await asyncio.to_thread(join_lanes)
         # All is done: who asks once more while the interpreter goes shall not change the exit status.
         loop.remove_signal_handler(signal.SIGTERM)
         signal.signal(signal.SIGTERM, signal.SIG_IGN)

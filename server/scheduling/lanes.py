@@ -40,6 +40,18 @@ def _never(_: Sequence[Ticket]) -> bool:
     return False
 
 
+class LaneThread(threading.Thread):
+    """The thread of a lane."""
+
+
+def join_lanes() -> None:
+    """Wait for the threads of lanes that were closed. One that is inside of a runtime when the interpreter goes may
+    bring it down."""
+    for thread in threading.enumerate():
+        if isinstance(thread, LaneThread):
+            thread.join()
+
+
 class ThreadLane(Generic[T, R]):
     """A lane on a thread of its own: numpy and ONNX Runtime release the interpreter lock while they work.
 
@@ -63,7 +75,7 @@ class ThreadLane(Generic[T, R]):
         self._loop = loop
         self._is_tiny = is_tiny
         self._jobs: SimpleQueue[_Job[T, R] | None] = SimpleQueue()
-        thread = threading.Thread(target=self._run, name=name, daemon=True)
+        thread = LaneThread(target=self._run, name=name, daemon=True)
         # `start` returns once the thread runs: 200 ms where the cores are busy, as when another model is being loaded.
         # So it is not the event loop that waits for it.
         _thread.start_new_thread(thread.start, ())

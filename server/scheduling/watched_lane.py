@@ -21,7 +21,7 @@ from server.scheduling.queue import Ticket
 T = TypeVar("T", bound=Ticket)
 R = TypeVar("R")
 
-INTERRUPT_SECONDS = 5.0
+INTERRUPT_SECONDS = 2.0
 """A run that was interrupted may take so long to end: ONNX Runtime looks up between operators, and one may be large."""
 
 LOOK_SECONDS = 0.1
