@@ -304,8 +304,9 @@ async def serve(settings: Settings, logs: Logs) -> None:
         last_exit.leave_within(LAST_SECONDS)
         await asyncio.to_thread(join_lanes)
         # All is done: who asks once more while the interpreter goes shall not change the exit status.
-        loop.remove_signal_handler(signal.SIGTERM)
-        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.remove_signal_handler(number)
+            signal.signal(number, signal.SIG_IGN)
 
 
 async def _wait_at_most(event: asyncio.Event, seconds: float) -> None:

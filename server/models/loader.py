@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from errno import EAGAIN, EIO, EMFILE, ENFILE, ENOMEM, ENOSPC
 from functools import partial
 from itertools import count
 from pathlib import Path
@@ -45,6 +46,12 @@ from server.scheduling.turns import Turns
 from server.summaries import LatencySummaries
 
 log = logging.getLogger(__name__)
+
+SHORTAGES = frozenset({EAGAIN, EIO, EMFILE, ENFILE, ENOMEM, ENOSPC})
+"""What the system says where files are not to blame."""
+
+NO_THREAD = "can't start new thread"
+"""Python's word for it."""
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -146,6 +153,7 @@ class Loader:
             reason = f"{error}; {trying_again}" if trying_again else str(error)
             self._registry.set_state(name, version, State.UNAVAILABLE, reason)
             log.error("model '%s' version %d is UNAVAILABLE: %s", name, version, reason)
+            self._note_failure(name, version, error)
             return reason
         self._registry.set_ready(name, loaded)
         self.folders[name, version] = origin.folder.path
@@ -163,6 +171,7 @@ class Loader:
             reason = f"what was to take over cannot be loaded; what was loaded before serves on: {error}"
             self._registry.reload_failed(name, version, reason)
             log.error("model '%s' version %d: %s", name, version, reason)
+            self._note_failure(name, version, error)
             return str(error)
         old = self._registry.take_over(name, fresh)
         if old is None:  # its session went bad meanwhile: `recovery` loads it again, from the new files
@@ -229,11 +238,18 @@ class Loader:
             except LoadFailed:
                 raise
             except Exception as error:  # a bug, or a backend's surprise: this version fails, the others serve
+                if is_passing(error):
+                    raise LoadFailed(f"the machine is short of something: {error}") from error
                 log.exception("loading model '%s' version %d raised", name, version)
                 raise LoadFailed(f"unexpected {type(error).__name__}: {error}") from error
         again = Origin(origin.folder, _as_given(origin.configuration))
         self.recovery.watch(loaded, probe, partial(self._recover, again, version))
         return loaded
+
+    def _note_failure(self, name: str, version: int, error: LoadFailed) -> None:
+        """The same files are not tried again when repositories are looked at next, unless they were not to blame."""
+        if is_passing(error):
+            self.tried.pop((name, version), None)
 
     async def _open_with_retries(
         self, origin: Origin, version: int, must_work: bool
@@ -318,6 +334,17 @@ class Loader:
 
             self._decoder = PictureDecoder(decode, max(1, available_cores() - 1), self._clock, self._budget)
         return self._decoder
+
+
+def is_passing(error: BaseException | None) -> bool:
+    """Whether a load failed for what this machine was short of, which it may have again. Pure."""
+    while error is not None:
+        if isinstance(error, OSError) and error.errno in SHORTAGES:
+            return True
+        if isinstance(error, MemoryError) or str(error) == NO_THREAD:
+            return True
+        error = error.__cause__
+    return False
 
 
 def _as_given(configuration: Configuration | None) -> Configuration | None:

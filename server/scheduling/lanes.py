@@ -78,7 +78,7 @@ class ThreadLane(Generic[T, R]):
         thread = LaneThread(target=self._run, name=name, daemon=True)
         # `start` returns once the thread runs: 200 ms where the cores are busy, as when another model is being loaded.
         # So it is not the event loop that waits for it.
-        _thread.start_new_thread(thread.start, ())
+        _thread.start_new_thread(self._start, (thread,))
 
     def submit(self, batch: Sequence[T], done: Callable[[R | Exception], None]) -> None:
         if not self._is_tiny(batch):
@@ -95,6 +95,12 @@ class ThreadLane(Generic[T, R]):
 
     def close(self) -> None:
         self._jobs.put(None)
+
+    def _start(self, thread: LaneThread) -> None:
+        try:
+            thread.start()
+        except RuntimeError:  # there was room for this thread, and for no other: it is the lane's then
+            self._run()
 
     def _run(self) -> None:
         while (job := self._jobs.get()) is not None:

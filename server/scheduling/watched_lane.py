@@ -163,5 +163,8 @@ class WatchedLane(Generic[T, R]):
         self._out_of_order = self._hung(1)
         if self._out_of_order is None:
             self._lane.close()  # its thread ends when the run does
-            self._lane, self._runs = self._another()
+            try:
+                self._lane, self._runs = self._another()
+            except RuntimeError as failure:  # there is no thread to be had
+                self._out_of_order = failure
         done(error)

@@ -99,6 +99,21 @@ def test_the_event_loop_does_not_wait_for_the_thread_to_start(monkeypatch: pytes
     run(main)
 
 
+def test_a_lane_works_where_no_second_thread_can_be_started(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(_: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    async def main() -> None:
+        monkeypatch.setattr(threading.Thread, "start", refuse)
+        lane = ThreadLane("lane", lambda _: threading.get_ident(), asyncio.get_running_loop())
+        done = Outcome()
+        lane.submit([NamedTicket("a")], done)
+        assert await done.future != threading.get_ident()
+        lane.close()
+
+    run(main)
+
+
 def test_closing_ends_the_thread_after_the_batch_that_runs() -> None:
     async def main() -> None:
         gate = Gate()

@@ -8,24 +8,27 @@ from typing import Any
 
 import pytest
 
-from server.scheduling.watched_lane import INTERRUPT_SECONDS, RunWatch, Verdict, WatchedLane
+from server.scheduling.watched_lane import INTERRUPT_SECONDS, LOOK_SECONDS, RunWatch, Verdict, WatchedLane
 from tests.fakes import NamedTicket, PuppetClock
 
-LIMIT = 2.0
+LIMIT = 0.75
 BATCH = [NamedTicket("a")]
 
 
 def test_a_run_is_let_be_then_interrupted_once_and_then_given_up() -> None:
     watch = RunWatch(LIMIT)
     watch.begin(7, 100.0)
-    assert watch.look(7, 101.9) is Verdict.WAIT
-    assert watch.due == 102.0
-    assert watch.look(7, 102.0) is Verdict.INTERRUPT
-    assert watch.due == 104.0
-    assert watch.look(7, 104.0) is Verdict.WAIT
-    assert watch.look(7, 106.0) is Verdict.WAIT
-    assert watch.due == 102.0 + INTERRUPT_SECONDS
-    assert watch.look(7, 102.0 + INTERRUPT_SECONDS) is Verdict.GIVE_UP
+    assert (watch.look(7, 100.7), watch.due) == (Verdict.WAIT, 100.75)
+    assert (watch.look(7, 100.75), watch.due) == (Verdict.INTERRUPT, 101.5)
+    assert (watch.look(7, 101.5), watch.due) == (Verdict.WAIT, 102.25)
+    assert (watch.look(7, 102.25), watch.due) == (Verdict.WAIT, 100.75 + INTERRUPT_SECONDS)
+    assert watch.look(7, 100.75 + INTERRUPT_SECONDS) is Verdict.GIVE_UP
+
+
+def test_a_short_limit_does_not_make_for_many_looks() -> None:
+    watch = RunWatch(0.001)
+    watch.begin(7, 100.0)
+    assert (watch.look(7, 100.1), watch.due) == (Verdict.INTERRUPT, 100.1 + LOOK_SECONDS)
 
 
 @pytest.mark.parametrize("interrupted", [False, True])
@@ -33,11 +36,10 @@ def test_each_run_of_a_batch_has_the_whole_time(interrupted: bool) -> None:
     watch = RunWatch(LIMIT)
     watch.begin(7, 100.0)
     if interrupted:
-        assert watch.look(7, 102.0) is Verdict.INTERRUPT
-    assert watch.look(8, 103.0) is Verdict.WAIT
-    assert watch.due == 105.0
-    assert watch.look(8, 104.9) is Verdict.WAIT
-    assert watch.look(8, 105.0) is Verdict.INTERRUPT
+        assert watch.look(7, 100.75) is Verdict.INTERRUPT
+    assert (watch.look(8, 103.0), watch.due) == (Verdict.WAIT, 103.75)
+    assert watch.look(8, 103.7) is Verdict.WAIT
+    assert watch.look(8, 103.75) is Verdict.INTERRUPT
 
 
 class HeldLane:
@@ -76,7 +78,11 @@ class Bench:
         self.outcomes: list[object] = []
         self.out_of_order = out_of_order
 
+        self.no_more: Exception | None = None
+
         def another() -> tuple[HeldLane, HeldLane]:
+            if self.no_more is not None:
+                raise self.no_more
             self.lanes.append(HeldLane())
             return self.lanes[-1], self.lanes[-1]
 
@@ -165,6 +171,18 @@ def test_a_lane_without_another_in_its_place_refuses_what_comes() -> None:
         await asyncio.sleep(0)
         assert bench.outcomes == [bench.late, bench.out_of_order]
         assert len(bench.lanes) == 1
+
+    asyncio.run(main())
+
+
+def test_where_no_thread_can_be_had_what_comes_is_refused_and_not_lost() -> None:
+    async def main() -> None:
+        bench = Bench()
+        bench.no_more = RuntimeError("can't start new thread")
+        bench.leave_one_behind()
+        bench.submit()
+        await asyncio.sleep(0)
+        assert bench.outcomes == [bench.late, bench.no_more]
 
     asyncio.run(main())
 
