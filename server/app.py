@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING
 
 import onnxruntime
 
-from server import __version__, last_exit, part_options
+from server import __version__, part_options
 from server.backends.onnx import OnnxBackend
 from server.control import ControlPlane
 from server.engine import Engine
@@ -52,6 +52,7 @@ from server.frontends.settings_service import SettingsService
 from server.frontends.shared_memory_service import SharedMemoryService
 from server.frontends.statuses import AS_TRITON, DISTINCT
 from server.frontends.watch import Watch
+from server.last_exit import LastExit
 from server.logs import Logs, LogState
 from server.loop_watch import LoopWatch
 from server.metrics.snapshots import BuildSnapshot
@@ -271,7 +272,7 @@ class App:
 async def serve(settings: Settings, logs: Logs) -> None:
     """Run a server until SIGTERM or SIGINT, also where that comes before all models are loaded."""
     loop = asyncio.get_running_loop()
-    stop, no_delay = asyncio.Event(), asyncio.Event()
+    stop, no_delay, last_exit = asyncio.Event(), asyncio.Event(), LastExit()
     app = App(settings, logs)
     starting = asyncio.create_task(app.start())
 
@@ -302,7 +303,7 @@ async def serve(settings: Settings, logs: Logs) -> None:
         last_exit.leave_within(settings.exit_timeout_secs + LAST_SECONDS)
         await app.stop()
         last_exit.leave_within(LAST_SECONDS)
-        await asyncio.to_thread(join_lanes)
+        join_lanes()
         # All is done: who asks once more while the interpreter goes shall not change the exit status.
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.remove_signal_handler(number)

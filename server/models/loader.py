@@ -50,8 +50,8 @@ log = logging.getLogger(__name__)
 SHORTAGES = frozenset({EAGAIN, EIO, EMFILE, ENFILE, ENOMEM, ENOSPC})
 """What the system says where files are not to blame."""
 
-NO_THREAD = "can't start new thread"
-"""Python's word for it."""
+NO_THREAD = ("can't start new thread", "pthread_create failed")
+"""Python's words and ONNX Runtime's, where the system gives no thread."""
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -341,7 +341,7 @@ def is_passing(error: BaseException | None) -> bool:
     while error is not None:
         if isinstance(error, OSError) and error.errno in SHORTAGES:
             return True
-        if isinstance(error, MemoryError) or str(error) == NO_THREAD:
+        if isinstance(error, MemoryError) or any(words in str(error) for words in NO_THREAD):
             return True
         error = error.__cause__
     return False

@@ -129,7 +129,7 @@ class LoadedVersion:
         self._sessions = list(sessions if self.run_limit is None else map(WatchedSession, sessions))
         """Lane by lane; none once they are closed."""
         executors = [self._executor(session) for session in self._sessions]
-        lanes = [self._lane(i, executor) for i, executor in enumerate(executors)]
+        lanes = self._lanes(executors)
         self._sequences: SequenceQueue[Work] | None = None
         if isinstance(self._policy, SequencePolicy):
             self._sequences = sequence_queue(config, self._policy, executors, budget)
@@ -339,6 +339,18 @@ class LoadedVersion:
 
     def _executor(self, session: Session) -> Executor:
         return make_executor(self.config, self.version, session, self.costs.fill_sizes)
+
+    def _lanes(self, executors: Sequence[Executor]) -> list[Lane[Work, BatchResult]]:
+        """One for each. Raises `RuntimeError` where there are not enough threads, and keeps none then."""
+        lanes: list[Lane[Work, BatchResult]] = []
+        try:
+            for index, executor in enumerate(executors):
+                lanes.append(self._lane(index, executor))
+        except RuntimeError:
+            for lane in lanes:
+                lane.close()
+            raise
+        return lanes
 
     def _lane(self, index: int, executor: Executor) -> Lane[Work, BatchResult]:
         name, loop = f"{self.config.name}/{self.version}#{index}", asyncio.get_running_loop()
