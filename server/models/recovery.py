@@ -95,14 +95,14 @@ class Recovery:
 
     def _hung(self, loaded: LoadedVersion, reload: Reload, remedy: Remedy | None, problem: str) -> None:
         """A run does not come back, or has come back; `problem` is how things stand with the version's runs."""
-        if self._stopping or not self._serves(loaded):
+        if self._stopping:
             return
         if remedy is Remedy.RELOAD:
             nap = Nap(self._clock)
             self._begin(loaded, self._renew(loaded, problem, reload, nap), nap.end)
         elif remedy is Remedy.GIVE_UP:
             self._begin(loaded, self._give_up(loaded, problem))
-        else:
+        elif self._serves(loaded):
             self._registry.explain(loaded.config.name, loaded.version, problem)
 
     def _begin(self, loaded: LoadedVersion, steps: Coroutine[Any, Any, None], *ends: Callable[[], None]) -> None:

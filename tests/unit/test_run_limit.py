@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import threading
 import weakref
 from collections.abc import Mapping
@@ -10,15 +11,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from server.errors import NotReady, RunTimedOut, ShuttingDown
-from server.messages import SequenceFlags
+from server.errors import ExecutionFailed, NotReady, RunTimedOut, ShuttingDown
+from server.messages import InferenceResponse, SequenceFlags
+from server.models.execution import CALLER_GONE, BatchResult, going_down
 from server.models.lifecycle import State
 from server.models.model import LoadedVersion
 from server.models.run_limit import MAX_HUNG_RUNS, Remedy, WatchedSession, remedy
 from server.scheduling.watched_lane import INTERRUPT_SECONDS
 from server.tensors import Array
 from tests.fakes import OneReply, PuppetClock, PuppetSession, fp32
-from tests.unit import test_recovery
+from tests.unit import loaded, test_recovery
 from tests.unit.loaded import batching_config, doubled_and_negated, request, run, turn, values
 from tests.unit.test_recovery import HELD
 
@@ -29,23 +31,28 @@ ENDLESS = -7.0
 class Obedient(PuppetSession):
     """A session on which the row `ENDLESS` runs until it is interrupted, as an endless Loop of ONNX Runtime does."""
 
-    def __init__(self) -> None:
+    def __init__(self, deaf: int = 0) -> None:
+        """The first `deaf` of its `interruptible` ones do not hear of it."""
         super().__init__([fp32("x", -1, -1)], [fp32("y", -1, -1), fp32("z", -1, -1)], self._compute)
         self.begun = threading.Semaphore(0)
+        self.deaf = deaf
+        self._hears = True
         self._interrupted = threading.Event()
 
     def interruptible(self) -> Obedient:
         other = Obedient()
-        other.begun = self.begun
+        other.begun, other._hears = self.begun, not self.deaf
+        self.deaf = max(0, self.deaf - 1)
         return other
 
     def interrupt(self) -> None:
-        self._interrupted.set()
+        if self._hears:
+            self._interrupted.set()
 
     def _compute(self, inputs: Mapping[str, Array]) -> Mapping[str, Array]:
         self.begun.release()
         if (inputs["x"] == ENDLESS).any():
-            assert self._interrupted.wait(20), "nobody interrupted it"
+            self._interrupted.wait(20)  # then it is answered, which nobody expects
         if self._interrupted.is_set():
             raise RuntimeError("Exiting due to terminate flag being set to true")
         return doubled_and_negated(inputs)
@@ -54,9 +61,9 @@ class Obedient(PuppetSession):
 class Bench:
     """Version 3 of model 'm', of one instance, on an obedient session."""
 
-    def __init__(self, run_limit: float = LIMIT) -> None:
+    def __init__(self, run_limit: float = LIMIT, deaf: int = 0) -> None:
         self.clock = PuppetClock(now=1000)
-        self.session = Obedient()
+        self.session = Obedient(deaf)
         self.version = LoadedVersion(
             batching_config(), 3, [self.session], self.clock, tiny_batch_seconds=0.0, run_limit=run_limit
         )
@@ -142,6 +149,41 @@ def test_when_the_server_must_go_runs_are_interrupted_and_their_callers_told_why
     run(main)
 
 
+def test_the_session_that_took_the_place_of_one_that_hangs_is_interrupted_too() -> None:
+    async def main() -> None:
+        bench = Bench(deaf=1)
+        hung = bench.send([ENDLESS])
+        await bench.begun()
+        bench.clock.advance(LIMIT)
+        bench.clock.advance(INTERRUPT_SECONDS)
+        assert isinstance(await hung.error(), RunTimedOut)
+        endless = bench.send([ENDLESS])
+        await bench.begun()
+        bench.version.cut_off()
+        assert isinstance(await endless.error(), ShuttingDown)
+        await bench.close()
+
+    run(main)
+
+
+def test_when_the_server_must_go_who_waits_behind_a_run_that_hangs_is_told_so() -> None:
+    async def main() -> None:
+        bench = loaded.Bench()
+        await bench.keep_busy()
+        _, behind = bench.submit([1.0])
+        bench.version.cut_off()
+        assert [type(answer) for answer in behind.answers] == [ShuttingDown]
+        await bench.finish()
+
+    run(main)
+
+
+def test_what_was_answered_before_the_server_had_to_go_stays_so() -> None:
+    answered, why = InferenceResponse("m", "3", "", []), ShuttingDown("gone")
+    result = BatchResult([answered, ExecutionFailed("interrupted"), CALLER_GONE], [], 0, failed_runs=1)
+    assert going_down(result, why).answers == [answered, why, CALLER_GONE]
+
+
 def test_a_drained_version_holds_no_session() -> None:
     async def main() -> None:
         session = PuppetSession([fp32("x", -1, -1)], [fp32("y", -1, -1), fp32("z", -1, -1)], doubled_and_negated)
@@ -151,7 +193,10 @@ def test_a_drained_version_holds_no_session() -> None:
         await reply.response()
         weakref.finalize(session, gone.set)
         del session
+        assert version.run_limit is not None
+        version.run_limit.when_hung = lambda *_: None
         await version.drain()
+        assert version.run_limit.when_hung is None
         assert gone.wait(10)
         assert version.in_flight == 0
 
@@ -252,5 +297,25 @@ def test_a_model_of_sequences_is_loaded_again_since_a_hung_run_may_still_write_t
         assert len(bench.sessions.opened) == 2
         bench.sessions.gate.open()
         await bench.plane.unload_all()
+
+    run(main)
+
+
+def test_a_model_of_sequences_that_is_being_unloaded_is_not_loaded_again(tmp_path: Path) -> None:
+    async def main() -> None:
+        bench = test_recovery.Bench(tmp_path, config=f"{CONFIG} sequence_batching {{ }}")
+        await bench.plane.load_all()
+        reply = OneReply()
+        bench.engine.infer(request(HELD, sequence=SequenceFlags(7, start=True)), reply)
+        while not bench.sessions.held:
+            await turn()
+        unloading = asyncio.ensure_future(bench.plane.unload_all())
+        await bench.until(State.DRAINING)
+        bench.clock.advance(2.0)
+        bench.clock.advance(INTERRUPT_SECONDS)
+        await unloading
+        assert bench.reason == "unloaded"
+        assert isinstance(await reply.error(), RunTimedOut)
+        bench.sessions.gate.open()
 
     run(main)
