@@ -302,8 +302,9 @@ async def serve(settings: Settings, logs: Logs) -> None:
     finally:
         last_exit.leave_within(settings.exit_timeout_secs + LAST_SECONDS)
         await app.stop()
-        last_exit.leave_within(LAST_SECONDS)
-        join_lanes()
+        if not join_lanes(LAST_SECONDS):
+            last_exit.leave_within(0)
+            join_lanes(LAST_SECONDS)
         # All is done: who asks once more while the interpreter goes shall not change the exit status.
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.remove_signal_handler(number)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import _thread
 import asyncio
 import threading
+import time
 from collections.abc import Callable, Sequence
 from queue import SimpleQueue
 from typing import Generic, NoReturn, Protocol, TypeVar
@@ -44,12 +45,14 @@ class LaneThread(threading.Thread):
     """The thread of a lane."""
 
 
-def join_lanes() -> None:
-    """Wait for the threads of lanes that were closed. One that is inside of a runtime when the interpreter goes may
-    bring it down."""
-    for thread in threading.enumerate():
-        if isinstance(thread, LaneThread):
-            thread.join()
+def join_lanes(seconds: float) -> bool:
+    """Wait for the threads of lanes that were closed, and say whether all have ended. One that is inside of a runtime
+    when the interpreter goes may bring it down."""
+    deadline = time.monotonic() + seconds
+    threads = [thread for thread in threading.enumerate() if isinstance(thread, LaneThread)]
+    for thread in threads:
+        thread.join(max(0.0, deadline - time.monotonic()))
+    return not any(thread.is_alive() for thread in threads)
 
 
 class ThreadLane(Generic[T, R]):

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from server.scheduling.lanes import ThreadLane
+from server.scheduling.lanes import ThreadLane, join_lanes
 from tests.fakes import Gate, NamedTicket, names
 
 
@@ -110,6 +110,26 @@ def test_a_lane_works_where_no_second_thread_can_be_started(monkeypatch: pytest.
         lane.submit([NamedTicket("a")], done)
         assert await done.future != threading.get_ident()
         lane.close()
+
+    run(main)
+
+
+def test_a_lane_that_hangs_is_not_waited_for_for_ever() -> None:
+    async def main() -> None:
+        gate, running = Gate(), threading.Event()
+
+        def work(_: Sequence[NamedTicket]) -> None:
+            running.set()
+            gate.wait()
+
+        lane = ThreadLane("lane", work, asyncio.get_running_loop())
+        done = Outcome()
+        lane.submit([NamedTicket("a")], done)
+        lane.close()
+        await asyncio.to_thread(running.wait)
+        assert not join_lanes(0.0)
+        gate.open()
+        await done.future
 
     run(main)
 
