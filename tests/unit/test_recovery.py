@@ -93,6 +93,7 @@ class Bench:
         settings = ControlSettings((root,), None, default_max_batch_size=4, autocomplete=True)
         self.plane = ControlPlane(settings, self.registry, self.sessions, self.clock)
         self.engine = Engine(self.registry)
+        self.engine.begin_service()
         self._changed = asyncio.Event()
         self.registry.subscribe(self._changed.set)
 
