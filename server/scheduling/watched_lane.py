@@ -28,6 +28,10 @@ LOOK_SECONDS = 0.1
 """How often to look, at most, whether it has ended and the next one has begun."""
 
 
+LATE_SECONDS = 0.25
+"""Whoever looks so much later than was due has stood still, with the process or the machine: the run may have, too."""
+
+
 class Verdict(Enum):
     """What to do about a lane that has a batch."""
 
@@ -60,6 +64,12 @@ class RunWatch:
             self.begin(run, now)
             return Verdict.WAIT
         if now < self.due:
+            return Verdict.WAIT
+        if now > self.due + LATE_SECONDS:  # it gets its time once more
+            if self._give_up_at == inf:
+                self.begin(run, now)
+            else:
+                self._give_up_at = self.due = now + INTERRUPT_SECONDS
             return Verdict.WAIT
         if now >= self._give_up_at:
             return Verdict.GIVE_UP

@@ -31,6 +31,15 @@ def test_a_short_limit_does_not_make_for_many_looks() -> None:
     assert (watch.look(7, 100.1), watch.due) == (Verdict.INTERRUPT, 100.1 + LOOK_SECONDS)
 
 
+def test_time_in_which_the_process_stood_still_does_not_count() -> None:
+    watch = RunWatch(LIMIT)
+    watch.begin(7, 100.0)
+    assert (watch.look(7, 101.1), watch.due) == (Verdict.WAIT, 101.1 + LIMIT)
+    assert watch.look(7, 101.1 + LIMIT) is Verdict.INTERRUPT
+    assert (watch.look(7, 150.0), watch.due) == (Verdict.WAIT, 150.0 + INTERRUPT_SECONDS)
+    assert watch.look(7, 150.0 + INTERRUPT_SECONDS) is Verdict.GIVE_UP
+
+
 @pytest.mark.parametrize("interrupted", [False, True])
 def test_each_run_of_a_batch_has_the_whole_time(interrupted: bool) -> None:
     watch = RunWatch(LIMIT)
