@@ -72,6 +72,8 @@ fifth to a third more CPU, and no answer comes sooner (docs/performance.md). It 
 class LoadedVersion:
     """A version that can serve, with a lane for each of `sessions`."""
 
+    _instances_of = Instances
+
     def __init__(
         self,
         config: ModelConfig,
@@ -128,7 +130,7 @@ class LoadedVersion:
         self._policy = queue_policy(config)
         self._run_rows = run_rows(config)
         self.run_limit = RunLimit(config, version, run_limit, clock, self.statistics) if run_limit else None
-        self._instances = Instances(config, version, sessions, self.costs.fill_sizes, self.run_limit)
+        self._instances = self._instances_of(config, version, sessions, self.costs.fill_sizes, self.run_limit)
         executors, lanes = self._instances.start(self._is_tiny)
         self._sequences: SequenceQueue[Work] | None = None
         if isinstance(self._policy, SequencePolicy):
