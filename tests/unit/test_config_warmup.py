@@ -64,6 +64,11 @@ def test_an_impossible_sample_is_refused_with_its_field(sample: str, problem: st
     assert problem in message
 
 
+def test_samples_do_not_run_for_ever() -> None:
+    twice = f'name: "s" batch_size: 1 count: 5001 {X} }} model_warmup {{ name: "t" batch_size: 1 count: 5000 {X}'
+    assert "field 'model_warmup' may run 10000 times in all, not 10001; lower count" in refusal(warmup(twice))
+
+
 def test_a_model_that_does_not_batch_has_samples_of_one() -> None:
     message = refusal(f'{TENSORS} model_warmup {{ name: "s" batch_size: 2 {X} }}')
     assert "field 'model_warmup[0].batch_size' must be 1: the model does not batch, not 2" in message
