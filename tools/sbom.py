@@ -23,10 +23,10 @@ from typing import Any
 
 from cyclonedx.schema import SchemaVersion
 from cyclonedx.validation.json import JsonStrictValidator
+from packageurl import PackageURL
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 from packaging.version import Version
-from packageurl import PackageURL
 
 ROOT = Path(__file__).parents[1]
 EXTRAS = ("cpu", "redis", "remote", "tracing")

@@ -22,8 +22,9 @@ from server.errors import LoadFailed
 MAX_DEPTH = 100
 """Messages within messages: what protobuf's own parsers read, ONNX Runtime's among them."""
 
-MAX_FIELDS = 4_000_000
-"""Fields that are looked at one by one, which takes some 10 s. A graph of 100,000 nodes has a tenth of them."""
+MAX_FIELDS = 2_000_000
+"""Nodes, attributes, tensors and whatever else is counted. ONNX Runtime takes some 100 bytes for each, empty ones too. A
+graph of 100,000 nodes has a third of them."""
 
 MAX_FILES = 100_000
 """A file for each tensor is not unheard of; more tensors than this are."""
@@ -31,12 +32,12 @@ MAX_FILES = 100_000
 _LENGTH_DELIMITED = 2
 _ORT_FORMAT = ".ort"  # ONNX Runtime goes by this ending; such files hold all their weights themselves
 
-# Of each message of onnx.proto, the fields that lead to tensors: field number → message.
+# Of each message of onnx.proto, the fields that lead to tensors: field number → message. Counted: messages that do not.
 _FIELDS: dict[str, dict[int, str]] = {
-    "Model": {7: "Graph", 20: "TrainingInfo", 25: "Function"},
+    "Model": {7: "Graph", 8: "Counted", 14: "Counted", 20: "TrainingInfo", 25: "Function"},
     "TrainingInfo": {1: "Graph", 2: "Graph"},
     "Function": {7: "Node", 11: "Attribute"},
-    "Graph": {1: "Node", 5: "Tensor", 15: "SparseTensor"},
+    "Graph": {1: "Node", 5: "Tensor", **dict.fromkeys((11, 12, 13, 14), "Counted"), 15: "SparseTensor"},
     "Node": {5: "Attribute"},
     "Attribute": {5: "Tensor", 6: "Graph", 10: "Tensor", 11: "Graph", 22: "SparseTensor", 23: "SparseTensor"},
     "SparseTensor": {1: "Tensor", 2: "Tensor"},
@@ -104,16 +105,19 @@ def locations(data: bytes | mmap.mmap) -> set[bytes]:
             key = data[start:after] if after - start == len(_LOCATION) else b""
         elif child == "Value":
             value = data[start : min(after, start + _LONGEST_PATH)]
-        elif child is not None and after - start >= _SHORTEST:
+        elif child not in (None, "Counted") and after - start >= _SHORTEST:
             if len(outer) == MAX_DEPTH:
                 raise NotProtobuf(f"byte {start} is more than {MAX_DEPTH} messages deep")
             outer.append((kind, after, end))
             kind, position, end = child, start, after
 
 
+_SHORT_BYTES = b"(?>" + b"|".join(b"\\x%02x.{%d}" % (length, length) for length in range(128)) + b")"
+"""A length of one byte, and as many bytes."""
+
+
 def _small_fields(kind: str) -> re.Pattern[bytes]:
-    """What matches fields that lead nowhere, of tags of one or two bytes: numbers, up to 127 bytes of anything, and
-    messages too short for a location.
+    """What matches fields that lead nowhere, of tags of one or two bytes: numbers, and up to 127 bytes of anything.
 
     Every repetition is possessive: whoever made the file must not have the expression try again.
     """
@@ -124,25 +128,17 @@ def _small_fields(kind: str) -> re.Pattern[bytes]:
     two = {wire_type: _one_of(range(0x80 | wire_type, 0x100, 8)) for wire_type in (0, 1, 2, 5)}
     one = {wire_type: _one_of(n << 3 | wire_type for n in range(1, 16)) for wire_type in (0, 1, 5)}
     tags = {wire_type: b"(?:" + one[wire_type] + b"|" + two[wire_type] + rb"[\x01-\x7f])" for wire_type in one}
-    fields = [
-        b"(?:" + _one_of(n << 3 | _LENGTH_DELIMITED for n in plain) + b"|" + two[2] + second + b")" + _bytes_below(128),
+    fields = (
+        b"(?:" + _one_of(n << 3 | _LENGTH_DELIMITED for n in plain) + b"|" + two[2] + second + b")" + _SHORT_BYTES,
         tags[0] + rb"[\x80-\xff]{0,9}+[\x00-\x7f]",
         tags[5] + b".{4}",
         tags[1] + b".{8}",
-    ]
-    if kind != "ExternalData":
-        messages = _one_of(n << 3 | _LENGTH_DELIMITED for n in leading if n < 16)
-        fields.append(messages + _bytes_below(_SHORTEST))
+    )
     return re.compile(b"(?>" + b"|".join(fields) + b")*+", re.DOTALL)
 
 
 def _one_of(values: Iterable[int]) -> bytes:
     return b"[" + b"".join(b"\\x%02x" % value for value in values) + b"]"
-
-
-def _bytes_below(limit: int) -> bytes:
-    """A length of one byte below the limit, and as many bytes."""
-    return b"(?>" + b"|".join(b"\\x%02x.{%d}" % (length, length) for length in range(limit)) + b")"
 
 
 _SMALL_FIELDS = {kind: _small_fields(kind) for kind in _FIELDS}
