@@ -1,4 +1,5 @@
-"""Files that somebody else puts into a folder: read without being held up, and without more memory than they may have.
+"""Files that somebody else names and puts into a folder: read without being held up, and without more memory than they
+may have.
 
 A pipe in the place of a file would block whoever opens it, and a file of holes may announce any size. So a file is
 opened without blocking, and looked at before a byte of it is read.
@@ -11,6 +12,20 @@ import stat
 from pathlib import Path
 
 from server.errors import LoadFailed
+
+MAX_NAME_BYTES = 255
+"""What file systems take."""
+
+
+def problem_of_name(name: str) -> str:
+    """Why a name cannot be that of a file or folder that is served; "" where it can, and is one component of a path."""
+    if not name or name.startswith("."):
+        return "a name must not be empty or begin with a dot"
+    if "/" in name or "\\" in name or not name.isprintable():
+        return "a name must not have slashes, backslashes or unprintable characters"
+    if len(name.encode()) > MAX_NAME_BYTES:
+        return f"a name must not be longer than {MAX_NAME_BYTES} bytes"
+    return ""
 
 
 def read_file(path: Path, most_bytes: int) -> bytes:

@@ -23,8 +23,8 @@ MAX_DEPTH = 100
 """Messages within messages: what protobuf's own parsers read, ONNX Runtime's among them."""
 
 MAX_FIELDS = 2_000_000
-"""Nodes, attributes, tensors and whatever else is counted. ONNX Runtime takes some 100 bytes for each, empty ones too. A
-graph of 100,000 nodes has a third of them."""
+"""Nodes, attributes, tensors and whatever else is counted: ONNX Runtime takes some 100 bytes for each, empty ones too.
+A graph of 100,000 nodes has a third of them."""
 
 MAX_FILES = 100_000
 """A file for each tensor is not unheard of; more tensors than this are."""

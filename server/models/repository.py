@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from server.errors import ConfigInvalid, LoadFailed
-from server.files import read_file
+from server.files import problem_of_name, read_file
 
 CONFIG_FILENAME = "config.pbtxt"
 CONFIGS_FOLDER = "configs"
@@ -70,8 +70,10 @@ def scan(roots: Sequence[Path]) -> Scan:
 
 
 def find(roots: Sequence[Path], name: str) -> ModelFolder | None:
-    """The model of this name, looked for by its name alone; None where no root has it. `name` is one component of a
-    path. Raises LoadFailed where it is in two roots, or cannot be listed."""
+    """The model of this name, looked for by its name alone; None where no root has it. Raises LoadFailed where it is in
+    two roots, or cannot be listed, and for what is no name: it leads nowhere."""
+    if problem := problem_of_name(name):
+        raise LoadFailed(f"'{name}' is no name of a model: {problem}")
     paths = [root / name for root in roots if os.path.isdir(root / name)]
     return _model_folder(name, paths) if paths else None
 

@@ -68,6 +68,20 @@ def config_elsewhere(folder: Path) -> None:
     (folder / "config.pbtxt").symlink_to("/etc/passwd")
 
 
+def ensemble_of_what_lies_elsewhere(folder: Path) -> None:
+    (folder / "config.pbtxt").write_text(f"""
+        platform: "ensemble"
+        {FREE}
+        ensemble_scheduling {{
+            step {{
+                model_name: "../{folder.parent.name}/m"
+                input_map {{ key: "x" value: "x" }}
+                output_map {{ key: "y" value: "y" }}
+            }}
+        }}
+    """)
+
+
 def warm_up(tensor: str) -> str:
     sample = f'name: "w" batch_size: 1 inputs {{ key: "x" value {{ data_type: TYPE_FP32 {tensor} }} }}'
     return f"max_batch_size: 4 {FREE} model_warmup {{ {sample} }}"
@@ -126,6 +140,7 @@ MODELS: Mapping[str, tuple[str | None, bytes | None, Change, str]] = {
     "a_row_of_holes": (warm_up('dims: 3 input_data_file: "row"'), None, warm_up_of_holes, "and 12 are read at most"),
     "giant_zeros": (warm_up("dims: 9000000000 zero_data: true"), None, nothing, "more than the 1073741824 of the"),
     "giant_noise": (warm_up("dims: 9000000000 random_data: true"), None, nothing, "more than the 1073741824 of the"),
+    "a_step_up": (None, None, ensemble_of_what_lies_elsewhere, "step[0].model_name' is '../"),
     "many_threads": (parameter("intra_op_thread_count", "2000000000"), None, nothing, "an integer from 0 to 1024"),
     "many_instances": ("instance_group { }" * 50_000, None, nothing, "may have 1024 instances together, not 50000"),
     "many_slots": ("max_batch_size: 2000000000 sequence_batching { direct { } }", None, nothing, "1048576 are allowed"),

@@ -231,6 +231,12 @@ def test_one_model_is_found_by_its_name(tmp_path: Path) -> None:
         find(roots, "twin")
 
 
+@pytest.mark.parametrize("name", ["../digits", "digits/../digits", "/etc", "..", ".", "", "a\0b", "d" * 300])
+def test_what_is_no_name_leads_nowhere(folder: ModelFolder, name: str) -> None:
+    with pytest.raises(LoadFailed, match="is no name of a model"):
+        find([folder.path.parent], name)
+
+
 def test_names_are_listed_without_a_look_inside(tmp_path: Path) -> None:
     for path in ("a/m", "a/twin", "b/twin", "b/.hidden"):
         (tmp_path / path).mkdir(parents=True)
