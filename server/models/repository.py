@@ -206,6 +206,7 @@ def _inside(folder: ModelFolder, path: Path) -> Path:
 
 def _read_text(path: Path, most_bytes: int) -> str:
     try:
+        # Not `read_text`: that takes the beginning of a byte order mark for nothing at all.
         text = read_file(path, most_bytes).decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise ConfigInvalid(f"{path}: byte {error.start} is not UTF-8; save the file as UTF-8") from error
