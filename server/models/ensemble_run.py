@@ -81,10 +81,12 @@ class EnsembleRun:
     """See the module. It ends exactly once: with its answer, with the first error of a step, or with `cancel`."""
 
     __slots__ = (
+        "_due",
         "_let_by",
         "_owner",
         "_places",
         "_release",
+        "_submitting",
         "_tensors",
         "_unread",
         "_waits",
@@ -115,6 +117,9 @@ class EnsembleRun:
         """Of the steps that have begun."""
         self._release = [member.hold() for member in dict.fromkeys(members.by_step)]
         self._working: dict[int, Pending] = {}
+        self._due: list[int] = []
+        """Steps that have their places, and are about to be submitted."""
+        self._submitting = False
         self._waits = dict(plan.flow.waits)
         """For every step that is not done: how many others it still waits for."""
         self._tensors = {
@@ -145,19 +150,13 @@ class EnsembleRun:
         before = self._let_by.pop(index, None)
         if before is not None:
             self._leave(before)
-        now_ns = time.monotonic_ns()
-        self.begun_ns = self.begun_ns or now_ns
-        member = self.members.by_step[index]
-        if member.lost is not None:
-            self.end(member.lost)
-            return
-        try:
-            work = member.submit(self._step_request(index, now_ns), partial(self._stepped, index))
-        except Exception as error:  # noqa: BLE001 -- a bug: the caller must hear of it all the same
-            self._broken(error)
-            return
-        if work is not None:
-            self._working[index] = work
+        self._due.append(index)
+        if self._submitting:
+            return  # a model answered at once: its followers are not submitted inside it, however many there are in a row
+        self._submitting = True
+        while self._due and not self.is_over:
+            self._submit(self._due.pop(0))
+        self._submitting = False
 
     def cancel(self) -> None:
         """The caller has gone: no step begins any more, and those that run go on without an answer."""
@@ -188,6 +187,21 @@ class EnsembleRun:
     def _enter(self, index: int) -> None:
         if not self.is_over and self._owner.may_begin(self, index):
             self.begin(index)
+
+    def _submit(self, index: int) -> None:
+        now_ns = time.monotonic_ns()
+        self.begun_ns = self.begun_ns or now_ns
+        member = self.members.by_step[index]
+        if member.lost is not None:
+            self.end(member.lost)
+            return
+        try:
+            work = member.submit(self._step_request(index, now_ns), partial(self._stepped, index))
+        except Exception as error:  # noqa: BLE001 -- a bug: the caller must hear of it all the same
+            self._broken(error)
+            return
+        if work is not None:
+            self._working[index] = work
 
     def _leave(self, index: int) -> None:
         self._places[index] -= 1

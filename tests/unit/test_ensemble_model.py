@@ -298,6 +298,38 @@ def test_whoever_leaves_after_the_cut_off_left_because_the_server_went_down() ->
     run(main)
 
 
+def test_models_in_a_row_that_answer_at_once_need_no_deep_stack() -> None:
+    async def main() -> None:
+        names = [f"m{n}" for n in range(400)]
+        bench = Bench([step(name, {"a": "x" if n == 0 else f"t{n}"}, {"b": f"t{n + 1}"}) for n, name in enumerate(names)],
+                      [row("t400")], limit=1)  # fmt: skip
+        for member in bench.members.values():
+            member.at_once = array(7)
+        for _ in range(2):
+            work, reply = bench.submit([1.0])
+            assert work is None
+            assert values(await reply.response()) == {"t400": [[7.0]]}
+            await turn()
+        bench.check_idle()
+
+    run(main)
+
+
+def test_what_is_about_to_be_submitted_is_not_once_the_request_is_over() -> None:
+    async def main() -> None:
+        bench = Bench(DIAMOND, limit=1)
+        bench.members["top"].at_once = array(2)
+        bench.members["left"].refusal = Overloaded("no", 1.0)
+        _, reply = bench.submit([1.0])
+        assert isinstance(await reply.error(), Overloaded)
+        await turn()
+        assert bench.given() == {}
+        bench.check_idle()
+        assert all(gate.free == 1 for gate in bench.version._gates)
+
+    run(main)
+
+
 def test_bad_requests_are_refused_before_any_step() -> None:
     async def main() -> None:
         bench = Bench(CHAIN)
