@@ -78,8 +78,8 @@ class EnsembleVersion:
         self._at_the_door: dict[EnsembleRun, int] = {}
         """Requests that wait at one of their first steps, the one that came first in front, and the bytes of each."""
         self._deadlines: Deadlines[EnsembleRun] = Deadlines()
-        """Of the callers of those; where a model has a request, the model keeps its deadline."""
-        # Without limits nobody waits at the door.
+        """Of the callers of requests that wait for a place; where a model has a request, the model keeps its deadline."""
+        # Without limits nobody waits for a place.
         self._expiry = clock.alarm(self._expire) if limit else None
         self._leases = 0
         self._holds = 0
@@ -130,7 +130,7 @@ class EnsembleVersion:
         run = EnsembleRun(self, self.members, plan, request, reply, arrived)
         self._leases += 1
         if size >= 0:
-            self._wait_at_the_door(run, size)
+            self._at_the_door[run] = size
         run.start()
         return None if run.is_over else run
 
@@ -156,7 +156,14 @@ class EnsembleVersion:
 
     def may_begin(self, run: EnsembleRun, index: int) -> bool:
         """See `ensemble_run.Owner`."""
-        return not self._gates or self._gates[index].enter(run)
+        if not self._gates or self._gates[index].enter(run):
+            return True
+        self._mind_deadline(run)
+        return False
+
+    def is_in_line(self, run: EnsembleRun) -> bool:
+        """See `ensemble_run.Owner`."""
+        return any(run in gate.waiting for gate in self._gates)
 
     def left(self, index: int) -> None:
         """See `ensemble_run.Owner`."""
@@ -237,11 +244,10 @@ class EnsembleVersion:
             raise error.within(request.label()) from None
         return size
 
-    def _wait_at_the_door(self, run: EnsembleRun, size: int) -> None:
-        self._at_the_door[run] = size
+    def _mind_deadline(self, run: EnsembleRun) -> None:
         deadline = run.request.deadline
         if deadline < inf and self._expiry is not None:
-            self._deadlines.add(deadline, run, len(self._at_the_door))
+            self._deadlines.add(deadline, run, self._leases)
             self._expiry.set(min(deadline, self._expiry.when))
 
     def _expire(self) -> None:

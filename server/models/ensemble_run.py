@@ -64,6 +64,10 @@ class Owner(Protocol):
         """Take a place at a step. Where there is none, `run.begin(index)` is called once there is."""
         ...
 
+    def is_in_line(self, run: EnsembleRun) -> bool:
+        """Whether it waits for a place at some step."""
+        ...
+
     def left(self, index: int) -> None:
         """A request gives its place at a step back."""
         ...
@@ -136,8 +140,8 @@ class EnsembleRun:
 
     @property
     def waiting(self) -> bool:
-        """Whether no model has it yet: see `deadlines.Waits`."""
-        return not self.is_over and not self.begun_ns
+        """Whether it waits for a place at some step: see `deadlines.Waits`."""
+        return self._owner.is_in_line(self)
 
     def start(self) -> None:
         """Begin with the steps that need nothing but the request."""

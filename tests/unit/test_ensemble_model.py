@@ -516,6 +516,26 @@ def test_a_request_whose_time_is_over_leaves_the_door_at_once() -> None:
     run(main)
 
 
+def test_the_callers_deadline_holds_wherever_a_place_is_waited_for() -> None:
+    async def main() -> None:
+        bench = Bench(CHAIN, limit=1)
+        _, first = bench.submit([0.0])
+        bench.members["one"].given[0].answer(array(0))
+        await turn()
+        _, late = bench.submit([1.0], deadline=1002)
+        bench.members["one"].given[1].answer(array(1))  # done with the first step, and waits for the second
+        await turn()
+        bench.clock.advance(2.5)
+        assert str(await late.error()) == "in ensemble 'e', Deadline Exceeded"
+        await turn()
+        bench.submit([2.0])
+        assert len(bench.members["one"].given) == 3  # its place is free
+        bench.members["two"].given[0].answer(array(3))
+        assert values(await first.response())["y"] == [[3.0]]
+
+    run(main)
+
+
 def test_who_leaves_makes_room_wherever_it_waits() -> None:
     async def main() -> None:
         bench = Bench(CHAIN, limit=1)
