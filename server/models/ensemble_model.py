@@ -23,7 +23,7 @@ from server.models.ensemble import flow_to
 from server.models.ensemble_gates import Gate
 from server.models.ensemble_run import EnsembleRun, Members, RunPlan, fitted
 from server.models.execution import CALLER_GONE
-from server.models.work import Answer, Reply
+from server.models.work import Answer, Pending, Reply
 from server.records import Computation, Record
 from server.scheduling.budget import ByteBudget
 from server.scheduling.clock import Clock
@@ -78,7 +78,7 @@ class EnsembleVersion:
         self._at_the_door: dict[EnsembleRun, int] = {}
         """Requests that wait at one of their first steps, the one that came first in front, and the bytes of each."""
         self._deadlines: Deadlines[EnsembleRun] = Deadlines()
-        """Of the callers of requests that wait for a place; where a model has a request, the model keeps its deadline."""
+        """Of callers whose requests wait for a place; where a model has a request, the model keeps its deadline."""
         # Without limits nobody waits for a place.
         self._expiry = clock.alarm(self._expire) if limit else None
         self._leases = 0
@@ -113,31 +113,13 @@ class EnsembleVersion:
     def busy_seconds(self) -> Sequence[float]:
         return ()
 
-    def submit(self, request: InferenceRequest, reply: Reply) -> EnsembleRun | None:
+    def submit(self, request: InferenceRequest, reply: Reply) -> Pending | None:
         """See `Served.submit`."""
-        arrived = self._clock.now()
-        try:
-            plan = self._plan(request)
-            admission.check_sizes(self.config, plan.admitted, request)
-            size = self._let_in(plan, request)
-        except ConvoyError as error:
-            if request.record is not None:
-                request.record.version = self._version_text
-            request_ns = round((self._clock.now() - arrived) * 1e9)
-            self.statistics.record_failure(error, request_ns, request.deadline < inf)
-            reply(error)
-            return None
-        run = EnsembleRun(self, self.members, plan, request, reply, arrived)
-        self._leases += 1
-        if size >= 0:
-            self._at_the_door[run] = size
-        run.start()
-        return None if run.is_over else run
+        return self._submit(self.members, request, reply, self._clock.now())
 
     def hold(self) -> Callable[[], None]:
         """See `Served.hold`. The models that it has now are held, too."""
-        self._holds += 1
-        return partial(self._release, [member.hold() for member in dict.fromkeys(self.members.by_step)])
+        return self._hold_models(self.members)
 
     def hurry(self) -> None:
         """Nothing waits for company here."""
@@ -216,6 +198,29 @@ class EnsembleVersion:
                     self.config.name, self.version, extra=run.request.log_fields(self._version_text),
                 )  # fmt: skip
         self._end_drain()
+
+    def _submit(self, members: Members, request: InferenceRequest, reply: Reply, arrived: float) -> EnsembleRun | None:
+        try:
+            plan = self._plan(request)
+            admission.check_sizes(self.config, plan.admitted, request)
+            size = self._let_in(plan, request)
+        except ConvoyError as error:
+            if request.record is not None:
+                request.record.version = self._version_text
+            request_ns = round((self._clock.now() - arrived) * 1e9)
+            self.statistics.record_failure(error, request_ns, request.deadline < inf)
+            reply(error)
+            return None
+        run = EnsembleRun(self, members, plan, request, reply, arrived)
+        self._leases += 1
+        if size >= 0:
+            self._at_the_door[run] = size
+        run.start()
+        return None if run.is_over else run
+
+    def _hold_models(self, members: Members) -> Callable[[], None]:
+        self._holds += 1
+        return partial(self._release, [member.hold() for member in dict.fromkeys(members.by_step)])
 
     def _plan(self, request: InferenceRequest) -> RunPlan:
         key = (request.specs, request.outputs)

@@ -43,6 +43,8 @@ class Members:
     """For every input of every step, in the order of its map: the dimensions that the model wants; 0: any number."""
     labels: Mapping[str, tuple[str, ...]]
     """For every tensor that a step writes: the class names that its model has for it."""
+    inside: tuple[Members, ...] = ()
+    """Of the steps that are ensembles themselves."""
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -156,7 +158,7 @@ class EnsembleRun:
             self._leave(before)
         self._due.append(index)
         if self._submitting:
-            return  # a model answered at once: its followers are not submitted inside it, however many there are in a row
+            return  # a model answered at once: what follows is not submitted inside it, however much there is in a row
         self._submitting = True
         while self._due and not self.is_over:
             self._submit(self._due.pop(0))

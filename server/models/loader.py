@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import threading
 import time
 from collections.abc import Callable
@@ -23,12 +24,12 @@ from server.backends.cores import available_cores
 from server.cache.store import Store
 from server.errors import ConfigInvalid, LoadFailed
 from server.models import stamps
-from server.models.cached import CachedVersion
+from server.models.cached import CachedEnsemble, CachedVersion
 from server.models.config import ModelConfig
 from server.models.ensemble_model import EnsembleVersion
 from server.models.ensemble_run import Members
 from server.models.ensembles import Ensembles
-from server.models.identity import content_identity
+from server.models.identity import content_identity, ensemble_identity
 from server.models.lifecycle import UNLOADED, State
 from server.models.model import LoadedVersion
 from server.models.opening import Configuration, Opened, Opener, open_ensemble, read_configuration
@@ -100,6 +101,7 @@ class Loader:
         self._turns = turns
         self._store = store
         self._identities = count()
+        self._nonce = os.urandom(16)
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="load")
         self._slots = asyncio.Semaphore(threads)
         self._decoder: PictureDecoder | None = None
@@ -278,28 +280,40 @@ class Loader:
             return LoadedVersion
         store = self._store
         if store is None:
-            log.warning(
-                "model '%s' has response_cache, and the server has no cache: its answers are not kept; "
-                "--cache-config local,size=BYTES",
-                config.name,
-            )
+            _warn_of_no_cache(config)
             return LoadedVersion
         # What serves must not answer from what another load has computed. Servers that share a store share no numbers.
         if store.is_shared:
             identity = await self.run(content_identity, config, folder, version)
             await self.run(_check_unchanged, folder, version, self.tried[config.name, version].stamp)
         else:
-            identity = f"{config.name}/{version}#{next(self._identities)}".encode()
+            identity = self._new_identity(config, version)
         return partial(CachedVersion, store=store, identity=identity)
+
+    def _new_identity(self, config: ModelConfig, version: int) -> bytes:
+        """What tells a load from any other, of this server or another one."""
+        return f"{config.name}/{version}#{next(self._identities)}".encode() + self._nonce
 
     async def _recover(self, origin: Origin, version: int, trying_again: str) -> bool:
         return not await self.load(origin, version, trying_again)
 
     def _make_ensemble(self, config: ModelConfig, version: int, members: Members) -> EnsembleVersion:
         statistics = self._registry.statistics(config.name, version)
-        return EnsembleVersion(
-            config, version, members, self._clock, self._budget, self._latency_summaries(), statistics
-        )
+        make: Callable[..., EnsembleVersion] = EnsembleVersion
+        if config.response_cache and self._store is not None:
+            identify = partial(self._identify, config, version)
+            make = partial(CachedEnsemble, store=self._store, identify=identify)
+        elif config.response_cache:
+            _warn_of_no_cache(config)
+        return make(config, version, members, self._clock, self._budget, self._latency_summaries(), statistics)
+
+    def _identify(self, config: ModelConfig, version: int, members: Members) -> bytes:
+        """What tells an ensemble on these models from anything else: from one on others, above all."""
+        models = [member.identity for member in members.by_step if isinstance(member, CachedVersion)]
+        # Of models without a cache no content is known. An ensemble inside may get other models while a request runs.
+        if self._store is not None and self._store.is_shared and len(models) == len(members.by_step):
+            return ensemble_identity(config, version, models)
+        return self._new_identity(config, version)
 
     def _latency_summaries(self) -> LatencySummaries | None:
         return LatencySummaries() if self._summaries else None
@@ -311,6 +325,14 @@ class Loader:
 
             self._decoder = PictureDecoder(decode, max(1, available_cores() - 1), self._clock, self._budget)
         return self._decoder
+
+
+def _warn_of_no_cache(config: ModelConfig) -> None:
+    log.warning(
+        "model '%s' has response_cache, and the server has no cache: its answers are not kept; "
+        "--cache-config local,size=BYTES",
+        config.name,
+    )
 
 
 def _as_given(configuration: Configuration | None) -> Configuration | None:

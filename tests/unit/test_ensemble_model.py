@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import weakref
-from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -25,87 +24,12 @@ from server.errors import (
     WrongShape,
 )
 from server.messages import RequestedOutput
-from server.models.config import ModelConfig, TensorConfig
-from server.models.config_types import EnsembleStep
-from server.models.ensemble_model import MAX_AT_THE_DOOR, EnsembleVersion
-from server.models.ensemble_run import Members
+from server.models.ensemble_model import MAX_AT_THE_DOOR
 from server.records import Computation, Record
 from server.scheduling.budget import ByteBudget
-from tests.fakes import OneReply, PuppetClock, model_config
-from tests.unit.ensembling import Graph, PuppetMember, PuppetWork, ensemble_config, graphs, request, row, step
+from tests.fakes import OneReply, model_config
+from tests.unit.ensembling import CHAIN, DIAMOND, Bench, Graph, array, graphs, request, row, step
 from tests.unit.loaded import run, turn, values
-
-CHAIN = [step("one", {"a": "x"}, {"b": "t"}), step("two", {"a": "t"}, {"b": "y"})]
-DIAMOND = [
-    step("top", {"a": "x"}, {"b": "t"}),
-    step("left", {"a": "t"}, {"b": "l"}),
-    step("right", {"a": "t"}, {"b": "r"}),
-    step("bottom", {"a": "l", "b": "r"}, {"c": "y"}),
-]
-
-
-class Bench:
-    """Version 1 of ensemble 'e', with a puppet for every model."""
-
-    def __init__(
-        self,
-        steps: Sequence[EnsembleStep],
-        outputs: Sequence[TensorConfig] = (row("y"),),
-        *,
-        inputs: Sequence[TensorConfig] = (row("x"),),
-        members: Mapping[str, ModelConfig] | None = None,
-        labels: Mapping[str, tuple[str, ...]] | None = None,
-        limit: int = 0,
-        budget: ByteBudget | None = None,
-        max_batch_size: int = 8,
-    ) -> None:
-        self.clock = PuppetClock(now=1000)
-        self.members = {each.model: PuppetMember((members or {}).get(each.model) or _member(each)) for each in steps}
-        found = tuple(self.members[each.model] for each in steps)
-        ranks = tuple(
-            tuple(_rank(member.config, name) for name, _ in each.inputs)
-            for each, member in zip(steps, found, strict=True)
-        )
-        tensors = [tensor for each in steps for _, tensor in each.outputs]
-        self.version = EnsembleVersion(
-            ensemble_config(steps, inputs, outputs, max_batch_size=max_batch_size, max_inflight_requests=limit),
-            1,
-            Members(found, ranks, dict.fromkeys(tensors, ()) | dict(labels or {})),
-            self.clock,
-            budget,
-        )
-
-    def submit(self, *rows: Sequence[float], **more: Any) -> tuple[Any, OneReply]:
-        reply = OneReply()
-        return self.version.submit(request({"x": rows or [[1.0]]}, **more), reply), reply
-
-    def work(self, model: str) -> PuppetWork:
-        """The only request that a model was given."""
-        (work,) = self.members[model].given
-        return work
-
-    def given(self) -> dict[str, int]:
-        return {name: len(member.given) for name, member in self.members.items() if member.given}
-
-    def check_idle(self) -> None:
-        """Nothing is held, and nobody waits."""
-        assert all(not member.holds for member in self.members.values())
-        assert (self.version.in_flight, self.version.pending, self.version.queue_age()) == (0, 0, 0)
-
-
-def _member(each: EnsembleStep) -> ModelConfig:
-    return model_config(
-        [row(name) for name, _ in each.inputs], [row(name) for name, _ in each.outputs], name=each.model
-    )
-
-
-def _rank(config: ModelConfig, name: str) -> int:
-    (dims,) = (tensor.dims for tensor in config.inputs if tensor.name == name)
-    return len(dims) + (config.max_batch_size > 0)
-
-
-def array(*rows: float) -> np.ndarray[Any, Any]:
-    return np.array(rows, np.float32).reshape(-1, 1)
 
 
 def test_a_tensor_goes_on_as_it_is() -> None:
@@ -301,8 +225,8 @@ def test_whoever_leaves_after_the_cut_off_left_because_the_server_went_down() ->
 def test_models_in_a_row_that_answer_at_once_need_no_deep_stack() -> None:
     async def main() -> None:
         names = [f"m{n}" for n in range(400)]
-        bench = Bench([step(name, {"a": "x" if n == 0 else f"t{n}"}, {"b": f"t{n + 1}"}) for n, name in enumerate(names)],
-                      [row("t400")], limit=1)  # fmt: skip
+        steps = [step(name, {"a": f"t{n}" if n else "x"}, {"b": f"t{n + 1}"}) for n, name in enumerate(names)]
+        bench = Bench(steps, [row("t400")], limit=1)
         for member in bench.members.values():
             member.at_once = array(7)
         for _ in range(2):

@@ -238,6 +238,27 @@ def test_labels_come_from_the_model_however_deep_it_is(tmp_path: Path) -> None:
         outer = bench.registry.find("outer", "")
         assert isinstance(outer, EnsembleVersion)
         assert outer.members.labels == {"y": ("cat", "dog")}
+        (tmp_path / "l" / "labels.txt").write_text("cat\nwolf\n")
+        (tmp_path / "l" / "1" / "model.onnx").write_text(TREBLING)
+        await settle(bench)
+        assert bench.registry.find("outer", "") is outer
+        assert outer.members.labels == {"y": ("cat", "wolf")}
+
+    polled(tmp_path, test)
+
+
+def test_answers_that_depend_on_what_came_before_are_not_kept(tmp_path: Path) -> None:
+    async def test(bench: Bench) -> None:
+        bench.add("s", 1, config=f"{MAX_BATCH} sequence_batching {{ }}")
+        add(bench, "inner", "s")
+        add(bench, "e", "m", "inner")
+        change(bench, "e", of("m", "inner") + "response_cache { enable: true }")
+        await bench.plane.load_all()
+        assert bench.states()["e"] == {1: "UNAVAILABLE"}
+        assert bench.reason("e") == (
+            "ensemble 'e': field 'response_cache.enable' cannot go with sequence_batching of model 's': "
+            "answers depend on what came before; remove one of the two"
+        )
 
     polled(tmp_path, test)
 
