@@ -158,5 +158,5 @@ class CachedEnsemble(EnsembleVersion):
         return AnswerCache(
             self.config, self.version, self._identify(members), self._store, self._clock, self._budget,
             self._summaries, self.statistics,
-            compute=partial(self._submit, members), hold=partial(self._hold_models, members),
+            compute=partial(self._submit, members), hold=self.hold,
         )  # fmt: skip

@@ -119,7 +119,8 @@ class EnsembleVersion:
 
     def hold(self) -> Callable[[], None]:
         """See `Served.hold`. The models that it has now are held, too."""
-        return self._hold_models(self.members)
+        self._holds += 1
+        return partial(self._release, [member.hold() for member in dict.fromkeys(self.members.by_step)])
 
     def hurry(self) -> None:
         """Nothing waits for company here."""
@@ -217,10 +218,6 @@ class EnsembleVersion:
             self._at_the_door[run] = size
         run.start()
         return None if run.is_over else run
-
-    def _hold_models(self, members: Members) -> Callable[[], None]:
-        self._holds += 1
-        return partial(self._release, [member.hold() for member in dict.fromkeys(members.by_step)])
 
     def _plan(self, request: InferenceRequest) -> RunPlan:
         key = (request.specs, request.outputs)

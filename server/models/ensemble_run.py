@@ -206,7 +206,11 @@ class EnsembleRun:
         except Exception as error:  # noqa: BLE001 -- a bug: the caller must hear of it all the same
             self._broken(error)
             return
-        if work is not None:
+        if work is None:
+            return
+        if self.is_over:  # its caller left meanwhile: what it was told broke its connection
+            work.cancel()
+        else:
             self._working[index] = work
 
     def _leave(self, index: int) -> None:

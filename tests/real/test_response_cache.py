@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import threading
 from collections.abc import Iterator
@@ -236,12 +237,15 @@ def test_another_model_file_shares_no_answers_on_redis(
     wait_for_redis(first)
     with connect(first) as channel:
         wait_until(lambda: _hit(Client(channel), "m", number(2), [[7]]), WAIT_SECONDS)
+        wait_until(lambda: _hit(Client(channel), "whole", number(2), [[7]]), WAIT_SECONDS)
     add_model(tmp_path / "others", "m", onnx_models.affine(factor=5), CACHED)
+    shutil.copytree(root / "whole", tmp_path / "others" / "whole")
     other = start_server(redis_flag(redis, "wait_timeout=10000"), model_repository=tmp_path / "others")
     wait_for_redis(other)
     with connect(other) as channel:
         assert Client(channel).infer("m", number(2))["y"].tolist() == [[11]]
         assert cache_counts(Client(channel)) == (0, 1)
+        assert not _hit(Client(channel), "whole", number(2), [[11]])
 
 
 @pytest.mark.parametrize("ending", ["killed", "silent"])

@@ -75,8 +75,8 @@ class PuppetWork:
 
 
 class PuppetMember:
-    """A `served.Served` that keeps what it is given. With `at_once`, it answers with that instead. With
-    `refusal`, it takes nothing; any error that is not the server's own is a bug of its, and raised."""
+    """A `served.Served` that keeps what it is given. With `at_once`, it answers with that instead. With `refusal`, it
+    takes nothing; any error that is not the server's own is a bug of its, and raised. `meanwhile` is called before."""
 
     def __init__(self, config: ModelConfig, version: int = 1) -> None:
         self.config = config
@@ -88,6 +88,7 @@ class PuppetMember:
         self.lost: ConvoyError | None = None
         self.refusal: Exception | None = None
         self.at_once: np.ndarray[Any, Any] | None = None
+        self.meanwhile: Callable[[], object] | None = None
         self.given: list[PuppetWork] = []
         self.holds = 0
 
@@ -106,6 +107,8 @@ class PuppetMember:
 
     def submit(self, request: InferenceRequest, reply: Reply) -> PuppetWork | None:
         assert self.holds, "whoever submits holds the version"
+        if self.meanwhile is not None:
+            self.meanwhile()
         if isinstance(self.refusal, ConvoyError):
             reply(self.refusal)
             return None

@@ -81,6 +81,7 @@ def test_whoever_waits_keeps_the_models_that_it_came_to() -> None:
         old = bench.swap("two")
         _, newcomer = bench.submit([1.0])  # no answer of the old model is for it
         assert bench.given() == {"one": 2}
+        assert (bench.version.pending, bench.version.in_flight) == (1, 3)
         drain = asyncio.create_task(bench.version.drain())
         leader.cancel()
         await turn()

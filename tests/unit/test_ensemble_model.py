@@ -23,7 +23,7 @@ from server.errors import (
     ShuttingDown,
     WrongShape,
 )
-from server.messages import RequestedOutput
+from server.messages import RequestedOutput, SequenceFlags
 from server.models.ensemble_model import MAX_AT_THE_DOOR
 from server.records import Computation, Record
 from server.scheduling.budget import ByteBudget
@@ -35,16 +35,24 @@ from tests.unit.loaded import run, turn, values
 def test_a_tensor_goes_on_as_it_is() -> None:
     async def main() -> None:
         bench = Bench(CHAIN)
-        _, reply = bench.submit([1.0], [2.0], request_id="mine", priority=2, deadline=1005.0, timeout_us=7)
+        carried = {
+            "priority": 2,
+            "deadline": 1005.0,
+            "timeout_us": 7,
+            "sequence": SequenceFlags(5, start=True),
+            "headers": {"tenant": "a"},
+        }
+        _, reply = bench.submit([1.0], [2.0], request_id="mine", **carried)
         first = bench.work("one").request
         assert (first.model_name, first.model_version, first.request_id) == ("one", "1", "mine")
-        assert (first.priority, first.deadline, first.timeout_us) == (2, 1005.0, 7)
+        assert {name: getattr(first, name) for name in carried} == carried
         assert [(spec.name, spec.shape) for spec in first.specs] == [("a", (2, 1))]
         assert bench.given() == {"one": 1}
         between, last = array(3, 4), array(5, 6)
         bench.work("one").answer(between)
         assert bench.work("two").request.buffers[0] is between
         assert bench.work("two").request.outputs == (RequestedOutput("b"),)
+        assert {name: getattr(bench.work("two").request, name) for name in carried} == carried
         bench.work("two").answer(last)
         answer = await reply.response()
         assert (answer.model_name, answer.model_version, answer.request_id) == ("e", "1", "mine")
@@ -239,17 +247,40 @@ def test_models_in_a_row_that_answer_at_once_need_no_deep_stack() -> None:
     run(main)
 
 
-def test_what_is_about_to_be_submitted_is_not_once_the_request_is_over() -> None:
+@pytest.mark.parametrize("at_once", [True, False])
+def test_once_a_request_is_over_no_step_of_it_begins(at_once: bool, caplog: pytest.LogCaptureFixture) -> None:
     async def main() -> None:
         bench = Bench(DIAMOND, limit=1)
-        bench.members["top"].at_once = array(2)
         bench.members["left"].refusal = Overloaded("no", 1.0)
+        if at_once:
+            bench.members["top"].at_once = array(2)
         _, reply = bench.submit([1.0])
+        if not at_once:
+            bench.work("top").answer(array(2))
         assert isinstance(await reply.error(), Overloaded)
         await turn()
-        assert bench.given() == {}
+        assert "right" not in bench.given()
         bench.check_idle()
         assert all(gate.free == 1 for gate in bench.version._gates)
+
+    run(main)
+    assert caplog.records == []
+
+
+@pytest.mark.parametrize("outcome", ["answered", "refused", "admitted"])
+def test_a_caller_that_leaves_while_a_model_is_asked_takes_that_step_along(outcome: str) -> None:
+    async def main() -> None:
+        bench = Bench(CHAIN)
+        work, reply = bench.submit([1.0])
+        bench.members["two"].meanwhile = work.cancel
+        bench.members["two"].at_once = array(3) if outcome == "answered" else None
+        bench.members["two"].refusal = NotReady("no") if outcome == "refused" else None
+        bench.work("one").answer(array(2))
+        assert all(work.cancelled for work in bench.members["two"].given)
+        assert len(bench.members["two"].given) == (outcome == "admitted")
+        assert reply.answers == []
+        assert bench.version.statistics.fail.count == 1
+        bench.check_idle()
 
     run(main)
 

@@ -238,6 +238,12 @@ def test_labels_come_from_the_model_however_deep_it_is(tmp_path: Path) -> None:
         outer = bench.registry.find("outer", "")
         assert isinstance(outer, EnsembleVersion)
         assert outer.members.labels == {"y": ("cat", "dog")}
+        (tmp_path / "e").rename(tmp_path.parent / "e")
+        await settle(bench)
+        (tmp_path.parent / "e").rename(tmp_path / "e")  # from now on it is looked at after 'outer'
+        await settle(bench)
+        outer = bench.registry.find("outer", "")
+        assert isinstance(outer, EnsembleVersion)
         (tmp_path / "l" / "labels.txt").write_text("cat\nwolf\n")
         (tmp_path / "l" / "1" / "model.onnx").write_text(TREBLING)
         await settle(bench)
