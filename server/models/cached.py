@@ -107,9 +107,8 @@ class CachedEnsemble(EnsembleVersion):
         super().__init__(config, version, members, clock, budget, summaries, statistics)
         self._store = store
         self._identify = identify
-        self._cached_members = members
-        self._caches = [self._new_cache()]
-        """The last one is that of the models which the ensemble has now."""
+        self._caches = {members: self._new_cache(members)}
+        """Those of the models which the ensemble has now, and of those which requests that wait here came to."""
 
     @property
     def pending(self) -> int:
@@ -119,44 +118,45 @@ class CachedEnsemble(EnsembleVersion):
     def in_flight(self) -> int:
         return super().in_flight + self._waiting
 
-    def submit(self, request: InferenceRequest, reply: Reply) -> Pending | None:
+    def submit_on(self, members: Members, request: InferenceRequest, reply: Reply) -> Pending | None:
         arrived = self._clock.now()
         began_ns = time.monotonic_ns()
+        cache = self._cache_of(members)
         try:
             plan = self._plan(request).admitted
         except ConvoyError:
-            return super().submit(request, reply)  # refuses it, and counts that
-        if self.members is not self._cached_members:
-            self._renew_cache()
+            cache = None
+        if cache is None:
+            return super().submit_on(members, request, reply)  # refuses it, and counts that, where it is a bad one
         # As in the queues of its models, a request waits here for as long as its timeout says.
         limits = time_limits(request, arrived, QueuePolicy(), inf)._replace(due=request.deadline)
-        return self._caches[-1].submit(request, reply, plan, limits, arrived, began_ns)
+        return cache.submit(request, reply, plan, limits, arrived, began_ns)
 
     def cut_off(self) -> None:
         super().cut_off()
-        for cache in self._caches:
+        for cache in self._caches.values():
             cache.cut_off(self._when_gone)
 
     async def drain(self) -> None:
         await super().drain()
-        for cache in self._caches:
+        for cache in self._caches.values():
             cache.close()
 
     @property
     def _waiting(self) -> int:
-        return sum([cache.waiting for cache in self._caches])
+        return sum([cache.waiting for cache in self._caches.values()])
 
-    def _renew_cache(self) -> None:
-        for cache in [cache for cache in self._caches if not cache.waiting]:
-            cache.close()
-            self._caches.remove(cache)
-        self._cached_members = self.members
-        self._caches.append(self._new_cache())
+    def _cache_of(self, members: Members) -> AnswerCache | None:
+        """None for models that the ensemble had before, and for which nobody waits here any more."""
+        if members in self._caches or members is not self.members:
+            return self._caches.get(members)
+        for idle in [models for models, cache in self._caches.items() if not cache.waiting]:
+            self._caches.pop(idle).close()
+        return self._caches.setdefault(members, self._new_cache(members))
 
-    def _new_cache(self) -> AnswerCache:
-        members = self._cached_members
+    def _new_cache(self, members: Members) -> AnswerCache:
         return AnswerCache(
             self.config, self.version, self._identify(members), self._store, self._clock, self._budget,
             self._summaries, self.statistics,
-            compute=partial(self._submit, members), hold=self.hold,
+            compute=partial(self._submit, members), hold=partial(self.hold_on, members),
         )  # fmt: skip

@@ -115,12 +115,20 @@ class EnsembleVersion:
 
     def submit(self, request: InferenceRequest, reply: Reply) -> Pending | None:
         """See `Served.submit`."""
-        return self._submit(self.members, request, reply, self._clock.now())
+        return self.submit_on(self.members, request, reply)
+
+    def submit_on(self, members: Members, request: InferenceRequest, reply: Reply) -> Pending | None:
+        """See `ensemble_run.Nested`."""
+        return self._submit(members, request, reply, self._clock.now())
 
     def hold(self) -> Callable[[], None]:
         """See `Served.hold`. The models that it has now are held, too."""
+        return self.hold_on(self.members)
+
+    def hold_on(self, members: Members) -> Callable[[], None]:
+        """See `ensemble_run.Nested`."""
         self._holds += 1
-        return partial(self._release, [member.hold() for member in dict.fromkeys(self.members.by_step)])
+        return partial(self._release, members.hold())
 
     def hurry(self) -> None:
         """Nothing waits for company here."""

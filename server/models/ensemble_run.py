@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import NamedTuple, Protocol
 
@@ -34,6 +34,18 @@ class Tensor(NamedTuple):
     data: Buffer | Array | Stored | None
 
 
+class Nested(Protocol):
+    """A model that is an ensemble itself."""
+
+    def submit_on(self, members: Members, request: InferenceRequest, reply: Reply) -> Pending | None:
+        """As `Served.submit`, on these of the models that it has had."""
+        ...
+
+    def hold_on(self, members: Members) -> Callable[[], None]:
+        """As `Served.hold`, with these of the models that it has had."""
+        ...
+
+
 @dataclass(frozen=True, eq=False, slots=True)
 class Members:
     """The models of the steps, as they were found."""
@@ -43,8 +55,26 @@ class Members:
     """For every input of every step, in the order of its map: the dimensions that the model wants; 0: any number."""
     labels: Mapping[str, tuple[str, ...]]
     """For every tensor that a step writes: the class names that its model has for it."""
-    inside: tuple[Members, ...] = ()
-    """Of the steps that are ensembles themselves."""
+    inside: Mapping[Served, tuple[Nested, Members]] = field(default_factory=dict)
+    """Of the models that are ensembles themselves: their own models. A request keeps these, too."""
+
+    def hold(self) -> list[Callable[[], None]]:
+        """See `Served.hold`."""
+        return [self._hold(member) for member in dict.fromkeys(self.by_step)]
+
+    def submit(self, index: int, request: InferenceRequest, reply: Reply) -> Pending | None:
+        """Submit a request to the model of a step."""
+        member = self.by_step[index]
+        if member in self.inside:
+            nested, models = self.inside[member]
+            return nested.submit_on(models, request, reply)
+        return member.submit(request, reply)
+
+    def _hold(self, member: Served) -> Callable[[], None]:
+        if member in self.inside:
+            nested, models = self.inside[member]
+            return nested.hold_on(models)
+        return member.hold()
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -121,7 +151,7 @@ class EnsembleRun:
         self.is_over = False
         self.records: dict[int, Record] = {}
         """Of the steps that have begun."""
-        self._release = [member.hold() for member in dict.fromkeys(members.by_step)]
+        self._release = members.hold()
         self._working: dict[int, Pending] = {}
         self._due: list[int] = []
         """Steps that have their places, and are about to be submitted."""
@@ -202,7 +232,7 @@ class EnsembleRun:
             self.end(member.lost)
             return
         try:
-            work = member.submit(self._step_request(index, now_ns), partial(self._stepped, index))
+            work = self.members.submit(index, self._step_request(index, now_ns), partial(self._stepped, index))
         except Exception as error:  # noqa: BLE001 -- a bug: the caller must hear of it all the same
             self._broken(error)
             return

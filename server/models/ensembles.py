@@ -159,7 +159,9 @@ class Ensembles:
         """
         schedule = _schedule(config)
         found = tuple(self._find(config.name, step.model, step.version) for step in schedule.steps)
-        inside = tuple(member.members for member in found if isinstance(member, EnsembleVersion))
+        inside: dict[Served, tuple[EnsembleVersion, Members]] = {
+            member: (member, member.members) for member in found if isinstance(member, EnsembleVersion)
+        }
         if before is not None and (found, inside) == (before.by_step, before.inside):
             return before
         depth = 1 + max(self._depth(member) for member in found)

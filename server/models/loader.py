@@ -310,7 +310,7 @@ class Loader:
     def _identify(self, config: ModelConfig, version: int, members: Members) -> bytes:
         """What tells an ensemble on these models from anything else: from one on others, above all."""
         models = [member.identity for member in members.by_step if isinstance(member, CachedVersion)]
-        # Of models without a cache no content is known. An ensemble inside may get other models while a request runs.
+        # Of a model without a cache, and of an ensemble, no content is known.
         if self._store is not None and self._store.is_shared and len(models) == len(members.by_step):
             return ensemble_identity(config, version, models)
         return self._new_identity(config, version)

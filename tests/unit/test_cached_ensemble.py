@@ -9,7 +9,8 @@ from server.cache.local import LocalStore
 from server.errors import DeadlineExceeded, ExecutionFailed, InvalidRequest, QueueTimeout, ShuttingDown
 from server.models.ensemble_run import Members
 from server.records import Record
-from tests.unit.ensembling import CHAIN, Bench, array
+from tests.fakes import OneReply
+from tests.unit.ensembling import CHAIN, Bench, array, request
 from tests.unit.loaded import run, turn, values
 
 
@@ -97,6 +98,31 @@ def test_whoever_waits_keeps_the_models_that_it_came_to() -> None:
         await drain
         assert not old.holds
         bench.check_idle()
+
+    run(main)
+
+
+def test_a_request_of_an_ensemble_around_it_is_answered_by_the_models_that_it_came_to() -> None:
+    async def main() -> None:
+        bench = cached()
+        before = bench.version.members
+        release = bench.version.hold()
+        bench.submit([1.0])
+        bench.submit([1.0])
+        old = bench.swap("two")
+        bench.submit([2.0])
+        joined, alone = OneReply(), OneReply()
+        bench.version.submit_on(before, request({"x": [[1.0]]}), joined)  # somebody waits for the same
+        bench.members["one"].given[0].answer(array(0))
+        old.given[0].answer(array(5))
+        assert values(await joined.response()) == {"y": [[5.0]]}
+        bench.swap("two")
+        bench.submit([3.0])
+        bench.version.submit_on(before, request({"x": [[1.0]]}), alone)  # nobody waits any more: it runs
+        bench.members["one"].given[-1].answer(array(0))
+        old.given[1].answer(array(6))
+        assert values(await alone.response()) == {"y": [[6.0]]}
+        release()
 
     run(main)
 

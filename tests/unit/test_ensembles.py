@@ -191,6 +191,30 @@ def test_a_request_keeps_the_models_that_it_came_to(tmp_path: Path) -> None:
     polled(tmp_path, test)
 
 
+def test_a_request_keeps_the_models_of_an_ensemble_inside_the_one_that_it_came_to(tmp_path: Path) -> None:
+    async def test(bench: Bench) -> None:
+        bench.add("late", 1, config=f"{MAX_BATCH} version_policy {{ all {{ }} }}")
+        add(bench, "inner", "late")
+        add(bench, "e", "m", "inner")
+        await bench.plane.load_all()
+        for _ in range(1_000):
+            bench.gate.wait()  # shut it
+        reply = OneReply()
+        asked = request([1.0, 2.0])
+        asked.model_name = "e"
+        Engine(bench.registry).infer(asked, reply)
+        (tmp_path / "late" / "2").mkdir()
+        (tmp_path / "late" / "2" / "model.onnx").write_text(TREBLING)
+        await settle(bench)
+        assert bench.registry.find("late", "").version == 2
+        bench.gate.open(2)
+        assert values(await reply.response())["y"] == [[4.0, 8.0]]
+        bench.gate.open(2)
+        assert await answer(bench) == [[6.0, 12.0]]
+
+    polled(tmp_path, test)
+
+
 def test_an_ensemble_that_changes_is_replaced_and_a_bad_one_is_not(tmp_path: Path) -> None:
     async def test(bench: Bench) -> None:
         add(bench, "e", "m")
