@@ -154,8 +154,9 @@ class AnswerCache:
         return self._take_in(waiter)
 
     def cut_off(self, when_gone: ConvoyError) -> None:
-        """From now on, whoever leaves does so for this reason."""
+        """The server goes down: whoever waits is refused for that, and whoever leaves from now on does so for it."""
         self._when_gone = when_gone
+        self.turn_all_back(when_gone)
 
     def turn_all_back(self, error: ConvoyError) -> None:
         """Refuse everybody who waits here."""

@@ -16,6 +16,7 @@ from server.models.answer_cache import AnswerCache
 from server.models.config import ModelConfig, QueuePolicy
 from server.models.ensemble_model import EnsembleVersion
 from server.models.ensemble_run import Members
+from server.models.execution import SERVER_GONE
 from server.models.model import LoadedVersion
 from server.models.queueing import TimeLimits, time_limits
 from server.models.work import Pending, Reply
@@ -68,8 +69,8 @@ class CachedVersion(LoadedVersion):
         return self._cache.submit(request, reply, plan, self._limits(request, arrived), arrived, began_ns)
 
     def cut_off(self) -> None:
+        self._cache.cut_off(SERVER_GONE)  # before those whom they wait for are refused: none of them leads then
         super().cut_off()
-        self._cache.cut_off(self._when_gone)
 
     async def abandon(self, why: str) -> None:
         self._cache.turn_all_back(NotReady(why))
@@ -133,9 +134,9 @@ class CachedEnsemble(EnsembleVersion):
         return cache.submit(request, reply, plan, limits, arrived, began_ns)
 
     def cut_off(self) -> None:
-        super().cut_off()
         for cache in self._caches.values():
-            cache.cut_off(self._when_gone)
+            cache.cut_off(SERVER_GONE)
+        super().cut_off()
 
     async def drain(self) -> None:
         await super().drain()

@@ -14,7 +14,7 @@ from math import inf
 
 import numpy as np
 
-from server.errors import ConvoyError, DeadlineExceeded, ExecutionFailed, QueueFull, ShuttingDown
+from server.errors import ConvoyError, DeadlineExceeded, ExecutionFailed, QueueFull
 from server.messages import InferenceRequest, InferenceResponse, OutputTensor, RequestedOutput
 from server.models import admission
 from server.models.classification import classify
@@ -22,7 +22,7 @@ from server.models.config import ModelConfig
 from server.models.ensemble import flow_to
 from server.models.ensemble_gates import Gate
 from server.models.ensemble_run import EnsembleRun, Members, RunPlan, fitted
-from server.models.execution import CALLER_GONE
+from server.models.execution import CALLER_GONE, SERVER_GONE
 from server.models.work import Answer, Pending, Reply
 from server.records import Computation, Record
 from server.scheduling.budget import ByteBudget
@@ -134,7 +134,7 @@ class EnsembleVersion:
         """Nothing waits for company here."""
 
     def cut_off(self) -> None:
-        self._when_gone = ShuttingDown("the server went down before the answer was ready")
+        self._when_gone = SERVER_GONE
 
     async def drain(self) -> None:
         """See `Served.drain`."""

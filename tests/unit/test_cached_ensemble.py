@@ -6,7 +6,7 @@ import asyncio
 from itertools import count
 
 from server.cache.local import LocalStore
-from server.errors import DeadlineExceeded, ExecutionFailed, InvalidRequest, QueueTimeout, ShuttingDown
+from server.errors import DeadlineExceeded, ExecutionFailed, InvalidRequest, QueueTimeout, Reason, ShuttingDown
 from server.models.ensemble_run import Members
 from server.records import Record
 from tests.fakes import OneReply
@@ -174,16 +174,16 @@ def test_a_bad_request_is_refused_and_counted_once() -> None:
     run(main)
 
 
-def test_whoever_waits_and_leaves_after_the_cut_off_left_because_the_server_went_down() -> None:
+def test_whoever_waits_when_the_server_goes_down_is_refused_and_leads_no_more() -> None:
     async def main() -> None:
         bench = cached()
-        finished: list[object] = []
-        bench.submit([1.0])
-        follower, _ = bench.submit([1.0], record=Record("ModelInfer", "e", 0, lambda _, error: finished.append(error)))
+        leader, _ = bench.submit([1.0])
+        _, follower = bench.submit([1.0])
         bench.version.cut_off()
-        follower.cancel()
-        assert [type(error) for error in finished] == [ShuttingDown]
-        answer(bench, 5)
+        assert isinstance(await follower.error(), ShuttingDown)
+        leader.cancel()
+        assert bench.given() == {"one": 1}
+        assert bench.version.statistics.failures[Reason.SHUTDOWN] == 2
         bench.check_idle()
 
     run(main)

@@ -32,6 +32,18 @@ from tests.unit.ensembling import CHAIN, DIAMOND, Bench, Graph, array, graphs, r
 from tests.unit.loaded import run, turn, values
 
 
+@pytest.mark.parametrize(("version", "asked"), [(3, "3"), (None, "")])
+def test_a_step_asks_for_the_version_that_its_ensemble_names(version: int | None, asked: str) -> None:
+    async def main() -> None:
+        bench = Bench((step("one", {"a": "x"}, {"b": "y"}, version),))
+        _, reply = bench.submit([1.0])
+        assert bench.work("one").request.model_version == asked
+        bench.work("one").answer(array(2))
+        await reply.response()
+
+    run(main)
+
+
 def test_a_tensor_goes_on_as_it_is() -> None:
     async def main() -> None:
         bench = Bench(CHAIN)
@@ -44,7 +56,7 @@ def test_a_tensor_goes_on_as_it_is() -> None:
         }
         _, reply = bench.submit([1.0], [2.0], request_id="mine", **carried)
         first = bench.work("one").request
-        assert (first.model_name, first.model_version, first.request_id) == ("one", "1", "mine")
+        assert (first.model_name, first.model_version, first.request_id) == ("one", "", "mine")
         assert {name: getattr(first, name) for name in carried} == carried
         assert [(spec.name, spec.shape) for spec in first.specs] == [("a", (2, 1))]
         assert bench.given() == {"one": 1}
