@@ -3,7 +3,9 @@ its models' where it is an ensemble."""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
+from itertools import count
 from pathlib import Path
 
 from blake3 import blake3
@@ -11,6 +13,14 @@ from blake3 import blake3
 from server.errors import LoadFailed
 from server.models.config import ModelConfig
 from server.models.repository import ModelFolder
+
+_PROCESS = os.urandom(16)
+_loads = count()
+
+
+def new_identity(config: ModelConfig, version: int) -> bytes:
+    """What tells a load whose content is not known from any other, of this process or another one."""
+    return f"{config.name}/{version}#{next(_loads)}".encode() + _PROCESS
 
 
 def content_identity(config: ModelConfig, folder: ModelFolder, version: int) -> bytes:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
 import threading
 import time
 from collections.abc import Callable
@@ -16,7 +15,6 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from errno import EAGAIN, EIO, EMFILE, ENFILE, ENOMEM, ENOSPC
 from functools import partial
-from itertools import count
 from pathlib import Path
 from typing import NamedTuple, ParamSpec, TypeVar
 
@@ -30,7 +28,7 @@ from server.models.config import ModelConfig
 from server.models.ensemble_model import EnsembleVersion
 from server.models.ensemble_run import Members
 from server.models.ensembles import Ensembles
-from server.models.identity import content_identity, ensemble_identity
+from server.models.identity import content_identity, ensemble_identity, new_identity
 from server.models.lifecycle import UNLOADED, State
 from server.models.model import LoadedVersion
 from server.models.opening import Configuration, Opened, Opener, open_ensemble, read_configuration
@@ -111,8 +109,6 @@ class Loader:
         self._run_timeout_ms = run_timeout_ms
         self._turns = turns
         self._store = store
-        self._identities = count()
-        self._nonce = os.urandom(16)
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="load")
         self._slots = asyncio.Semaphore(threads)
         self._decoder: PictureDecoder | None = None
@@ -331,12 +327,8 @@ class Loader:
             identity = await self.run(content_identity, config, folder, version)
             await self.run(_check_unchanged, folder, version, self.tried[config.name, version].stamp)
         else:
-            identity = self._new_identity(config, version)
+            identity = new_identity(config, version)
         return partial(CachedVersion, store=store, identity=identity)
-
-    def _new_identity(self, config: ModelConfig, version: int) -> bytes:
-        """What tells a load from any other, of this server or another one."""
-        return f"{config.name}/{version}#{next(self._identities)}".encode() + self._nonce
 
     async def _recover(self, origin: Origin, version: int, trying_again: str) -> bool:
         return not await self.load(origin, version, trying_again)
@@ -345,8 +337,7 @@ class Loader:
         statistics = self._registry.statistics(config.name, version)
         make: Callable[..., EnsembleVersion] = EnsembleVersion
         if config.response_cache and self._store is not None:
-            identify = partial(self._identify, config, version)
-            make = partial(CachedEnsemble, store=self._store, identify=identify)
+            make = partial(CachedEnsemble, store=self._store, identify=partial(self._identify, config, version))
         elif config.response_cache:
             _warn_of_no_cache(config)
         return make(config, version, members, self._clock, self._budget, self._latency_summaries(), statistics)
@@ -357,7 +348,7 @@ class Loader:
         # Of a model without a cache, and of an ensemble, no content is known.
         if self._store is not None and self._store.is_shared and len(models) == len(members.by_step):
             return ensemble_identity(config, version, models)
-        return self._new_identity(config, version)
+        return new_identity(config, version)
 
     def _run_limit(self, config: ModelConfig) -> float:
         """Seconds that a run may take; 0: as many as it likes."""
