@@ -150,6 +150,7 @@ def complete_ensemble(message: pb.ModelConfig, *, folder_name: str, source: str,
             objective_ms=0.0,
             metric_tags=_metric_tags(filled),
             serialized=filled.SerializeToString(deterministic=True),
+            response_cache=read_response_cache(filled),
         )
     except FieldInvalid as error:
         raise ConfigInvalid(f"{source}: {error}") from error

@@ -22,7 +22,6 @@ NOT_AN_ENSEMBLES = frozenset(
         "model_warmup",
         "optimization",
         "parameters",
-        "response_cache",
     }
 )
 """Fields about how a model runs: those of an ensemble run by their own configurations."""

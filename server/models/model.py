@@ -31,6 +31,7 @@ from server.models.admission import Plan
 from server.models.config import ModelConfig, QueuePolicy
 from server.models.execution import (
     CALLER_GONE,
+    SERVER_GONE,
     BatchResult,
     Run,
     all_failed,
@@ -280,7 +281,7 @@ class LoadedVersion:
     def cut_off(self) -> None:
         """The server goes down, and whoever leaves from now on does so for that: what waits is refused, and what runs
         ends as soon as may be."""
-        self._when_gone = ShuttingDown("the server went down before the answer was ready")
+        self._when_gone = SERVER_GONE
         for work in self._batcher.clear():
             self._turn_away(work, self._when_gone)
         self._instances.interrupt()
