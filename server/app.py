@@ -52,6 +52,7 @@ from server.frontends.settings_service import SettingsService
 from server.frontends.shared_memory_service import SharedMemoryService
 from server.frontends.statuses import AS_TRITON, DISTINCT
 from server.frontends.watch import Watch
+from server.last_exit import LastExit
 from server.ledger import Ledger
 from server.logs import Logs, LogState
 from server.loop_watch import LoopWatch
@@ -59,6 +60,7 @@ from server.metrics.snapshots import BuildSnapshot, MemorySnapshot
 from server.models.registry import Registry
 from server.observation import Observer
 from server.scheduling.clock import clock_for
+from server.scheduling.lanes import join_lanes
 from server.settings import Settings
 from server.shared_memory.cuda import find_driver
 from server.shared_memory.regions import Regions
@@ -70,6 +72,9 @@ if TYPE_CHECKING:
     from server.frontends.grpc.listener import Nghttp2Engine
 
 log = logging.getLogger(__name__)
+
+LAST_SECONDS = 5.0
+"""How long the process may last, whatever runs in it, after `--exit-timeout-secs`; or once all else has stopped."""
 
 LAST_TRACES_SECONDS = 5.0
 """How long the server stays, at most, for traces that have not been sent."""
@@ -128,7 +133,7 @@ class App:
         self._control = ControlPlane(
             part_options.control_settings(settings, engine is GrpcioEngine, memory),
             self._registry,
-            OnnxBackend(settings.model_cache_dir),
+            OnnxBackend(settings.model_cache_dir, allow_custom_ops=settings.allow_custom_ops),
             clock,
             answers=self._store,
         )
@@ -286,7 +291,7 @@ async def serve(settings: Settings, logs: Logs) -> bool:
     """Run a server until SIGTERM or SIGINT, also where that comes before all models are loaded. Returns whether every
     request was answered exactly once, or its caller had gone."""
     loop = asyncio.get_running_loop()
-    stop, no_delay = asyncio.Event(), asyncio.Event()
+    stop, no_delay, last_exit = asyncio.Event(), asyncio.Event(), LastExit()
     app = App(settings, logs)
     starting = asyncio.create_task(app.start())
 
@@ -314,10 +319,15 @@ async def serve(settings: Settings, logs: Logs) -> bool:
             raise
         log.info("stopping: before all models were loaded")
     finally:
+        last_exit.leave_within(settings.exit_timeout_secs + LAST_SECONDS)
         balances = await app.stop()
+        if not join_lanes(LAST_SECONDS):
+            last_exit.leave_within(0)
+            join_lanes(LAST_SECONDS)
         # All is done: who asks once more while the interpreter goes shall not change the exit status.
-        loop.remove_signal_handler(signal.SIGTERM)
-        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.remove_signal_handler(number)
+            signal.signal(number, signal.SIG_IGN)
     return balances
 
 

@@ -81,6 +81,12 @@ def _add_model_flags(group: argparse._ArgumentGroup) -> None:
         "--disable-auto-complete-config", type=flag_values.boolean, nargs="?", const=True, default=False,
         metavar="true|false", help="take config.pbtxt as it stands (default false; true where no value follows)",
     )  # fmt: skip
+    _add_boolean(
+        group,
+        "--allow-custom-ops",
+        False,
+        "run the operator libraries that models bring (model_operations): code, with all rights of the server",
+    )
     group.add_argument(
         "--backend-config", type=flag_values.backend_config, action="append", default=[4],
         metavar="BACKEND,KEY=VALUE",
@@ -112,6 +118,10 @@ def _add_model_flags(group: argparse._ArgumentGroup) -> None:
     group.add_argument(
         "--max-running-batches", type=flag_values.natural, metavar="N",
         help="how many batches of all models may run at once on the CPU; 0: as many as instances (default: cores)",
+    )  # fmt: skip
+    group.add_argument(
+        "--run-timeout-ms", type=flag_values.natural, default=0, metavar="MS",
+        help="how long a run may take of models without a parameter run_timeout_ms; 0: as long as it likes (default)",
     )  # fmt: skip
 
 

@@ -38,6 +38,7 @@ class Settings:
     exit_on_error: bool
     strict_readiness: bool
     disable_auto_complete_config: bool
+    allow_custom_ops: bool
     default_max_batch_size: int
     model_cache_dir: Path | None
     memory_budget: int | None
@@ -48,6 +49,8 @@ class Settings:
     distinct_overload_statuses: bool
     max_running_batches: int | None
     """None: as many as cores; 0: no limit."""
+    run_timeout_ms: int
+    """0: no limit."""
     exit_timeout_secs: float
     shutdown_delay_secs: float
     allow_grpc: bool
@@ -141,6 +144,7 @@ def parse(argv: Sequence[str]) -> Settings:
         model_load_retry_count=given.model_load_retry_count,
         exit_on_error=given.exit_on_error,
         strict_readiness=given.strict_readiness,
+        allow_custom_ops=given.allow_custom_ops,
         disable_auto_complete_config=given.disable_auto_complete_config,
         default_max_batch_size=given.backend_config[-1],
         model_cache_dir=given.model_cache_dir,
@@ -149,6 +153,7 @@ def parse(argv: Sequence[str]) -> Settings:
         cache=_cache_config(parser, given),
         distinct_overload_statuses=given.distinct_overload_statuses,
         max_running_batches=given.max_running_batches,
+        run_timeout_ms=given.run_timeout_ms,
         exit_timeout_secs=given.exit_timeout_secs,
         shutdown_delay_secs=given.shutdown_delay_secs,
         allow_grpc=given.allow_grpc,

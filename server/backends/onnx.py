@@ -7,6 +7,7 @@ or with operators of their own: ONNX Runtime does not guard what they share.
 
 from __future__ import annotations
 
+import copy
 import ctypes
 import logging
 import threading
@@ -83,6 +84,7 @@ class OnnxSession:
         # numpy has no bfloat16, so such a model takes and gives OrtValues; all others take the shorter way.
         self._has_bf16 = any(t.datatype is tensors.BF16 for t in self.inputs + self.outputs)
         self._bf16_inputs = {t.name for t in self.inputs if t.datatype is tensors.BF16}
+        self._arena_shrinkage = arena_shrinkage
         self._run_options = _run_options(arena_shrinkage)
 
     def run(self, inputs: Mapping[str, Array], outputs: Sequence[str]) -> list[Array]:
@@ -101,6 +103,16 @@ class OnnxSession:
         """See `base.Session.for_instance`: on the CPU a session has no working memory."""
         return self
 
+    def interruptible(self) -> OnnxSession:
+        """See `base.Session.interruptible`."""
+        other = copy.copy(self)
+        other._run_options = _run_options(self._arena_shrinkage)  # noqa: SLF001 -- its own
+        return other
+
+    def interrupt(self) -> None:
+        """See `base.Session.interrupt`: ONNX Runtime looks at the flag between operators, and rounds of a Loop."""
+        self._run_options.terminate = True
+
     def empty(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
         """See `base.Session.empty`."""
         return np.empty(shape, dtype)
@@ -118,8 +130,10 @@ class OnnxSession:
 class OnnxBackend:
     """Opens ONNX files. Implements `base.Backend`."""
 
-    def __init__(self, model_cache_dir: Path | None = None) -> None:
+    def __init__(self, model_cache_dir: Path | None = None, *, allow_custom_ops: bool = False) -> None:
+        """`allow_custom_ops`: whether models may bring libraries with operators, which are code."""
         self._model_cache_dir = model_cache_dir
+        self._allow_custom_ops = allow_custom_ops
         self._devices: Devices | None = None
         self._loads = Loads()
         self._alone = threading.Lock()
@@ -154,6 +168,11 @@ class OnnxBackend:
             return self._load(path, options)
 
     def _load(self, path: Path, options: SessionOptions) -> Session:
+        if options.op_libraries and not self._allow_custom_ops:
+            raise LoadFailed(
+                f"{path}: field 'model_operations.op_library_filename' names code, which this server does not run; "
+                "start it with --allow-custom-ops=true where whoever writes to its repositories is trusted with that"
+            )
         files = external_files(path, options.folder or path.parent)
         options = self._with_engine_cache(path, files, options)
         if not options.cache_optimized_model:

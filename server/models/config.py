@@ -28,7 +28,7 @@ from server.models.config_batching import (
 )
 from server.models.config_ensemble import is_ensemble, read_schedule
 from server.models.config_fields import FieldInvalid, check_parameters, refuse_unserved
-from server.models.config_instances import read_instances
+from server.models.config_instances import check_threads, read_instances
 from server.models.config_pictures import read_preprocessing
 from server.models.config_sequences import own_tensors, read_sequences
 from server.models.config_types import DeviceKind, LoadSettings, ModelConfig, QueuePolicy, TensorConfig, WindowBatching
@@ -69,7 +69,7 @@ _TAG = re.compile(r"\w+", re.ASCII)
 _POSITION = re.compile(r"^\d+:\d+ : ")
 
 Labels = Callable[[str], tuple[str, ...]]
-ReadFile = Callable[[str], bytes]
+ReadFile = Callable[[str, int], bytes]
 
 
 def parse(text: str, source: str) -> pb.ModelConfig:
@@ -150,6 +150,7 @@ def complete_ensemble(message: pb.ModelConfig, *, folder_name: str, source: str,
             objective_ms=0.0,
             metric_tags=_metric_tags(filled),
             serialized=filled.SerializeToString(deterministic=True),
+            response_cache=read_response_cache(filled),
         )
     except FieldInvalid as error:
         raise ConfigInvalid(f"{source}: {error}") from error
@@ -191,7 +192,10 @@ def _fill_from_graph(
     message: pb.ModelConfig, inputs: Sequence[GraphTensor], outputs: Sequence[GraphTensor], default: int
 ) -> None:
     batchable = autocomplete.can_batch(inputs, outputs)
-    message.max_batch_size = autocomplete.fill_max_batch_size(message.name, message.max_batch_size, batchable, default)
+    if message.max_batch_size or not _has_whole_states(message, inputs):
+        message.max_batch_size = autocomplete.fill_max_batch_size(
+            message.name, message.max_batch_size, batchable, default
+        )
     if message.max_batch_size > 1 and message.WhichOneof("scheduling_choice") is None:
         message.dynamic_batching.SetInParent()
     # What the server fills in itself, or keeps, is none of the callers' business.
@@ -206,6 +210,12 @@ def _fill_from_graph(
         for tensor in outputs:
             if tensor.name not in own_outputs:
                 _fill_tensor(message.name, message.output.add(), tensor, message.max_batch_size > 0)
+
+
+def _has_whole_states(message: pb.ModelConfig, inputs: Sequence[GraphTensor]) -> bool:
+    """Whether states are written down with all dimensions of the graph: then none of those is a batch axis."""
+    dimensions = {tensor.name: len(tensor.shape) for tensor in inputs}
+    return any(len(state.dims) == dimensions.get(state.input_name) for state in message.sequence_batching.state)
 
 
 def _fill_tensor(model: str, message: pb.ModelInput | pb.ModelOutput, tensor: GraphTensor, batching: bool) -> None:
@@ -271,7 +281,7 @@ def _load_settings(message: pb.ModelConfig, auto_kind: DeviceKind) -> LoadSettin
     optimization = message.optimization
     if optimization.cuda.graphs:
         check_graphs(parameters, count)
-    return LoadSettings(
+    settings = LoadSettings(
         version_policy=_version_policy(message.version_policy),
         model_filename=message.default_model_filename,
         instance_count=count,
@@ -284,6 +294,8 @@ def _load_settings(message: pb.ModelConfig, auto_kind: DeviceKind) -> LoadSettin
         cuda_graphs=optimization.cuda.graphs,
         pinned_memory=optimization.input_pinned_memory.enable or not optimization.HasField("input_pinned_memory"),
     )
+    check_threads(settings)
+    return settings
 
 
 def _tensors(

@@ -32,10 +32,20 @@ DEFAULT_IDLE_US = 1_000_000
 
 MAX_STATE_BYTES = 16 << 30
 """Of all states that a version may hold at once. More cannot be meant: a number is wrong."""
+TEXT_BYTES = 64
+"""What an element of BYTES takes at least: an object of Python's, and where it lies."""
+MAX_STATE_DIMS = 64
+"""numpy's own limit."""
+
+MAX_INITIAL_BYTES = 1 << 30
+"""Of what one state begins with."""
+
+MAX_SLOTS = 1 << 20
+"""Of all instances together. Each has its place in several tables."""
 
 DataTypes = Mapping[pb.DataType.ValueType, DataType]
-ReadFile = Callable[[str], bytes]
-"""Reads a file of the model's folder `initial_state`. Raises `LoadFailed`."""
+ReadFile = Callable[[str, int], bytes]
+"""Reads a file of the model's folder `initial_state`, of at most so many bytes. Raises `LoadFailed`."""
 
 _FALSE_TRUE = {"int32_false_true": INT32, "fp32_false_true": FP32, "bool_false_true": BOOL}
 _CORRELATION_IDS = (UINT64, INT64, UINT32, INT32, BYTES)
@@ -62,10 +72,13 @@ def read_sequences(
         raise FieldInvalid("parameters['image.*']", f"cannot go with {FIELD}; remove one of the two")
     batching.max_sequence_idle_microseconds = batching.max_sequence_idle_microseconds or DEFAULT_IDLE_US
     most = max(1, message.max_batch_size)
-    states = _states(batching.state, most, datatypes, read_file)
     oldest = batching.WhichOneof("strategy_choice") == "oldest"
     slots = _candidates(batching.oldest, most) if oldest else most
-    _check_state_bytes(states, slots * instances)
+    if slots * instances > MAX_SLOTS:
+        field = f"{FIELD}.oldest.max_candidate_sequences" if oldest else "max_batch_size"
+        raise FieldInvalid(field, f"comes to {slots * instances} sequences at a time, and {MAX_SLOTS} are allowed")
+    _check_state_bytes(batching.state, slots * instances, datatypes)
+    states = _states(batching.state, most, datatypes, read_file)
     return SequenceBatching(
         max_idle_us=batching.max_sequence_idle_microseconds,
         controls=_controls(batching.control_input, datatypes),
@@ -174,8 +187,9 @@ def _states(
             raise FieldInvalid(f"{field}.data_type", "is missing or TYPE_INVALID; name the tensor's type")
         dims = tuple(message.dims)
         _check_state_dims(f"{field}.dims", dims, most)
-        if message.use_same_buffer_for_input_output and -1 in dims:
-            raise FieldInvalid(f"{field}.use_same_buffer_for_input_output", "needs dims without -1; remove one")
+        # Both ask for memory to be used again, which it is where it can be: answers are the same.
+        if message.use_growable_memory and not message.use_same_buffer_for_input_output:
+            raise FieldInvalid(f"{field}.use_growable_memory", "needs use_same_buffer_for_input_output: true; add it")
         initial = _initial(f"{field}.initial_state", message, datatype, datatypes, read_file)
         states.append(
             StateConfig(
@@ -190,6 +204,8 @@ def _states(
 def _check_state_dims(field: str, dims: tuple[int, ...], most: int) -> None:
     if not dims:
         raise FieldInvalid(field, "is missing; give the state's shape")
+    if len(dims) > MAX_STATE_DIMS:
+        raise FieldInvalid(field, f"may have {MAX_STATE_DIMS} sizes, not {len(dims)}")
     wrong = [dim for dim in dims if dim == 0 or dim < -1]
     if wrong:
         raise FieldInvalid(field, f"must hold sizes of at least 1, or -1 for any size, not {wrong[0]}")
@@ -210,6 +226,7 @@ def _initial(
     if len(message.initial_state) > 1:
         raise FieldInvalid(field, f"must be given at most once, not {len(message.initial_state)} times")
     dims = tuple(max(1, dim) for dim in message.dims)
+    _check_initial_bytes(field, datatype, dims)
     if not message.initial_state:
         return _zeros(datatype, dims)
     (initial,) = message.initial_state
@@ -223,6 +240,7 @@ def _initial(
         raise FieldInvalid(
             f"{field}.dims", f"must be sizes that fit the state's dims, {list(message.dims)}, not {list(dims)}"
         )
+    _check_initial_bytes(field, datatype, dims)
     choice = initial.WhichOneof("state_data")
     if choice is None:
         raise FieldInvalid(field, "has no data; give one of zero_data and data_file")
@@ -231,7 +249,8 @@ def _initial(
             raise FieldInvalid(f"{field}.zero_data", "must be true; to begin with other data, name a data_file")
         return _zeros(datatype, dims)
     try:
-        return _from_file(read_file(initial.data_file), initial.data_file, datatype, dims)
+        most_bytes = MAX_INITIAL_BYTES if datatype is BYTES else byte_size(datatype, dims)
+        return _from_file(read_file(initial.data_file, most_bytes), initial.data_file, datatype, dims)
     except (LoadFailed, ValueError) as error:
         raise FieldInvalid(f"{field}.data_file", f"cannot be used: {error}") from error
 
@@ -256,11 +275,27 @@ def _from_file(data: bytes, filename: str, datatype: DataType, dims: tuple[int, 
     return array
 
 
-def _check_state_bytes(states: Sequence[StateConfig], slots: int) -> None:
-    size = slots * sum(state.initial.nbytes for state in states)
+def _check_initial_bytes(field: str, datatype: DataType, dims: tuple[int, ...]) -> None:
+    size = TEXT_BYTES * prod(dims) if datatype is BYTES else byte_size(datatype, dims)
+    if size > MAX_INITIAL_BYTES:
+        raise FieldInvalid(field, f"takes {size} bytes, and {MAX_INITIAL_BYTES} are allowed; lower the state's dims")
+
+
+def _check_state_bytes(states: Sequence[pb.ModelSequenceBatching.State], slots: int, datatypes: DataTypes) -> None:
+    """Before any of it is taken. What has no size at all is refused elsewhere, by its own field."""
+    size = slots * sum(_state_bytes(state, datatypes) for state in states)
     if size > MAX_STATE_BYTES:
         raise FieldInvalid(
             f"{FIELD}.state",
             f"may take {size >> 20} MiB for {slots} sequences at a time, more than {MAX_STATE_BYTES >> 20}; "
             "lower max_batch_size, max_candidate_sequences or the number of instances",
         )
+
+
+def _state_bytes(message: pb.ModelSequenceBatching.State, datatypes: DataTypes) -> int:
+    """What it takes when a sequence starts."""
+    datatype = datatypes.get(message.data_type)
+    if datatype is None:
+        return 0
+    dims = message.initial_state[0].dims if message.initial_state else [max(1, dim) for dim in message.dims]
+    return (datatype.itemsize or TEXT_BYTES) * prod(max(0, dim) for dim in dims)

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import inf
 
 from server.backends.base import Session
-from server.errors import Cancelled, ConvoyError, ExecutionFailed, OutOfMemory
+from server.errors import Cancelled, ConvoyError, ExecutionFailed, OutOfMemory, ShuttingDown
 from server.messages import InferenceResponse, OutputTensor
 from server.models.admission import OutputPlan, Plan
 from server.models.classification import classify
@@ -22,6 +22,7 @@ from server.statistics import BatchTimes
 from server.tensors import BYTES, Array, nan_row
 
 CALLER_GONE = Cancelled("the caller went away")
+SERVER_GONE = ShuttingDown("the server went down before the answer was ready")
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +56,9 @@ class Executor:
 
     With `sizes`, every batch is filled up to the next of them; what comes of the filling is nobody's.
     """
+
+    runs_for_nobody = False
+    """Whether a request whose caller has gone is worth running, for what the model keeps of it."""
 
     def __init__(self, config: ModelConfig, version: int, session: Session, sizes: Sequence[int] = ()) -> None:
         self._config = config
@@ -103,7 +107,7 @@ class Executor:
         todo = _smaller(batch, error)  # the next one last
         while todo:
             part = todo.pop()
-            if not any(work.is_wanted for work in part):
+            if not (self.runs_for_nobody or any(work.is_wanted for work in part)):
                 answers += [CALLER_GONE] * len(part)
                 continue
             try:
@@ -207,6 +211,11 @@ def note_runs(record: Record, work: Work, runs: Sequence[Run]) -> None:
 def all_failed(config: ModelConfig, version: int, batch: Sequence[Work], error: Exception) -> BatchResult:
     """The result of a run that raised this, and that nothing came of."""
     return BatchResult([as_failure(config, version, error)] * len(batch), [], time.monotonic_ns(), failed_runs=1)
+
+
+def going_down(result: BatchResult, why: ConvoyError) -> BatchResult:
+    """The same, of runs that may have been interrupted because the server goes down: what failed, failed for that."""
+    return replace(result, answers=[why if isinstance(a, ExecutionFailed) else a for a in result.answers])
 
 
 def _smaller(batch: Sequence[Work], error: Exception) -> list[Sequence[Work]]:

@@ -13,8 +13,8 @@ import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from errno import EAGAIN, EIO, EMFILE, ENFILE, ENOMEM, ENOSPC
 from functools import partial
-from itertools import count
 from pathlib import Path
 from typing import NamedTuple, ParamSpec, TypeVar
 
@@ -23,12 +23,12 @@ from server.backends.cores import available_cores
 from server.cache.store import Store
 from server.errors import ConfigInvalid, LoadFailed
 from server.models import stamps
-from server.models.cached import CachedVersion
+from server.models.cached import CachedEnsemble, CachedVersion
 from server.models.config import ModelConfig
 from server.models.ensemble_model import EnsembleVersion
 from server.models.ensemble_run import Members
 from server.models.ensembles import Ensembles
-from server.models.identity import content_identity
+from server.models.identity import content_identity, ensemble_identity, new_identity
 from server.models.lifecycle import UNLOADED, State
 from server.models.model import LoadedVersion
 from server.models.opening import Configuration, Opened, Opener, open_ensemble, read_configuration
@@ -39,12 +39,19 @@ from server.models.registry import Registry
 from server.models.repository import ModelFolder
 from server.models.served import Served
 from server.models.stamps import VersionStamp
+from server.models.succession import Successions
 from server.scheduling.budget import ByteBudget
 from server.scheduling.clock import Clock
 from server.scheduling.turns import Turns
 from server.summaries import LatencySummaries
 
 log = logging.getLogger(__name__)
+
+SHORTAGES = frozenset({EAGAIN, EIO, EMFILE, ENFILE, ENOMEM, ENOSPC})
+"""What the system says where files are not to blame."""
+
+NO_THREAD = ("can't start new thread", "pthread_create failed")
+"""Python's words and ONNX Runtime's, where the system gives no thread."""
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -84,10 +91,12 @@ class Loader:
         budget: ByteBudget,
         tiny_batch_seconds: float,
         summaries: bool,
+        run_timeout_ms: int,
         turns: Turns,
         store: Store | None,
     ) -> None:
-        """`threads` versions are loaded at once; a load that fails is tried `retries` times more."""
+        """`threads` versions are loaded at once; a load that fails is tried `retries` times more. `run_timeout_ms` is
+        how long a run may take of a model that does not say; 0: as long as it likes."""
         self._registry = registry
         self._opener = Opener(backend, default_max_batch_size=default_max_batch_size, autocomplete=autocomplete)
         self._clock = clock
@@ -97,15 +106,16 @@ class Loader:
         self._budget = budget
         self._tiny_batch_seconds = tiny_batch_seconds
         self._summaries = summaries
+        self._run_timeout_ms = run_timeout_ms
         self._turns = turns
         self._store = store
-        self._identities = count()
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="load")
         self._slots = asyncio.Semaphore(threads)
         self._decoder: PictureDecoder | None = None
         self._given_up = False
         self.recovery = Recovery(registry, clock)
         self.ensembles = Ensembles(registry, self._make_ensemble)
+        self.successions = Successions(clock)
         self.tried: dict[tuple[str, int], Tried] = {}
         self.folders: dict[tuple[str, int], Path] = {}
         """Where the versions that serve, or are about to serve again, were loaded from."""
@@ -143,6 +153,7 @@ class Loader:
             reason = f"{error}; {trying_again}" if trying_again else str(error)
             self._registry.set_state(name, version, State.UNAVAILABLE, reason)
             log.error("model '%s' version %d is UNAVAILABLE: %s", name, version, reason)
+            self._note_failure(name, version, error)
             return reason
         self._registry.set_ready(name, loaded)
         self.folders[name, version] = origin.folder.path
@@ -150,8 +161,8 @@ class Loader:
         return ""
 
     async def reload(self, origin: Origin, version: int) -> str:
-        """Load a version that serves beside itself, let the new one take over, and drain the old one. Returns why that
-        failed, "" where it did not."""
+        """Load a version that serves beside itself, let the new one take over, and drain the old one; where that has
+        sequences, nobody waits for it. Returns why it failed, "" where it did not."""
         name = origin.folder.name
         self._registry.begin_reload(name, version)
         try:
@@ -160,8 +171,11 @@ class Loader:
             reason = f"what was to take over cannot be loaded; what was loaded before serves on: {error}"
             self._registry.reload_failed(name, version, reason)
             log.error("model '%s' version %d: %s", name, version, reason)
+            self._note_failure(name, version, error)
             return str(error)
         old = self._registry.take_over(name, fresh)
+        if old is not None:
+            self.successions.begin(old, fresh)
         if old is None:  # its session went bad meanwhile: `recovery` loads it again, from the new files
             old = fresh
         else:
@@ -169,14 +183,35 @@ class Loader:
             if not isinstance(fresh, EnsembleVersion):  # though it may have been one
                 await self.ensembles.give_up(name, version)
             log.info("model '%s' version %d is loaded anew after %.2f s", name, version, fresh.load_seconds)
-        await old.drain()
+        if self.successions.lasts(old):
+            self.successions.let_go(old, self._drain_replaced(old))
+        else:
+            await old.drain()
         return ""
 
+    async def _drain_replaced(self, old: Served) -> None:
+        await old.drain()
+        log.info("model '%s' version %d, which was replaced, is gone", old.config.name, old.version)
+
     async def unload(self, loaded: Served) -> None:
-        """Answer what a version was asked, and let it go."""
+        """Answer what a version was asked, and let it go. Where its sequences go on, nobody waits, and it is forgotten
+        then."""
         name, version = loaded.config.name, loaded.version
         await self.ensembles.give_up(name, version)
+        await self.successions.end_before(loaded)
         self._registry.set_state(name, version, State.DRAINING)
+        if self.successions.lasts(loaded):
+            self.folders.pop((name, version), None)
+            self.successions.let_go(loaded, self._drain_and_forget(loaded))
+        else:
+            await self._drain(loaded)
+
+    async def _drain_and_forget(self, loaded: Served) -> None:
+        await self._drain(loaded)
+        self.forget(loaded.config.name, loaded.version)
+
+    async def _drain(self, loaded: Served) -> None:
+        name, version = loaded.config.name, loaded.version
         await loaded.drain()
         self._registry.set_state(name, version, State.UNAVAILABLE, UNLOADED)
         self.folders.pop((name, version), None)
@@ -221,16 +256,23 @@ class Loader:
                     decoder=self._picture_decoder() if model.config.preprocessing is not None else None,
                     summaries=self._latency_summaries(),
                     statistics=self._registry.statistics(name, version),
+                    run_limit=self._run_limit(model.config),
                 )
             except LoadFailed:
                 raise
             except Exception as error:  # a bug, or a backend's surprise: this version fails, the others serve
+                if is_passing(error):
+                    raise LoadFailed(f"the machine is short of something: {error}") from error
                 log.exception("loading model '%s' version %d raised", name, version)
                 raise LoadFailed(f"unexpected {type(error).__name__}: {error}") from error
-        if probe is not None:
-            again = Origin(origin.folder, _as_given(origin.configuration))
-            self.recovery.watch(loaded, probe, partial(self._recover, again, version))
+        again = Origin(origin.folder, _as_given(origin.configuration))
+        self.recovery.watch(loaded, probe, partial(self._recover, again, version))
         return loaded
+
+    def _note_failure(self, name: str, version: int, error: LoadFailed) -> None:
+        """The same files are not tried again when repositories are looked at next, unless they were not to blame."""
+        if is_passing(error):
+            self.tried.pop((name, version), None)
 
     async def _open_with_retries(
         self, origin: Origin, version: int, must_work: bool
@@ -278,18 +320,14 @@ class Loader:
             return LoadedVersion
         store = self._store
         if store is None:
-            log.warning(
-                "model '%s' has response_cache, and the server has no cache: its answers are not kept; "
-                "--cache-config local,size=BYTES",
-                config.name,
-            )
+            _warn_of_no_cache(config)
             return LoadedVersion
         # What serves must not answer from what another load has computed. Servers that share a store share no numbers.
         if store.is_shared:
             identity = await self.run(content_identity, config, folder, version)
             await self.run(_check_unchanged, folder, version, self.tried[config.name, version].stamp)
         else:
-            identity = f"{config.name}/{version}#{next(self._identities)}".encode()
+            identity = new_identity(config, version)
         return partial(CachedVersion, store=store, identity=identity)
 
     async def _recover(self, origin: Origin, version: int, trying_again: str) -> bool:
@@ -297,9 +335,24 @@ class Loader:
 
     def _make_ensemble(self, config: ModelConfig, version: int, members: Members) -> EnsembleVersion:
         statistics = self._registry.statistics(config.name, version)
-        return EnsembleVersion(
-            config, version, members, self._clock, self._budget, self._latency_summaries(), statistics
-        )
+        make: Callable[..., EnsembleVersion] = EnsembleVersion
+        if config.response_cache and self._store is not None:
+            make = partial(CachedEnsemble, store=self._store, identify=partial(self._identify, config, version))
+        elif config.response_cache:
+            _warn_of_no_cache(config)
+        return make(config, version, members, self._clock, self._budget, self._latency_summaries(), statistics)
+
+    def _identify(self, config: ModelConfig, version: int, members: Members) -> bytes:
+        """What tells an ensemble on these models from anything else: from one on others, above all."""
+        models = [member.identity for member in members.by_step if isinstance(member, CachedVersion)]
+        # Of a model without a cache, and of an ensemble, no content is known.
+        if self._store is not None and self._store.is_shared and len(models) == len(members.by_step):
+            return ensemble_identity(config, version, models)
+        return new_identity(config, version)
+
+    def _run_limit(self, config: ModelConfig) -> float:
+        """Seconds that a run may take; 0: as many as it likes."""
+        return (self._run_timeout_ms if config.run_timeout_ms is None else config.run_timeout_ms) / 1000
 
     def _latency_summaries(self) -> LatencySummaries | None:
         return LatencySummaries() if self._summaries else None
@@ -311,6 +364,25 @@ class Loader:
 
             self._decoder = PictureDecoder(decode, max(1, available_cores() - 1), self._clock, self._budget)
         return self._decoder
+
+
+def _warn_of_no_cache(config: ModelConfig) -> None:
+    log.warning(
+        "model '%s' has response_cache, and the server has no cache: its answers are not kept; "
+        "--cache-config local,size=BYTES",
+        config.name,
+    )
+
+
+def is_passing(error: BaseException | None) -> bool:
+    """Whether a load failed for what this machine was short of, which it may have again. Pure."""
+    while error is not None:
+        if isinstance(error, OSError) and error.errno in SHORTAGES:
+            return True
+        if isinstance(error, MemoryError) or any(words in str(error) for words in NO_THREAD):
+            return True
+        error = error.__cause__
+    return False
 
 
 def _as_given(configuration: Configuration | None) -> Configuration | None:

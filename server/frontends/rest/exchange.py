@@ -11,7 +11,7 @@ from typing import NamedTuple, Protocol
 
 import orjson
 
-from server.errors import ConvoyError, Reason
+from server.errors import ConvoyError, Reason, one_line
 from server.frontends.calls import StatusCode, reason_of
 from server.frontends.rest.http1 import Head
 from server.frontends.statuses import PUSHBACK_KEY, Failures
@@ -173,8 +173,8 @@ class Exchange:
         headers: Iterable[tuple[str, str]] = (),
         reason: Reason | None = None,
     ) -> None:
-        """End with `{"error": message}`."""
-        body, described = json_content({"error": message})
+        """End with `{"error": message}`, in one line."""
+        body, described = json_content({"error": one_line(message)})
         self.respond(status, Content(body, (*described, *headers)), reason)
 
     def reply(self, message: Buffer) -> ConvoyError | None:
