@@ -13,7 +13,7 @@ from math import inf
 from typing import NamedTuple
 
 from server.frontends.call_counts import CallCounts, MethodCounts
-from server.frontends.calls import INTERNAL_MESSAGE, Method, MethodTable, StatusCode, UnaryMethod
+from server.frontends.calls import INTERNAL_MESSAGE, NOBODY, Method, MethodTable, Peer, StatusCode, UnaryMethod
 from server.frontends.grpc import http2, wire
 from server.frontends.grpc.http2 import CLOSED, END, HEAD, TOO_LARGE, Event, Header, HeaderBlock, Http2Connection
 from server.frontends.grpc.http2_calls import StreamCall, UnaryCall
@@ -109,8 +109,15 @@ class Dispatcher:
 class Connection:
     """One peer's calls. Knows bytes and calls, no sockets: `write` sends, and `hang_up` closes when all is said."""
 
-    def __init__(self, dispatcher: Dispatcher, write: Callable[[bytes], None], hang_up: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        dispatcher: Dispatcher,
+        write: Callable[[bytes], None],
+        hang_up: Callable[[], None],
+        peer: Peer = NOBODY,
+    ) -> None:
         self.dispatcher = dispatcher
+        self.peer = peer
         self._write = write
         self._hang_up = hang_up
         self._http2 = Http2Connection(dispatcher.context, dispatcher.limits)

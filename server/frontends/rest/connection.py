@@ -16,7 +16,7 @@ from typing import NamedTuple, Protocol
 
 import numpy as np
 
-from server.frontends.calls import INTERNAL_MESSAGE
+from server.frontends.calls import INTERNAL_MESSAGE, NOBODY, Peer
 from server.frontends.rest import http1
 from server.frontends.rest.exchange import Content, Exchange, Route, RouteCounts, json_content
 from server.frontends.rest.http1 import ChunkedBody, Head, HttpError
@@ -124,9 +124,12 @@ class Sink(Protocol):
 class Connection:
     """One peer's requests."""
 
-    def __init__(self, dispatcher: Dispatcher, sink: Sink, hang_up: Callable[[bool], None]) -> None:
+    def __init__(
+        self, dispatcher: Dispatcher, sink: Sink, hang_up: Callable[[bool], None], peer: Peer = NOBODY
+    ) -> None:
         """`hang_up` closes when what was written is sent; it is told whether the peer was refused, and so may still be
         sending."""
+        self.peer = peer
         self._dispatcher = dispatcher
         self._sink = sink
         self._hang_up = hang_up
