@@ -165,7 +165,7 @@ class Unauthenticated(ConvoyError):
     reason = Reason.UNAUTHENTICATED
     code = "unauthenticated"
 
-    def __init__(self, message: str, *, shown: bool) -> None:
+    def __init__(self, message: str, *, shown: bool = False) -> None:
         super().__init__(message)
         self.shown = shown
         """Whether the caller has shown one."""
@@ -231,7 +231,7 @@ class RateLimited(Unavailable):
     reason = Reason.RATE_LIMITED
     code = "rate_limited"
 
-    def __init__(self, message: str, retry_after: float) -> None:
+    def __init__(self, message: str, retry_after: float = 0.0) -> None:
         super().__init__(message)
         self.retry_after = retry_after
         """Seconds after which the same request would be within the limits, if the caller asked nothing else."""

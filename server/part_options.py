@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from math import inf
 from pathlib import Path
@@ -32,6 +33,8 @@ from server.settings import Settings
 from server.trace_config import TraceMode
 from server.tracing import Sink
 from server.tracing.json_file import JsonFileSink
+
+log = logging.getLogger(__name__)
 
 GRPC, HTTP = "gRPC", "HTTP"
 """What the audit log calls the protocols."""
@@ -80,6 +83,7 @@ def metrics_options(settings: Settings) -> HttpOptions:
 
 def gates(settings: Settings) -> tuple[Gate | None, Gate | None]:
     """What gRPC and HTTP are behind; None where all may do all. Raises `OSError` for a policy that cannot be used."""
+    _warn_of_open_doors(settings)
     if settings.auth_policy is not None:
         access = PolicyFile(settings.auth_policy).access
         return Gate(access, Audit(GRPC)), Gate(access, Audit(HTTP))
@@ -94,6 +98,24 @@ def _gate_without_policy(settings: Settings, protocol: str, address: str) -> Gat
         return None
     access = Access(open_policy(closed, "an operator opens it with --auth-policy or --allow-admin=true"))
     return Gate(lambda _: access, Audit(protocol) if settings.audit_log else None, only=CHANGING_RPCS)
+
+
+def _warn_of_open_doors(settings: Settings) -> None:
+    """Of what an operator may not have meant, on addresses that other machines reach."""
+    explicit = settings.model_control_mode is ModelControlMode.EXPLICIT and settings.allow_admin is None
+    for protocol, allowed, address, tls in (
+        (GRPC, settings.allow_grpc, settings.grpc_address, settings.grpc_use_ssl),
+        (HTTP, settings.allow_http, settings.http_address, settings.http_use_ssl),
+    ):
+        if not allowed or is_loopback(address):
+            continue
+        if settings.auth_policy is not None and not tls:
+            log.warning("%s on %s has no TLS: whoever is on the way can read callers' tokens", protocol, address)
+        if settings.auth_policy is None and explicit:
+            log.warning(
+                "whoever reaches %s on %s may load models, files of their own too: --auth-policy says who may, "
+                "--allow-admin=false that nobody may, --allow-admin=true that this is meant", protocol, address,
+            )  # fmt: skip
 
 
 def closed_apis(allow_admin: bool | None, address: str) -> frozenset[str]:

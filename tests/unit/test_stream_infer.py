@@ -14,7 +14,6 @@ from server.errors import ConvoyError, ExecutionFailed, InvalidRequest
 from server.frontends.answers import encoded
 from server.frontends.calls import StatusCode
 from server.frontends.decoding import plainly
-from server.frontends.decoding import plainly
 from server.frontends.statuses import AS_TRITON
 from server.frontends.stream_infer import MAX_UNANSWERED, StreamInfer
 from server.messages import InferenceRequest, InferenceResponse, OutputTensor
