@@ -22,7 +22,7 @@ from cryptography.hazmat.primitives.asymmetric.ec import SECP256R1, generate_pri
 from jwt.algorithms import ECAlgorithm
 
 from proto import grpc_service_pb2 as pb
-from server.frontends.rest.exchange import HTTP_STATUSES
+from server.access.tokens import digest_of, shown
 from server.frontends.statuses import CHALLENGE, CHALLENGE_WRONG
 from tests import onnx_models
 from tests.real.clients import SERVICE, WAIT_SECONDS, infer_request
@@ -37,6 +37,19 @@ PROMETHEUS = "cvy_example-prometheus-0123456789abcdef01234"
 WRONG = "cvy_example-nobodys-0123456789abcdef01234567"
 SECRET_KEY = "s3cret-of-a-restricted-api"
 KEY = generate_private_key(SECP256R1())
+SLOW, READER = WRONG.replace("nobodys", "slow"), WRONG.replace("nobodys", "reader")
+MORE = f"""
+[[principals]]
+name = "slow"
+tokens = ["{shown(digest_of(SLOW))}"]
+allow = [{{ apis = ["inference"], models = ["*"] }}]
+limits = {{ requests_per_second = 1e-3, requests_burst = 2 }}
+
+[[principals]]
+name = "reader"
+tokens = ["{shown(digest_of(READER))}"]
+allow = [{{ apis = ["model-repository:read", "statistics"], models = ["fraud-*"] }}]
+"""
 X = np.array([[1], [2]], np.int64)
 
 
@@ -56,7 +69,9 @@ class Secured:
     server: RunningServer
     audit: Path
 
-    def ask(self, method: str, message: bytes, credential: str = "", **metadata: str) -> tuple[str, str, dict[str, Any]]:
+    def ask(
+        self, method: str, message: bytes, credential: str = "", **metadata: str
+    ) -> tuple[str, str, dict[str, Any]]:
         """How a gRPC call ends: status, message, trailing metadata."""
         pairs = [(name.replace("_", "-"), value) for name, value in metadata.items()]
         if credential:
@@ -95,18 +110,7 @@ def secured(engine: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[S
     root.mkdir()
     for name in ("affine", "fraud-1", "hidden"):
         add_model(root, name, onnx_models.affine())
-    limited = """
-        [[principals]]
-        name = "slow"
-        tokens = ["sha256:0f4f0e3b2a0bb0b4d1a9eeb1b1bb1c2f8d0b1ee0cf2f9a3a0d1e2ab7c1d2e3f4"]
-        allow = [{ apis = ["inference"], models = ["*"] }]
-        limits = { requests_per_second = 1e-3, requests_burst = 2 }
-        """
-    digest = subprocess.run(
-        [sys.executable, "-m", "server.access", "hash"], input=WRONG.replace("nobodys", "slowly5"),
-        capture_output=True, text=True, check=True, cwd=ROOT,
-    ).stdout.strip()  # fmt: skip
-    (folder / "policy.toml").write_text(POLICY + re.sub(r"sha256:[0-9a-f]+", digest, limited))
+    (folder / "policy.toml").write_text(POLICY + MORE)
     key = ECAlgorithm.to_jwk(KEY.public_key(), as_dict=True) | {"kid": "one", "use": "sig"}
     (folder / "jwks.json").write_text(json.dumps({"keys": [key]}))
     server = start(
@@ -115,7 +119,8 @@ def secured(engine: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[S
         "--grpc-restricted-protocol=logging:key=" + SECRET_KEY, "--http-restricted-api=logging:key=" + SECRET_KEY,
         "--grpc-header-forward-pattern=.*", "--http-header-forward-pattern=.*",
         "--access-log=true", "--log-format=json", "--log-verbose=2",
-        f"--trace-config=triton,file={folder / 'traces.json'}", "--trace-config=level=TIMESTAMPS", "--trace-config=rate=1",
+        f"--trace-config=triton,file={folder / 'traces.json'}", "--trace-config=level=TIMESTAMPS",
+        "--trace-config=rate=1",
         model_repository=root,
     )  # fmt: skip
     yield Secured(server, folder / "audit.jsonl")
@@ -124,6 +129,8 @@ def secured(engine: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[S
     for file in (server.log, folder / "audit.jsonl", *folder.glob("traces*")):
         written = file.read_text()
         assert written, f"{file} was to be looked at"
+        if file.suffix != ".jsonl":
+            assert "shown-by-its-pattern" in written, f"{file.name} has no headers"
         for secret in (CHECKOUT, PROMETHEUS, WRONG, OPERATOR, OPERATOR.split(".")[2], SECRET_KEY, "dXNlcjpwYXNz"):
             assert secret not in written, f"{file.name} has a secret"
 
@@ -132,7 +139,7 @@ INFER = infer_request("affine", {"x": X}).SerializeToString()
 
 
 def named(method: str, name: str) -> bytes:
-    return bytes(getattr(pb, f"{method}Request")(**{"name": name}).SerializeToString())
+    return bytes(getattr(pb, f"{method}Request")(name=name).SerializeToString())
 
 
 def test_a_token_opens_what_its_grants_cover_and_nothing_else(secured: Secured) -> None:
@@ -153,14 +160,21 @@ def test_without_a_valid_credential_nobody_gets_in(secured: Secured, credential:
     for method, message in (("ModelInfer", INFER), ("ServerMetadata", b""), ("RepositoryIndex", b"")):
         status, _, trailing = secured.ask(method, message, credential)
         assert (status, trailing["www-authenticate"]) == ("UNAUTHENTICATED", challenge)
-    for path, body in (("v2", None), ("v2/models/affine/infer", b"no JSON"), ("v2/repository/index", b""), ("metrics", None)):
+    for path, body in (
+        ("v2", None),
+        ("v2/models/affine/infer", b"no JSON"),
+        ("v2/repository/index", b""),
+        ("metrics", None),
+    ):
         status, headers, _ = secured.get(path, credential, body)
         assert (status, headers["WWW-Authenticate"]) == (401, challenge)
     assert secured.get("metrics", credential, port="metrics")[0] == 401
 
 
 def test_whether_the_server_is_ready_may_be_asked_by_all_but_not_whether_a_model_is(secured: Secured) -> None:
-    assert [secured.ask(method, b"")[0] for method in ("ServerLive", "ServerReady", "/grpc.health.v1.Health/Check")] == ["OK"] * 3
+    assert [
+        secured.ask(method, b"")[0] for method in ("ServerLive", "ServerReady", "/grpc.health.v1.Health/Check")
+    ] == ["OK"] * 3
     assert [secured.get(f"v2/health/{word}")[0] for word in ("live", "ready")] == [200, 200]
     assert secured.ask("ModelReady", named("ModelReady", "affine"))[0] == "UNAUTHENTICATED"
     assert secured.get("v2/models/affine/ready")[0] == 401
@@ -201,13 +215,13 @@ def test_a_jwt_makes_an_operator_and_what_it_does_is_audited(secured: Secured) -
     assert secured.ask("RepositoryModelLoad", load, CHECKOUT)[0] == "PERMISSION_DENIED"
     assert secured.ask("RepositoryModelLoad", load, OPERATOR)[0] == "OK"
     assert secured.get("v2/repository/models/hidden/load", WRONG, b"{}")[0] == 401
-    assert secured.get("v2/repository/models/nothere/load", OPERATOR, b"{}")[0] == HTTP_STATUSES.get(3, 400)
+    assert secured.get("v2/repository/models/nothere/load", OPERATOR, b"{}")[0] == 404
     lines = secured.audited(4)
     assert [(each["principal"], each["protocol"], each["outcome"], each.get("model")) for each in lines] == [
         ("checkout", "gRPC", "PERMISSION_DENIED", None),
         ("operators", "gRPC", "OK", "fraud-1"),
         ("unknown", "HTTP", "UNAUTHENTICATED", "hidden"),
-        ("operators", "HTTP", "INVALID_ARGUMENT", "nothere"),
+        ("operators", "HTTP", "NOT_FOUND", "nothere"),
     ]
     assert {each["action"] for each in lines} == {"RepositoryModelLoad"}
     assert all(re.fullmatch(r"127\.0\.0\.1:\d+", each["peer"]) for each in lines)
@@ -223,11 +237,12 @@ def test_tritons_secrets_and_the_policy_are_both_asked(secured: Secured) -> None
 
 
 def test_index_and_statistics_show_what_the_caller_may_see(secured: Secured) -> None:
-    status, _, body = secured.get("v2/models/stats", OPERATOR)
-    assert {each["name"] for each in json.loads(body)["model_stats"]} == {"affine", "fraud-1", "hidden"}
-    assert status == 200
-    _, _, body = secured.get("v2/repository/index", OPERATOR, b"")
-    assert {each["name"] for each in json.loads(body)} == {"affine", "fraud-1", "hidden"}
+    for credential, names in ((OPERATOR, {"affine", "fraud-1", "hidden"}), (READER, {"fraud-1"})):
+        _, _, body = secured.get("v2/models/stats", credential)
+        assert {each["name"] for each in json.loads(body)["model_stats"]} == names
+        _, _, body = secured.get("v2/repository/index", credential, b"")
+        assert {each["name"] for each in json.loads(body)} == names
+    assert secured.get("v2/repository/models/fraud-1/unload", READER, b"{}")[0] == 403
 
 
 def test_prometheus_reads_the_page_and_no_more(secured: Secured) -> None:
@@ -240,14 +255,13 @@ def test_prometheus_reads_the_page_and_no_more(secured: Secured) -> None:
 
 
 def test_who_asks_too_much_is_told_when_to_come_again(secured: Secured) -> None:
-    slow = WRONG.replace("nobodys", "slowly5")
-    assert secured.ask("ModelInfer", INFER, slow)[0] == "OK"
-    assert secured.get("v2/models/affine/generate", slow, b'{"x": 1}')[0] == 200
-    status, message, trailing = secured.ask("ModelInfer", INFER, slow)
+    assert secured.ask("ModelInfer", INFER, SLOW)[0] == "OK"
+    assert secured.get("v2/models/affine/generate", SLOW, b'{"x": 1}')[0] == 200
+    status, message, trailing = secured.ask("ModelInfer", INFER, SLOW)
     assert status == "RESOURCE_EXHAUSTED"
     assert "'slow' asks for more than its limits allow" in message
     assert 0 < int(trailing["grpc-retry-pushback-ms"]) <= 1_000_000
-    status, headers, _ = secured.get("v2/models/affine/generate", slow, b'{"x": 1}')
+    status, headers, _ = secured.get("v2/models/affine/generate", SLOW, b'{"x": 1}')
     assert status == 429
     assert 0 < int(headers["Retry-After"]) <= 1000
     assert secured.ask("ModelInfer", INFER, CHECKOUT)[0] == "OK"
@@ -255,7 +269,7 @@ def test_who_asks_too_much_is_told_when_to_come_again(secured: Secured) -> None:
 
 def test_secrets_in_all_places_are_written_nowhere(secured: Secured) -> None:
     """What the server has written is read when it has stopped."""
-    places = {"authorization": f"Bearer {WRONG}", "proxy-authorization": "Basic dXNlcjpwYXNz", "cookie": f"t={CHECKOUT}"}
+    places = {"proxy-authorization": "Basic dXNlcjpwYXNz", "cookie": f"t={CHECKOUT}", "x-any": "shown-by-its-pattern"}
     places["triton-grpc-protocol-key"] = SECRET_KEY
     for credential in (CHECKOUT, OPERATOR, PROMETHEUS, WRONG):
         headers = places | {"authorization": f"Bearer {credential}"}
@@ -283,5 +297,10 @@ def test_the_pages_client_gets_in(secured: Secured, tmp_path: Path) -> None:
 def test_the_pages_curl_gets_in(secured: Secured) -> None:
     (line,) = re.findall(r"^curl (.*)$", PAGE, re.MULTILINE)
     line = line.replace("localhost:8000", secured.server.http_url)
-    done = subprocess.run(["sh", "-c", f"curl -sS {line}"], env={"TOKEN": CHECKOUT, "PATH": "/usr/bin:/bin"}, capture_output=True, timeout=60)
+    done = subprocess.run(
+        ["sh", "-c", f"curl -sS {line}"],
+        env={"TOKEN": CHECKOUT, "PATH": "/usr/bin:/bin"},
+        capture_output=True,
+        timeout=60,
+    )
     assert json.loads(done.stdout)["name"] == "affine", done.stderr

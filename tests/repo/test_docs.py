@@ -22,7 +22,8 @@ from tests.unit.metric_pages import GPU, page_of, snapshot, version
 ROOT = Path(__file__).parents[2]
 
 PAGES = (
-    "serving", "metrics", "architecture", "gpu", "tracing", "repositories", "shared_memory", "http", "cache", "security",
+    "serving", "metrics", "architecture", "gpu", "tracing", "repositories", "shared_memory", "http", "cache",
+    "security",
 )  # fmt: skip
 """Of `docs`, those that name flags of the server."""
 
