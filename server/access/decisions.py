@@ -141,9 +141,9 @@ class Access:
         return self._anonymous
 
     def _refusal(self, caller: Caller, api: str, model: str | None) -> Forbidden | Unauthenticated:
-        about = f"'{api}'" if model is None else f"'{api}' of model '{model[:MAX_REMEMBERED_NAME]}'"
         if not self._policy.principals:
-            return Forbidden(f"{about} is closed here; {self._policy.hint}")
+            return Forbidden(f"'{api}' is closed here; {self._policy.hint}")
+        about = f"'{api}'" if model is None else f"'{api}' of model '{model[:MAX_REMEMBERED_NAME]}'"
         if caller is self._anonymous:
             return Unauthenticated(f"{about} needs a credential: the header 'Authorization: Bearer TOKEN'", shown=False)
         return Forbidden(f"'{caller.name}' may not use {about}")

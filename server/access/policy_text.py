@@ -180,7 +180,8 @@ class _Table:
         return key in self._content
 
     def wrong(self, key: str, problem: str) -> PolicyInvalid:
-        return PolicyInvalid(f"{self._where}{key}{' ' if key else ''}{problem}")
+        """`key` "": the table itself."""
+        return PolicyInvalid(f"{(self._where + key).removesuffix('.')} {problem}")
 
     def finish(self) -> None:
         """Raises `PolicyInvalid` for what was not asked for."""
