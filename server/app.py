@@ -108,7 +108,7 @@ class App:
         self._regions = Regions(find_driver()) if settings.allow_client_shm else None
         shared = SharedMemory(self._regions, settings.grpc_max_message_bytes) if self._regions is not None else None
         self._engine = Engine(self._registry, shared)
-        grpc_gate, self._http_gate = part_options.gates(settings)
+        grpc_gate, self._http_gate = part_options.gates(settings, self._engine.refuse)
         inference = InferenceService(
             self._engine,
             self._registry,
@@ -251,7 +251,7 @@ class App:
 
     def _behind_gate(self, routes: list[Route]) -> list[Route]:
         gate = self._http_gate
-        return guard_routes(routes, gate, self._engine.refuse) if gate and gate.guards_all else routes
+        return guard_routes(routes, gate) if gate and gate.guards_all else routes
 
     def _observer(self) -> Observer:
         return Observer(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from collections.abc import Callable
 from math import inf
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from server.cache.local import LocalStore
 from server.cache.store import Store
 from server.cache_config import CacheConfig, LocalCache
 from server.control import ControlSettings
+from server.errors import ConvoyError
 from server.flag_values import ModelControlMode
 from server.frontends.access import Gate
 from server.frontends.access_rules import CHANGING as CHANGING_RPCS
@@ -35,6 +37,8 @@ from server.tracing import Sink
 from server.tracing.json_file import JsonFileSink
 
 log = logging.getLogger(__name__)
+
+Count = Callable[[ConvoyError], None]
 
 GRPC, HTTP = "gRPC", "HTTP"
 """What the audit log calls the protocols."""
@@ -81,23 +85,27 @@ def metrics_options(settings: Settings) -> HttpOptions:
     return HttpOptions(tls=tls)
 
 
-def gates(settings: Settings) -> tuple[Gate | None, Gate | None]:
-    """What gRPC and HTTP are behind; None where all may do all. Raises `OSError` for a policy that cannot be used."""
+def gates(settings: Settings, count: Count) -> tuple[Gate | None, Gate | None]:
+    """What gRPC and HTTP are behind; None where all may do all. `count`: told of inferences that are turned away.
+
+    Raises `OSError` for a policy that cannot be used.
+    """
     _warn_of_open_doors(settings)
     if settings.auth_policy is not None:
         access = PolicyFile(settings.auth_policy).access
-        return Gate(access, Audit(GRPC)), Gate(access, Audit(HTTP))
-    return _gate_without_policy(settings, GRPC, settings.grpc_address), _gate_without_policy(
-        settings, HTTP, settings.http_address
+        return Gate(access, Audit(GRPC), count), Gate(access, Audit(HTTP), count)
+    return (
+        _gate_without_policy(settings, count, GRPC, settings.grpc_address),
+        _gate_without_policy(settings, count, HTTP, settings.http_address),
     )
 
 
-def _gate_without_policy(settings: Settings, protocol: str, address: str) -> Gate | None:
+def _gate_without_policy(settings: Settings, count: Count, protocol: str, address: str) -> Gate | None:
     closed = closed_apis(settings.allow_admin, address)
     if not closed and settings.audit_log is None:
         return None
     access = Access(open_policy(closed, "an operator opens it with --auth-policy or --allow-admin=true"))
-    return Gate(lambda _: access, Audit(protocol) if settings.audit_log else None, only=CHANGING_RPCS)
+    return Gate(lambda _: access, Audit(protocol) if settings.audit_log else None, count, only=CHANGING_RPCS)
 
 
 def _warn_of_open_doors(settings: Settings) -> None:

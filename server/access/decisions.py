@@ -103,15 +103,14 @@ class Access:
             self._known[key] = caller
         return caller
 
-    def check_api(self, caller: Caller, api: str) -> None:
-        """Whether the caller may use an API at all, be it for one model. Raises `Unauthenticated` or `Forbidden`."""
-        if not caller.may(api, None):
-            raise self._refusal(caller, api, None)
+    def check(self, caller: Caller, api: str, model: str | None = None) -> None:
+        """Whether the caller may; `model` None: be it for one model. Raises `Unauthenticated` or `Forbidden`."""
+        if not caller.may(api, model):
+            raise self._refusal(caller, api, model)
 
     def admit(self, caller: Caller, api: str, model: str | None, size: int, now: float) -> None:
         """Let a request of `size` bytes in, and count it. Raises `Unauthenticated`, `Forbidden` or `RateLimited`."""
-        if not caller.may(api, model):
-            raise self._refusal(caller, api, model)
+        self.check(caller, api, model)
         meter = self._meters.get(caller.name)
         wait = meter.admit(size, now) if meter is not None else 0.0
         if wait > 0.0:

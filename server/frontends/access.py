@@ -33,11 +33,20 @@ class Gate:
     """Lets the calls of one protocol in."""
 
     def __init__(
-        self, access: Callable[[float], Access], audit: Audit | None, only: Collection[str] | None = None
+        self,
+        access: Callable[[float], Access],
+        audit: Audit | None,
+        count: Callable[[ConvoyError], None],
+        only: Collection[str] | None = None,
     ) -> None:
-        """`access`: what is in force at a time of the monotonic clock; `only`: the RPCs that it is for, None: all."""
+        """`access`: what is in force at a time of the monotonic clock.
+
+        `count`: told of inferences that are turned away before they are requests; `only`: the RPCs that it is for,
+        None: all.
+        """
         self._access = access
         self._audit = audit
+        self.count = count
         self._only = only
 
     @property
@@ -75,18 +84,37 @@ class Gate:
             self._audit.record(call.peer, caller, question, STATUSES[type(error)])
 
     def _guarded(self, name: str, method: Method) -> Method:
-        if name == DECODED or (self._only is not None and name not in self._only):
+        if self._only is not None and name not in self._only:
             return method
         rule = rule_of(name)
         if isinstance(method, UnaryMethod):
-            return UnaryMethod(partial(self._handle, rule, method))
+            handle = method.handle if name == DECODED else partial(self._handle, rule, method)
+            return UnaryMethod(handle, partial(self._begin, rule))
         return StreamMethod(partial(self._open, rule, method))
+
+    def refusal(self, rule: Rule, call: Call, question: Question | None = None) -> ConvoyError | None:
+        """Why a caller may not even send a message; `question`: what is known of it otherwise."""
+        caller = None
+        try:
+            access, caller, _ = self.identify(call)
+            access.check(caller, rule.least)
+        except ConvoyError as error:
+            self.note_refusal(call, caller, question or rule.unread, error)
+            return error
+        return None
+
+    def _begin(self, rule: Rule, call: Call) -> None:
+        error = self.refusal(rule, call)
+        if error is not None:
+            if rule.name == DECODED:
+                self.count(error)
+            AS_TRITON.fail(call, error)
 
     def _handle(self, rule: Rule, method: UnaryMethod, call: Call, message: Buffer) -> None:
         question, caller = rule.unread, None
         try:
             access, caller, now = self.identify(call)
-            access.check_api(caller, rule.least)
+            access.check(caller, rule.least)
             question = rule.question(message)
             access.admit(caller, question.api, question.model, len(message), now)
         except ConvoyError as error:
@@ -104,7 +132,7 @@ class Gate:
     def _open(self, rule: Rule, method: StreamMethod, call: Call) -> Receiver:
         try:
             access, caller, _ = self.identify(call)
-            access.check_api(caller, rule.least)
+            access.check(caller, rule.least)
         except ConvoyError as error:
             AS_TRITON.fail(call, error)
             return ENDED

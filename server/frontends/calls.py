@@ -127,6 +127,9 @@ class UnaryMethod:
     """One message in, one out."""
 
     handle: Callable[[Call, Buffer], None]
+    begin: Callable[[Call], None] | None = None
+    """Called, where an engine can, of a call whose message has not come whole: it may end the call before the rest
+    comes. Others are not worth the while."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -79,7 +79,7 @@ def restrict(methods: MethodTable, restrictions: Restrictions) -> MethodTable:
         if guard is None:
             return method
         if isinstance(method, UnaryMethod):
-            return UnaryMethod(partial(_handle, guard, method))
+            return UnaryMethod(partial(_handle, guard, method), method.begin)
         return StreamMethod(partial(_open, guard, method))
 
     return {path: behind(path, method) for path, method in methods.items()}

@@ -112,11 +112,11 @@ def test_what_the_policy_does_not_allow_is_refused() -> None:
     one, anonymous = guarded.identify(BEARER, (), 0.0, 0.0), guarded.identify("", (), 0.0, 0.0)
     for _ in range(2):
         guarded.admit(one, "inference", "m1", 1, 0.0)
-        guarded.check_api(one, "inference")
+        guarded.check(one, "inference")
         with pytest.raises(Forbidden, match="'one' may not use 'inference' of model 'x'"):
             guarded.admit(one, "inference", "x", 1, 0.0)
         with pytest.raises(Forbidden, match="'one' may not use 'metadata'"):
-            guarded.check_api(one, "metadata")
+            guarded.check(one, "metadata")
         with pytest.raises(Unauthenticated, match="'inference' of model 'm1' needs a credential") as caught:
             guarded.admit(anonymous, "inference", "m1", 1, 0.0)
         assert not caught.value.shown

@@ -60,9 +60,10 @@ def methods() -> MethodTable:
     return {path: StreamMethod(Heard) if path.endswith(STREAMS) else reached for path in ALL}
 
 
-def gate(*lines: str, audit: bool = False) -> Gate:
+def gate(*lines: str, audit: bool = False, refused: list[ConvoyError] | None = None) -> Gate:
     found = access(principal("p", *lines))
-    return Gate(lambda _: found, Audit("gRPC") if audit else None)
+    counted: list[ConvoyError] = [] if refused is None else refused
+    return Gate(lambda _: found, Audit("gRPC") if audit else None, counted.append)
 
 
 def allow(*apis: str, models: str = "*") -> str:
@@ -238,7 +239,7 @@ def test_changes_are_noted_whether_allowed_or_not(caplog: pytest.LogCaptureFixtu
 def test_without_a_policy_only_what_changes_the_server_is_looked_at() -> None:
     closed = Access(open_policy(frozenset({"trace"}), "do this"))
     plain = methods()
-    table = Gate(lambda _: closed, None, only=CHANGING).guard(plain)
+    table = Gate(lambda _: closed, None, lambda _: None, only=CHANGING).guard(plain)
     assert {path.rpartition("/")[2] for path in table if table[path] is not plain[path]} == set(CHANGING)
     asked, looked = call(""), call("")
     setting = pb.TraceSettingRequest.SettingValue(value=["OFF"])
@@ -274,7 +275,7 @@ def routes(*operations: str) -> list[Route]:
 def test_no_route_is_reached_without_its_permission(operation: str) -> None:
     refused: list[ConvoyError] = []
     for lines, credential, status in (((), "Bearer wrong", 401), ((), BEARER, 403), ((allow(*APIS),), BEARER, 200)):
-        peer = http_peer.Peer(guard_routes(routes(operation), gate(*lines), refused.append))
+        peer = http_peer.Peer(guard_routes(routes(operation), gate(*lines, refused=refused)))
         assert peer.ask("POST", f"/v2/m/{operation}", b"x", authorization=credential).status == status
     assert len(refused) == (2 if operation in ("Infer", "Generate", "GenerateStream") else 0)
 
@@ -282,17 +283,56 @@ def test_no_route_is_reached_without_its_permission(operation: str) -> None:
 @pytest.mark.parametrize("operation", OPERATIONS)
 def test_every_route_is_reached_with_its_api(operation: str) -> None:
     api = METRICS if operation == "Metrics" else CATEGORIES.get(operation, "metadata")
-    peer = http_peer.Peer(guard_routes(routes(operation), gate(allow(api)), lambda _: None))
+    peer = http_peer.Peer(guard_routes(routes(operation), gate(allow(api))))
     assert peer.ask("POST", f"/v2/m/{operation}", b"x", authorization=BEARER).status == 200
     assert peer.ask("POST", f"/v2/m/{operation}", b"x").status == 401
 
 
 @pytest.mark.parametrize("operation", sorted(OWN - {"Live", "Ready", "Metrics", "OpenApi"}))
 def test_the_model_in_a_path_is_asked_about(operation: str) -> None:
-    guarded = guard_routes(
-        routes(operation), gate(allow("health", "inference", "statistics", models="a")), lambda _: None
-    )
+    guarded = guard_routes(routes(operation), gate(allow("health", "inference", "statistics", models="a")))
     assert [http_peer.Peer(guarded).ask("POST", f"/v2/{m}/{operation}", authorization=BEARER).status for m in "ab"] == [
         200,
         403,
     ]
+
+
+def test_a_call_that_may_not_be_is_refused_before_its_message_is_there() -> None:
+    refused: list[ConvoyError] = []
+    table = gate(allow("inference"), refused=refused).guard(methods())
+    for path, authorization, status in (
+        (path_of(DECODED), "", StatusCode.UNAUTHENTICATED),
+        (path_of("RepositoryModelLoad"), BEARER, StatusCode.PERMISSION_DENIED),
+        (path_of(DECODED), BEARER, None),
+    ):
+        method, asked = table[path], call(authorization)
+        assert isinstance(method, UnaryMethod) and method.begin is not None
+        method.begin(asked)
+        assert asked.status is status
+    assert len(refused) == 1
+
+
+HALF = {"known length": b"Content-Length: 1000\r\n\r\n{", "chunks": b"Transfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n"}
+
+
+@pytest.mark.parametrize("rest", HALF.values(), ids=HALF)
+@pytest.mark.parametrize("operation", ["Infer", "RepositoryModelLoad"])
+def test_a_body_that_may_not_come_is_not_waited_for(operation: str, rest: bytes) -> None:
+    peer = http_peer.Peer(guard_routes(routes(operation), gate(allow("inference", "model-repository", models="a"))))
+    head = f"POST /v2/a/{operation} HTTP/1.1\r\nHost: test\r\nExpect: 100-continue\r\n".encode()
+    peer.send(head + rest)
+    (answer,) = peer.answers()
+    assert (answer.status, answer.headers["connection"]) == (401, "close")
+    assert answer.headers["www-authenticate"] == 'Bearer realm="convoy"'
+    assert peer.sink.closed and peer.sink.refused
+    assert peer.connection.body_buffer() is None
+
+
+def test_a_body_that_may_come_is_waited_for() -> None:
+    peer = http_peer.Peer(guard_routes(routes("Infer"), gate(allow("inference"))))
+    head = f"POST /v2/a/Infer HTTP/1.1\r\nHost: test\r\nAuthorization: {BEARER}\r\nContent-Length: 4\r\n\r\nab"
+    peer.send(head.encode())
+    assert peer.answers() == []
+    peer.send(b"cd")
+    (answer,) = peer.answers()
+    assert (answer.status, answer.body) == (200, b"abcd")

@@ -204,9 +204,11 @@ class UnaryCall(_Http2Call):
         self._method = method
 
     def receive(self, body: Buffer, *, ended: bool) -> None:
-        """The whole request. Raises `WireError`, and whatever the method raises."""
+        """The whole request, or before it its beginning. Raises `WireError`, and whatever the method raises."""
         if ended:
             self._method.handle(self, wire.unary_message(body, self._max_message_bytes, self._head.encoding))
+        elif self._method.begin is not None:
+            self._method.begin(self)
 
     def reply(self, message: bytes) -> None:
         if not self._open:

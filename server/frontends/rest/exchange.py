@@ -75,6 +75,8 @@ class Route:
     """Called on the event loop with the request's body; it answers then or later."""
     operation: str
     """What `openapi` describes it by."""
+    begin: Callable[[Exchange], Callable[[], None] | None] | None = None
+    """Asked of a request whose body has not come whole: what refuses it before the rest comes; None to wait."""
 
 
 class Carrier(Protocol):
