@@ -89,7 +89,7 @@ def test_a_jwt_is_good_until_it_expires_and_is_looked_at_once() -> None:
 @pytest.mark.parametrize("claims", [{"sub": "s"}, {"sub": "s", "groups": ["gg"]}, {"sub": ["x"], "groups": "g"}, {}])
 def test_a_jwt_without_a_principals_claims_is_nobodys(claims: Mapping[str, Any]) -> None:
     with pytest.raises(Unauthenticated):
-        name(access(CLAIMED, Vouching(claims, 2000.0)), "Bearer a.b.c")
+        name(access(CLAIMED + ONE, Vouching(claims, 2000.0)), "Bearer a.b.c")
 
 
 def test_what_is_remembered_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:

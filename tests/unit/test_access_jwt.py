@@ -103,7 +103,7 @@ FORGED = {
     "another's signature": (STRANGER, SIGNATURE),
     "no signature": (signed().rpartition(".")[0] + ".", SIGNATURE),
     "other claims": (f"{HEAD}.{part(CLAIMS | {'sub': 'root'}).decode()}.{TAIL}", SIGNATURE),
-    "critical headers": (signed(headers={"kid": "ES256", "crit": ["exp"], "exp": 1}), ""),
+    "critical headers": (signed(headers={"kid": "ES256", "crit": ["exp"], "exp": 1}), "it cannot be read"),
     "expired": (signed(exp=NOW - 30), "it has expired"),
     "not valid yet": (signed(nbf=NOW + 31), "it is not valid yet"),
     "no end": (signed(exp=None), "it has not all of exp, iss and aud"),
@@ -125,6 +125,11 @@ def test_a_token_that_does_not_sign_for_its_caller_is_refused(token: str, proble
         verify(token)
     assert problem in str(caught.value)
     assert not any(each in str(caught.value) for each in token.split(".") if len(each) > 3)
+
+
+def test_a_verifier_takes_its_own_issuer_alone() -> None:
+    with pytest.raises(jwt.InvalidIssuerError):
+        verifier().verify(signed(iss="other"), NOW)
 
 
 def test_clocks_may_differ_by_the_leeway() -> None:

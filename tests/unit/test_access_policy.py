@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from server.access.buckets import Limits, Rate
@@ -124,6 +124,8 @@ def test_grants_do_not_lend_each_other_models() -> None:
 
 
 @given(st.text("ab*", max_size=6), st.text("ab*.", max_size=8))
+@example("a*a", "a")
+@example("*ab*b", "ab")
 def test_a_star_stands_for_any_characters_and_nothing_else_is_special(pattern: str, name: str) -> None:
     expression = ".*".join(map(re.escape, pattern.split("*")))
     assert matches(pattern, name) is (re.fullmatch(expression, name, re.DOTALL) is not None)
