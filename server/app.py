@@ -237,6 +237,7 @@ class App:
             self._bodies,
             non_finite=non_finite,
             forwarded=forwarded,
+            gate=self._http_gate if self._http_gate and self._http_gate.guards_all else None,
         )
         generate = GenerateRoutes(inference, self._registry, self._bodies, non_finite=non_finite, forwarded=forwarded)
         routes = [

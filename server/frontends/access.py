@@ -25,6 +25,7 @@ from server.restricted_apis import ApiCategory
 from server.tensors import Buffer
 
 INFERENCE = ApiCategory.INFERENCE.value
+SHARED_MEMORY = ApiCategory.SHARED_MEMORY.value
 DECODED = "ModelInfer"
 """The RPC that is let in as its message is decoded."""
 
@@ -65,10 +66,20 @@ class Gate:
         def decode(message: Buffer, deadline: float) -> InferenceRequest:
             access, caller, now = self.identify(call)
             request = inner(message, deadline)
+            if request.shared is not None:
+                access.check(caller, SHARED_MEMORY)
             access.admit(caller, INFERENCE, request.model_name, len(message), now)
             return request
 
         return decode
+
+    def check_shared(self, call: Call) -> None:
+        """Whether a caller's requests may have tensors in shared memory, which others may have registered.
+
+        Raises `ConvoyError`.
+        """
+        access, caller, _ = self.identify(call)
+        access.check(caller, SHARED_MEMORY)
 
     def identify(self, call: Call) -> tuple[Access, Caller, float]:
         """What is in force, who calls, and the time. Raises `Unauthenticated`."""

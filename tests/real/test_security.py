@@ -195,6 +195,19 @@ def test_a_model_that_may_not_be_seen_looks_like_one_that_is_not_there(secured: 
     assert (hidden[0], hidden[2].replace(b"hidden", b"nothere")) == (403, nothere[2])
 
 
+def test_memory_that_others_registered_needs_a_permission(secured: Secured) -> None:
+    place = {"shared_memory_region": "others", "shared_memory_byte_size": 8}
+    tensor = {"name": "x", "datatype": "INT64", "shape": [1, 1], "parameters": place}
+    body = json.dumps({"inputs": [tensor]}).encode()
+    assert secured.get("v2/models/affine/infer", CHECKOUT, body)[0] == 403
+    assert secured.get("v2/models/affine/infer", OPERATOR, body)[0] == 501  # the server was told to offer none
+    request = pb.ModelInferRequest(model_name="affine", inputs=[pb.ModelInferRequest.InferInputTensor(name="x")])
+    request.inputs[0].parameters["shared_memory_region"].string_param = "others"
+    request.inputs[0].parameters["shared_memory_byte_size"].int64_param = 8
+    answer = secured.ask("ModelInfer", request.SerializeToString(), CHECKOUT)
+    assert answer[:2] == ("PERMISSION_DENIED", "'checkout' may not use 'shared-memory'")
+
+
 def test_a_stream_is_judged_request_by_request(secured: Secured) -> None:
     messages = [INFER, INFER.replace(b"\x06affine", b"\x06hidden")]
     with connect(secured.server) as channel:

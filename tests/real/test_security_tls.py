@@ -3,21 +3,27 @@
 from __future__ import annotations
 
 import json
+import re
 import socket
 import ssl
+import subprocess
+import sys
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from urllib.request import urlopen
 
 import grpc
 import pytest
 
 from proto import grpc_service_pb2 as pb
+from server import healthcheck
+from server.access.tokens import digest_of, shown
 from tests import onnx_models
 from tests.certificates import Authority
 from tests.real.clients import SERVICE, WAIT_SECONDS
-from tests.real.conftest import ENGINES, RunningServer, start
+from tests.real.conftest import ENGINES, ROOT, RunningServer, StartServer, start
 from tests.real.waiting import wait_until
 from tests.repositories import add_model
 
@@ -123,3 +129,35 @@ def test_a_certificate_that_was_renewed_is_shown_to_who_comes_next(secured: Secu
     before = shown()
     secured.authority.issue()
     wait_until(lambda: shown() != before, WAIT_SECONDS)
+
+
+def test_a_containers_health_check_speaks_tls(secured: Secured) -> None:
+    url = f"--url=https://localhost:{secured.server.ports['http']}/v2/health/ready"
+    root = f"--ca-file={secured.authority.root}"
+    certificate = [f"--cert-file={secured.authority.files.certificate}", f"--key-file={secured.authority.files.key}"]
+    assert healthcheck.main([url, root, *certificate, "--timeout=30"]) == 0
+    assert healthcheck.main([url, root, "--timeout=30"]) == 1
+    assert healthcheck.main([url, *certificate, "--timeout=30"]) == 1
+
+
+def test_the_pages_channel_carries_a_token_over_tls(start_engine: StartServer, tmp_path: Path) -> None:
+    root = tmp_path / "models"
+    root.mkdir()
+    add_model(root, "affine", onnx_models.affine())
+    authority = Authority(tmp_path)
+    page = (ROOT / "docs/security.md").read_text()
+    token = "t" * 32
+    allow = 'allow = [{ apis = ["metadata"], models = ["affine"] }]'
+    policy = f'[[principals]]\nname = "a"\ntokens = ["{shown(digest_of(token))}"]\n{allow}\n'
+    (tmp_path / "policy.toml").write_text(policy)
+    files = (f"--grpc-server-cert={authority.files.certificate}", f"--grpc-server-key={authority.files.key}")
+    server = start_engine(
+        "--grpc-use-ssl=true", *files, f"--auth-policy={tmp_path / 'policy.toml'}", model_repository=root
+    )
+    example = re.findall(r"```python\n(.*?)```", page, re.DOTALL)[1]
+    (tmp_path / "example.py").write_text(example.replace("8001", str(server.ports["grpc"])))
+    done = subprocess.run(
+        [sys.executable, "example.py"], cwd=tmp_path, env={"TOKEN": token, "PYTHONPATH": str(ROOT)},
+        capture_output=True, text=True, timeout=120,
+    )  # fmt: skip
+    assert done.stdout == "['1']\n", done.stderr

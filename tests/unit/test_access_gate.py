@@ -187,6 +187,16 @@ def test_an_inference_is_decoded_for_those_who_may_ask_its_model() -> None:
         gate(allow("inference", models="a")).decoding(plainly, call())(message, 1.0)
 
 
+def test_tensors_in_shared_memory_need_a_permission_of_their_own() -> None:
+    request = pb.ModelInferRequest(model_name="m", inputs=[{"name": "x", "datatype": "INT64", "shape": [1]}])
+    request.inputs[0].parameters["shared_memory_region"].string_param = "another's"
+    request.inputs[0].parameters["shared_memory_byte_size"].int64_param = 8
+    message = request.SerializeToString()
+    with pytest.raises(Forbidden, match="'shared-memory'"):
+        gate(allow("inference", "shared-memory:read")).decoding(plainly, call())(message, 1.0)
+    assert gate(allow("inference", "shared-memory")).decoding(plainly, call())(message, 1.0).shared is not None
+
+
 def test_a_watch_of_a_model_that_may_not_be_seen_hears_nothing() -> None:
     asked = call()
     told: list[str] = []
