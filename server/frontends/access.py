@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Collection
+from contextlib import suppress
 from functools import partial
 
 from server.access.decisions import Access, Caller
-from server.errors import ConvoyError
+from server.errors import ConvoyError, InvalidRequest
 from server.frontends.access_rules import Question, Rule, rule_of
 from server.frontends.audit import Audit
 from server.frontends.calls import Call, Method, MethodTable, Receiver, StreamMethod, UnaryMethod
@@ -26,6 +27,8 @@ from server.tensors import Buffer
 
 INFERENCE = ApiCategory.INFERENCE.value
 SHARED_MEMORY = ApiCategory.SHARED_MEMORY.value
+MAX_READ_BYTES = 16 << 10
+"""Of a message that is refused, and read for the audit log alone."""
 DECODED = "ModelInfer"
 """The RPC that is let in as its message is decoded."""
 
@@ -122,14 +125,15 @@ class Gate:
             AS_TRITON.fail(call, error)
 
     def _handle(self, rule: Rule, method: UnaryMethod, call: Call, message: Buffer) -> None:
-        question, caller = rule.unread, None
+        caller = None
         try:
             access, caller, now = self.identify(call)
             access.check(caller, rule.least)
             question = rule.question(message)
             access.admit(caller, question.api, question.model, len(message), now)
         except ConvoyError as error:
-            self.note_refusal(call, caller, question, error)
+            if self._audit is not None and rule.unread.changes:
+                self.note_refusal(call, caller, _seen(rule, message), error)
             AS_TRITON.fail(call, error)
             return
         ended = None
@@ -155,6 +159,14 @@ class Gate:
         access, caller, now = self.identify(call)
         question = rule.question(message)
         access.admit(caller, question.api, question.model, len(message), now)
+
+
+def _seen(rule: Rule, message: Buffer) -> Question:
+    """What is noted of a message that is refused: a large one, of a file perhaps, is not worth the reading."""
+    if len(message) <= MAX_READ_BYTES:
+        with suppress(InvalidRequest):
+            return rule.question(message)
+    return rule.unread
 
 
 class _Checked:

@@ -81,15 +81,20 @@ class Rule(NamedTuple):
             raise InvalidRequest(f"the message is not a {self.request.DESCRIPTOR.name}: {error}") from None
         details = tuple(sorted(getattr(request, self.details))) if self.details else ()
         changes = self.always_changes or (self.api != self.least and bool(details))
-        model = getattr(request, self.model) if self.model else ""
         return Question(
             self.name,
             self.api if changes or self.api == self.least else self.least,
-            (model if model not in _NO_MODEL else None) or (EVERY_MODEL if changes and self.model else None),
+            self._model(request, changes),
             changes,
             getattr(request, self.subject) if self.subject else "",
             details[:MAX_DETAILS],
         )
+
+    def _model(self, request: Any, changes: bool) -> str | None:
+        named = getattr(request, self.model) if self.model else ""
+        if named not in _NO_MODEL:
+            return str(named)
+        return EVERY_MODEL if changes and self.model and not self.always_changes else None
 
 
 _NO_MODEL = ("", SERVICE)

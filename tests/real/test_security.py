@@ -231,7 +231,7 @@ def test_a_jwt_makes_an_operator_and_what_it_does_is_audited(secured: Secured) -
     assert secured.get("v2/repository/models/nothere/load", OPERATOR, b"{}")[0] == 404
     lines = secured.audited(4)
     assert [(each["principal"], each["protocol"], each["outcome"], each.get("model")) for each in lines] == [
-        ("checkout", "gRPC", "PERMISSION_DENIED", None),
+        ("checkout", "gRPC", "PERMISSION_DENIED", "fraud-1"),
         ("operators", "gRPC", "OK", "fraud-1"),
         ("unknown", "HTTP", "UNAUTHENTICATED", "hidden"),
         ("operators", "HTTP", "NOT_FOUND", "nothere"),

@@ -232,7 +232,9 @@ def test_changes_are_noted_whether_allowed_or_not(caplog: pytest.LogCaptureFixtu
     )
     ask(table, path_of("TraceSetting"), call(), b"")
     ask(table, path_of("LogSettings"), call(), b"")
-    ask(table, path_of("RepositoryModelUnload"), call("Bearer wrong"), b"")
+    change = pb.LogSettingsRequest(settings={"log_info": pb.LogSettingsRequest.SettingValue(bool_param=True)})
+    ask(table, path_of("LogSettings"), call(), change.SerializeToString())
+    ask(table, path_of("RepositoryModelUnload"), call("Bearer wrong"), b"\xff")
     ask(table, path_of("RepositoryIndex"), call())
     common = {"peer": PEER.address, "protocol": "gRPC", "certificate": ["CN:x"]}
     load_line, region, log_line, unload = audited(caplog)
@@ -241,7 +243,12 @@ def test_changes_are_noted_whether_allowed_or_not(caplog: pytest.LogCaptureFixtu
         "parameters": ["config", "file:1/model.onnx"],
     }  # fmt: skip
     assert region == common | {"principal": "p", "action": "SystemSharedMemoryRegister", "outcome": "OK", "region": "r"}
-    assert log_line == common | {"principal": "p", "action": "LogSettings", "outcome": "PERMISSION_DENIED"}
+    assert log_line == common | {
+        "principal": "p",
+        "action": "LogSettings",
+        "outcome": "PERMISSION_DENIED",
+        "parameters": ["log_info"],
+    }
     assert unload == common | {"principal": "unknown", "action": "RepositoryModelUnload", "outcome": "UNAUTHENTICATED"}
     assert "s3cret" not in caplog.text
 

@@ -13,6 +13,8 @@ import jwt
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+from hypothesis import given
+from hypothesis import strategies as st
 from jwt.algorithms import ECAlgorithm, OKPAlgorithm, RSAAlgorithm
 
 from server.access.decisions import JwtInvalid
@@ -130,6 +132,12 @@ def test_a_token_that_does_not_sign_for_its_caller_is_refused(token: str, proble
 def test_a_verifier_takes_its_own_issuer_alone() -> None:
     with pytest.raises(jwt.InvalidIssuerError):
         verifier().verify(signed(iss="other"), NOW)
+
+
+@given(st.text() | st.lists(st.text('abc._-{}[]:,1"', max_size=12), min_size=3, max_size=3).map(".".join))
+def test_whatever_a_stranger_sends_is_a_token_that_is_refused(text: str) -> None:
+    with pytest.raises(JwtInvalid):
+        verify(text)
 
 
 def test_clocks_may_differ_by_the_leeway() -> None:
