@@ -228,6 +228,7 @@ class ControlPlane:
         await self._loader.ensembles.stop()
         if self._requested:
             await asyncio.wait(self._requested)
+        await self._loader.successions.stop()
         await asyncio.gather(*(self._loader.unload(loaded) for loaded in self._registry.loaded()))
         await self._loader.close()
         self._outlook.close()

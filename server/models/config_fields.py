@@ -65,6 +65,7 @@ SERVED = frozenset(
         "sequence_batching.state.data_type",
         "sequence_batching.state.dims",
         "sequence_batching.state.use_same_buffer_for_input_output",
+        "sequence_batching.state.use_growable_memory",
         "sequence_batching.state.initial_state.name",
         "sequence_batching.state.initial_state.data_type",
         "sequence_batching.state.initial_state.dims",
@@ -127,7 +128,6 @@ IMAGE_TEXTS = frozenset(
 
 INSTEAD = {
     "sequence_batching.iterative_sequence": "a client that wants another step sends another request",
-    "sequence_batching.state.use_growable_memory": "a state whose dims hold -1 may grow without it",
     "model_transaction_policy.decoupled": "an ONNX model answers every request once, over a stream too",
     "instance_group.rate_limiter": "models take turns without it, and the flag --max-running-batches bounds what runs",
 }

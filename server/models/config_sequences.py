@@ -174,8 +174,9 @@ def _states(
             raise FieldInvalid(f"{field}.data_type", "is missing or TYPE_INVALID; name the tensor's type")
         dims = tuple(message.dims)
         _check_state_dims(f"{field}.dims", dims, most)
-        if message.use_same_buffer_for_input_output and -1 in dims:
-            raise FieldInvalid(f"{field}.use_same_buffer_for_input_output", "needs dims without -1; remove one")
+        # Both ask for memory to be used again, which it is where it can be: answers are the same.
+        if message.use_growable_memory and not message.use_same_buffer_for_input_output:
+            raise FieldInvalid(f"{field}.use_growable_memory", "needs use_same_buffer_for_input_output: true; add it")
         initial = _initial(f"{field}.initial_state", message, datatype, datatypes, read_file)
         states.append(
             StateConfig(

@@ -56,6 +56,9 @@ class Executor:
     With `sizes`, every batch is filled up to the next of them; what comes of the filling is nobody's.
     """
 
+    runs_for_nobody = False
+    """Whether a request whose caller has gone is worth running, for what the model keeps of it."""
+
     def __init__(self, config: ModelConfig, version: int, session: Session, sizes: Sequence[int] = ()) -> None:
         self._config = config
         self._version = version
@@ -103,7 +106,7 @@ class Executor:
         todo = _smaller(batch, error)  # the next one last
         while todo:
             part = todo.pop()
-            if not any(work.is_wanted for work in part):
+            if not (self.runs_for_nobody or any(work.is_wanted for work in part)):
                 answers += [CALLER_GONE] * len(part)
                 continue
             try:

@@ -39,6 +39,7 @@ from server.models.registry import Registry
 from server.models.repository import ModelFolder
 from server.models.served import Served
 from server.models.stamps import VersionStamp
+from server.models.succession import Successions
 from server.scheduling.budget import ByteBudget
 from server.scheduling.clock import Clock
 from server.scheduling.turns import Turns
@@ -106,6 +107,7 @@ class Loader:
         self._given_up = False
         self.recovery = Recovery(registry, clock)
         self.ensembles = Ensembles(registry, self._make_ensemble)
+        self.successions = Successions(clock)
         self.tried: dict[tuple[str, int], Tried] = {}
         self.folders: dict[tuple[str, int], Path] = {}
         """Where the versions that serve, or are about to serve again, were loaded from."""
@@ -150,8 +152,8 @@ class Loader:
         return ""
 
     async def reload(self, origin: Origin, version: int) -> str:
-        """Load a version that serves beside itself, let the new one take over, and drain the old one. Returns why that
-        failed, "" where it did not."""
+        """Load a version that serves beside itself, let the new one take over, and drain the old one; where that has
+        sequences, nobody waits for it. Returns why it failed, "" where it did not."""
         name = origin.folder.name
         self._registry.begin_reload(name, version)
         try:
@@ -162,6 +164,8 @@ class Loader:
             log.error("model '%s' version %d: %s", name, version, reason)
             return str(error)
         old = self._registry.take_over(name, fresh)
+        if old is not None:
+            self.successions.begin(old, fresh)
         if old is None:  # its session went bad meanwhile: `recovery` loads it again, from the new files
             old = fresh
         else:
@@ -169,14 +173,35 @@ class Loader:
             if not isinstance(fresh, EnsembleVersion):  # though it may have been one
                 await self.ensembles.give_up(name, version)
             log.info("model '%s' version %d is loaded anew after %.2f s", name, version, fresh.load_seconds)
-        await old.drain()
+        if self.successions.lasts(old):
+            self.successions.let_go(old, self._drain_replaced(old))
+        else:
+            await old.drain()
         return ""
 
+    async def _drain_replaced(self, old: Served) -> None:
+        await old.drain()
+        log.info("model '%s' version %d, which was replaced, is gone", old.config.name, old.version)
+
     async def unload(self, loaded: Served) -> None:
-        """Answer what a version was asked, and let it go."""
+        """Answer what a version was asked, and let it go. Where its sequences go on, nobody waits, and it is forgotten
+        then."""
         name, version = loaded.config.name, loaded.version
         await self.ensembles.give_up(name, version)
+        await self.successions.end_before(loaded)
         self._registry.set_state(name, version, State.DRAINING)
+        if self.successions.lasts(loaded):
+            self.folders.pop((name, version), None)
+            self.successions.let_go(loaded, self._drain_and_forget(loaded))
+        else:
+            await self._drain(loaded)
+
+    async def _drain_and_forget(self, loaded: Served) -> None:
+        await self._drain(loaded)
+        self.forget(loaded.config.name, loaded.version)
+
+    async def _drain(self, loaded: Served) -> None:
+        name, version = loaded.config.name, loaded.version
         await loaded.drain()
         self._registry.set_state(name, version, State.UNAVAILABLE, UNLOADED)
         self.folders.pop((name, version), None)
