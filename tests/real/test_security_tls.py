@@ -140,7 +140,7 @@ def test_a_containers_health_check_speaks_tls(secured: Secured) -> None:
     assert healthcheck.main([url, *certificate, "--timeout=30"]) == 1
 
 
-def test_the_pages_channel_carries_a_token_over_tls(start_engine: StartServer, tmp_path: Path) -> None:
+def test_the_pages_channel_carries_a_token_over_tls(start_server: StartServer, tmp_path: Path) -> None:
     root = tmp_path / "models"
     root.mkdir()
     add_model(root, "affine", onnx_models.affine())
@@ -151,7 +151,7 @@ def test_the_pages_channel_carries_a_token_over_tls(start_engine: StartServer, t
     policy = f'[[principals]]\nname = "a"\ntokens = ["{shown(digest_of(token))}"]\n{allow}\n'
     (tmp_path / "policy.toml").write_text(policy)
     files = (f"--grpc-server-cert={authority.files.certificate}", f"--grpc-server-key={authority.files.key}")
-    server = start_engine(
+    server = start_server(
         "--grpc-use-ssl=true", *files, f"--auth-policy={tmp_path / 'policy.toml'}", model_repository=root
     )
     example = re.findall(r"```python\n(.*?)```", page, re.DOTALL)[1]
