@@ -16,10 +16,11 @@ from server.access.policy import Policy, Principal
 from server.access.tokens import owner_of
 from server.errors import Forbidden, RateLimited, Unauthenticated
 
-MAX_REMEMBERED = 4096
-"""Valid credentials, and things that one of them was allowed: JWTs come anew, and model names have stars."""
+MAX_REMEMBERED = 1024
+"""Valid credentials, and things that one of them was allowed: JWTs come anew, and patterns have stars."""
+MAX_REMEMBERED_CREDENTIAL = 4096
 MAX_REMEMBERED_NAME = 256
-"""Characters of a model's name; a longer one is looked at each time."""
+"""Characters of a credential and of a model's name; longer ones are looked at each time."""
 BEARER = "bearer "
 """In front of a token (RFC 6750, 2.1), in small or capital letters."""
 WRONG = "the credential is not valid here"
@@ -98,9 +99,10 @@ class Access:
         caller = self._known.get(key)
         if caller is None or now >= caller.until:
             caller = self._by_token(authorization, now, wall_seconds) if authorization else self._by_names(certificate)
-            if len(self._known) >= MAX_REMEMBERED:
-                self._known.clear()
-            self._known[key] = caller
+            if len(authorization) <= MAX_REMEMBERED_CREDENTIAL:
+                if len(self._known) >= MAX_REMEMBERED:
+                    self._known.clear()
+                self._known[key] = caller
         return caller
 
     def check(self, caller: Caller, api: str, model: str | None = None) -> None:

@@ -44,6 +44,8 @@ def parse_policy(text: str, file: Path) -> Policy:
     principals = tuple(table.tables("principals", lambda each: _principal(each, several_issuers=len(issuers) > 1)))
     table.finish()
     _check_unique(file, principals)
+    if len({issuer.issuer for issuer in issuers}) < len(issuers):
+        raise PolicyInvalid(f"{file}: two [[jwt]] have the same issuer: put all its keys into one set")
     if any(principal.claims for principal in principals) and not issuers:
         raise PolicyInvalid(f"{file}: principals have 'claims', and there is no [[jwt]] to say who vouches for them")
     return Policy(principals, anonymous, issuers)

@@ -130,7 +130,7 @@ class Gate:
             access, caller, now = self.identify(call)
             access.check(caller, rule.least)
             question = rule.question(message)
-            access.admit(caller, question.api, question.model, len(message), now)
+            access.admit(caller, question.api, question.scope, len(message), now)
         except ConvoyError as error:
             if self._audit is not None and rule.unread.changes:
                 self.note_refusal(call, caller, _seen(rule, message), error)
@@ -158,7 +158,7 @@ class Gate:
         """Whether a message of a stream may be. Raises `ConvoyError`."""
         access, caller, now = self.identify(call)
         question = rule.question(message)
-        access.admit(caller, question.api, question.model, len(message), now)
+        access.admit(caller, question.api, question.scope, len(message), now)
 
 
 def _seen(rule: Rule, message: Buffer) -> Question:

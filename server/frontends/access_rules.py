@@ -40,6 +40,13 @@ class Question(NamedTuple):
     """What it changes, where that is no model: a region of shared memory."""
     details: tuple[str, ...] = ()
     """Names of the settings or parameters that it brings; never what they say."""
+    everything: bool = False
+    """Whether it reaches models that it does not name."""
+
+    @property
+    def scope(self) -> str | None:
+        """What the caller needs a permission for: as `model`, or `*`."""
+        return EVERY_MODEL if self.everything else self.model
 
 
 class Rule(NamedTuple):
@@ -60,6 +67,8 @@ class Rule(NamedTuple):
     always_changes: bool = False
     """Otherwise: where `details` is not empty, and there is a reading part of the API."""
     shown: Shown | None = None
+    reaches_all: Callable[[Any], bool] | None = None
+    """Whether a message that changes something does so to models that it does not name."""
 
     @property
     def reads(self) -> bool:
@@ -81,20 +90,16 @@ class Rule(NamedTuple):
             raise InvalidRequest(f"the message is not a {self.request.DESCRIPTOR.name}: {error}") from None
         details = tuple(sorted(getattr(request, self.details))) if self.details else ()
         changes = self.always_changes or (self.api != self.least and bool(details))
+        named = getattr(request, self.model) if self.model else ""
         return Question(
             self.name,
             self.api if changes or self.api == self.least else self.least,
-            self._model(request, changes),
+            None if named in _NO_MODEL else str(named),
             changes,
             getattr(request, self.subject) if self.subject else "",
             details[:MAX_DETAILS],
+            changes and self.reaches_all is not None and self.reaches_all(request),
         )
-
-    def _model(self, request: Any, changes: bool) -> str | None:
-        named = getattr(request, self.model) if self.model else ""
-        if named not in _NO_MODEL:
-            return str(named)
-        return EVERY_MODEL if changes and self.model and not self.always_changes else None
 
 
 _NO_MODEL = ("", SERVICE)
@@ -119,12 +124,24 @@ def _index_shown(may: May, message: bytes) -> bytes:
     return pb.RepositoryIndexResponse(models=kept).SerializeToString(deterministic=True)
 
 
+def _unloads_dependents(request: pb.RepositoryModelUnloadRequest) -> bool:
+    return "unload_dependents" in request.parameters and request.parameters["unload_dependents"].bool_param
+
+
+def _of_no_model(request: pb.TraceSettingRequest) -> bool:
+    return not request.model_name
+
+
 def _rules() -> dict[str, Rule]:
     rules: list[Rule] = []
 
     def add(name: str, *, looks: bool = False, request: type[Message] | None = None, **fields: Any) -> None:
         api = CATEGORIES[name].value
         rules.append(Rule(name, api + READ if looks else api, api + READ if looks else api, request, **fields))
+
+    def add_settings(name: str, request: type[Message], **fields: Any) -> None:
+        api = CATEGORIES[name].value
+        rules.append(Rule(name, api, api + READ, request, details="settings", **fields))
 
     add("ModelReady", request=pb.ModelReadyRequest, model="name")
     add("Check", request=health_pb2.HealthCheckRequest, model="service")
@@ -134,19 +151,21 @@ def _rules() -> dict[str, Rule]:
     add("ModelStatistics", request=pb.ModelStatisticsRequest, model="name", shown=_statistics_shown)
     add("RepositoryIndex", looks=True, shown=_index_shown)
     for name in ("RepositoryModelLoad", "RepositoryModelUnload"):
-        request = getattr(pb, f"{name}Request")
-        add(name, request=request, model="model_name", details="parameters", always_changes=True)
+        add(
+            name,
+            request=getattr(pb, f"{name}Request"),
+            model="model_name",
+            details="parameters",
+            always_changes=True,
+            reaches_all=_unloads_dependents if name.endswith("Unload") else None,
+        )
     for kind in ("System", "Cuda"):
         add(f"{kind}SharedMemoryStatus", looks=True)
         for verb in ("Register", "Unregister"):
             name = f"{kind}SharedMemory{verb}"
             add(name, request=getattr(pb, f"{name}Request"), subject="name", always_changes=True)
-    for name, request, model in (
-        ("TraceSetting", pb.TraceSettingRequest, "model_name"),
-        ("LogSettings", pb.LogSettingsRequest, ""),
-    ):
-        api = CATEGORIES[name].value
-        rules.append(Rule(name, api, api + READ, request, model, details="settings"))
+    add_settings("TraceSetting", pb.TraceSettingRequest, model="model_name", reaches_all=_of_no_model)
+    add_settings("LogSettings", pb.LogSettingsRequest)
     return {rule.name: rule for rule in rules}
 
 

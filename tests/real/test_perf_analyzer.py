@@ -86,9 +86,7 @@ def test_its_sequences_are_served(analyzer: PerfAnalyzer, start_server: StartSer
 
 def test_it_shows_a_token(analyzer: PerfAnalyzer, start_server: StartServer, tmp_path: Path) -> None:
     (line,) = re.findall(r"^perf_analyzer (-.*)$", (ROOT / "docs/security.md").read_text(), re.MULTILINE)
-    allow = (
-        'allow = [{ apis = ["inference", "metadata", "model-config", "statistics"], models = ["lenet5"] }]'
-    )
+    allow = 'allow = [{ apis = ["inference", "metadata", "model-config", "statistics"], models = ["lenet5"] }]'
     policy = f'[[principals]]\nname = "a"\ntokens = ["{shown(digest_of(TOKEN))}"]\n{allow}\n'
     (tmp_path / "policy.toml").write_text(policy)
     server = start_server(f"--auth-policy={tmp_path / 'policy.toml'}")

@@ -105,6 +105,9 @@ def test_what_is_remembered_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     assert jwts.asked == 8  # the last one is remembered
     assert name(guarded, "Bearer a.b.0") == "claimed"
     assert jwts.asked == 9
+    for _ in range(2):
+        assert name(guarded, "Bearer a.b.c" + " " * 4096) == "claimed"
+    assert jwts.asked == 11  # too long to be kept
 
 
 def test_what_the_policy_does_not_allow_is_refused() -> None:

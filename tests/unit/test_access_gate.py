@@ -161,6 +161,17 @@ def test_settings_are_changed_by_whoever_may_and_read_by_whoever_may_read() -> N
         assert asked.status is expected
 
 
+@pytest.mark.parametrize(("dependents", "status"), [(False, StatusCode.OK), (True, StatusCode.PERMISSION_DENIED)])
+def test_what_unloads_other_models_too_needs_a_permission_for_all(dependents: bool, status: StatusCode) -> None:
+    request = pb.RepositoryModelUnloadRequest(model_name="b")
+    request.parameters["unload_dependents"].bool_param = dependents
+    for models, expected in (("b", status), ("*", StatusCode.OK)):
+        asked = call()
+        table = gate(allow("model-repository", models=models)).guard(methods())
+        ask(table, path_of("RepositoryModelUnload"), asked, request.SerializeToString())
+        assert asked.status is expected
+
+
 def test_a_message_that_cannot_be_read_is_refused_here() -> None:
     asked = call()
     ask(gate(allow("metadata")).guard(methods()), path_of("ModelMetadata"), asked, b"\xff")

@@ -89,6 +89,7 @@ WRONG = {
     "claims that nobody vouches for": (CLAIMS, "principals have 'claims', and there is no [[jwt]]"),
     "a claim that is a number": (ISSUER + CLAIMS.replace('"s"', "1"), "principals[0].claims.sub must be a string"),
     "claims of any issuer": (ISSUER + ISSUER.replace('"i"', '"j"') + CLAIMS, "principals[0].claims needs 'iss'"),
+    "one issuer of two": (ISSUER + ISSUER, "two [[jwt]] have the same issuer"),
     "no algorithm": (ISSUER + 'algorithms = ["none"]', "jwt[0].algorithms[0] 'none' is none of RS256"),
     "an algorithm with a secret": (ISSUER + 'algorithms = ["HS256"]', "jwt[0].algorithms[0] 'HS256' is none of"),
     "too much leeway": (ISSUER + "leeway_seconds = 301", "jwt[0].leeway_seconds must be a number from 0 to 300"),
