@@ -26,7 +26,7 @@ from server.access.tokens import digest_of, shown
 from server.frontends.statuses import CHALLENGE, CHALLENGE_WRONG
 from tests import onnx_models
 from tests.real.clients import SERVICE, WAIT_SECONDS, infer_request
-from tests.real.conftest import ENGINES, ROOT, RunningServer, connect, start
+from tests.real.conftest import ENGINES, ROOT, RunningServer, StartServer, connect, start
 from tests.real.waiting import wait_until
 from tests.repositories import add_model
 
@@ -317,3 +317,27 @@ def test_the_pages_curl_gets_in(secured: Secured) -> None:
         timeout=60,
     )
     assert json.loads(done.stdout)["name"] == "affine", done.stderr
+
+
+def test_without_a_policy_an_operator_closes_what_changes_the_server(start_server: StartServer, tmp_path: Path) -> None:
+    root = tmp_path / "models"
+    root.mkdir()
+    add_model(root, "affine", onnx_models.affine())
+    flags = ("--model-control-mode=explicit", "--load-model=*", "--allow-admin=false")
+    closed = Secured(
+        start_server(*flags, f"--audit-log={tmp_path / 'audit.jsonl'}", model_repository=root), tmp_path / "audit.jsonl"
+    )
+    unload = pb.RepositoryModelUnloadRequest(model_name="affine").SerializeToString()
+    status, message, _ = closed.ask("RepositoryModelUnload", unload)
+    assert (status, message.partition(";")[0]) == ("PERMISSION_DENIED", "'model-repository' is closed here")
+    assert closed.get("v2/repository/models/affine/unload", body=b"{}")[0] == 403
+    assert closed.get("v2/logging", body=b'{"log_info": false}')[0] == 403
+    assert closed.get("v2/logging")[0] == 200
+    assert closed.ask("ModelInfer", INFER)[0] == "OK"
+    lines = closed.audited(3)
+    assert [(line["protocol"], line["principal"], line["outcome"]) for line in lines] == [
+        ("gRPC", "anonymous", "PERMISSION_DENIED"),
+        ("HTTP", "anonymous", "PERMISSION_DENIED"),
+        ("HTTP", "anonymous", "PERMISSION_DENIED"),
+    ]
+    assert [line.get("model") for line in lines] == ["affine", "affine", None]
