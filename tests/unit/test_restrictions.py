@@ -8,6 +8,7 @@ from http import HTTPStatus
 import pytest
 
 from proto import grpc_service_pb2 as pb
+from server import restricted_apis
 from server.frontends import health_service
 from server.frontends.calls import Call, MethodTable, Receiver, StatusCode, StreamMethod, UnaryMethod
 from server.frontends.inference_service import SERVICE
@@ -157,3 +158,12 @@ def test_a_method_that_refuses_early_goes_on_doing_so_behind_its_guard() -> None
     assert isinstance(method, UnaryMethod) and method.begin is not None
     method.begin(call)
     assert begun == [call]
+
+
+@pytest.mark.parametrize(
+    "flag", ["admin-key=s3cret", "inference:admin-key:s3cret", "admin-key=s3cret:x=y", "a:=s3cret"]
+)
+def test_a_broken_flag_is_refused_without_what_may_be_its_secret(flag: str) -> None:
+    with pytest.raises(ValueError, match=r"must be APIS:KEY=VALUE|unknown restricted API 'admin-key'") as caught:
+        restricted_apis.parse([flag])
+    assert "s3cret" not in str(caught.value)
