@@ -36,7 +36,7 @@ def parse_policy(text: str, file: Path) -> Policy:
     """The policy in a file's text. Raises `PolicyInvalid`."""
     try:
         content = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
+    except (tomllib.TOMLDecodeError, RecursionError) as error:
         raise PolicyInvalid(f"{file}: not TOML: {error}") from None
     table = _Table(content, f"{file}: ")
     anonymous = table.table("anonymous", _anonymous) or Principal(ANONYMOUS, (_HEALTH,))

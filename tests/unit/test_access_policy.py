@@ -52,6 +52,7 @@ def test_whoever_shows_nothing_may_ask_for_the_servers_health_unless_the_file_sa
 
 WRONG = {
     "no TOML": ("a = ", "/etc/policy.toml: not TOML: "),
+    "no end of brackets": ("a = " + "[" * 5000, "/etc/policy.toml: not TOML: "),
     "a field that there is not": ("pricipals = []", "/etc/policy.toml: pricipals is not known here"),
     "a field of another type": ("principals = 1", "/etc/policy.toml: principals must be a list"),
     "a list of something else": ("principals = [1]", "principals[0] must be a table"),
