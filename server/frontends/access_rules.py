@@ -25,6 +25,10 @@ MAX_DETAILS = 16
 """Settings or parameters that an audit line names."""
 
 
+SERVICE_FIELD = "service"
+"""What the health service asks about: a model, or the server as a whole, by the name of its own service or none."""
+
+
 class Question(NamedTuple):
     """What one call wants."""
 
@@ -91,19 +95,17 @@ class Rule(NamedTuple):
         details = tuple(sorted(getattr(request, self.details))) if self.details else ()
         changes = self.always_changes or (self.api != self.least and bool(details))
         named = getattr(request, self.model) if self.model else ""
+        if self.model == SERVICE_FIELD and named == SERVICE:
+            named = ""
         return Question(
             self.name,
             self.api if changes or self.api == self.least else self.least,
-            None if named in _NO_MODEL else str(named),
+            named or None,
             changes,
             getattr(request, self.subject) if self.subject else "",
             details[:MAX_DETAILS],
             changes and self.reaches_all is not None and self.reaches_all(request),
         )
-
-
-_NO_MODEL = ("", SERVICE)
-"""What the health service takes for the server as a whole."""
 
 
 def rule_of(name: str) -> Rule:
@@ -144,8 +146,8 @@ def _rules() -> dict[str, Rule]:
         rules.append(Rule(name, api, api + READ, request, details="settings", **fields))
 
     add("ModelReady", request=pb.ModelReadyRequest, model="name")
-    add("Check", request=health_pb2.HealthCheckRequest, model="service")
-    add("Watch", request=health_pb2.HealthCheckRequest, model="service")
+    add("Check", request=health_pb2.HealthCheckRequest, model=SERVICE_FIELD)
+    add("Watch", request=health_pb2.HealthCheckRequest, model=SERVICE_FIELD)
     add("ModelMetadata", request=pb.ModelMetadataRequest, model="name")
     add("ModelConfig", request=pb.ModelConfigRequest, model="name")
     add("ModelStatistics", request=pb.ModelStatisticsRequest, model="name", shown=_statistics_shown)
