@@ -10,6 +10,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from loadtest.swarm.flags import add_flags
 from server import __version__
+from server.access.policy_text import parse_policy
 from server.errors import TRITON_REASONS
 from server.flags import parser
 from server.metrics.page import Request
@@ -97,6 +98,11 @@ def test_flags_named_in_the_documentation_exist() -> None:
         text = re.sub(r"examples/\S+.*|pip install.*|docker compose .*|curl .*", "", page.read_text())
         for flag in re.findall(r"(--[a-z][a-z0-9-]+)", text):
             assert flag in flags, f"{page.name} names {flag}"
+
+
+def test_the_policies_of_the_security_page_are_policies() -> None:
+    examples = re.findall(r"```toml\n(.*?)```", (ROOT / "docs/security.md").read_text(), re.DOTALL)
+    assert [len(parse_policy(text, ROOT / "policy.toml").principals) for text in examples] == [3, 0]
 
 
 def test_the_changelog_and_the_package_agree_on_the_version() -> None:
