@@ -61,7 +61,11 @@ WRONG = (
 def test_a_wrong_credential_is_nobodys_and_not_anonymous(authorization: str) -> None:
     with pytest.raises(Unauthenticated) as caught:
         access(ONE).identify(authorization, (), 0.0, 0.0)
-    assert caught.value.shown
+    assert caught.value.shown is True
+    begins = (
+        "the credential is not valid here" if authorization[:7] == "Bearer " else "the Authorization header must be"
+    )
+    assert str(caught.value).startswith(begins)
     assert BEARER[7:-1] not in str(caught.value)
 
 
@@ -82,8 +86,9 @@ def test_a_jwt_is_good_until_it_expires_and_is_looked_at_once() -> None:
     guarded = access(CLAIMED, jwts)
     assert [name(guarded, "Bearer a.b.c", now=now) for now in (0.0, 9.9)] == ["claimed"] * 2
     assert jwts.asked == 1
-    with pytest.raises(Unauthenticated, match="it has expired"):
+    with pytest.raises(Unauthenticated, match=r"^the credential is not valid here: it has expired$") as caught:
         name(guarded, "Bearer a.b.c", now=10.0)
+    assert caught.value.shown is True
 
 
 @pytest.mark.parametrize("claims", [{"sub": "s"}, {"sub": "s", "groups": ["gg"]}, {"sub": ["x"], "groups": "g"}, {}])
@@ -122,7 +127,7 @@ def test_what_the_policy_does_not_allow_is_refused() -> None:
             guarded.check(one, "metadata")
         with pytest.raises(Unauthenticated, match="'inference' of model 'm1' needs a credential") as caught:
             guarded.admit(anonymous, "inference", "m1", 1, 0.0)
-        assert not caught.value.shown
+        assert caught.value.shown is False
 
 
 def test_where_nobody_has_credentials_a_refusal_says_what_opens() -> None:
@@ -144,10 +149,18 @@ def test_a_principals_requests_are_limited_whatever_it_asks_with() -> None:
     guarded = access(LIMITED)
     for _ in range(3):
         admit(guarded, 5.0)
-    with pytest.raises(RateLimited) as caught:
+    with pytest.raises(RateLimited, match=r"^'one' asks for more than its limits allow; again in 0.25 s$") as caught:
         admit(guarded, 5.25)
     assert caught.value.retry_after == pytest.approx(0.25)
     admit(guarded, 5.5)
+
+
+def test_a_principals_bytes_are_limited_by_the_size_of_its_messages() -> None:
+    guarded = access(principal("one", ALLOW, "limits = { bytes_per_second = 100, bytes_burst = 150 }"))
+    admit(guarded, 0.0)
+    with pytest.raises(RateLimited) as caught:
+        admit(guarded, 0.0)
+    assert caught.value.retry_after == pytest.approx(0.5)
 
 
 def test_a_new_policy_with_the_same_limits_gives_nothing_back() -> None:

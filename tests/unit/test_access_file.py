@@ -89,6 +89,7 @@ def test_a_new_token_and_its_hash_belong_together(
     assert commands.main(["token"]) == 0
     token, kept = capsys.readouterr().out.splitlines()
     assert shown(digest_of(token)) == kept
+    assert token.startswith("cvy_") and len(token) == 4 + 43  # 256 bits in base64
     monkeypatch.setattr(sys, "stdin", io.StringIO(f"{token}\n"))
     assert commands.main(["hash"]) == 0
     assert capsys.readouterr().out.strip() == kept

@@ -42,12 +42,17 @@ def test_whoever_shows_nothing_may_ask_for_the_servers_health_unless_the_file_sa
     assert not anonymous.may("health", "m")
     assert policy('[anonymous]\nallow = [{ apis = ["metrics"] }]').anonymous.may("metrics", None)
     assert not policy("[anonymous]").anonymous.may("health", None)
+    limited = policy("[anonymous]\nlimits = { requests_per_second = 4, requests_burst = 1 }").anonymous
+    assert (limited.name, limited.limits) == ("anonymous", Limits(Rate(4, 1)))
 
 
 WRONG = {
     "no TOML": ("a = ", "/etc/policy.toml: not TOML: "),
     "no end of brackets": ("a = " + "[" * 5000, "/etc/policy.toml: not TOML: "),
-    "a field that there is not": ("pricipals = []", "/etc/policy.toml: pricipals is not known here"),
+    "a field that there is not": (
+        "pricipals = []",
+        "/etc/policy.toml: pricipals is not known here; there are anonymous, jwt, principals",
+    ),
     "a field of another type": ("principals = 1", "/etc/policy.toml: principals must be a list"),
     "a list of something else": ("principals = [1]", "principals[0] must be a table"),
     "no name": ("[[principals]]", "principals[0].name is missing"),
@@ -58,6 +63,14 @@ WRONG = {
     "a token with other letters": (
         f'{NAMED}tokens = ["sha256:{"g" * 64}"]',
         "principals[0].tokens[0] has characters after sha256: that are no hexadecimal digits",
+    ),
+    "a hash without its kind": (f'{NAMED}tokens = ["{"a" * 64}"]', "principals[0].tokens[0] must be sha256:"),
+    "half a hash": (f'{NAMED}tokens = ["sha256:{"a" * 63}"]', "principals[0].tokens[0] must be sha256:"),
+    "a name that is a number": ("[[principals]]\nname = 1", "principals[0].name must be a string"),
+    "limits that are none": (principal("a", "limits = 1"), "principals[0].limits must be a table"),
+    "a limit that is text": (
+        principal("a", 'limits = { bytes_per_second = "1" }'),
+        "principals[0].limits.bytes_per_second must be a number",
     ),
     "a token that is a number": (NAMED + "tokens = [1]", "principals[0].tokens[0] must be a string"),
     "an unknown API": (
@@ -127,6 +140,8 @@ def test_grants_do_not_lend_each_other_models() -> None:
 
 @given(st.text("ab*", max_size=6), st.text("ab*.", max_size=8))
 @example("a*a", "a")
+@example("ab*ab*", "ab")
+@example("a*.*b", "ab")
 @example("*ab*b", "ab")
 def test_a_star_stands_for_any_characters_and_nothing_else_is_special(pattern: str, name: str) -> None:
     expression = ".*".join(map(re.escape, pattern.split("*")))
@@ -136,3 +151,10 @@ def test_a_star_stands_for_any_characters_and_nothing_else_is_special(pattern: s
 def test_without_a_file_everybody_may_everything_but_change_what_is_closed() -> None:
     everybody = open_policy(frozenset({"trace"}), "").anonymous
     assert [api for api in APIS if not everybody.may(api, "m")] == ["trace"]
+    assert everybody.name == "anonymous"
+
+
+def test_claims_may_be_of_one_of_several_issuers() -> None:
+    claims = CLAIMS.replace('sub = "s"', 'iss = "j", sub = "s"')
+    (found,) = policy(ISSUER + ISSUER.replace('"i"', '"j"') + claims).principals
+    assert found.has_claims({"iss": "j", "sub": "s"}) and not found.has_claims({"iss": "i", "sub": "s"})
