@@ -95,8 +95,8 @@ class Host:
 
     async def _start(self, port: int, options: HttpOptions) -> tuple[HttpListener, int]:
         routes: Iterable[Route] = [
-            Route("POST", "echo", echo, "", self.account),
-            Route("POST", "held", self.held.handle, "", self.account),
+            Route("POST", "echo", echo, "", account=self.account),
+            Route("POST", "held", self.held.handle, "", account=self.account),
         ]
         listener = HttpListener(routes, options)
         self._listeners.append(listener)

@@ -198,7 +198,7 @@ def test_requests_that_reach_no_version_are_counted_without_names() -> None:
     own = reasons(page(version()), "convoy_request_failed_total", model="", version="")
     assert own == {
         "unknown_model": 5, "invalid": 2, "oversize": 0, "not_ready": 0, "shutdown": 0, "cancelled": 0, "memory": 0,
-        "backend": 0,
+        "backend": 0, "unauthenticated": 0, "forbidden": 0, "rate_limited": 0,
     }  # fmt: skip
 
 

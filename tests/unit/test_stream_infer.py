@@ -13,6 +13,7 @@ from server import tensors
 from server.errors import ConvoyError, ExecutionFailed, InvalidRequest
 from server.frontends.answers import encoded
 from server.frontends.calls import StatusCode
+from server.frontends.decoding import plainly
 from server.frontends.statuses import AS_TRITON
 from server.frontends.stream_infer import MAX_UNANSWERED, StreamInfer
 from server.ledger import Account
@@ -62,7 +63,11 @@ def stream(
     metadata: dict[str, str | bytes] | None = None, sink: KeptRecords | None = None
 ) -> tuple[StreamInfer, FakeEngine, FakeCall]:
     engine, call = FakeEngine(), FakeCall(metadata=metadata or {})
-    return StreamInfer(engine, AS_TRITON, fakes.watch(sink), None, Account("test"), MemoryBudget(), call), engine, call
+    return (
+        StreamInfer(engine, AS_TRITON, fakes.watch(sink), plainly, Account("test"), MemoryBudget(), call),
+        engine,
+        call,
+    )
 
 
 def sent(call: FakeCall) -> list[pb.ModelStreamInferResponse]:

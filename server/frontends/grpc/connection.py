@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 from server.errors import AnswersUnread, ConvoyError, Reason, RequestTooLarge
 from server.frontends.call_counts import CallCounts, MethodCounts
-from server.frontends.calls import INTERNAL_MESSAGE, Method, MethodTable, StatusCode, UnaryMethod
+from server.frontends.calls import INTERNAL_MESSAGE, NOBODY, Method, MethodTable, Peer, StatusCode, UnaryMethod
 from server.frontends.grpc import http2, wire
 from server.frontends.grpc.http2 import (
     CLOSED,
@@ -145,10 +145,17 @@ class Dispatcher:
 class Connection:
     """One peer's calls. Knows bytes and calls, no sockets: `write` sends, and `hang_up` closes when all is said."""
 
-    def __init__(self, dispatcher: Dispatcher, write: Callable[[bytes], None], hang_up: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        dispatcher: Dispatcher,
+        write: Callable[[bytes], None],
+        hang_up: Callable[[], None],
+        peer: Peer = NOBODY,
+    ) -> None:
         self.dispatcher = dispatcher
         self.memory = dispatcher.memory
         self.failures = dispatcher.failures
+        self.peer = peer
         self._write = write
         self._hang_up = hang_up
         self._http2 = Http2Connection(dispatcher.context, dispatcher.limits)
@@ -221,7 +228,6 @@ class Connection:
             if started >= started_before:
                 break
             call = self._calls[stream_id]
-            del self._arriving[stream_id]
             call.fail(StatusCode.DEADLINE_EXCEEDED, "the request took too long to arrive")
 
     def closed(self) -> None:
@@ -316,6 +322,7 @@ class Connection:
     def fail(self, stream_id: int, headers: Sequence[Header]) -> None:
         """End a call that has not begun to answer."""
         self._calls.pop(stream_id, None)
+        self._arriving.pop(stream_id, None)
         self._stalled.discard(stream_id)
         if not self._closed:
             self._http2.headers_only(stream_id, headers)
@@ -377,6 +384,8 @@ class Connection:
                 self._deliver(unary, event)
             else:
                 self._arriving[event.stream_id] = time.monotonic()
+                if route.method.begin is not None:
+                    self._deliver(unary, event)
             return
         early = self._http2.stream_body(event.stream_id)
         stream = StreamCall(self, event.stream_id, route.head, deadline, limit, route.counts, route.method)
@@ -402,7 +411,6 @@ class Connection:
                 self._stalled.add(event.stream_id)
 
     def _refuse_too_large(self, event: Event) -> None:
-        self._arriving.pop(event.stream_id, None)
         call = self._calls.get(event.stream_id)
         error: ConvoyError
         if event.flags & NO_ROOM:
@@ -414,7 +422,7 @@ class Connection:
             most = self.dispatcher.max_message_bytes
             error = RequestTooLarge(f"Received message larger than max ({most} bytes), or too many of them at once")
         if isinstance(call, UnaryCall):
-            call.turn_away(error)
+            self.failures.fail(call, error)
         elif call is not None:
             call.cancel(self.failures.statuses[type(error)], str(error))
         else:

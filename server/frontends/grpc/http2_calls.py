@@ -9,7 +9,7 @@ from typing import Protocol
 
 from server.errors import ConvoyError, Reason
 from server.frontends.call_counts import MethodCounts, departure
-from server.frontends.calls import Receiver, StatusCode, StreamMethod, UnaryMethod, reason_of
+from server.frontends.calls import Peer, Receiver, StatusCode, StreamMethod, UnaryMethod, reason_of
 from server.frontends.compression import IDENTITY, negotiate
 from server.frontends.grpc import wire
 from server.frontends.grpc.wire import Header, MessageReader, RequestHead, WireError
@@ -23,6 +23,9 @@ log = logging.getLogger(__name__)
 
 class Carrier(Protocol):
     """The connection, as its calls see it."""
+
+    @property
+    def peer(self) -> Peer: ...
 
     memory: MemoryBudget
     failures: Failures
@@ -103,6 +106,14 @@ class _Http2Call:
     def metadata(self) -> Mapping[str, str | bytes]:
         return self._head.metadata()
 
+    @property
+    def peer(self) -> Peer:
+        return self._carrier.peer
+
+    @property
+    def authorization(self) -> str:
+        return self._head.authorization
+
     def has_metadata(self, key: str) -> bool:
         return key.encode() in [name for name, _ in self._head.headers]
 
@@ -129,6 +140,8 @@ class _Http2Call:
         self._counts.handled[status] += 1
         if self._account is not None:
             self._account.fail(self, reason or reason_of(status))
+        else:
+            self._note_unread(reason or reason_of(status))
         extras = self._extras
         if extras is None:
             self._carrier.fail(self._stream_id, wire.trailers_only(status, message))
@@ -152,6 +165,9 @@ class _Http2Call:
             if self._account is not None:
                 self._account.abandon(self)
             self._tell_method()
+
+    def _note_unread(self, reason: Reason) -> None:
+        """The call has failed before its request was there whole."""
 
     def _ended_again(self) -> None:
         """An answer came for a call that has one."""
@@ -221,8 +237,10 @@ class UnaryCall(_Http2Call):
         self._method = method
 
     def receive(self, body: Buffer, *, ended: bool) -> None:
-        """The whole request. Raises `WireError`, and whatever the method raises."""
+        """The whole request, or before it its beginning. Raises `WireError`, and whatever the method raises."""
         if not ended:
+            if self._method.begin is not None:
+                self._method.begin(self)
             return
         account = self._method.account
         if account is not None:
@@ -242,12 +260,9 @@ class UnaryCall(_Http2Call):
             message = wire.unary_message(body, self._max_message_bytes)
         self._method.handle(self, message)
 
-    def turn_away(self, error: ConvoyError) -> None:
-        """End the call before its request has come whole."""
-        if self._open:
-            if self._method.account is not None:
-                self._method.account.turn_away(error.reason)
-            self._carrier.failures.fail(self, error)
+    def _note_unread(self, reason: Reason) -> None:
+        if self._method.account is not None:
+            self._method.account.turn_away(reason)
 
     def reply(self, message: Buffer) -> ConvoyError | None:
         if not self._open:

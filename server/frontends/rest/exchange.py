@@ -12,7 +12,7 @@ from typing import NamedTuple, Protocol
 import orjson
 
 from server.errors import ConvoyError, Reason, one_line
-from server.frontends.calls import StatusCode, reason_of
+from server.frontends.calls import Peer, StatusCode, reason_of
 from server.frontends.rest.http1 import Head
 from server.frontends.statuses import PUSHBACK_KEY, Failures
 from server.ledger import Account
@@ -24,13 +24,15 @@ log = logging.getLogger(__name__)
 HTTP_STATUSES: dict[StatusCode, HTTPStatus] = {
     StatusCode.OK: HTTPStatus.OK,
     StatusCode.NOT_FOUND: HTTPStatus.NOT_FOUND,
+    StatusCode.UNAUTHENTICATED: HTTPStatus.UNAUTHORIZED,
+    StatusCode.PERMISSION_DENIED: HTTPStatus.FORBIDDEN,
     StatusCode.UNAVAILABLE: HTTPStatus.SERVICE_UNAVAILABLE,
     StatusCode.UNIMPLEMENTED: HTTPStatus.NOT_IMPLEMENTED,
     StatusCode.INTERNAL: HTTPStatus.INTERNAL_SERVER_ERROR,
     StatusCode.RESOURCE_EXHAUSTED: HTTPStatus.TOO_MANY_REQUESTS,
     StatusCode.DEADLINE_EXCEEDED: HTTPStatus.GATEWAY_TIMEOUT,
 }
-"""As Triton has them; all others are 400. The last two come up with --distinct-overload-statuses only."""
+"""As Triton has them; all others are 400. Callers that may not ask, or not so often, have no status of Triton's."""
 
 JSON = "application/json"
 
@@ -76,6 +78,8 @@ class Route:
     """Called on the event loop with the request's body; it answers then or later."""
     operation: str
     """What `openapi` describes it by."""
+    begin: Callable[[Exchange], Callable[[], None] | None] | None = None
+    """Asked of a request whose body has not come whole: what refuses it before the rest comes; None to wait."""
     account: Account | None = None
     """Where its requests are accounted for, each from when its body is there whole until it has its answer."""
 
@@ -85,6 +89,9 @@ class Carrier(Protocol):
 
     memory: MemoryBudget
     failures: Failures
+
+    @property
+    def peer(self) -> Peer: ...
 
     def answer(self, exchange: Exchange, status: HTTPStatus, content: Content) -> None:
         """An exchange has its answer."""
@@ -122,9 +129,8 @@ class Exchange:
         self._carrier = carrier
         self._counts = counts
         self._open = True
-        self._account = account
-        if account is not None:
-            account.begin(self)
+        self._account: Account | None = None
+        self.account_for(account)
         self._trailing: Mapping[str, str | bytes] = {}
 
     @property
@@ -135,6 +141,14 @@ class Exchange:
     @property
     def metadata(self) -> Mapping[str, str | bytes]:
         return {name.decode("latin-1"): value.decode("latin-1") for name, value in self.head.headers.items()}
+
+    @property
+    def peer(self) -> Peer:
+        return self._carrier.peer
+
+    @property
+    def authorization(self) -> str:
+        return self.head.header(b"authorization")
 
     def has_metadata(self, key: str) -> bool:
         return key.encode() in self.head.headers
@@ -188,6 +202,12 @@ class Exchange:
     def set_trailing_metadata(self, metadata: Mapping[str, str | bytes]) -> None:
         """Becomes headers, which HTTP has room for before the body only."""
         self._trailing = metadata
+
+    def account_for(self, account: Account | None) -> None:
+        """From here on the request is on the ledger, where it has an account."""
+        self._account = account
+        if account is not None:
+            account.begin(self)
 
     def hold(self, size: int) -> None:
         """Count so many bytes more, or fewer, as the request's. Raises `MemoryFull`, and counts nothing then."""
