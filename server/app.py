@@ -218,8 +218,8 @@ class App:
         return self._ledger.close() and not self._memory.used
 
     def _cut_off(self) -> None:
-        self._engine.cut_off()
         self._ledger.begin_cut_off(self._engine.in_flight)
+        self._engine.cut_off()
 
     def summary(self, ports: Ports) -> str:
         """What is served, and where, for a person to read."""

@@ -109,13 +109,18 @@ class UnaryCall(_GrpcioCall):
             self._ended_again()
         else:
             self.answer.set_result(bytes(message))
+            if self._account is not None:
+                self._account.answer(self)
         return None
 
     def fail(self, status: StatusCode, message: str, reason: Reason | None = None) -> None:
         if self.answer.done():
             self._ended_again()
         else:
-            self.answer.set_exception(Failed(status, message, reason))
+            failure = Failed(status, message, reason)
+            self.answer.set_exception(failure)
+            if self._account is not None:
+                self._account.fail(self, failure.reason)
 
     def _ended_again(self) -> None:
         """An answer came for a call that has ended. Who has just gone may not have told the method yet."""
@@ -131,6 +136,8 @@ class UnaryCall(_GrpcioCall):
     def abandoned(self) -> None:
         """The caller has gone."""
         if not self.answer.done() or self.answer.cancelled():
+            if self._account is not None:
+                self._account.abandon(self)
             self._tell_method()
 
     def send(self, message: bytes) -> None:

@@ -160,13 +160,9 @@ def _unary(
         try:
             answer = await call.answer
             status = StatusCode.OK
-            if account is not None:
-                account.answer(call)
             await call.opened()
         except Failed as failure:
             status = failure.status
-            if account is not None:
-                account.fail(call, failure.reason)
             await call.opened()
             await context.abort(_GRPC_CODES[failure.status], failure.message)
         except asyncio.CancelledError:
@@ -177,8 +173,6 @@ def _unary(
         finally:
             memory.used -= held
             counts.handled[departure(call.deadline) if status is None else status] += 1
-            if account is not None and status is None:
-                account.abandon(call)
         raise AssertionError("abort always raises")
 
     return serve
