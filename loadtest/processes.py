@@ -76,7 +76,7 @@ def our_server(model_repository: Path, engine: str = "auto") -> list[str]:
 def running(command: Sequence[str], folder: Path, name: str) -> Iterator[Running]:
     """Runs `command --ports-file FILE` until the block ends; the block begins when the file says that it is ready.
 
-    Its output goes to `folder/name.log`. At the end it gets SIGTERM and must exit with 0: anything else is a BadEndError.
+    Its output goes to `folder/name.log`. At the end it gets SIGTERM and must exit with 0; a BadEndError otherwise.
     """
     with starting(command, folder, name) as start:
         yield start.wait_until_ready()

@@ -125,7 +125,7 @@ async def shared_memory(world: World, random: Random) -> None:
     region = f"soak-{os.getpid()}-{next(world.regions)}"
     memory = SharedMemory(create=True, size=2 * x.nbytes)
     try:
-        view = np.frombuffer(memory.buf, x.dtype, 2 * x.size)
+        view = np.ndarray(2 * x.size, x.dtype, memory.buf)
         view[: x.size] = x.ravel()
         await world.callers.control(
             "SystemSharedMemoryRegister",

@@ -60,9 +60,9 @@ def ledger_checks(tally: Tally, page: Page) -> Iterator[Check]:
     if not page.has("convoy_ledger_received_total"):
         return
     for protocol in (GRPC, STREAM, HTTP):
-        sent, answered, left = (
+        sent, answered, refused, left = (
             sum(count for (of, _), count in counts.items() if of == protocol)
-            for counts in (tally.sent, tally.answered, tally.left)
+            for counts in (tally.sent, tally.answered, tally.refused, tally.left)
         )
         received = page.total("convoy_ledger_received_total", protocol=protocol)
         ended = page.total("convoy_ledger_ended_total", protocol=protocol)
@@ -72,8 +72,12 @@ def ledger_checks(tally: Tally, page: Page) -> Iterator[Check]:
         yield Check(received == ended + progress and not progress, text)
         yield Check(twice == 0, f"ledger, {protocol}: {twice:.0f} answered twice")
         yield Within(sent - left, sent).check(f"ledger, {protocol}: received", received)
-        answers = page.total("convoy_ledger_ended_total", protocol=protocol, outcome="answered")
+        outcomes = page.by("outcome", "convoy_ledger_ended_total", protocol=protocol)
+        answers, abandoned = outcomes.get("answered", 0.0), outcomes.get("abandoned", 0.0)
         yield Within(answered, answered + left).check(f"ledger, {protocol}: answered", answers)
+        errors = sum(outcomes.values()) - answers - abandoned
+        yield Within(refused, refused + left).check(f"ledger, {protocol}: refused or failed", errors)
+        yield Within(0, left).check(f"ledger, {protocol}: abandoned", abandoned)
 
 
 def client_checks(tally: Tally) -> Iterator[Check]:

@@ -1,4 +1,4 @@
-"""The clients of one process: their connections, one call in each protocol, and every request of theirs on the tally."""
+"""The clients of one process: their connections, calls in each protocol, and every request of theirs on the tally."""
 
 from __future__ import annotations
 
@@ -27,6 +27,7 @@ from proto import grpc_service_pb2 as pb
 CALL_SECONDS = 120.0
 """Nobody waits for longer: a request that takes so long is a fault."""
 _CHANNELS = 4
+_TRITON_CONNECTIONS = 8
 _LARGEST_MESSAGE = 1 << 27
 
 Reply = TypeVar("Reply", bound=Message)
@@ -42,7 +43,9 @@ class Callers:
         self._channels = [self.channel() for _ in range(_CHANNELS)]
         self._turn = 0
         self._triton_grpc = triton_grpc.InferenceServerClient(self._address)
-        self._triton_http = triton_http.InferenceServerClient(f"127.0.0.1:{ports['http']}")
+        self._triton_http = triton_http.InferenceServerClient(
+            f"127.0.0.1:{ports['http']}", conn_limit=_TRITON_CONNECTIONS
+        )
         self.http = HttpPool(ports["http"])
 
     async def close(self) -> None:

@@ -143,12 +143,14 @@ class _Observed:
             yield books.NO_LEDGER
         late = sorted(second for played in self.played for second in played.late_s)
         shares = ", ".join(f"{played.cpu_share:.0%}" for played in self.played)
-        yield f"clients used {shares} of a core; late by {late[len(late) * 99 // 100] * 1e3:.1f} ms at the 99th percentile"
+        late_ms = late[len(late) * 99 // 100] * 1e3
+        yield f"clients used {shares} of a core, and began what was due {late_ms:.1f} ms late at the 99th percentile"
         if max(played.cpu_share for played in self.played) > _BUSY_SHARE:
             yield "clients were short of CPU: take a lower --rate, or more --processes"
         yield f"the server's event-loop lag, p99: at most {lag_p99_us(self.page) / 1e3:g} ms"
         rss = max(sample.rss_bytes for sample in self.samples) / 2**20
-        yield f"RSS at most {rss:.1f} MiB, {self.after.rss_bytes / 2**20:.1f} MiB after the end; {len(self.samples)} samples"
+        rest = self.after.rss_bytes / 2**20
+        yield f"RSS at most {rss:.1f} MiB, {rest:.1f} MiB after the end; {len(self.samples)} samples"
 
 
 def _observe(server: Running, settings: Settings, repository: Path, loaded: list[str]) -> _Observed:
@@ -191,7 +193,7 @@ def _play(server: Running, settings: Settings, repository: Path) -> tuple[list[S
     interval = min(_SLOWEST_SAMPLING_S, settings.seconds / _SAMPLES)
     samples: list[Sample] = []
     played: list[Played] = []
-    waiting = list(clients)
+    waiting: list[Any] = list(clients)
     while waiting:
         due = began + (len(samples) + 1) * interval
         for ready in multiprocessing.connection.wait(waiting, max(0.0, due - time.monotonic())):

@@ -11,6 +11,7 @@ from types import MappingProxyType
 _SMALL_BUFFER = 1 << 14
 """Of the kernel and of the reader, for who reads slowly: what is not read stays with the server."""
 _LARGEST_LINE = 1 << 16
+_KEPT = 8
 
 
 @dataclass(frozen=True)
@@ -102,7 +103,7 @@ class HttpConnection:
 
 
 class HttpPool:
-    """Connections that are kept; each is used by one at a time."""
+    """Connections that are kept, each used by one at a time; a crowd's are closed, so that it leaves none behind."""
 
     def __init__(self, port: int) -> None:
         self._port = port
@@ -118,7 +119,7 @@ class HttpPool:
         except BaseException:
             connection.abort()
             raise
-        if answer.headers.get("connection", "").lower() == "close":
+        if answer.headers.get("connection", "").lower() == "close" or len(self._idle) >= _KEPT:
             await connection.close()
         else:
             self._idle.append(connection)

@@ -104,8 +104,12 @@ def _identity(onnx: Any) -> bytes:
 def _total(onnx: Any) -> bytes:
     helper, real = onnx.helper, onnx.TensorProto.FLOAT
     nodes = [helper.make_node("Add", ["total_in", "x"], ["y"]), helper.make_node("Identity", ["y"], ["total_out"])]
-    inputs = [(name, real, ["N", 1]) for name in ("x", "total_in")]
-    return _model(onnx, nodes, inputs, [(name, real, ["N", 1]) for name in ("y", "total_out")])
+    return _model(
+        onnx,
+        nodes,
+        [("x", real, ["N", 1]), ("total_in", real, ["N", 1])],
+        [("y", real, ["N", 1]), ("total_out", real, ["N", 1])],
+    )
 
 
 Value = tuple[str, int, list[str | int]]

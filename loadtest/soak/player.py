@@ -94,7 +94,7 @@ class _Player:
                 tally.refusals[kind.name, refusal.status, shape_of(refusal.message)] += 1
             else:
                 self._unexpected(kind.name, refusal.status, refusal.message)
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 -- whatever it is, it is counted and fails the soak
             self._unexpected(kind.name, type(error).__name__, str(error))
         else:
             if kind.must_be_refused:

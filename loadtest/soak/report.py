@@ -6,6 +6,7 @@ import json
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -187,7 +188,7 @@ def _panels(soaked: Soaked) -> dict[str, dict[str, Sequence[float]]]:
 def _rates(samples: Sequence[Sample], counter: str, per: str, scale: float) -> list[float]:
     """The rise of one field by that of another, from each sample to the next."""
     rates = [0.0]
-    for before, after in zip(samples, samples[1:], strict=False):
+    for before, after in pairwise(samples):
         divisor = getattr(after, per) - getattr(before, per)
         rates.append((getattr(after, counter) - getattr(before, counter)) / divisor * scale if divisor else 0.0)
     return rates
@@ -195,7 +196,7 @@ def _rates(samples: Sequence[Sample], counter: str, per: str, scale: float) -> l
 
 def _latencies(soaked: Soaked, share: float) -> dict[str, Sequence[float]]:
     """Percentiles of some kinds in each sixtieth of the time; NaN where nothing ended."""
-    binned = {kind: [[] for _ in range(_BINS)] for kind in _PLOTTED}  # type: dict[str, list[list[float]]]
+    binned: dict[str, list[list[float]]] = {kind: [[] for _ in range(_BINS)] for kind in _PLOTTED}
     for played in soaked.played:
         for at_s, kind, seconds in played.latencies:
             if kind in binned:

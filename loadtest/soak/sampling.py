@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import TypeVar
 from urllib.error import URLError
 from urllib.request import urlopen
 
@@ -17,16 +16,15 @@ from loadtest.processes import Running
 
 _SCRAPE_SECONDS = 60.0
 _LAG = "convoy_event_loop_lag_histogram_us"
-_WATCHED = (
-    "nv_inference_in_flight_request_count",
-    "nv_inference_pending_request_count",
-    "convoy_running_batch_count",
-    "convoy_shared_memory_region_count",
-    "convoy_grpc_connections",
-    "convoy_http_connections",
-)
-
-Value = TypeVar("Value")
+_WATCHED = {
+    "in_flight": "nv_inference_in_flight_request_count",
+    "pending": "nv_inference_pending_request_count",
+    "running_batches": "convoy_running_batch_count",
+    "regions": "convoy_shared_memory_region_count",
+    "grpc_connections": "convoy_grpc_connections",
+    "http_connections": "convoy_http_connections",
+}
+"""Fields of a sample, and the gauges that they add up."""
 
 
 @dataclass(frozen=True)
@@ -91,12 +89,21 @@ class Sample:
 def take_sample(server: Running, at_s: float) -> Sample:
     """Looks once. Raises LoadTestError where the server has gone."""
     try:
-        process = (server.rss_bytes(), server.open_files(), server.threads(), server.cpu_seconds())
+        rss_bytes, descriptors = server.rss_bytes(), server.open_files()
+        threads, cpu_seconds = server.threads(), server.cpu_seconds()
     except (OSError, ValueError) as error:
         raise LoadTestError(f"the server has gone {at_s:.0f} s after the start: {error}") from error
-    page = read_page(server.ports["metrics"], (*_WATCHED, f"{_LAG}_count", f"{_LAG}_sum"))
-    levels = (page.total(name) for name in _WATCHED)
-    return Sample(at_s, *process, *levels, page.total(f"{_LAG}_count"), page.total(f"{_LAG}_sum"))
+    page = read_page(server.ports["metrics"], (*_WATCHED.values(), f"{_LAG}_count", f"{_LAG}_sum"))
+    return Sample(
+        at_s,
+        rss_bytes,
+        descriptors,
+        threads,
+        cpu_seconds,
+        **{field: page.total(name) for field, name in _WATCHED.items()},
+        lag_looks=page.total(f"{_LAG}_count"),
+        lag_us=page.total(f"{_LAG}_sum"),
+    )
 
 
 def lag_p99_us(page: Page) -> float:

@@ -30,7 +30,12 @@ class Kind:
         return pattern is not None and re.search(pattern, message) is not None
 
 
-_GONE = {"UNAVAILABLE": "unloaded|not ready|is not (loaded|available)", "NOT_FOUND": "unknown model|not found"}
+_GONE = {"NOT_FOUND": "has no available versions$", "UNAVAILABLE": "not ready|unload"}
+_SPOILT = (
+    "data-type is|batch-size must be <=|byte size mismatch|unexpected shape|unexpected inference input|START flag|"
+    "the message is not a ModelInferRequest|failed to parse the request JSON"
+)
+_UNKNOWN = "unknown model: '.*' is not found$"
 
 KINDS: tuple[Kind, ...] = (
     Kind("grpc_unary", 20, "ModelInfer, all models"),
@@ -49,19 +54,19 @@ KINDS: tuple[Kind, ...] = (
     Kind("cancelled", 3, "cancelled after 0 to 100 ms, gRPC unary and stream", {"CANCELLED": ""}),
     Kind("departed", 2, "an HTTP client that closes its connection instead of reading its answer", {"CANCELLED": ""}),
     Kind("expired", 3, "a gRPC deadline of 1 to 100 ms", {"DEADLINE_EXCEEDED": ""}),
-    Kind("timed_out", 3, "a `timeout` of 1 to 100 ms", {"UNAVAILABLE": "[Tt]im(eout|ed out)"}),
+    Kind("timed_out", 3, "a `timeout` of 1 to 100 ms", {"UNAVAILABLE": "^Request timeout expired$"}),
     Kind(
         "invalid_grpc",
         4,
         "wrong model, datatype, size, shape, rows, input, or a sequence that nobody began",
-        {"INVALID_ARGUMENT": "", "NOT_FOUND": "unknown model|not found"},
+        {"INVALID_ARGUMENT": _SPOILT, "NOT_FOUND": _UNKNOWN},
         must_be_refused=True,
     ),
     Kind(
         "invalid_http",
         4,
         "the same over HTTP, JSON that is none, and routes that do not exist",
-        {"400": "", "404": ""},
+        {"400": _SPOILT, "404": f"{_UNKNOWN}|^no route "},
         must_be_refused=True,
     ),
     Kind("fleeting", 4, "a model that is being unloaded and loaded", _GONE),
