@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
+from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
@@ -103,17 +104,20 @@ class HttpConnection:
 
 
 class HttpPool:
-    """Connections that are kept, each used by one at a time; a crowd's are closed, so that it leaves none behind."""
+    """Connections that are kept, each used by one at a time; a crowd's are closed, so that it leaves none behind.
+
+    They take turns, so that none is idle for so long that the server closes it.
+    """
 
     def __init__(self, port: int) -> None:
         self._port = port
-        self._idle: list[HttpConnection] = []
+        self._idle: deque[HttpConnection] = deque()
 
     async def ask(
         self, method: str, path: str, body: bytes = b"", headers: Mapping[str, str] = MappingProxyType({})
     ) -> HttpAnswer:
         """As `HttpConnection.ask`, on whichever is idle, or a new one."""
-        connection = self._idle.pop() if self._idle else await HttpConnection.open(self._port)
+        connection = self._idle.popleft() if self._idle else await HttpConnection.open(self._port)
         try:
             answer = await connection.ask(method, path, body, headers)
         except BaseException:
