@@ -1,8 +1,8 @@
 """Whether a series of samples is flat. Pure.
 
-The first quarter of the time is the warm-up, and proves nothing. After it, a series must not rise by more than its
-tolerance, neither along the line through its samples (least squares, over three quarters of the time), nor from the
-median of the second quarter to the median of the last. A leak rises in both; noise, and one sample that stands out, in
+The first quarter of the samples is the warm-up, and proves nothing. After it, a series must not rise by more than its
+tolerance, neither along the line through its samples (least squares, over three quarters of them), nor from the median
+of the second quarter to the median of the last. A leak rises in both; noise, and one sample that stands out, in
 neither. Falling is no fault. The tolerance is of the whole time: the longer the soak, the smaller the leak it finds.
 """
 
@@ -16,7 +16,7 @@ from loadtest.figures import slope
 from loadtest.verdict import Check
 
 WARM_UP_SHARE = 0.25
-_FEWEST_SAMPLES = 8
+_FEWEST_SAMPLES = 32
 
 Points = Sequence[tuple[float, float]]
 """Seconds after the start, and a value."""
@@ -46,13 +46,14 @@ class Trend:
 
 def trend(points: Points, seconds: float) -> Trend:
     """Of `points` within the first `seconds`. Raises ValueError where there are too few."""
-    judged = [point for point in points if WARM_UP_SHARE * seconds <= point[0] <= seconds]
-    second = [value for at, value in judged if at <= 0.5 * seconds]
-    last = [value for at, value in judged if at >= 0.75 * seconds]
-    if len(judged) < _FEWEST_SAMPLES or not second or not last:
-        raise ValueError(f"{len(judged)} samples after the warm-up, {_FEWEST_SAMPLES} are needed in all quarters")
+    within = [point for point in points if point[0] <= seconds]
+    if len(within) < _FEWEST_SAMPLES:
+        raise ValueError(f"{len(within)} samples, {_FEWEST_SAMPLES} are needed")
+    judged = within[round(WARM_UP_SHARE * len(within)) :]
+    second, last = judged[: len(judged) // 3], judged[-(len(judged) // 3) :]
+    before, level = (median(value for _, value in quarter) for quarter in (second, last))
     steepness = slope(judged)
-    return Trend(steepness, steepness * (judged[-1][0] - judged[0][0]), median(last) - median(second), median(last))
+    return Trend(steepness, steepness * (judged[-1][0] - judged[0][0]), level - before, level)
 
 
 def judge(tolerance: Tolerance, points: Points, seconds: float) -> Check:
