@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -71,7 +72,7 @@ class _Player:
         began, cpu_began = time.monotonic(), time.process_time()
         try:
             async with asyncio.TaskGroup() as tasks:
-                for planned in schedule(part.seed, part.number, part.of, rate=part.rate, seconds=part.seconds):
+                for planned in self._plan():
                     await asyncio.sleep(max(0.0, began + planned.due_s - time.monotonic()))
                     await self._room.acquire()
                     self._late_s.append(time.monotonic() - began - planned.due_s)
@@ -80,6 +81,10 @@ class _Player:
             await world.callers.close()
         share = (time.process_time() - cpu_began) / (time.monotonic() - began)
         return Played(self._tally, self._latencies, share, self._late_s)
+
+    def _plan(self) -> Iterator[Planned]:
+        part = self._part
+        return schedule(part.seed, part.number, part.of, rate=part.rate, seconds=part.seconds, in_flight=part.in_flight)
 
     async def _do(self, world: World, planned: Planned, began: float) -> None:
         """Do one thing, and count how it ended. Nothing that goes wrong ends the soak: it is what is looked for."""

@@ -75,6 +75,8 @@ KINDS: tuple[Kind, ...] = (
     Kind("scrape", 2, "the metrics page, plain, compressed or OpenMetrics"),
     Kind("control", 3, "health, metadata, configuration, statistics, index"),
 )
+CROWD = ("large_grpc", "large_http", "triton_grpc", "triton_http")
+"""What all begins at the start."""
 KIND_BY_NAME = {kind.name: kind for kind in KINDS}
 
 
@@ -89,12 +91,15 @@ class Planned:
     """Decides everything else about it."""
 
 
-def schedule(seed: int, part: int, parts: int, *, rate: float, seconds: float) -> Iterator[Planned]:
+def schedule(seed: int, part: int, parts: int, *, rate: float, seconds: float, in_flight: int) -> Iterator[Planned]:
     """What the process `part` of `parts` does in `seconds`, in order of time; `rate` per second is of all together.
 
-    The same arguments give the same plan; parts differ.
+    At first a crowd of `in_flight`: the memory and the connections that the most at once can take are taken in the
+    warm-up, also where nothing stalls there. The same arguments give the same plan; parts differ.
     """
     random = Random(f"{seed}/{part}")
+    for number in range(in_flight):
+        yield Planned(0.0, CROWD[number % len(CROWD)], random.getrandbits(63))
     names, weights = [kind.name for kind in KINDS], [kind.weight for kind in KINDS]
     for number in range(int(seconds * rate / parts)):
         (name,) = random.choices(names, weights)

@@ -20,7 +20,7 @@ from loadtest.soak.actions import ACTIONS
 from loadtest.soak.books import client_checks, failure_checks, ledger_checks, model_checks
 from loadtest.soak.cases import Case, Zoo, answer_of, answer_of_json, datatype_of, raw
 from loadtest.soak.sampling import Page
-from loadtest.soak.schedule import KIND_BY_NAME, KINDS, schedule
+from loadtest.soak.schedule import CROWD, KIND_BY_NAME, KINDS, schedule
 from loadtest.soak.tally import GRPC, HTTP, STREAM, Tally, shape_of
 from loadtest.soak.verdict import Points, Tolerance, judge, trend
 from loadtest.verdict import Check
@@ -109,7 +109,7 @@ def test_too_few_samples_prove_nothing(points: Points) -> None:
 
 def test_a_seed_makes_one_plan_and_parts_differ() -> None:
     def plan(seed: int, part: int) -> list[tuple[str, int]]:
-        planned = schedule(seed, part, 2, rate=100, seconds=20)
+        planned = schedule(seed, part, 2, rate=100, seconds=20, in_flight=4)
         return [(one.kind, one.seed) for one in planned]
 
     assert plan(1, 0) == plan(1, 0)
@@ -118,11 +118,18 @@ def test_a_seed_makes_one_plan_and_parts_differ() -> None:
 
 
 def test_a_plan_has_every_kind_and_keeps_rate_and_time() -> None:
-    plans = [list(schedule(0, part, 3, rate=90, seconds=60)) for part in range(3)]
+    plans = [list(schedule(0, part, 3, rate=90, seconds=60, in_flight=4)) for part in range(3)]
 
     assert {one.kind for plan in plans for one in plan} == {kind.name for kind in KINDS}
-    due = sorted(one.due_s for plan in plans for one in plan)
+    due = sorted(one.due_s for plan in plans for one in plan[4:])
     assert due == pytest.approx([number / 90 for number in range(5400)])
+
+
+def test_a_plan_begins_with_a_crowd() -> None:
+    first = list(islice(schedule(0, 0, 1, rate=10, seconds=10, in_flight=8), 8))
+
+    assert {one.due_s for one in first} == {0}
+    assert Counter(one.kind for one in first) == dict.fromkeys(CROWD, 2)
 
 
 def test_every_kind_has_its_action() -> None:
@@ -314,6 +321,6 @@ def test_sentences_are_counted_without_names_and_numbers() -> None:
 
 
 def test_a_plan_of_any_length_is_made_while_it_is_played() -> None:
-    first = list(islice(schedule(0, 0, 1, rate=1e6, seconds=1e6), 2))
+    first = list(islice(schedule(0, 0, 1, rate=1e6, seconds=1e6, in_flight=1), 3))
 
-    assert [one.due_s for one in first] == [0, 1e-6]
+    assert [one.due_s for one in first] == [0, 0, 1e-6]
