@@ -92,7 +92,7 @@ def take_sample(server: Running, at_s: float) -> Sample:
         rss_bytes, descriptors = server.rss_bytes(), server.open_files()
         threads, cpu_seconds = server.threads(), server.cpu_seconds()
     except (OSError, ValueError) as error:
-        raise LoadTestError(f"the server has gone {at_s:.0f} s after the start: {error}") from error
+        raise LoadTestError(f"the server has gone, {at_s:.0f} s after the load began; see its log") from error
     page = read_page(server.ports["metrics"], (*_WATCHED.values(), f"{_LAG}_count", f"{_LAG}_sum"))
     return Sample(
         at_s,
