@@ -145,10 +145,12 @@ class FieldInvalid(ValueError):
 
 
 def refuse_unserved(message: Message) -> None:
-    """Raise FieldInvalid for the first field that is set and not served."""
+    """Raise FieldInvalid for the first field that is set and not served, or set to no value that it may have."""
     for path in _unserved(message, ""):
         hints = [f": {hint}" for field, hint in INSTEAD.items() if f"{path}.".startswith(f"{field}.")]
         raise FieldInvalid(path, "is not supported by this server; remove it" + "".join(hints))
+    for path, number in _unknown_choices(message, ""):
+        raise FieldInvalid(path, f"is {number}, which stands for nothing; use one of the names that it may have")
 
 
 def _unserved(message: Message, prefix: str) -> Iterator[str]:
@@ -165,6 +167,24 @@ def _unserved(message: Message, prefix: str) -> Iterator[str]:
         else:
             for element in value if field.is_repeated else (value,):
                 yield from _unserved(element, path + ".")
+
+
+def _unknown_choices(message: Message, prefix: str) -> Iterator[tuple[str, int]]:
+    """Enumerators that there are not, which proto3 takes as numbers."""
+    for field, value in message.ListFields():
+        path = prefix + field.name
+        if field.enum_type is not None:
+            numbers = value if field.is_repeated else (value,)
+            yield from ((path, number) for number in numbers if number not in field.enum_type.values_by_number)
+        elif field.message_type is None:
+            continue
+        elif field.message_type.GetOptions().map_entry:
+            if field.message_type.fields_by_name["value"].message_type is not None:
+                for key in sorted(value):
+                    yield from _unknown_choices(value[key], f"{path}['{key}'].")
+        else:
+            for element in value if field.is_repeated else (value,):
+                yield from _unknown_choices(element, path + ".")
 
 
 def check_parameters(parameters: Mapping[str, str]) -> None:

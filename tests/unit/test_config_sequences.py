@@ -274,6 +274,26 @@ REFUSALS: dict[str, tuple[str, str]] = {
         state('initial_state { data_type: TYPE_FP32 dims: [ 3 ] data_file: "texts.bin" }'),
         f"{STATE}.initial_state.data_file' cannot be used: 'texts.bin' has 11 bytes, but FP32 [3] takes 12",
     ),
+    "zeros that no machine has": (
+        state(dims="4611686018427387904"),
+        "'sequence_batching.state' may take 140737488355328 MiB for 8 sequences",
+    ),
+    "texts that no machine has": (
+        state(datatype="STRING", dims="2147483648"),
+        "'sequence_batching.state' may take 1048576 MiB for 8 sequences",
+    ),
+    "a beginning that no machine has": (
+        state("initial_state { data_type: TYPE_FP32 dims: [ 3000000000000 ] zero_data: true }", dims="-1"),
+        "'sequence_batching.state' may take 91552734 MiB for 8 sequences",
+    ),
+    "a state of too many dimensions": (
+        state(dims=", ".join(["1"] * 65)),
+        f"{STATE}.dims' may have 64 sizes, not 65",
+    ),
+    "a control of no kind": (
+        'control_input { name: "start" control { kind: 18 int32_false_true: [ 0, 1 ] } }',
+        "'sequence_batching.control_input.control.kind' is 18, which stands for nothing",
+    ),
     "more than a machine has": (
         f"oldest {{ max_candidate_sequences: 2000000000 }} {state()}",
         "'sequence_batching.state' may take 22888 MiB for 2000000000 sequences at a time, more than 16384",

@@ -232,6 +232,7 @@ def test_an_answer_is_shown_as_triton_shows_it(
             "parameter 'config' of a load must be a string",
         ),
         ("/v2/repository/models/m/load", b'{"parameters":{"file:x":"?"}}', "parameter 'file:x' is not base64"),
+        ("/v2/repository/models/m/load", '{"parameters":{"file:x":"é"}}'.encode(), "parameter 'file:x' is not base64"),
         ("/v2/repository/models/m/unload", b'{"parameters":{"unload_dependents":1}}', "must be true or false"),
         ("/v2/systemsharedmemory/region/r/register", b"{}", "the request has no 'key'"),
         (

@@ -6,7 +6,6 @@ The forms are Triton's (its `docs/protocol`). Whatever an RPC answers, at once o
 from __future__ import annotations
 
 from base64 import b64decode
-from binascii import Error as Base64Error
 from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
@@ -219,7 +218,7 @@ def _size(fields: Fields, key: str, default: object = _MISSING) -> int:
 def _base64(text: str, what: str) -> bytes:
     try:
         return b64decode(text, validate=True)
-    except Base64Error:
+    except ValueError:  # of base64, and of characters beyond ASCII
         raise InvalidRequest(f"{what} is not base64") from None
 
 
