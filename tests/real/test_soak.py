@@ -21,7 +21,7 @@ pytestmark = pytest.mark.timeout(300)
 
 def test_a_short_soak_has_right_answers_and_books_that_agree(tmp_path: Path) -> None:
     done = subprocess.run(
-        [sys.executable, "-m", "loadtest", "soak", "--seconds=8", "--rate=60", *ANY_RISE, "--out", tmp_path],
+        [sys.executable, "-m", "loadtest", "soak", "--seconds=6", "--rate=60", *ANY_RISE, "--out", tmp_path],
         cwd=REPOSITORY,
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
