@@ -16,7 +16,7 @@ from loadtest.figures import slope
 from loadtest.verdict import Check
 
 WARM_UP_SHARE = 0.25
-_FEWEST_SAMPLES = 32
+_FEWEST_SAMPLES = 12
 
 Points = Sequence[tuple[float, float]]
 """Seconds after the start, and a value."""
