@@ -24,6 +24,7 @@ Messages follow Triton's wording wherever Triton has the case, because clients m
     ├── DeadlineExceeded        the caller's deadline passed before the batch ran
     ├── Cancelled               the caller went away
     ├── ExecutionFailed         the backend raised, or returned something impossible
+    │   └── RunTimedOut         the run took longer than the model may
     └── LoadFailed              a version cannot be loaded
         ├── ConfigInvalid       its config.pbtxt asks for the unknown or the impossible
         └── ChecksumWrong       a file of it at a distance is not what its maker meant
@@ -252,6 +253,10 @@ class ExecutionFailed(ConvoyError):
     """The backend raised, or returned something impossible."""
 
     reason = Reason.BACKEND
+
+
+class RunTimedOut(ExecutionFailed):
+    """The run took longer than a run of the model may. Another try would hold the model up as long."""
 
 
 class LoadFailed(ConvoyError):

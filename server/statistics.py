@@ -133,6 +133,10 @@ class VersionStatistics:
     """Wall-clock milliseconds since the epoch of the last request that was answered; 0 before the first."""
     failed_runs: int = 0
     """Runs that failed, those of batches and of single requests; `batches` has none of them."""
+    run_timeouts: int = 0
+    """Runs that took longer than a run of the model may."""
+    hung_runs: int = 0
+    """How many of those have not come back, and hold up a thread that has been replaced."""
     reclaimed_sequences: int = 0
     """Sequences that were silent for too long."""
     reloads: int = 0

@@ -101,6 +101,7 @@ PARAMETERS: dict[str, range] = {
     "enable_mem_arena": range(2),
     "enable_mem_pattern": range(2),
     "priority_aging_ms": range(2**31),
+    "run_timeout_ms": range(2**31),
 }
 """Keys of `parameters`, with the integers that each may be."""
 

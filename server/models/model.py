@@ -29,10 +29,20 @@ from server.messages import InferenceRequest
 from server.models import admission
 from server.models.admission import Plan
 from server.models.config import ModelConfig, QueuePolicy
-from server.models.execution import CALLER_GONE, BatchResult, Executor, Run, all_failed, empty_costs, note_runs
+from server.models.execution import (
+    CALLER_GONE,
+    BatchResult,
+    Run,
+    all_failed,
+    empty_costs,
+    going_down,
+    note_runs,
+)
+from server.models.instances import Instances
 from server.models.pictures import PictureDecoder, PictureIntake
 from server.models.queueing import explained, make_queue, queue_policy, time_limits
-from server.models.sequence_execution import instance_of, make_executor, run_rows, sequence_key, sequence_queue
+from server.models.run_limit import RunLimit
+from server.models.sequence_execution import instance_of, run_rows, sequence_key, sequence_queue
 from server.models.streak import FailureStreak
 from server.models.work import Answer, Pending, Reply, Whole, Work
 from server.scheduling.assembly import BatchLayout, InputLayout
@@ -40,7 +50,6 @@ from server.scheduling.batcher import Batcher
 from server.scheduling.budget import ByteBudget
 from server.scheduling.clock import Clock
 from server.scheduling.costs import CostTable, bucket_below
-from server.scheduling.lanes import ThreadLane
 from server.scheduling.ordering import AnswerOrder
 from server.scheduling.sequences import SequenceCounts, SequencePolicy, SequenceQueue
 from server.scheduling.turns import Turns
@@ -77,9 +86,11 @@ class LoadedVersion:
         decoder: PictureDecoder | None = None,
         summaries: LatencySummaries | None = None,
         statistics: VersionStatistics | None = None,
+        run_limit: float = 0.0,
     ) -> None:
         """`costs` is what was measured before; without it the table fills as batches run. `decoder` is needed where the
-        configuration names a preprocessing. `statistics` are those of the version that this one takes over from."""
+        configuration names a preprocessing. `statistics` are those of the version that this one takes over from.
+        `run_limit` is the seconds that a run may take, 0: as many as it likes."""
         self.config = config
         self.version = version
         self.statistics = statistics or VersionStatistics()
@@ -116,8 +127,9 @@ class LoadedVersion:
         )
         self._policy = queue_policy(config)
         self._run_rows = run_rows(config)
-        executors = [make_executor(config, version, session, self.costs.fill_sizes) for session in sessions]
-        lanes = [self._lane(f"{config.name}/{version}#{i}", executor) for i, executor in enumerate(executors)]
+        self.run_limit = RunLimit(config, version, run_limit, clock, self.statistics) if run_limit else None
+        self._instances = Instances(config, version, sessions, self.costs.fill_sizes, self.run_limit)
+        executors, lanes = self._instances.start(self._is_tiny)
         self._sequences: SequenceQueue[Work] | None = None
         if isinstance(self._policy, SequencePolicy):
             self._sequences = sequence_queue(
@@ -264,8 +276,12 @@ class LoadedVersion:
             self.before.hurry()
 
     def cut_off(self) -> None:
-        """From now on, whoever leaves does so because the server goes down."""
+        """The server goes down, and whoever leaves from now on does so for that: what waits is refused, and what runs
+        ends as soon as may be."""
         self._when_gone = ShuttingDown("the server went down before the answer was ready")
+        for work in self._batcher.clear():
+            self._turn_away(work, self._when_gone)
+        self._instances.interrupt()
         if self.before is not None:
             self.before.cut_off()
 
@@ -300,6 +316,7 @@ class LoadedVersion:
             await self._pictures.drain()
         await self._batcher.drain()
         self._batcher.close()
+        self._instances.forget()
 
     def _plan(self, request: InferenceRequest) -> Plan:
         key = (request.specs, request.outputs)
@@ -353,9 +370,6 @@ class LoadedVersion:
             self._batcher.cancel(part)
         whole.parts = []  # they know the whole: nothing should wait for a garbage collection
 
-    def _lane(self, name: str, executor: Executor) -> ThreadLane[Work, BatchResult]:
-        return ThreadLane(name, executor.execute, asyncio.get_running_loop(), self._is_tiny, executor.rescue)
-
     def _is_tiny(self, batch: Sequence[Work]) -> bool:
         # By batches of requests alone: on made-up inputs, a model that loops may be quick for no reason.
         rows = sum([work.rows for work in batch]) if self._run_rows is None else self._run_rows(batch)
@@ -365,6 +379,8 @@ class LoadedVersion:
     def _finished(self, batch: Sequence[Work], outcome: BatchResult | Exception) -> None:
         if isinstance(outcome, Exception):
             outcome = all_failed(self.config, self.version, batch, outcome)
+        if outcome.failed_runs and isinstance(self._when_gone, ShuttingDown):
+            outcome = going_down(outcome, self._when_gone)
         for run in outcome.runs:
             times = run.times
             seconds = (times.output_end - times.start) / 1e9

@@ -98,6 +98,8 @@ def model_file(folder: ModelFolder, version: int, filename: str) -> Path:
     if not entries:
         raise LoadFailed(f"{version_path}: the version folder is empty; put {filename} into it")
     path = _inside(folder, version_path / filename)
+    if os.path.exists(path) and not os.path.isfile(path):
+        raise LoadFailed(f"{path}: is no file, but a folder or a device; put the model's file in its place")
     if not os.path.isfile(path):
         names = ", ".join(entry.name for entry in entries)
         raise LoadFailed(f"{path}: no such file, the folder has: {names}; rename it or set default_model_filename")

@@ -87,6 +87,7 @@ class ManualLoader(Loader):
             max_queued_bytes=1 << 20,
             tiny_batch_seconds=0.0,
             summaries=False,
+            run_timeout_ms=0,
             turns=Turns(),
             store=None,
         )

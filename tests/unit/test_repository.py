@@ -133,7 +133,7 @@ def test_a_missing_model_file_is_named_beside_what_is_there(folder: ModelFolder)
 
 def test_a_folder_is_no_model_file(folder: ModelFolder) -> None:
     (folder.path / "1" / "model.onnx").mkdir()
-    with pytest.raises(LoadFailed, match=r"model\.onnx: no such file"):
+    with pytest.raises(LoadFailed, match=r"model\.onnx: is no file, but a folder or a device; put the model"):
         model_file(folder, 1, "model.onnx")
 
 

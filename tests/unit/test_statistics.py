@@ -163,6 +163,8 @@ def count_everything(statistics: VersionStatistics) -> None:
         statistics.record_objective(met)
         statistics.record_deadline(met)
     statistics.failed_runs += 1
+    statistics.run_timeouts += 1
+    statistics.hung_runs += 1
     statistics.reloads += 1
     statistics.cache_hit.add(1)
     statistics.cache_miss.add(1)

@@ -33,7 +33,9 @@ def submit(bench: Bench, key: str, flags: str = "", version: str = "", model: st
     reply = OneReply()
     asked = request([1.0, 1.0], sequence=SequenceFlags(key, "s" in flags, "e" in flags))
     asked.model_name, asked.model_version = model, version
-    Engine(bench.registry).infer(asked, reply)
+    engine = Engine(bench.registry)
+    engine.begin_service()
+    engine.infer(asked, reply)
     return reply
 
 
