@@ -10,24 +10,20 @@ from typing import Any, TypeVar
 
 import grpc
 import grpc.aio
-import numpy as np
-import tritonclient.grpc.aio as triton_grpc
-import tritonclient.http.aio as triton_http
 from google.protobuf.message import Message
-from tritonclient.utils import InferenceServerException
 
 from loadtest.errors import WrongAnswerError
 from loadtest.http_v2 import JSON_LENGTH, decode_response, encode_request, model_path
-from loadtest.soak.cases import Answer, Case, answer_of, answer_of_json, datatype_of
+from loadtest.soak.cases import Answer, Case, answer_of, answer_of_json
 from loadtest.soak.http_connection import HttpAnswer, HttpConnection, HttpPool
 from loadtest.soak.tally import GRPC, HTTP, STREAM, Refused, Tally
+from loadtest.soak.triton_clients import TritonClients
 from loadtest.target import INFER, SERVICE, STREAM_INFER
 from proto import grpc_service_pb2 as pb
 
 CALL_SECONDS = 120.0
 """Nobody waits for longer: a request that takes so long is a fault."""
 _CHANNELS = 4
-_TRITON_CONNECTIONS = 8
 _LARGEST_MESSAGE = 1 << 27
 
 Reply = TypeVar("Reply", bound=Message)
@@ -42,17 +38,13 @@ class Callers:
         self._address = f"127.0.0.1:{ports['grpc']}"
         self._channels = [self.channel() for _ in range(_CHANNELS)]
         self._turn = 0
-        self._triton_grpc = triton_grpc.InferenceServerClient(self._address)
-        self._triton_http = triton_http.InferenceServerClient(
-            f"127.0.0.1:{ports['http']}", conn_limit=_TRITON_CONNECTIONS
-        )
+        self._triton = TritonClients(ports)
         self.http = HttpPool(ports["http"])
 
     async def close(self) -> None:
         for channel in self._channels:
             await channel.close()
-        await self._triton_grpc.close()
-        await self._triton_http.close()
+        await self._triton.close()
         await self.http.close()
 
     def channel(self) -> grpc.aio.Channel:
@@ -161,18 +153,8 @@ class Callers:
 
     async def triton(self, case: Case, protocol: str) -> Answer:
         """By tritonclient, over GRPC or HTTP. Raises Refused."""
-        library, client = (triton_grpc, self._triton_grpc) if protocol == GRPC else (triton_http, self._triton_http)
-        inputs = []
-        for name, array in case.inputs.items():
-            tensor = library.InferInput(name, list(array.shape), datatype_of(array))
-            tensor.set_data_from_numpy(array)
-            inputs.append(tensor)
         with self.counted(protocol, case.model):
-            try:
-                result = await client.infer(case.model, inputs)
-            except InferenceServerException as error:
-                raise Refused((error.status() or "").removeprefix("StatusCode."), error.message()) from error
-        return {name: np.asarray(result.as_numpy(name)) for name in case.expected}
+            return await self._triton.infer(case, protocol)
 
     def _next_channel(self) -> grpc.aio.Channel:
         self._turn = (self._turn + 1) % _CHANNELS
