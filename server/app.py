@@ -128,7 +128,7 @@ class App:
         self._control = ControlPlane(
             part_options.control_settings(settings, engine is GrpcioEngine),
             self._registry,
-            OnnxBackend(settings.model_cache_dir),
+            OnnxBackend(settings.model_cache_dir, allow_custom_ops=settings.allow_custom_ops),
             clock,
             answers=self._store,
         )

@@ -260,9 +260,25 @@ class RunTimedOut(ExecutionFailed):
 
 
 class LoadFailed(ConvoyError):
-    """A version cannot be loaded. The message names the file and what to do."""
+    """A version cannot be loaded. The message names the file and what to do, and is short whatever it quotes."""
 
     reason = Reason.NOT_READY
+
+    def __init__(self, message: str = "") -> None:
+        super().__init__(_shortened(message))
+
+
+MOST_CHARACTERS = 2000
+"""Of a message that may quote names and numbers from files: it is logged, and told to every caller of the model."""
+
+
+def _shortened(message: str) -> str:
+    """The message without its middle, where it is too long."""
+    left_out = len(message) - MOST_CHARACTERS
+    if left_out <= 0:
+        return message
+    end = MOST_CHARACTERS // 4
+    return f"{message[: MOST_CHARACTERS - end]} [{left_out} characters left out] {message[-end:]}"
 
 
 class ConfigInvalid(LoadFailed):

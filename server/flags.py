@@ -81,6 +81,12 @@ def _add_model_flags(group: argparse._ArgumentGroup) -> None:
         "--disable-auto-complete-config", type=flag_values.boolean, nargs="?", const=True, default=False,
         metavar="true|false", help="take config.pbtxt as it stands (default false; true where no value follows)",
     )  # fmt: skip
+    _add_boolean(
+        group,
+        "--allow-custom-ops",
+        False,
+        "run the operator libraries that models bring (model_operations): code, with all rights of the server",
+    )
     group.add_argument(
         "--backend-config", type=flag_values.backend_config, action="append", default=[4],
         metavar="BACKEND,KEY=VALUE",

@@ -18,6 +18,7 @@ from pythonjsonlogger.json import JsonFormatter
 
 from server.flag_values import LogFormat
 from server.settings import Settings
+from server.urls import redacted
 
 FIELDS = (
     "model", "version", "request_id", "trace_id", "rows", "batch_rows", "queue_us", "total_us", "headers", "error",
@@ -53,7 +54,7 @@ class Logs:
         """Where it goes; "" for stderr."""
         self.state = state
         self._handler = handler
-        handler.addFilter(self._wanted)
+        handler.addFilter(self._let_through)
         self._root = root or logging.getLogger()
         self._root.handlers = [handler]
         self._apply()
@@ -69,6 +70,12 @@ class Logs:
         self._root.setLevel(_least_level(state))
         # It tells of every export that fails, again and again: `tracing` does so once.
         logging.getLogger("opentelemetry").setLevel(logging.DEBUG if state.verbose > 1 else logging.CRITICAL)
+
+    def _let_through(self, record: logging.LogRecord) -> bool:
+        wanted = self._wanted(record)
+        if wanted and record.name.partition(".")[0] != OURS:
+            _redact(record)
+        return wanted
 
     def _wanted(self, record: logging.LogRecord) -> bool:
         state, level = self.state, record.levelno
@@ -88,6 +95,14 @@ def configure(settings: Settings) -> Logs:
         settings.log_info, settings.log_warning, settings.log_error, settings.log_verbose, settings.log_format
     )
     return Logs(handler, state, str(settings.log_file or ""))
+
+
+def _redact(record: logging.LogRecord) -> None:
+    """Libraries log the URLs that they ask, with all that is in them."""
+    record.msg, record.args = redacted(record.getMessage()), ()
+    if record.exc_info:
+        record.exc_text = redacted(_LineFormatter().formatException(record.exc_info))
+        record.exc_info = None
 
 
 def _least_level(state: LogState) -> int:

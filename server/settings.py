@@ -38,6 +38,7 @@ class Settings:
     exit_on_error: bool
     strict_readiness: bool
     disable_auto_complete_config: bool
+    allow_custom_ops: bool
     default_max_batch_size: int
     model_cache_dir: Path | None
     max_queued_bytes: int
@@ -140,6 +141,7 @@ def parse(argv: Sequence[str]) -> Settings:
         model_load_retry_count=given.model_load_retry_count,
         exit_on_error=given.exit_on_error,
         strict_readiness=given.strict_readiness,
+        allow_custom_ops=given.allow_custom_ops,
         disable_auto_complete_config=given.disable_auto_complete_config,
         default_max_batch_size=given.backend_config[-1],
         model_cache_dir=given.model_cache_dir,

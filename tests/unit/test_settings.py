@@ -64,6 +64,7 @@ FLAGS: dict[str, tuple[str, str, object]] = {
     "--allow-metrics": ("false", "allow_metrics", False),
     "--metrics-address": ("127.0.0.2", "metrics_address", "127.0.0.2"),
     "--metrics-port": ("1", "metrics_port", 1),
+    "--allow-custom-ops": ("true", "allow_custom_ops", True),
     "--allow-client-shm": ("true", "allow_client_shm", True),
     "--allow-cpu-metrics": ("false", "allow_cpu_metrics", False),
     "--allow-gpu-metrics": ("false", "allow_gpu_metrics", False),
