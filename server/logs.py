@@ -12,6 +12,8 @@ import re
 import sys
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from logging.handlers import WatchedFileHandler
+from pathlib import Path
 from typing import Any
 
 from pythonjsonlogger.json import JsonFormatter
@@ -22,8 +24,12 @@ from server.urls import redacted
 
 FIELDS = (
     "model", "version", "request_id", "trace_id", "rows", "batch_rows", "queue_us", "total_us", "headers", "error",
+    "principal", "peer", "protocol", "region", "parameters", "certificate",
 )  # fmt: skip
 """What a line may carry beside its message, in the order in which people read it."""
+
+AUDIT_LOGGER = "server.audit"
+"""The logger of what changes the server: with `audit_to`, a log of its own."""
 
 OURS = __name__.partition(".")[0]
 """Where the loggers of the server begin. All others are libraries'."""
@@ -89,8 +95,10 @@ class Logs:
 
 
 def configure(settings: Settings) -> Logs:
-    """Send this process's log where the flags say. Raises `OSError` where the log file cannot be opened."""
+    """Send this process's log where the flags say. Raises `OSError` where a file cannot be opened."""
     handler = logging.FileHandler(settings.log_file) if settings.log_file else logging.StreamHandler(sys.stderr)
+    if settings.audit_log:
+        audit_to(settings.audit_log)
     state = LogState(
         settings.log_info, settings.log_warning, settings.log_error, settings.log_verbose, settings.log_format
     )
@@ -103,6 +111,19 @@ def _redact(record: logging.LogRecord) -> None:
     if record.exc_info:
         record.exc_text = redacted(_LineFormatter().formatException(record.exc_info))
         record.exc_info = None
+
+
+def audit_to(path: Path) -> None:
+    """Append the audit log to a file, as JSON, whatever else is logged. Whoever moves the file away gets a new one.
+
+    Raises `OSError` where it cannot be opened.
+    """
+    handler = WatchedFileHandler(path)
+    handler.setFormatter(_JsonFormatter())
+    logger = logging.getLogger(AUDIT_LOGGER)
+    logger.handlers = [handler]
+    logger.setLevel(logging.INFO)
+    logger.propagate = False
 
 
 def _least_level(state: LogState) -> int:
