@@ -22,11 +22,11 @@ announce = @sed -n 's/^$@:.*\#\# /== make $@: /p' $(firstword $(MAKEFILE_LIST))
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help serve install-dev test check format proto dashboards train model fuzz proofs mutants sanitize load bench bench-check deploy-check sbom audit system-packages clean
+.PHONY: help serve install-dev test check format proto dashboards train model fuzz proofs mutants sanitize load soak bench bench-check deploy-check sbom audit system-packages clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
-	@echo '  ARGS="..." is passed on to the command of serve, test, fuzz, proofs, sanitize, train, model, load, bench, bench-check, deploy-check, sbom and audit; PYTHON=... picks the interpreter.'
+	@echo '  ARGS="..." is passed on to the command of serve, test, fuzz, proofs, sanitize, train, model, load, soak, bench, bench-check, deploy-check, sbom and audit; PYTHON=... picks the interpreter.'
 
 serve: $(SERVING) ## install what serving needs (no torch) and serve model_repository/ on ports 8001, 8000 and 8002
 	$(announce)
@@ -89,6 +89,10 @@ model: $(EVERYTHING) ## train, evaluate, export and serve a recipe: RECIPE=lette
 load: $(EVERYTHING) ## put 64 Locust users on a fresh server for 60 s: report, CSV, percentiles in µs, a verdict
 	$(announce)
 	$(BIN)/python -m loadtest run $(ARGS)
+
+soak: $(EVERYTHING) ## do all that clients do to a fresh server for 30 minutes: is it flat, and are all answers right? ARGS="--seconds 60"
+	$(announce)
+	$(BIN)/python -m loadtest soak $(ARGS)
 
 bench: $(EVERYTHING) ## our server beside its peers, 25 minutes, writes docs/benchmarks.md; ARGS=--quick: short; ARGS=small, idle, … : ours alone
 	$(announce)

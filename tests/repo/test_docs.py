@@ -8,6 +8,7 @@ from pathlib import Path
 
 from prometheus_client.parser import text_string_to_metric_families
 
+from loadtest.soak.command import add_command
 from loadtest.swarm.flags import add_flags
 from server import __version__
 from server.access.policy_text import parse_policy
@@ -75,6 +76,14 @@ def test_every_flag_that_locusts_users_are_told_is_documented() -> None:
     add_flags(parser)
     text = (ROOT / "docs/loadtest.md").read_text()
     assert [flag for flag in parser._option_string_actions if f"`{flag}" not in text] == []
+
+
+def test_every_flag_of_the_soak_is_documented() -> None:
+    commands = argparse.ArgumentParser(add_help=False).add_subparsers()
+    add_command(commands, argparse.ArgumentParser(add_help=False))
+    text = (ROOT / "docs/loadtest.md").read_text()
+    flags = commands.choices["soak"]._option_string_actions.keys() - {"-h", "--help"}
+    assert [flag for flag in flags if f"`{flag}`" not in text] == []
 
 
 def test_links_lead_to_files() -> None:
