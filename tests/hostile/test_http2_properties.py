@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import weakref
 from contextlib import suppress
 from itertools import pairwise
 from pathlib import Path
 
+import numpy as np
 import psutil
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from server.frontends.grpc import http2
 from server.frontends.grpc.http2 import Http2Error
 from tests.fuzz.methods import ECHO, PARROT
 from tests.hostile import frames
@@ -180,6 +183,32 @@ def test_answers_that_nobody_reads_are_refused_at_the_limit():
     assert [answer.status for answer in answers.values()].count(b"8") == 6  # four answers fit into 20,000 bytes
     assert server.dispatcher.context.held_bytes <= 20_000
     assert_nothing_left(server, line)
+
+
+@pytest.mark.parametrize("ending", ["it is read", "its call is cancelled", "the peer goes"])
+def test_a_large_answer_is_sent_from_where_it_lies_and_let_go(ending: str):
+    server = Server(http2.Limits())
+    line = server.connect()
+    line.receive(hello() + frames.call(1, LATER, b""))
+    ((call, _),) = server.ledger.waiting
+    answer = np.zeros(2 << 20, np.uint8)
+    lives = weakref.ref(answer)
+    assert call.reply(answer.data) is None
+    del answer
+    server.run()
+    assert lives() is not None
+    assert server.dispatcher.memory.used == server.dispatcher.context.held_bytes > 1 << 20
+    match ending:
+        case "it is read":
+            line.receive(frames.window_update(0, 4 << 20) + frames.window_update(1, 4 << 20))
+            assert line.answers()[1].status == b"0"
+        case "its call is cancelled":
+            line.receive(frames.rst_stream(1))
+        case _:
+            line.close()
+    server.run()
+    assert lives() is None
+    assert server.dispatcher.memory.used == 0
 
 
 def test_streaming_answers_that_nobody_reads_end_their_call_at_the_limit():

@@ -211,7 +211,7 @@ class Connection:
                 self._open(event)
             else:
                 self._on_event(event)
-        if self._http2.due or self._stalled:
+        if self._http2.due or self._stalled or self._http2.lends:
             self.mark_dirty()
 
     def end_late_streams(self, now: float) -> None:
