@@ -236,7 +236,7 @@ class App:
         routes = [
             *infer.routes(),
             *generate.routes(),
-            *health_routes(lambda: True, inference.is_ready, self._registry),
+            *health_routes(inference),
             *rpc_routes(methods, self._bodies),
             *cost_routes(self._registry),
             *([metrics] if settings.http_metrics else []),

@@ -305,7 +305,7 @@ def test_the_server_answers_what_was_asked_before_it_stops(start_server: StartSe
         server.process.send_signal(signal.SIGTERM)
         answers = [waiting.getresponse()]
         wait_until(lambda: not is_open(server.ports["grpc"]), CALL_SECONDS)  # it is stopping, models would go next
-        assert http_status(f"{server.http_url}/v2/models/affine/ready") == 200
+        assert http_status(f"{server.http_url}/v2/health/live") == 200
         sending.send(one()[-1:])
         answers.append(sending.getresponse())
         for answer in answers:
