@@ -30,6 +30,7 @@ from server.models.config import ConfigMessage
 from server.models.opening import Configuration
 from server.models.outlook import not_polled
 from server.models.repository import ModelFolder
+from server.tensors import Buffer
 
 MAX_FILES = 1000
 MAX_NAME_BYTES = 255
@@ -48,7 +49,7 @@ class Override:
 
     config: str
     """The configuration, as JSON."""
-    files: Mapping[str, bytes] = field(default_factory=dict)
+    files: Mapping[str, Buffer] = field(default_factory=dict)
     """Paths in the model's folder, and contents. Where there are any, nothing of the repository's folder is used."""
 
     @property
@@ -132,7 +133,7 @@ class Overrides:
         self._folders: dict[str, list[Path]] = {}
         """Model name → what lies here for it."""
 
-    def write(self, name: str, files: Mapping[str, bytes]) -> ModelFolder:
+    def write(self, name: str, files: Mapping[str, Buffer]) -> ModelFolder:
         """Make a model's folder of these files. Raises `InvalidRequest` for their names, `LoadFailed` for the disk."""
         check_files(files)
         root = self._private_root()
@@ -174,7 +175,7 @@ class Overrides:
             return self._root
 
 
-def check_files(files: Mapping[str, bytes]) -> None:
+def check_files(files: Mapping[str, Buffer]) -> None:
     """Raises `InvalidRequest` for names that are no paths of files below a model's folder, or clash."""
     if len(files) > MAX_FILES:
         raise TooLarge(f"{len(files)} file parameters came, at most {MAX_FILES} are taken")

@@ -34,7 +34,7 @@ WRONG = {
     "no object": ("[]", "Invalid config override: it must be a JSON object"),
     "an unknown field": (
         '{"max_batch_sise": 1}',
-        "there is no field 'max_batch_sise'; a configuration has: name, platform, backend, runtime, version_policy, max",
+        "there is no field 'max_batch_sise'; a configuration has: name, platform, backend, runtime, version_policy",
     ),
     "an unknown field of one of several": (
         '{"instanceGroup": [{"count": 1}, {"cuont": 1}]}',
