@@ -26,9 +26,10 @@ from server.backends.onnx import OnnxBackend
 from server.control import ControlPlane
 from server.engine import Engine
 from server.errors import LoadFailed
-from server.flag_values import GrpcEngine, ModelControlMode
+from server.flag_values import CompressionLevel, GrpcEngine, ModelControlMode
 from server.frontends import health_service, inference_service
 from server.frontends.calls import MethodTable
+from server.frontends.compressed_answers import compress_answers
 from server.frontends.grpc.grpcio_engine import GrpcioEngine
 from server.frontends.health_service import HealthService
 from server.frontends.inference_service import InferenceService
@@ -136,6 +137,8 @@ class App:
             | health.methods()
             | reflection_methods(names)
         )
+        if settings.grpc_infer_response_compression_level is not CompressionLevel.NONE and engine is not GrpcioEngine:
+            methods = compress_answers(methods)
         self._grpc = engine(restrict(methods, settings.grpc_restricted_protocols), part_options.grpc_options(settings))
         self._watch = LoopWatch(clock)
         self._renderer = ThreadPoolExecutor(1, thread_name_prefix="metrics")

@@ -13,7 +13,7 @@ from server.cache.local import LocalStore
 from server.cache.store import Store
 from server.cache_config import CacheConfig, LocalCache
 from server.control import ControlSettings
-from server.flag_values import ModelControlMode
+from server.flag_values import CompressionLevel, ModelControlMode
 from server.frontends.grpc.options import GrpcOptions
 from server.frontends.rest.options import HttpOptions
 from server.frontends.tls import TlsFiles
@@ -45,6 +45,7 @@ def grpc_options(settings: Settings) -> GrpcOptions:
         tls = _tls_files(settings.grpc_server_cert, settings.grpc_server_key, root)
     return GrpcOptions(
         max_message_bytes=settings.grpc_max_message_bytes,
+        compression_level=list(CompressionLevel).index(settings.grpc_infer_response_compression_level),
         reuse_port=settings.reuse_grpc_port,
         tls=tls,
         keepalive_time=settings.grpc_keepalive_time_ms / 1000,

@@ -9,11 +9,13 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from math import inf
 from typing import NamedTuple
 
 from server.frontends.call_counts import CallCounts, MethodCounts
 from server.frontends.calls import INTERNAL_MESSAGE, Method, MethodTable, StatusCode, UnaryMethod
+from server.frontends.compression import FASTEST
 from server.frontends.grpc import http2, wire
 from server.frontends.grpc.http2 import CLOSED, END, HEAD, TOO_LARGE, Event, Header, HeaderBlock, Http2Connection
 from server.frontends.grpc.http2_calls import StreamCall, UnaryCall
@@ -45,6 +47,10 @@ class _Route(NamedTuple):
     counts: MethodCounts
 
 
+InBackground = Callable[[Callable[[], bytes], Callable[[bytes], None]], None]
+"""Does what takes long, off the event loop where there is one, and goes on with what it returns."""
+
+
 class Dispatcher:
     """What all connections share: methods, remembered headers, and which connections have something to send."""
 
@@ -55,6 +61,8 @@ class Dispatcher:
         *,
         max_message_bytes: int,
         limits: http2.Limits,
+        deflate_level: int = FASTEST,
+        in_background: InBackground = lambda work, then: then(work()),
     ) -> None:
         self.methods = methods
         self.calls = CallCounts(methods)
@@ -63,6 +71,8 @@ class Dispatcher:
         self.sent_bytes = 0
         self.max_message_bytes = max_message_bytes
         self.limits = limits
+        self.deflate_level = deflate_level
+        self.in_background = in_background
         self.context = http2.Http2Context()
         self._call_soon = call_soon
         self._routes: dict[bytes, _Route | Refusal] = {}
@@ -284,6 +294,9 @@ class Connection:
             self._http2.reset(stream_id, http2.ENHANCE_YOUR_CALM)
             self._forget(stream_id)
         self.mark_dirty()
+
+    def frame_later(self, message: bytes, encoding: bytes, then: Callable[[bytes], None]) -> None:
+        self.dispatcher.in_background(partial(wire.frame, message, encoding, level=self.dispatcher.deflate_level), then)
 
     def has_room(self, stream_id: int) -> bool:
         """Whether the peer keeps up with what this stream answers."""

@@ -70,6 +70,7 @@ def _channel_arguments(options: GrpcOptions) -> dict[str, int]:
     return {
         "grpc.max_receive_message_length": options.max_message_bytes,
         "grpc.max_send_message_length": -1,
+        "grpc.default_compression_level": options.compression_level,
         "grpc.so_reuseport": int(options.reuse_port),
         "grpc.keepalive_permit_without_calls": int(options.keepalive_permit_without_calls),
         "grpc.http2.max_ping_strikes": options.max_ping_strikes,

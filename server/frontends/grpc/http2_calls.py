@@ -9,7 +9,7 @@ from typing import Protocol
 
 from server.frontends.call_counts import MethodCounts, departure
 from server.frontends.calls import Receiver, StatusCode, StreamMethod, UnaryMethod
-from server.frontends.compression import IDENTITY, negotiate
+from server.frontends.compression import IDENTITY, INLINE_BYTES, negotiate
 from server.frontends.grpc import wire
 from server.frontends.grpc.wire import Header, MessageReader, RequestHead
 from server.tensors import Buffer
@@ -34,6 +34,10 @@ class Carrier(Protocol):
 
     def send(self, stream_id: int, prefix: bytes, message: bytes) -> None: ...
 
+    def frame_later(self, message: bytes, encoding: bytes, then: Callable[[bytes], None]) -> None:
+        """Compress a large message while others are served, and go on with it and its prefix."""
+        ...
+
     def has_room(self, stream_id: int) -> bool:
         """Whether the caller keeps up with what is sent to it."""
         ...
@@ -46,11 +50,13 @@ class Carrier(Protocol):
 class _Extras:
     """What an answer has beyond messages and OK. Most unary answers have none of it."""
 
-    __slots__ = ("begun", "compressing", "encoding", "trailing")
+    __slots__ = ("begun", "compressing", "deflating", "encoding", "trailing")
 
     def __init__(self) -> None:
         self.begun = False
         self.compressing = False
+        self.deflating = False
+        """Whether the answer to a unary call is being compressed: nothing else may be answered then."""
         self.encoding = IDENTITY
         self.trailing: Sequence[Header] = ()
 
@@ -103,10 +109,13 @@ class _Http2Call:
         self._with_extras().trailing = wire.encode_metadata(metadata)
 
     def compress_messages(self, wanted: bool) -> None:
+        encoding = negotiate(self._head.accept_encoding) if wanted else IDENTITY
+        if encoding == IDENTITY and self._extras is None:
+            return
         extras = self._with_extras()
         extras.compressing = wanted
         if wanted and not extras.begun:
-            extras.encoding = negotiate(self._head.accept_encoding)
+            extras.encoding = encoding
 
     def fail(self, status: StatusCode, message: str) -> None:
         if not self._open:
@@ -161,6 +170,8 @@ class _Http2Call:
             self._carrier.send(self._stream_id, wire.frame_prefix(len(message)), message)
 
     def _end(self) -> None:
+        if not self._open:
+            return  # the connection has given the call up, since its caller leaves too much unread
         self._begin()
         self._open = False
         self._counts.handled[StatusCode.OK] += 1
@@ -200,11 +211,22 @@ class UnaryCall(_Http2Call):
     def reply(self, message: bytes) -> None:
         if not self._open:
             return
-        if self._extras is None:
+        extras = self._extras
+        if extras is None:
             self._open = False
             self._counts.handled[self._carrier.answer(self._stream_id, message)] += 1
+        elif extras.compressing and extras.encoding != IDENTITY and len(message) > INLINE_BYTES:
+            if not extras.deflating:
+                extras.deflating = True
+                self._carrier.frame_later(message, extras.encoding, self._reply_framed)
         else:
             self._send(message)
+            self._end()
+
+    def _reply_framed(self, framed: bytes) -> None:
+        if self._open:
+            self._begin()
+            self._carrier.send(self._stream_id, b"", framed)
             self._end()
 
     def send(self, message: bytes) -> None:

@@ -25,8 +25,6 @@ log = logging.getLogger(__name__)
 CODINGS = tuple(coding.decode() for coding in compression.COMPRESSIONS)
 COMPRESSED_BYTES = 512
 """A smaller answer is not compressed: it would hardly be smaller."""
-INLINE_BYTES = 16 << 10
-"""Up to here, an answer is compressed where it is: the way to a thread and back would take as long."""
 THREADS = 2
 """One large body holds nobody else's up."""
 _IDENTITY = ("", "identity")
@@ -74,7 +72,7 @@ class Bodies:
         coding = accepts(asked.decode("latin-1"), CODINGS)
         if not coding:
             return content
-        if len(content.body) <= INLINE_BYTES:
+        if len(content.body) <= compression.INLINE_BYTES:
             return _deflated(content, coding)
         self.work(exchange, partial(_deflated, content, coding), partial(exchange.respond, HTTPStatus.OK))
         return None
