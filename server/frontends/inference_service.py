@@ -142,9 +142,9 @@ class InferenceService:
         except ConvoyError as error:
             self._engine.refuse(error)
             self._failures.fail(call, error)
-            self._watch.refused("ModelInfer", context_of(call), received_ns, error)
+            self._watch.refused("ModelInfer", context_of(call), received_ns, error, call.protocol)
             return
-        record = self._watch.begin("ModelInfer", context_of(call), request, received_ns)
+        record = self._watch.begin("ModelInfer", context_of(call), request, received_ns, call.protocol)
         answer: Reply = partial(self._answer, call, encode)
         if record is not None:
             answer = partial(self._answer_watched, call, encode, record)

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import grpc
 
 from server.frontends.calls import INTERNAL_MESSAGE, Receiver, StatusCode
+from server.records import GRPC
 
 log = logging.getLogger(__name__)
 
@@ -33,6 +34,8 @@ class Failed(Exception):
 
 class _GrpcioCall:
     """What both kinds of call share: the caller's deadline, metadata and departure, and the answer's metadata."""
+
+    protocol = GRPC
 
     def __init__(self, context: Context) -> None:
         self._context = context

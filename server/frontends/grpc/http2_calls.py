@@ -12,6 +12,7 @@ from server.frontends.calls import Receiver, StatusCode, StreamMethod, UnaryMeth
 from server.frontends.compression import IDENTITY, INLINE_BYTES, negotiate
 from server.frontends.grpc import wire
 from server.frontends.grpc.wire import Header, MessageReader, RequestHead
+from server.records import GRPC
 from server.tensors import Buffer
 
 log = logging.getLogger(__name__)
@@ -63,6 +64,8 @@ class _Extras:
 
 class _Http2Call:
     """What both kinds share."""
+
+    protocol = GRPC
 
     __slots__ = (
         "_carrier", "_counts", "_extras", "_head", "_max_message_bytes", "_open", "_stream_id", "deadline", "on_cancel",

@@ -14,6 +14,7 @@ import orjson
 from server.frontends.calls import StatusCode
 from server.frontends.rest.http1 import Head
 from server.frontends.statuses import PUSHBACK_KEY
+from server.records import HTTP
 from server.tensors import Buffer
 
 log = logging.getLogger(__name__)
@@ -88,6 +89,8 @@ class Exchange:
 
     __slots__ = ("_carrier", "_counts", "_open", "_trailing", "answer", "deadline", "head", "held_bytes", "on_cancel",
                  "parameters", "render")  # fmt: skip
+
+    protocol = HTTP
 
     def __init__(
         self, carrier: Carrier, head: Head, parameters: Mapping[str, str], counts: RouteCounts, held_bytes: int
