@@ -6,8 +6,9 @@ The forms are Triton's (its `docs/protocol`). Whatever an RPC answers, at once o
 from __future__ import annotations
 
 from base64 import b64decode
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
+from itertools import chain
 from typing import Any
 
 from google.protobuf.message import Message
@@ -28,7 +29,7 @@ from server.tensors import Buffer
 
 Parameters = Mapping[str, str]
 Fields = Mapping[str, Any]
-Build = Callable[[Parameters, Fields], Message | bytes]
+Build = Callable[[Parameters, Fields], Message | Buffer]
 """The request of an RPC, serialized or not, of what stands in the path and in the JSON of the body. Raises
 `InvalidRequest`. Runs on a thread where the body is large."""
 Show = Callable[[Any], object]
@@ -105,7 +106,7 @@ def _handle(
         method.handle(exchange, message)
 
 
-def _made(build: Build, parameters: Parameters, body: Buffer) -> bytes:
+def _made(build: Build, parameters: Parameters, body: Buffer) -> Buffer:
     request = build(parameters, _fields(body))
     return request.SerializeToString() if isinstance(request, Message) else request
 
@@ -141,7 +142,7 @@ def _index(parameters: Parameters, fields: Fields) -> Message:
     )
 
 
-def _load(parameters: Parameters, fields: Fields) -> bytes:
+def _load(parameters: Parameters, fields: Fields) -> Buffer:
     """Parameters are strings, those of files in base64 (Triton's model repository extension)."""
     request = pb.RepositoryModelLoadRequest(
         repository_name=parameters.get("repository", ""), model_name=parameters["model"]
@@ -154,11 +155,18 @@ def _load(parameters: Parameters, fields: Fields) -> bytes:
             files[key] = value
         else:
             request.parameters[key].string_param = value
-    message = [request.SerializeToString()]
-    for key, value in files.items():
-        content = _base64(value, f"parameter '{key}'")
-        message += file_prefix(key, sum(map(len, content))), *content
-    return b"".join(message)
+    parts = [iter([request.SerializeToString()])]
+    size = request.ByteSize()
+    for key, text in files.items():
+        content_size = _decoded_size(text)
+        prefix = file_prefix(key, content_size)
+        parts += iter([prefix]), _base64(text, f"parameter '{key}'")
+        size += len(prefix) + content_size
+    message, position = memoryview(bytearray(size)), 0  # one large block, which goes back to the system as a whole
+    for part in chain.from_iterable(parts):
+        message[position : position + len(part)] = part
+        position += len(part)
+    return message
 
 
 def _unload(parameters: Parameters, fields: Fields) -> Message:
@@ -241,17 +249,20 @@ def _size(fields: Fields, key: str, default: object = _MISSING) -> int:
     return int(value)
 
 
-def _base64(text: str, what: str) -> list[bytes]:
-    """What a text stands for, in pieces: other threads have a turn between them."""
-    if "=" in text[:-2]:
+def _base64(text: str, what: str) -> Iterator[bytes]:
+    """What a text stands for, in pieces: other threads have a turn between them. Raises `InvalidRequest`."""
+    if len(text) % 4 or "=" in text[:-2]:
         raise InvalidRequest(f"{what} is not base64")
-    try:
-        return [
-            b64decode(text[start : start + BASE64_CHARACTERS], validate=True)
-            for start in range(0, len(text), BASE64_CHARACTERS)
-        ]
-    except ValueError:
-        raise InvalidRequest(f"{what} is not base64") from None
+    for start in range(0, len(text), BASE64_CHARACTERS):
+        try:
+            yield b64decode(text[start : start + BASE64_CHARACTERS], validate=True)
+        except ValueError:
+            raise InvalidRequest(f"{what} is not base64") from None
+
+
+def _decoded_size(text: str) -> int:
+    """Of what a text in base64 stands for."""
+    return len(text) // 4 * 3 - text[-2:].count("=")
 
 
 # --- answers ---
