@@ -22,6 +22,7 @@ from server.backends.base import Backend
 from server.backends.cores import available_cores
 from server.cache.store import Store
 from server.errors import ConfigInvalid, LoadFailed
+from server.malloc import give_back_freed_memory
 from server.models import stamps
 from server.models.cached import CachedVersion
 from server.models.config import ModelConfig
@@ -173,11 +174,12 @@ class Loader:
         return ""
 
     async def unload(self, loaded: Served) -> None:
-        """Answer what a version was asked, and let it go."""
+        """Answer what a version was asked, and let it go, with its memory."""
         name, version = loaded.config.name, loaded.version
         await self.ensembles.give_up(name, version)
         self._registry.set_state(name, version, State.DRAINING)
         await loaded.drain()
+        await self.run(give_back_freed_memory)
         self._registry.set_state(name, version, State.UNAVAILABLE, UNLOADED)
         self.folders.pop((name, version), None)
         log.info("model '%s' version %d is unloaded", name, version)
