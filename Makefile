@@ -5,6 +5,7 @@
 PYTHON ?= python3
 ARGS ?=
 RECIPE ?= lenet5
+SECONDS ?= 60
 VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --disable-pip-version-check --no-input --constraint constraints.txt
@@ -21,11 +22,11 @@ announce = @sed -n 's/^$@:.*\#\# /== make $@: /p' $(firstword $(MAKEFILE_LIST))
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help serve install-dev test check format proto dashboards train model fuzz sanitize load bench bench-check deploy-check system-packages clean
+.PHONY: help serve install-dev test check format proto dashboards train model fuzz proofs mutants sanitize load bench bench-check deploy-check system-packages clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
-	@echo '  ARGS="..." is passed on to the command of serve, test, fuzz, sanitize, train, model, load, bench, bench-check and deploy-check; PYTHON=... picks the interpreter.'
+	@echo '  ARGS="..." is passed on to the command of serve, test, fuzz, proofs, sanitize, train, model, load, bench, bench-check and deploy-check; PYTHON=... picks the interpreter.'
 
 serve: $(SERVING) ## install what serving needs (no torch) and serve model_repository/ on ports 8001, 8000 and 8002
 	$(announce)
@@ -51,9 +52,19 @@ format: $(EVERYTHING) ## put the source into the one format, and fix what ruff c
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-fuzz: $(EVERYTHING) ## fuzz the gRPC engine with atheris: 60 s a target, or ARGS=--seconds=600
+fuzz: $(EVERYTHING) ## fuzz every parser of strangers' bytes with atheris: SECONDS=60 a target, ARGS="infer http1" for some
 	$(announce)
-	$(BIN)/python -m tests.fuzz $(ARGS)
+	$(BIN)/python -m tests.fuzz --seconds=$(SECONDS) $(ARGS)
+
+proofs: $(EVERYTHING) ## put small systems of ours through every order of events, in sizes that the tests have no time for: 10 minutes
+	$(announce)
+	$(BIN)/python -m tests.proofs $(ARGS)
+
+mutants: $(EVERYTHING) ## plant every small bug that mutmut knows into the pure rooms, and count those that the tests find: an hour
+	$(announce)
+	$(PIP) --quiet --editable .[mutation]
+	$(BIN)/mutmut run $(ARGS)
+	$(BIN)/mutmut results
 
 sanitize: $(EVERYTHING) ## play seeds and mutations into the HTTP/2 shim under ASan and UBSan, or ARGS=--runs=5000000
 	$(announce)

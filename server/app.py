@@ -53,12 +53,14 @@ from server.frontends.settings_service import SettingsService
 from server.frontends.shared_memory_service import SharedMemoryService
 from server.frontends.statuses import AS_TRITON, DISTINCT
 from server.frontends.watch import Watch
+from server.last_exit import LastExit
 from server.logs import Logs, LogState
 from server.loop_watch import LoopWatch
 from server.metrics.snapshots import BuildSnapshot
 from server.models.registry import Registry
 from server.observation import Observer
 from server.scheduling.clock import clock_for
+from server.scheduling.lanes import join_lanes
 from server.settings import Settings
 from server.shared_memory.cuda import find_driver
 from server.shared_memory.regions import Regions
@@ -70,6 +72,9 @@ if TYPE_CHECKING:
     from server.frontends.grpc.listener import Nghttp2Engine
 
 log = logging.getLogger(__name__)
+
+LAST_SECONDS = 5.0
+"""How long the process may last, whatever runs in it, after `--exit-timeout-secs`; or once all else has stopped."""
 
 LAST_TRACES_SECONDS = 5.0
 """How long the server stays, at most, for traces that have not been sent."""
@@ -270,7 +275,7 @@ class App:
 async def serve(settings: Settings, logs: Logs) -> None:
     """Run a server until SIGTERM or SIGINT, also where that comes before all models are loaded."""
     loop = asyncio.get_running_loop()
-    stop, no_delay = asyncio.Event(), asyncio.Event()
+    stop, no_delay, last_exit = asyncio.Event(), asyncio.Event(), LastExit()
     app = App(settings, logs)
     starting = asyncio.create_task(app.start())
 
@@ -298,10 +303,15 @@ async def serve(settings: Settings, logs: Logs) -> None:
             raise
         log.info("stopping: before all models were loaded")
     finally:
+        last_exit.leave_within(settings.exit_timeout_secs + LAST_SECONDS)
         await app.stop()
+        if not join_lanes(LAST_SECONDS):
+            last_exit.leave_within(0)
+            join_lanes(LAST_SECONDS)
         # All is done: who asks once more while the interpreter goes shall not change the exit status.
-        loop.remove_signal_handler(signal.SIGTERM)
-        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.remove_signal_handler(number)
+            signal.signal(number, signal.SIG_IGN)
 
 
 async def _wait_at_most(event: asyncio.Event, seconds: float) -> None:

@@ -79,6 +79,8 @@ class ControlSettings:
     """Versions that are loaded at once."""
     load_retries: int = 0
     """How often a load is tried again that failed."""
+    run_timeout_ms: int = 0
+    """How long a run may take of a model that does not say; 0: as long as it likes."""
 
     @property
     def everything(self) -> bool:
@@ -116,6 +118,7 @@ class ControlPlane:
             max_queued_bytes=settings.max_queued_bytes,
             tiny_batch_seconds=settings.tiny_batch_seconds,
             summaries=settings.summaries,
+            run_timeout_ms=settings.run_timeout_ms,
             turns=self.turns,
             store=answers,
         )
@@ -228,6 +231,7 @@ class ControlPlane:
         await self._loader.ensembles.stop()
         if self._requested:
             await asyncio.wait(self._requested)
+        await self._loader.successions.stop()
         await asyncio.gather(*(self._loader.unload(loaded) for loaded in self._registry.loaded()))
         await self._loader.close()
         self._outlook.close()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from server.errors import ConvoyError, InvalidRequest, Reason, ShuttingDown, Unsupported
+from server.errors import ConvoyError, InvalidRequest, NotFound, NotReady, Reason, ShuttingDown, Unsupported
 from server.messages import InferenceRequest
 from server.models.registry import Registry
 from server.models.work import Pending, Reply
@@ -95,7 +95,10 @@ class Engine:
         return self.infer(request, attached)
 
     def _explained(self, error: ConvoyError, name: str) -> ConvoyError:
-        """Why no version was found: while the server goes down, the versions that it had are gone for that reason."""
+        """Why no version was found: while the server goes down, the versions that it had are gone for that reason; and
+        before all are loaded, what is not there may come."""
         if self._exiting and self._registry.has(name) and not isinstance(error, InvalidRequest):
             return ShuttingDown(str(error))
+        if not self._started and not self._exiting and isinstance(error, NotFound):
+            return NotReady(str(error))
         return error

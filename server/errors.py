@@ -24,6 +24,7 @@ Messages follow Triton's wording wherever Triton has the case, because clients m
     ├── DeadlineExceeded        the caller's deadline passed before the batch ran
     ├── Cancelled               the caller went away
     ├── ExecutionFailed         the backend raised, or returned something impossible
+    │   └── RunTimedOut         the run took longer than the model may
     └── LoadFailed              a version cannot be loaded
         ├── ConfigInvalid       its config.pbtxt asks for the unknown or the impossible
         └── ChecksumWrong       a file of it at a distance is not what its maker meant
@@ -87,8 +88,22 @@ CALLERS_FAULT = frozenset({Reason.INVALID, Reason.SHAPE, Reason.OVERSIZE, Reason
 """No server could have answered: such a request misses no deadline."""
 
 
+MAX_MESSAGE_LENGTH = 4000
+"""Characters of what a caller is told. It may quote names of the caller's, which may be of any length."""
+
+
+def one_line(text: str) -> str:
+    """A text for logs and callers: cut at `MAX_MESSAGE_LENGTH`, and whatever would begin a new line spelled out."""
+    if len(text) > MAX_MESSAGE_LENGTH:
+        text = text[: MAX_MESSAGE_LENGTH - 3] + "..."
+    if text.isprintable():
+        return text
+    escaped = "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)
+    return escaped if len(escaped) <= MAX_MESSAGE_LENGTH else escaped[: MAX_MESSAGE_LENGTH - 3] + "..."
+
+
 class ConvoyError(Exception):
-    """Base of all errors that a caller may be told about. `str(error)` is the sentence to tell."""
+    """Base of all errors that a caller may be told about. `str(error)` is the sentence to tell, made by `one_line`."""
 
     reason: ClassVar[Reason]
     """Every class that is raised has one."""
@@ -97,9 +112,12 @@ class ConvoyError(Exception):
     for_logs: str = ""
     """What logs and traces say instead of `str(error)`, where that has words of the runtime: they may quote tensors."""
 
+    def __str__(self) -> str:
+        return one_line(super().__str__())
+
     def logged_as(self, text: str) -> Self:
         """The same, with `for_logs`."""
-        self.for_logs = text
+        self.for_logs = one_line(text)
         return self
 
     def within(self, where: str) -> Self:
@@ -235,6 +253,10 @@ class ExecutionFailed(ConvoyError):
     """The backend raised, or returned something impossible."""
 
     reason = Reason.BACKEND
+
+
+class RunTimedOut(ExecutionFailed):
+    """The run took longer than a run of the model may. Another try would hold the model up as long."""
 
 
 class LoadFailed(ConvoyError):

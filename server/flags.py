@@ -107,6 +107,10 @@ def _add_model_flags(group: argparse._ArgumentGroup) -> None:
         "--max-running-batches", type=flag_values.natural, metavar="N",
         help="how many batches of all models may run at once on the CPU; 0: as many as instances (default: cores)",
     )  # fmt: skip
+    group.add_argument(
+        "--run-timeout-ms", type=flag_values.natural, default=0, metavar="MS",
+        help="how long a run may take of models without a parameter run_timeout_ms; 0: as long as it likes (default)",
+    )  # fmt: skip
 
 
 def _add_listener_flags(group: argparse._ArgumentGroup) -> None:

@@ -106,7 +106,9 @@ def version_snapshot(loaded: Served) -> VersionSnapshot:
         queue_age_seconds=loaded.queue_age(),
         busy_seconds=loaded.busy_seconds(),
         latest=loaded.latest(),
-        sequences=None if sequences is None else SequenceSnapshot(**sequences._asdict()),
+        sequences=None
+        if sequences is None
+        else SequenceSnapshot(**sequences._asdict(), reclaimed=loaded.statistics.reclaimed_sequences),
         costs=loaded.costs.copy().lines,
         has_cache=loaded.config.response_cache,
     )

@@ -47,15 +47,20 @@ def parse(texts: Sequence[str]) -> Restrictions:
         key, _, value = rest.partition("=")
         if not (names and _TOKEN.fullmatch(key) and _VALUE.fullmatch(value)):
             raise ValueError(
-                f"must be APIS:KEY=VALUE, KEY a header's name and VALUE printable ASCII, not '{names}:{key}=…'"
+                f"must be APIS:KEY=VALUE, KEY a header's name and VALUE printable ASCII, not '{_beginning(text)}…'"
             )
         if key.lower().endswith("-bin"):
             raise ValueError(f"the key '{key}' ends in -bin, which is for binary metadata")
         for name in names.split(","):
             if name not in list(ApiCategory):
-                raise ValueError(f"unknown restricted API '{name}'; there are {', '.join(ApiCategory)}")
+                raise ValueError(f"unknown restricted API '{_beginning(name)}'; there are {', '.join(ApiCategory)}")
             category = ApiCategory(name)
             if category in restrictions:
                 raise ValueError(f"restricted API '{name}' can not be specified in multiple config groups")
             restrictions[category] = Secret(key, value)
     return restrictions
+
+
+def _beginning(text: str) -> str:
+    """As much of a broken flag as cannot be its secret."""
+    return re.split("[:=]", text, maxsplit=1)[0]

@@ -46,6 +46,8 @@ class Settings:
     distinct_overload_statuses: bool
     max_running_batches: int | None
     """None: as many as cores; 0: no limit."""
+    run_timeout_ms: int
+    """0: no limit."""
     exit_timeout_secs: float
     shutdown_delay_secs: float
     allow_grpc: bool
@@ -146,6 +148,7 @@ def parse(argv: Sequence[str]) -> Settings:
         cache=_cache_config(parser, given),
         distinct_overload_statuses=given.distinct_overload_statuses,
         max_running_batches=given.max_running_batches,
+        run_timeout_ms=given.run_timeout_ms,
         exit_timeout_secs=given.exit_timeout_secs,
         shutdown_delay_secs=given.shutdown_delay_secs,
         allow_grpc=given.allow_grpc,

@@ -133,6 +133,12 @@ class VersionStatistics:
     """Wall-clock milliseconds since the epoch of the last request that was answered; 0 before the first."""
     failed_runs: int = 0
     """Runs that failed, those of batches and of single requests; `batches` has none of them."""
+    run_timeouts: int = 0
+    """Runs that took longer than a run of the model may."""
+    hung_runs: int = 0
+    """How many of those have not come back, and hold up a thread that has been replaced."""
+    reclaimed_sequences: int = 0
+    """Sequences that were silent for too long."""
     reloads: int = 0
     """How often the version has been loaded anew since the server started, because its runs failed."""
     success: Latency = field(default_factory=Latency)
@@ -242,6 +248,10 @@ class VersionStatistics:
             self.objective_met += 1
         else:
             self.objective_missed += 1
+
+    def record_reclaimed_sequence(self) -> None:
+        """Count one sequence that was silent for too long."""
+        self.reclaimed_sequences += 1
 
     def record_turn_wait(self, seconds: float) -> None:
         """Count the time that a batch waited for its turn."""

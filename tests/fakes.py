@@ -257,6 +257,12 @@ class PuppetSession:
     def for_instance(self) -> PuppetSession:
         return self
 
+    def interruptible(self) -> PuppetSession:
+        return self
+
+    def interrupt(self) -> None:
+        """A Python function does not look up from what it does."""
+
     def empty(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
         return np.empty(shape, dtype)
 
@@ -269,12 +275,16 @@ class PuppetBackend:
     opened: list[tuple[Path, SessionOptions]] = field(default_factory=list)
     machine: Devices = field(default_factory=Devices)
     given_up: bool = False
+    short_of: OSError | None = None
+    """What every load fails with."""
 
     def devices(self) -> Devices:
         return self.machine
 
     def load(self, path: Path, options: SessionOptions) -> PuppetSession:
         self.opened.append((path, options))
+        if self.short_of is not None:
+            raise self.short_of
         session = self.sessions.get(path.read_text())
         if session is None:
             raise LoadFailed(f"{path}: not a model")

@@ -305,8 +305,11 @@ def _instances() -> list[AnyPanel]:
         ),
         graph(
             "Failed runs and reloads",
-            "Runs of the model that failed, and loads of the version because of that. Any: read the log.",
+            "Runs of the model that failed or were stopped for taking too long, those that could not be stopped, and "
+            "loads of the version because of that. Any: read the log.",
             Query(total(rate("convoy_failed_runs_total")), "failed runs each second"),
+            Query(total(rate("convoy_run_timeouts_total")), "stopped runs each second"),
+            Query(f"sum(convoy_hung_runs{{{VERSION}}})", "hung runs"),
             Query(f"sum(convoy_model_reloads_total{{{VERSION}}})", "reloads so far"),
             span=6,
         ),

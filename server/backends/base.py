@@ -95,6 +95,17 @@ class Session(Protocol):
         """What one instance runs: the same weights, with working memory of its own where the session has any."""
         ...
 
+    def interruptible(self) -> Session:
+        """The same weights for one lane alone, so that `interrupt` ends that lane's runs and nobody else's."""
+        ...
+
+    def interrupt(self) -> None:
+        """End the runs in progress as soon as may be, and every later one at once: they raise. From any thread.
+
+        A run that does not look up from what it does goes on.
+        """
+        ...
+
     def empty(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
         """Memory for inputs, of the kind that reaches the device fastest; its content is arbitrary."""
         ...

@@ -48,11 +48,17 @@ class CudaSession:
         self.inputs = session.inputs
         self.outputs = session.outputs
         self.run = session.run
+        self.interrupt = session.interrupt
         self.empty = empty
+        self._session = session
 
     def for_instance(self) -> CudaSession:
         """See `base.Session.for_instance`: streams are taken run by run, and staging is the instance's."""
         return self
+
+    def interruptible(self) -> CudaSession:
+        """See `base.Session.interruptible`."""
+        return CudaSession(self._session.interruptible(), self.empty)
 
 
 class GraphSession:
@@ -60,18 +66,43 @@ class GraphSession:
 
     fixed_shapes = True
 
-    def __init__(self, session: ort.InferenceSession, plain: Session, empty: Empty, device: tuple[str, int]) -> None:
+    def __init__(
+        self,
+        session: ort.InferenceSession,
+        plain: Session,
+        empty: Empty,
+        device: tuple[str, int],
+        *,
+        records: bool = True,
+    ) -> None:
         self.inputs = plain.inputs
         self.outputs = plain.outputs
         self.empty = empty
         self._session = session
+        self._plain = plain
         self._device = device
+        self._records = records
         self._bindings: dict[tuple[object, ...], _Binding] = {}
         self._without_capture = _run_options(_NO_CAPTURE)
+        self._interrupted = False
 
     def for_instance(self) -> GraphSession:
         """See `base.Session.for_instance`."""
         return self
+
+    def interruptible(self) -> GraphSession:
+        """See `base.Session.interruptible`. The second and later ones record nothing: the first one's recordings, and
+        their numbers, are ONNX Runtime's for good."""
+        if not self._interrupted:
+            return self
+        return GraphSession(self._session, self._plain, self.empty, self._device, records=False)
+
+    def interrupt(self) -> None:
+        """See `base.Session.interrupt`."""
+        self._interrupted = True
+        self._without_capture.terminate = True
+        for binding in tuple(self._bindings.values()):
+            binding.interrupt()
 
     def run(self, inputs: Mapping[str, Array], outputs: Sequence[str]) -> list[Array]:
         """See `base.Session.run`. The first run of new shapes is an ordinary one, which tells the outputs' shapes."""
@@ -80,7 +111,7 @@ class GraphSession:
         if binding is not None:
             return binding.run(inputs)
         results: list[Array] = self._session.run(outputs, inputs, self._without_capture)
-        if len(self._bindings) < MAX_GRAPHS:
+        if self._records and len(self._bindings) < MAX_GRAPHS:
             number = len(self._bindings) + 1
             self._bindings[key] = _Binding(
                 self._session, self._device, number, inputs, dict(zip(outputs, results, strict=True))
@@ -115,6 +146,9 @@ class _Binding:
         self._session.run_with_iobinding(self._binding, self._options)
         arrays: list[Array] = [value.numpy() for value in self._outputs.values()]
         return [array if array.flags.owndata else array.copy() for array in arrays]  # the next run writes over values
+
+    def interrupt(self) -> None:
+        self._options.terminate = True
 
 
 def gpu_session(

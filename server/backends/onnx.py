@@ -7,6 +7,7 @@ or with operators of their own: ONNX Runtime does not guard what they share.
 
 from __future__ import annotations
 
+import copy
 import ctypes
 import logging
 import threading
@@ -83,6 +84,7 @@ class OnnxSession:
         # numpy has no bfloat16, so such a model takes and gives OrtValues; all others take the shorter way.
         self._has_bf16 = any(t.datatype is tensors.BF16 for t in self.inputs + self.outputs)
         self._bf16_inputs = {t.name for t in self.inputs if t.datatype is tensors.BF16}
+        self._arena_shrinkage = arena_shrinkage
         self._run_options = _run_options(arena_shrinkage)
 
     def run(self, inputs: Mapping[str, Array], outputs: Sequence[str]) -> list[Array]:
@@ -100,6 +102,16 @@ class OnnxSession:
     def for_instance(self) -> OnnxSession:
         """See `base.Session.for_instance`: on the CPU a session has no working memory."""
         return self
+
+    def interruptible(self) -> OnnxSession:
+        """See `base.Session.interruptible`."""
+        other = copy.copy(self)
+        other._run_options = _run_options(self._arena_shrinkage)  # noqa: SLF001 -- its own
+        return other
+
+    def interrupt(self) -> None:
+        """See `base.Session.interrupt`: ONNX Runtime looks at the flag between operators, and rounds of a Loop."""
+        self._run_options.terminate = True
 
     def empty(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
         """See `base.Session.empty`."""

@@ -35,20 +35,18 @@ class Load(NamedTuple):
     """Of large files, by the names of their parameters."""
 
 
-def decode_load(message: Buffer) -> Load:
-    """A serialized RepositoryModelLoadRequest. The contents of large files are views of it. Raises `InvalidRequest`."""
+def decode_load(message: Buffer, large_bytes: int = LARGE_BYTES) -> Load:
+    """A serialized RepositoryModelLoadRequest, which is what protobuf makes of it. Raises `InvalidRequest`.
+
+    The contents of files are views of it where they have more than `large_bytes`.
+    """
     view = memoryview(message)
-    rest: list[memoryview] = []
-    contents: dict[str, memoryview] = {}
+    rest, contents = _split(view, large_bytes) if len(view) > large_bytes else (view, {})
     try:
-        for tag, field, content in _fields(view) if len(view) > LARGE_BYTES else ():
-            large = _file_of(content) if tag == _PARAMETERS and len(content) > LARGE_BYTES else None
-            if large is None:
-                rest.append(field)
-            else:
-                contents[large[0]] = large[1]
-        request = pb.RepositoryModelLoadRequest.FromString(b"".join(rest) if contents else bytes(view))
-    except (DecodeError, IndexError, ValueError) as error:
+        request = pb.RepositoryModelLoadRequest.FromString(bytes(rest))
+        if any(key in request.parameters for key in contents):  # twice, and the last one counts
+            request, contents = pb.RepositoryModelLoadRequest.FromString(bytes(view)), {}
+    except DecodeError as error:
         raise InvalidRequest(f"the message is not a RepositoryModelLoadRequest: {error}") from None
     return Load(request, contents)
 
@@ -59,6 +57,22 @@ def file_prefix(key: str, size: int) -> bytes:
     name = key.encode()
     entry = b"".join((bytes((_KEY,)), varint(len(name)), name, bytes((_VALUE,)), varint(len(value) + size), value))
     return bytes((_PARAMETERS,)) + varint(len(entry) + size) + entry
+
+
+def _split(view: memoryview, large_bytes: int) -> tuple[Buffer, dict[str, memoryview]]:
+    """A load without its large files, and those; with all of them where it has what only protobuf can read."""
+    rest: list[memoryview] = []
+    contents: dict[str, memoryview] = {}
+    try:
+        for tag, field, content in _fields(view):
+            large = _file_of(content) if tag == _PARAMETERS and len(content) > large_bytes else None
+            if large is None:
+                rest.append(field)
+            else:
+                contents[large[0]] = large[1]
+    except (IndexError, ValueError):
+        return view, {}
+    return b"".join(rest), contents
 
 
 def _fields(view: memoryview) -> Iterator[tuple[int, memoryview, memoryview]]:

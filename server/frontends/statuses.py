@@ -36,6 +36,7 @@ STATUSES: dict[type[ConvoyError], StatusCode] = {
     errors.DeadlineExceeded: StatusCode.DEADLINE_EXCEEDED,
     errors.Cancelled: StatusCode.CANCELLED,
     errors.ExecutionFailed: StatusCode.INTERNAL,
+    errors.RunTimedOut: StatusCode.INTERNAL,
     errors.LoadFailed: StatusCode.INVALID_ARGUMENT,
     errors.ConfigInvalid: StatusCode.INVALID_ARGUMENT,
     errors.ChecksumWrong: StatusCode.INVALID_ARGUMENT,

@@ -54,6 +54,7 @@ OWN_COUNTERS: dict[str, tuple[str, Callable[[VersionStatistics], float]]] = {
     ),
     "convoy_turn_wait_duration_us": ("Time that batches waited for their turn", lambda s: s.turn_wait_us),
     "convoy_failed_runs": ("Runs that failed", lambda s: s.failed_runs),
+    "convoy_run_timeouts": ("Runs that took longer than run_timeout_ms", lambda s: s.run_timeouts),
     "convoy_model_reloads": ("Times that the version was loaded anew because its runs failed", lambda s: s.reloads),
     "convoy_batch_predicted_duration_us": (
         "Time that batches were predicted to take, where it could be",
@@ -114,6 +115,10 @@ GAUGES: dict[str, tuple[str, Callable[[VersionSnapshot], float]]] = {
     "convoy_queue_age_us": (
         "Time that the request has waited which has waited longest; 0 for none",
         lambda v: v.queue_age_seconds * 1e6,
+    ),
+    "convoy_hung_runs": (
+        "Runs that took longer than run_timeout_ms and did not come back",
+        lambda v: v.statistics.hung_runs,
     ),
     "convoy_max_batch_rows": ("Rows that a batch may hold now", lambda v: v.max_batch_rows),
 }

@@ -19,7 +19,7 @@ class Background:
     """Runs one function after another, for callers on one event loop. The thread starts with the first."""
 
     def __init__(self, name: str) -> None:
-        self._jobs: SimpleQueue[Callable[[], None]] = SimpleQueue()
+        self._jobs: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
         self._waiting: set[asyncio.Future[Any]] = set()
         self._given_up = False
@@ -54,9 +54,13 @@ class Background:
         for done in tuple(self._waiting):
             _settle(done, None, _stopping())
 
+    def end(self) -> None:
+        """Nothing more will be called: the thread ends after what it does."""
+        self._jobs.put(None)
+
     def _run(self) -> None:
-        while True:
-            self._jobs.get()()
+        while (job := self._jobs.get()) is not None:
+            job()
 
 
 def _stopping() -> LoadFailed:

@@ -191,7 +191,10 @@ def _fill_from_graph(
     message: pb.ModelConfig, inputs: Sequence[GraphTensor], outputs: Sequence[GraphTensor], default: int
 ) -> None:
     batchable = autocomplete.can_batch(inputs, outputs)
-    message.max_batch_size = autocomplete.fill_max_batch_size(message.name, message.max_batch_size, batchable, default)
+    if message.max_batch_size or not _has_whole_states(message, inputs):
+        message.max_batch_size = autocomplete.fill_max_batch_size(
+            message.name, message.max_batch_size, batchable, default
+        )
     if message.max_batch_size > 1 and message.WhichOneof("scheduling_choice") is None:
         message.dynamic_batching.SetInParent()
     # What the server fills in itself, or keeps, is none of the callers' business.
@@ -206,6 +209,12 @@ def _fill_from_graph(
         for tensor in outputs:
             if tensor.name not in own_outputs:
                 _fill_tensor(message.name, message.output.add(), tensor, message.max_batch_size > 0)
+
+
+def _has_whole_states(message: pb.ModelConfig, inputs: Sequence[GraphTensor]) -> bool:
+    """Whether states are written down with all dimensions of the graph: then none of those is a batch axis."""
+    dimensions = {tensor.name: len(tensor.shape) for tensor in inputs}
+    return any(len(state.dims) == dimensions.get(state.input_name) for state in message.sequence_batching.state)
 
 
 def _fill_tensor(model: str, message: pb.ModelInput | pb.ModelOutput, tensor: GraphTensor, batching: bool) -> None:

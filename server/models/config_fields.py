@@ -65,6 +65,7 @@ SERVED = frozenset(
         "sequence_batching.state.data_type",
         "sequence_batching.state.dims",
         "sequence_batching.state.use_same_buffer_for_input_output",
+        "sequence_batching.state.use_growable_memory",
         "sequence_batching.state.initial_state.name",
         "sequence_batching.state.initial_state.data_type",
         "sequence_batching.state.initial_state.dims",
@@ -100,6 +101,7 @@ PARAMETERS: dict[str, range] = {
     "enable_mem_arena": range(2),
     "enable_mem_pattern": range(2),
     "priority_aging_ms": range(2**31),
+    "run_timeout_ms": range(2**31),
 }
 """Keys of `parameters`, with the integers that each may be."""
 
@@ -127,7 +129,6 @@ IMAGE_TEXTS = frozenset(
 
 INSTEAD = {
     "sequence_batching.iterative_sequence": "a client that wants another step sends another request",
-    "sequence_batching.state.use_growable_memory": "a state whose dims hold -1 may grow without it",
     "model_transaction_policy.decoupled": "an ONNX model answers every request once, over a stream too",
     "instance_group.rate_limiter": "models take turns without it, and the flag --max-running-batches bounds what runs",
 }
@@ -145,10 +146,12 @@ class FieldInvalid(ValueError):
 
 
 def refuse_unserved(message: Message) -> None:
-    """Raise FieldInvalid for the first field that is set and not served."""
+    """Raise FieldInvalid for the first field that is set and not served, or set to no value that it may have."""
     for path in _unserved(message, ""):
         hints = [f": {hint}" for field, hint in INSTEAD.items() if f"{path}.".startswith(f"{field}.")]
         raise FieldInvalid(path, "is not supported by this server; remove it" + "".join(hints))
+    for path, number in _unknown_choices(message, ""):
+        raise FieldInvalid(path, f"is {number}, which stands for nothing; use one of the names that it may have")
 
 
 def _unserved(message: Message, prefix: str) -> Iterator[str]:
@@ -165,6 +168,24 @@ def _unserved(message: Message, prefix: str) -> Iterator[str]:
         else:
             for element in value if field.is_repeated else (value,):
                 yield from _unserved(element, path + ".")
+
+
+def _unknown_choices(message: Message, prefix: str) -> Iterator[tuple[str, int]]:
+    """Enumerators that there are not, which proto3 takes as numbers."""
+    for field, value in message.ListFields():
+        path = prefix + field.name
+        if field.enum_type is not None:
+            numbers = value if field.is_repeated else (value,)
+            yield from ((path, number) for number in numbers if number not in field.enum_type.values_by_number)
+        elif field.message_type is None:
+            continue
+        elif field.message_type.GetOptions().map_entry:
+            if field.message_type.fields_by_name["value"].message_type is not None:
+                for key in sorted(value):
+                    yield from _unknown_choices(value[key], f"{path}['{key}'].")
+        else:
+            for element in value if field.is_repeated else (value,):
+                yield from _unknown_choices(element, path + ".")
 
 
 def check_parameters(parameters: Mapping[str, str]) -> None:

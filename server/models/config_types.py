@@ -262,6 +262,12 @@ class ModelConfig:
     """Whether answers are kept, where the server has a cache."""
 
     @property
+    def run_timeout_ms(self) -> int | None:
+        """Milliseconds that a run may take, 0: as many as it likes; None: what the server's flag says."""
+        text = self.load.parameters.get("run_timeout_ms")
+        return None if text is None else int(text)
+
+    @property
     def fail_on_nan(self) -> bool:
         """Whether a request whose outputs hold NaN fails."""
         return self.load.parameters.get("fail_on_nan") == "true"

@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from math import prod
 
 from proto import model_config_pb2 as pb
 from server.models.config_fields import FieldInvalid
 from server.models.config_types import Fill, WarmupInput, WarmupSample
 from server.tensors import DataType
+
+MAX_INPUT_BYTES = 2 << 30
+"""Of one row of a sample: protobuf's limit for a message. No request has more."""
+LENGTH_BYTES = 4
+"""Of an element of BYTES: what is before it on the wire."""
 
 
 def read_warmup(
@@ -45,6 +51,9 @@ def _input(
         raise FieldInvalid(
             f"{field}.dims", f"must hold sizes of at least 1, also for dimensions that are free, not {message.dims}"
         )
+    size = (datatype.itemsize or LENGTH_BYTES) * prod(message.dims)
+    if size > MAX_INPUT_BYTES:
+        raise FieldInvalid(f"{field}.dims", f"make {size} bytes, and no request may have more than {MAX_INPUT_BYTES}")
     choice = message.WhichOneof("input_data_type")
     if choice is None:
         raise FieldInvalid(field, "has no data; give one of zero_data, random_data and input_data_file")

@@ -196,7 +196,7 @@ class EnsembleRun:
             self._owner.left(index)
 
     def _step_request(self, index: int, now_ns: int) -> InferenceRequest:
-        step, member, request = self._owner.steps[index], self.members.by_step[index], self.request
+        step, request = self._owner.steps[index], self.request
         specs: list[TensorSpec] = []
         buffers: list[Buffer | Array | Stored | None] = []
         for (name, tensor), rank in zip(step.inputs, self.members.ranks[index], strict=True):
@@ -210,7 +210,7 @@ class EnsembleRun:
         return replace(
             request,
             model_name=step.model,
-            model_version=str(member.version),
+            model_version="" if step.version is None else str(step.version),
             specs=tuple(specs),
             buffers=tuple(buffers),
             outputs=self.plan.requested[index],

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import inf
 
 from server.backends.base import Session
@@ -56,6 +56,9 @@ class Executor:
     With `sizes`, every batch is filled up to the next of them; what comes of the filling is nobody's.
     """
 
+    runs_for_nobody = False
+    """Whether a request whose caller has gone is worth running, for what the model keeps of it."""
+
     def __init__(self, config: ModelConfig, version: int, session: Session, sizes: Sequence[int] = ()) -> None:
         self._config = config
         self._version = version
@@ -103,7 +106,7 @@ class Executor:
         todo = _smaller(batch, error)  # the next one last
         while todo:
             part = todo.pop()
-            if not any(work.is_wanted for work in part):
+            if not (self.runs_for_nobody or any(work.is_wanted for work in part)):
                 answers += [CALLER_GONE] * len(part)
                 continue
             try:
@@ -207,6 +210,11 @@ def note_runs(record: Record, work: Work, runs: Sequence[Run]) -> None:
 def all_failed(config: ModelConfig, version: int, batch: Sequence[Work], error: Exception) -> BatchResult:
     """The result of a run that raised this, and that nothing came of."""
     return BatchResult([as_failure(config, version, error)] * len(batch), [], time.monotonic_ns(), failed_runs=1)
+
+
+def going_down(result: BatchResult, why: ConvoyError) -> BatchResult:
+    """The same, of runs that may have been interrupted because the server goes down: what failed, failed for that."""
+    return replace(result, answers=[why if isinstance(a, ExecutionFailed) else a for a in result.answers])
 
 
 def _smaller(batch: Sequence[Work], error: Exception) -> list[Sequence[Work]]:

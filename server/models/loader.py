@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from errno import EAGAIN, EIO, EMFILE, ENFILE, ENOMEM, ENOSPC
 from functools import partial
 from itertools import count
 from pathlib import Path
@@ -40,12 +41,19 @@ from server.models.registry import Registry
 from server.models.repository import ModelFolder
 from server.models.served import Served
 from server.models.stamps import VersionStamp
+from server.models.succession import Successions
 from server.scheduling.budget import ByteBudget
 from server.scheduling.clock import Clock
 from server.scheduling.turns import Turns
 from server.summaries import LatencySummaries
 
 log = logging.getLogger(__name__)
+
+SHORTAGES = frozenset({EAGAIN, EIO, EMFILE, ENFILE, ENOMEM, ENOSPC})
+"""What the system says where files are not to blame."""
+
+NO_THREAD = ("can't start new thread", "pthread_create failed")
+"""Python's words and ONNX Runtime's, where the system gives no thread."""
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -85,10 +93,12 @@ class Loader:
         max_queued_bytes: int,
         tiny_batch_seconds: float,
         summaries: bool,
+        run_timeout_ms: int,
         turns: Turns,
         store: Store | None,
     ) -> None:
-        """`threads` versions are loaded at once; a load that fails is tried `retries` times more."""
+        """`threads` versions are loaded at once; a load that fails is tried `retries` times more. `run_timeout_ms` is
+        how long a run may take of a model that does not say; 0: as long as it likes."""
         self._registry = registry
         self._opener = Opener(backend, default_max_batch_size=default_max_batch_size, autocomplete=autocomplete)
         self._clock = clock
@@ -98,6 +108,7 @@ class Loader:
         self._budget = ByteBudget(max_queued_bytes)
         self._tiny_batch_seconds = tiny_batch_seconds
         self._summaries = summaries
+        self._run_timeout_ms = run_timeout_ms
         self._turns = turns
         self._store = store
         self._identities = count()
@@ -107,6 +118,7 @@ class Loader:
         self._given_up = False
         self.recovery = Recovery(registry, clock)
         self.ensembles = Ensembles(registry, self._make_ensemble)
+        self.successions = Successions(clock)
         self.tried: dict[tuple[str, int], Tried] = {}
         self.folders: dict[tuple[str, int], Path] = {}
         """Where the versions that serve, or are about to serve again, were loaded from."""
@@ -144,6 +156,7 @@ class Loader:
             reason = f"{error}; {trying_again}" if trying_again else str(error)
             self._registry.set_state(name, version, State.UNAVAILABLE, reason)
             log.error("model '%s' version %d is UNAVAILABLE: %s", name, version, reason)
+            self._note_failure(name, version, error)
             return reason
         self._registry.set_ready(name, loaded)
         self.folders[name, version] = origin.folder.path
@@ -151,8 +164,8 @@ class Loader:
         return ""
 
     async def reload(self, origin: Origin, version: int) -> str:
-        """Load a version that serves beside itself, let the new one take over, and drain the old one. Returns why that
-        failed, "" where it did not."""
+        """Load a version that serves beside itself, let the new one take over, and drain the old one; where that has
+        sequences, nobody waits for it. Returns why it failed, "" where it did not."""
         name = origin.folder.name
         self._registry.begin_reload(name, version)
         try:
@@ -161,8 +174,11 @@ class Loader:
             reason = f"what was to take over cannot be loaded; what was loaded before serves on: {error}"
             self._registry.reload_failed(name, version, reason)
             log.error("model '%s' version %d: %s", name, version, reason)
+            self._note_failure(name, version, error)
             return str(error)
         old = self._registry.take_over(name, fresh)
+        if old is not None:
+            self.successions.begin(old, fresh)
         if old is None:  # its session went bad meanwhile: `recovery` loads it again, from the new files
             old = fresh
         else:
@@ -170,16 +186,38 @@ class Loader:
             if not isinstance(fresh, EnsembleVersion):  # though it may have been one
                 await self.ensembles.give_up(name, version)
             log.info("model '%s' version %d is loaded anew after %.2f s", name, version, fresh.load_seconds)
-        await old.drain()
+        if self.successions.lasts(old):
+            self.successions.let_go(old, self._drain_replaced(old))
+        else:
+            await old.drain()
         return ""
 
+    async def _drain_replaced(self, old: Served) -> None:
+        await old.drain()
+        log.info("model '%s' version %d, which was replaced, is gone", old.config.name, old.version)
+
     async def unload(self, loaded: Served) -> None:
-        """Answer what a version was asked, and let it go, with its memory."""
+        """Answer what a version was asked, and let it and its memory go. Where sequences go on, nobody waits, and it
+        is forgotten then."""
         name, version = loaded.config.name, loaded.version
         await self.ensembles.give_up(name, version)
+        await self.successions.end_before(loaded)
         self._registry.set_state(name, version, State.DRAINING)
+        if self.successions.lasts(loaded):
+            self.folders.pop((name, version), None)
+            self.successions.let_go(loaded, self._drain_and_forget(loaded))
+        else:
+            await self._drain(loaded)
+
+    async def _drain_and_forget(self, loaded: Served) -> None:
+        await self._drain(loaded)
+        self.forget(loaded.config.name, loaded.version)
+
+    async def _drain(self, loaded: Served) -> None:
+        name, version = loaded.config.name, loaded.version
         await loaded.drain()
-        await self.run(give_back_freed_memory)
+        if not self._given_up:
+            await self.run(give_back_freed_memory)
         self._registry.set_state(name, version, State.UNAVAILABLE, UNLOADED)
         self.folders.pop((name, version), None)
         log.info("model '%s' version %d is unloaded", name, version)
@@ -223,16 +261,23 @@ class Loader:
                     decoder=self._picture_decoder() if model.config.preprocessing is not None else None,
                     summaries=self._latency_summaries(),
                     statistics=self._registry.statistics(name, version),
+                    run_limit=self._run_limit(model.config),
                 )
             except LoadFailed:
                 raise
             except Exception as error:  # a bug, or a backend's surprise: this version fails, the others serve
+                if is_passing(error):
+                    raise LoadFailed(f"the machine is short of something: {error}") from error
                 log.exception("loading model '%s' version %d raised", name, version)
                 raise LoadFailed(f"unexpected {type(error).__name__}: {error}") from error
-        if probe is not None:
-            again = Origin(origin.folder, _as_given(origin.configuration))
-            self.recovery.watch(loaded, probe, partial(self._recover, again, version))
+        again = Origin(origin.folder, _as_given(origin.configuration))
+        self.recovery.watch(loaded, probe, partial(self._recover, again, version))
         return loaded
+
+    def _note_failure(self, name: str, version: int, error: LoadFailed) -> None:
+        """The same files are not tried again when repositories are looked at next, unless they were not to blame."""
+        if is_passing(error):
+            self.tried.pop((name, version), None)
 
     async def _open_with_retries(
         self, origin: Origin, version: int, must_work: bool
@@ -303,6 +348,10 @@ class Loader:
             config, version, members, self._clock, self._budget, self._latency_summaries(), statistics
         )
 
+    def _run_limit(self, config: ModelConfig) -> float:
+        """Seconds that a run may take; 0: as many as it likes."""
+        return (self._run_timeout_ms if config.run_timeout_ms is None else config.run_timeout_ms) / 1000
+
     def _latency_summaries(self) -> LatencySummaries | None:
         return LatencySummaries() if self._summaries else None
 
@@ -313,6 +362,17 @@ class Loader:
 
             self._decoder = PictureDecoder(decode, max(1, available_cores() - 1), self._clock, self._budget)
         return self._decoder
+
+
+def is_passing(error: BaseException | None) -> bool:
+    """Whether a load failed for what this machine was short of, which it may have again. Pure."""
+    while error is not None:
+        if isinstance(error, OSError) and error.errno in SHORTAGES:
+            return True
+        if isinstance(error, MemoryError) or any(words in str(error) for words in NO_THREAD):
+            return True
+        error = error.__cause__
+    return False
 
 
 def _as_given(configuration: Configuration | None) -> Configuration | None:

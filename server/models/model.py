@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import replace
 from math import inf
+from operator import add
 from weakref import WeakValueDictionary
 
 from server.backends.base import Session
@@ -28,10 +29,20 @@ from server.messages import InferenceRequest
 from server.models import admission
 from server.models.admission import Plan
 from server.models.config import ModelConfig, QueuePolicy
-from server.models.execution import CALLER_GONE, BatchResult, Executor, Run, all_failed, empty_costs, note_runs
+from server.models.execution import (
+    CALLER_GONE,
+    BatchResult,
+    Run,
+    all_failed,
+    empty_costs,
+    going_down,
+    note_runs,
+)
+from server.models.instances import Instances
 from server.models.pictures import PictureDecoder, PictureIntake
 from server.models.queueing import explained, make_queue, queue_policy, time_limits
-from server.models.sequence_execution import instance_of, make_executor, run_rows, sequence_queue
+from server.models.run_limit import RunLimit
+from server.models.sequence_execution import instance_of, run_rows, sequence_key, sequence_queue
 from server.models.streak import FailureStreak
 from server.models.work import Answer, Pending, Reply, Whole, Work
 from server.scheduling.assembly import BatchLayout, InputLayout
@@ -39,7 +50,6 @@ from server.scheduling.batcher import Batcher
 from server.scheduling.budget import ByteBudget
 from server.scheduling.clock import Clock
 from server.scheduling.costs import CostTable, bucket_below
-from server.scheduling.lanes import ThreadLane
 from server.scheduling.ordering import AnswerOrder
 from server.scheduling.sequences import SequenceCounts, SequencePolicy, SequenceQueue
 from server.scheduling.turns import Turns
@@ -76,9 +86,11 @@ class LoadedVersion:
         decoder: PictureDecoder | None = None,
         summaries: LatencySummaries | None = None,
         statistics: VersionStatistics | None = None,
+        run_limit: float = 0.0,
     ) -> None:
         """`costs` is what was measured before; without it the table fills as batches run. `decoder` is needed where the
-        configuration names a preprocessing. `statistics` are those of the version that this one takes over from."""
+        configuration names a preprocessing. `statistics` are those of the version that this one takes over from.
+        `run_limit` is the seconds that a run may take, 0: as many as it likes."""
         self.config = config
         self.version = version
         self.statistics = statistics or VersionStatistics()
@@ -94,6 +106,8 @@ class LoadedVersion:
         self._let_go: asyncio.Future[None] | None = None
         self.lost: ConvoyError | None = None
         """Why no request may be submitted any more, where the session has gone bad."""
+        self.before: LoadedVersion | None = None
+        """The version that this one has taken over from, while sequences of it go on."""
         self.costs = costs or empty_costs(config, sessions[0])
         """Seconds by batch size, shared with whoever measured the version before it could serve."""
         self._objective_ns = round(config.objective_ms * 1e6)
@@ -113,11 +127,14 @@ class LoadedVersion:
         )
         self._policy = queue_policy(config)
         self._run_rows = run_rows(config)
-        executors = [make_executor(config, version, session, self.costs.fill_sizes) for session in sessions]
-        lanes = [self._lane(f"{config.name}/{version}#{i}", executor) for i, executor in enumerate(executors)]
+        self.run_limit = RunLimit(config, version, run_limit, clock, self.statistics) if run_limit else None
+        self._instances = Instances(config, version, sessions, self.costs.fill_sizes, self.run_limit)
+        executors, lanes = self._instances.start(self._is_tiny)
         self._sequences: SequenceQueue[Work] | None = None
         if isinstance(self._policy, SequencePolicy):
-            self._sequences = sequence_queue(config, self._policy, executors, budget)
+            self._sequences = sequence_queue(
+                config, self._policy, executors, budget, self.statistics.record_reclaimed_sequence
+            )
         self._batcher: Batcher[Work, BatchResult] = Batcher(
             make_queue(self._policy, self.costs, len(lanes), budget) if self._sequences is None else self._sequences,
             lanes,
@@ -168,7 +185,34 @@ class LoadedVersion:
 
     def sequences(self) -> SequenceCounts | None:
         """What there is of sequences; None where the model has none."""
-        return None if self._sequences is None else self._sequences.counts()
+        if self._sequences is None:
+            return None
+        counts, before = self._sequences.counts(), self.before
+        # A version of the same number is not in the registry any more, and nobody else counts what it has.
+        also = before.sequences() if before is not None and before.version == self.version else None
+        return counts if also is None else SequenceCounts(*map(add, counts, also))
+
+    def has_sequences(self) -> bool:
+        """Whether any sequence goes on here, or waits for a slot."""
+        counts = None if self._sequences is None else self._sequences.counts()
+        return counts is not None and counts.active + counts.backlog > 0
+
+    def when_without_sequences(self, callback: Callable[[], None]) -> None:
+        """Call back each time that the last sequence is over."""
+        assert self._sequences is not None, "it has some"
+        self._sequences.when_empty = callback
+
+    def keeps(self, request: InferenceRequest, successor: int) -> bool:
+        """Whether a request to the version that has taken over is of a sequence that goes on here. Where it is a START,
+        the sequence of its id is over here."""
+        flags = request.sequence
+        if self._sequences is None or flags is None or (request.model_version and successor != self.version):
+            return False
+        key = sequence_key(flags.id)
+        if flags.start:
+            self._sequences.end(key)
+            return False
+        return self._sequences.has(key)
 
     @property
     def max_batch_rows(self) -> int:
@@ -181,6 +225,8 @@ class LoadedVersion:
         `reply` is called once, also for a refusal, unless what is returned is cancelled first. Returns None where the
         request is settled already: it was refused, or its answer was at hand.
         """
+        if self.before is not None and self.before.keeps(request, self.version):
+            return self.before.submit(request, reply, arrived)
         if arrived is None:
             arrived = self._clock.now()
         due = inf
@@ -226,10 +272,18 @@ class LoadedVersion:
     def hurry(self) -> None:
         """Run what is queued, and whatever comes, without waiting for company: the server is going down."""
         self._batcher.hurry()
+        if self.before is not None:
+            self.before.hurry()
 
     def cut_off(self) -> None:
-        """From now on, whoever leaves does so because the server goes down."""
+        """The server goes down, and whoever leaves from now on does so for that: what waits is refused, and what runs
+        ends as soon as may be."""
         self._when_gone = ShuttingDown("the server went down before the answer was ready")
+        for work in self._batcher.clear():
+            self._turn_away(work, self._when_gone)
+        self._instances.interrupt()
+        if self.before is not None:
+            self.before.cut_off()
 
     async def abandon(self, why: str) -> None:
         """Refuse what is queued, wait for what runs, then release the lanes. Nothing may be submitted any more."""
@@ -241,7 +295,8 @@ class LoadedVersion:
     def hold(self) -> Callable[[], None]:
         """Keep the version able to run requests until the function that this returns is called, once.
 
-        For a request of an ensemble, whose step here comes later."""
+        For a request of an ensemble, whose step here comes later, and for sequences after another version has taken
+        over."""
         self._holds += 1
         return self._release
 
@@ -261,6 +316,7 @@ class LoadedVersion:
             await self._pictures.drain()
         await self._batcher.drain()
         self._batcher.close()
+        self._instances.forget()
 
     def _plan(self, request: InferenceRequest) -> Plan:
         key = (request.specs, request.outputs)
@@ -314,9 +370,6 @@ class LoadedVersion:
             self._batcher.cancel(part)
         whole.parts = []  # they know the whole: nothing should wait for a garbage collection
 
-    def _lane(self, name: str, executor: Executor) -> ThreadLane[Work, BatchResult]:
-        return ThreadLane(name, executor.execute, asyncio.get_running_loop(), self._is_tiny, executor.rescue)
-
     def _is_tiny(self, batch: Sequence[Work]) -> bool:
         # By batches of requests alone: on made-up inputs, a model that loops may be quick for no reason.
         rows = sum([work.rows for work in batch]) if self._run_rows is None else self._run_rows(batch)
@@ -326,6 +379,8 @@ class LoadedVersion:
     def _finished(self, batch: Sequence[Work], outcome: BatchResult | Exception) -> None:
         if isinstance(outcome, Exception):
             outcome = all_failed(self.config, self.version, batch, outcome)
+        if outcome.failed_runs and isinstance(self._when_gone, ShuttingDown):
+            outcome = going_down(outcome, self._when_gone)
         for run in outcome.runs:
             times = run.times
             seconds = (times.output_end - times.start) / 1e9

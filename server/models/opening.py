@@ -59,12 +59,16 @@ class Opener:
         self._default_max_batch_size = default_max_batch_size
         self._autocomplete = autocomplete
         self._measuring = threading.Lock()
+        self._measured: tuple[Session, ...] = ()
+        """What runs before it serves."""
         self._given_up = False
 
     def give_up(self) -> None:
         """Run nothing more: what is being opened raises `LoadFailed`. From any thread."""
         self._given_up = True
         self._backend.give_up_loads()
+        for session in self._measured:
+            session.interrupt()
 
     def open(self, folder: ModelFolder, version: int, configuration: Configuration) -> Opened:
         """Read and check everything about a version, and measure it. Runs on a thread of its own."""
@@ -93,10 +97,13 @@ class Opener:
         read_file = partial(repository.read_warmup_file, folder)
         # Instances may share a session: each that there is gets warm, and the first one is measured for all.
         with self._measuring:
-            tables = [
-                warm_up(config, version, each, source, read_file, self._check_given_up)
-                for each in dict.fromkeys(sessions)
-            ]
+            self._measured = tuple(dict.fromkeys(sessions))
+            try:
+                tables = [
+                    warm_up(config, version, each, source, read_file, self._check_given_up) for each in self._measured
+                ]
+            finally:
+                self._measured = ()
         return Opened(config, sessions, on_gpu, tables[0])
 
     def _check_given_up(self) -> None:

@@ -98,6 +98,8 @@ def model_file(folder: ModelFolder, version: int, filename: str) -> Path:
     if not entries:
         raise LoadFailed(f"{version_path}: the version folder is empty; put {filename} into it")
     path = _inside(folder, version_path / filename)
+    if os.path.exists(path) and not os.path.isfile(path):
+        raise LoadFailed(f"{path}: is no file, but a folder or a device; put the model's file in its place")
     if not os.path.isfile(path):
         names = ", ".join(entry.name for entry in entries)
         raise LoadFailed(f"{path}: no such file, the folder has: {names}; rename it or set default_model_filename")
@@ -191,7 +193,7 @@ def _inside(folder: ModelFolder, path: Path) -> Path:
     """`path` itself, once it is sure to lie inside the model's folder."""
     try:
         inside = path.resolve().is_relative_to(folder.path.resolve())
-    except (OSError, RuntimeError) as error:  # RuntimeError: a loop of links, before Python 3.13
+    except (OSError, RuntimeError, ValueError) as error:  # a loop of links, before Python 3.13; a zero byte
         raise LoadFailed(f"{path}: cannot be resolved: {error}") from error
     if not inside:
         raise LoadFailed(f"{path}: lies outside of the model's folder {folder.path}; move the file into it")
@@ -200,7 +202,9 @@ def _inside(folder: ModelFolder, path: Path) -> Path:
 
 def _read_text(path: Path) -> str:
     try:
-        return path.read_text(encoding="utf-8-sig")
+        # Not `read_text`: that takes the beginning of a byte order mark for nothing at all.
+        text = path.read_bytes().decode("utf-8-sig")
+        return text.replace("\r\n", "\n").replace("\r", "\n")
     except UnicodeDecodeError as error:
         raise ConfigInvalid(f"{path}: byte {error.start} is not UTF-8; save the file as UTF-8") from error
     except OSError as error:

@@ -51,6 +51,8 @@ class SequenceExecutor(Executor):
     false: zeros could be what makes a run fail. What comes of them is nobody's.
     """
 
+    runs_for_nobody = True  # it did run, but for others of its batch, and the next request goes on from there
+
     def __init__(
         self, config: ModelConfig, sequence: SequenceBatching, version: int, session: Session, sizes: Sequence[int] = ()
     ) -> None:
@@ -150,9 +152,13 @@ def _first_in(slot: int, work: Work) -> Work:
 
 
 def sequence_queue(
-    config: ModelConfig, policy: SequencePolicy, executors: Sequence[Executor], budget: ByteBudget | None
+    config: ModelConfig,
+    policy: SequencePolicy,
+    executors: Sequence[Executor],
+    budget: ByteBudget | None,
+    reclaimed: Callable[[], None],
 ) -> SequenceQueue[Work]:
-    """An empty queue of sequences in front of these executors, each of one instance."""
+    """An empty queue of sequences in front of these executors, each of one instance. See `SequenceQueue`."""
     # Weak: what is loaded before the server serves is never collected, and an unloaded version's states must go.
     memories = [ref(executor.memory) for executor in executors if isinstance(executor, SequenceExecutor)]
 
@@ -161,7 +167,7 @@ def sequence_queue(
         if memory is not None:
             memory.forget(slot)
 
-    return SequenceQueue(policy, len(executors), partial(read_step, config), budget, forget)
+    return SequenceQueue(policy, len(executors), partial(read_step, config), budget, forget, reclaimed)
 
 
 def instance_of(batch: Sequence[Work]) -> int:
@@ -192,11 +198,16 @@ def read_step(config: ModelConfig, work: Work) -> Step:
         )
     sequence = config.sequence
     assert sequence is not None
-    key = flags.id if isinstance(flags.id, str) else flags.id & _UINT64_MASK  # signed on the wire, or not: one id
+    key = sequence_key(flags.id)
     for control in sequence.controls:
         if control.kind is ControlKind.CORRID:
             return Step(key, flags.start, flags.end, _correlation_id(config, control.tensor.datatype, key, label))
     return Step(key, flags.start, flags.end)
+
+
+def sequence_key(sequence_id: int | str) -> int | str:
+    """What tells a sequence from others: a number is one id with a sign on the wire and without."""
+    return sequence_id if isinstance(sequence_id, str) else sequence_id & _UINT64_MASK
 
 
 def _correlation_id(config: ModelConfig, datatype: DataType, key: int | str, label: str) -> int | str:

@@ -14,6 +14,7 @@ from server.models.loader import Loader, Origin, Tried
 from server.models.opening import Configuration, read_configuration
 from server.models.registry import ModelEntry, Registry
 from server.models.repository import ModelFolder
+from server.models.served import Served
 from server.models.stamps import ModelSnapshot, Stamp
 from server.models.versions import Forget, Load, Reload, Unload, next_action, wanted_versions
 
@@ -71,10 +72,15 @@ class Steps:
         entry = self._registry.entry(name)
         for version in entry.recovering.difference(() if on_request else wanted):
             await self._loader.give_up_recovery(name, version)
+        for version in wanted:
+            if version in entry.statuses and entry.statuses[version].state is State.DRAINING:
+                await self._loader.successions.end_of(name, version)
         stale = self._stale(entry, snapshot, configuration, wanted, again=on_request)
         failed: list[str] = []
+        leaving = entry.latest if entry.latest is not None and entry.latest.version not in wanted else None
         while not self._given_up and (action := next_action(_statuses(entry), wanted, stale)):
             stale.discard(action.version)
+            self._hand_over(leaving, entry, wanted)
             if beside and entry.loaded and not isinstance(action, Reload):
                 entry.beside.add(action.version)
             match action:
@@ -94,6 +100,12 @@ class Steps:
             self._read.pop(name, None)
             self._registry.forget(name)
         return " ".join(failed)
+
+    def _hand_over(self, leaving: Served | None, entry: ModelEntry, wanted: Collection[int]) -> None:
+        """Let the sequences of a version that is to go, and was the latest, go on after another has taken over."""
+        staying = [version for version in entry.loaded if version in wanted]
+        if leaving is not None and leaving in entry.loaded.values() and staying:
+            self._loader.successions.begin(leaving, entry.loaded[max(staying)])
 
     def _stale(
         self,

@@ -85,6 +85,7 @@ def warm_up(
     except LoadFailed:
         raise
     except Exception as error:  # noqa: BLE001 -- made-up inputs need not suit the model; real ones may
+        may_go_on()
         log.warning("%s could not be measured before it serves: %s", label, as_failure(config, version, error))
         return costs
     if not costs.calibrated:

@@ -207,7 +207,9 @@ class Batcher(Generic[T, R]):
         self._alarm.set(min(queue.next_deadline(), queue.next_due() if clock_decides else inf))
         for ticket in late:
             self._expired(ticket)
-        if self._drained and not self._drained.done() and not queue and not self.running:
+        # A pump that is still to come must not find the alarm closed.
+        under_way = queue or self.running or self._pump_scheduled
+        if self._drained and not self._drained.done() and not under_way:
             self._drained.set_result(None)
 
     def _start_batches(self, now: float) -> None:

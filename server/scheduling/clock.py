@@ -9,12 +9,15 @@ from __future__ import annotations
 
 import asyncio
 import ctypes
+import logging
 import os
 import sys
 import time
 from collections.abc import Callable
 from math import inf
 from typing import Protocol
+
+log = logging.getLogger(__name__)
 
 
 class Alarm(Protocol):
@@ -73,14 +76,21 @@ class _LoopAlarm:
 
 
 class TimerfdClock:
-    """`time.monotonic` with alarms from Linux's timerfd (CLOCK_MONOTONIC, high resolution)."""
+    """`time.monotonic` with alarms from Linux's timerfd (CLOCK_MONOTONIC, high resolution).
+
+    Where no descriptor is left for one, an alarm is the event loop's: some milliseconds late, and better than none.
+    """
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
         self.now = time.monotonic
 
     def alarm(self, callback: Callable[[], None]) -> Alarm:
-        return _TimerfdAlarm(self._loop, callback)
+        try:
+            return _TimerfdAlarm(self._loop, callback)
+        except OSError as error:
+            log.warning("no exact alarm can be had: %s", error)
+            return _LoopAlarm(self._loop, callback)
 
 
 class _Timespec(ctypes.Structure):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import _thread
 import asyncio
 import threading
+import time
 from collections.abc import Callable, Sequence
 from queue import SimpleQueue
 from typing import Generic, NoReturn, Protocol, TypeVar
@@ -40,6 +41,20 @@ def _never(_: Sequence[Ticket]) -> bool:
     return False
 
 
+class LaneThread(threading.Thread):
+    """The thread of a lane."""
+
+
+def join_lanes(seconds: float) -> bool:
+    """Wait for the threads of lanes that were closed, and say whether all have ended. One that is inside of a runtime
+    when the interpreter goes may bring it down."""
+    deadline = time.monotonic() + seconds
+    threads = [thread for thread in threading.enumerate() if isinstance(thread, LaneThread)]
+    for thread in threads:
+        thread.join(max(0.0, deadline - time.monotonic()))
+    return not any(thread.is_alive() for thread in threads)
+
+
 class ThreadLane(Generic[T, R]):
     """A lane on a thread of its own: numpy and ONNX Runtime release the interpreter lock while they work.
 
@@ -63,10 +78,10 @@ class ThreadLane(Generic[T, R]):
         self._loop = loop
         self._is_tiny = is_tiny
         self._jobs: SimpleQueue[_Job[T, R] | None] = SimpleQueue()
-        thread = threading.Thread(target=self._run, name=name, daemon=True)
+        thread = LaneThread(target=self._run, name=name, daemon=True)
         # `start` returns once the thread runs: 200 ms where the cores are busy, as when another model is being loaded.
         # So it is not the event loop that waits for it.
-        _thread.start_new_thread(thread.start, ())
+        _thread.start_new_thread(self._start, (thread,))
 
     def submit(self, batch: Sequence[T], done: Callable[[R | Exception], None]) -> None:
         if not self._is_tiny(batch):
@@ -84,11 +99,20 @@ class ThreadLane(Generic[T, R]):
     def close(self) -> None:
         self._jobs.put(None)
 
+    def _start(self, thread: LaneThread) -> None:
+        try:
+            thread.start()
+        except RuntimeError:  # there was room for this thread, and for no other: it is the lane's then
+            self._run()
+
     def _run(self) -> None:
         while (job := self._jobs.get()) is not None:
             batch, done, failure = job
             outcome = self._outcome(batch, failure)
-            self._loop.call_soon_threadsafe(done, outcome)
+            try:
+                self._loop.call_soon_threadsafe(done, outcome)
+            except RuntimeError:
+                return  # the loop is gone, and whoever waited with it
             del job, batch, done, failure, outcome  # an idle lane must not keep the last batch alive
         del self._work, self._rescue  # nor a closed lane the model: whoever holds on to the lane, its memory is free
 

@@ -88,8 +88,6 @@ class SequenceCounts(NamedTuple):
     """Sequences that have a slot."""
     backlog: int
     """Sequences that wait for one."""
-    reclaimed: int
-    """Sequences that were silent for too long, so far."""
 
 
 class _Sequence(Generic[T]):
@@ -107,7 +105,7 @@ class _Sequence(Generic[T]):
         self.timed = False  # whether the heap of timers has it
 
 
-def _no_memory(instance: int, slot: int) -> None:
+def _unheard(*_: int) -> None:
     pass
 
 
@@ -120,14 +118,18 @@ class SequenceQueue(Generic[T]):
         instances: int,
         step_of: Callable[[T], Step],
         budget: ByteBudget | None = None,
-        released: Callable[[int, int], None] = _no_memory,
+        released: Callable[[int, int], None] = _unheard,
+        reclaimed: Callable[[], None] = _unheard,
     ) -> None:
         """`step_of` says where a request stands, and may raise; `released(instance, slot)` is told of slots that have
-        become free."""
+        become free, `reclaimed()` of each sequence that was silent for too long."""
         self._policy = policy
         self._step_of = step_of
         self._budget = budget
         self._released = released
+        self._reclaimed = reclaimed
+        self.when_empty: Callable[[], None] = _unheard
+        """Called each time that the last sequence is over; it must not call back."""
         self._load = Load(policy.levels[0])
         self._waiting: dict[T, None] = {}  # in order of arrival
         self._open: dict[Hashable, _Sequence[T]] = {}  # those whose last request has not come
@@ -141,13 +143,23 @@ class SequenceQueue(Generic[T]):
         self._timers: list[tuple[float, int, _Sequence[T]]] = []  # at most one for each sequence; some too early
         self._numbers = count()
         self._slots = policy.slots * instances
-        self._reclaimed = 0
 
     def __len__(self) -> int:
         return len(self._waiting)
 
     def counts(self) -> SequenceCounts:
-        return SequenceCounts(self._slots, self._opened - len(self._free), len(self._backlog), self._reclaimed)
+        return SequenceCounts(self._slots, self._active(), len(self._backlog))
+
+    def has(self, key: Hashable) -> bool:
+        """Whether a sequence of this id goes on here."""
+        return key in self._open
+
+    def end(self, key: Hashable) -> None:
+        """Nothing more comes of this sequence, if there is one: it is over once what waits of it has run."""
+        sequence = self._open.pop(key, None)
+        if sequence is not None:
+            sequence.ended = True
+            self._rest(sequence)
 
     def put(self, ticket: T) -> None:
         """Add a request. Raises `QueueFull`, `SequenceNotStarted`, and whatever `step_of` raises."""
@@ -285,11 +297,12 @@ class SequenceQueue(Generic[T]):
         if sequence.line and sequence.instance >= 0:
             self._ready[sequence.instance][sequence] = None
 
-    def _free_place(self) -> tuple[int, int] | None:
-        """Slot and instance for one more sequence; None where all are taken.
+    def _active(self) -> int:
+        return self._opened - len(self._free)
 
-        The lowest slot first: it keeps batches of fixed slots small, and instances evenly filled.
-        """
+    def _free_place(self) -> tuple[int, int] | None:
+        """Slot and instance for one more sequence; None where all are taken. The lowest slot first: it keeps batches of
+        fixed slots small, and instances evenly filled."""
         if self._free:
             return heappop(self._free)
         if self._opened == self._slots:
@@ -340,7 +353,7 @@ class SequenceQueue(Generic[T]):
                 self._time(sequence)
 
     def _reclaim(self, sequence: _Sequence[T]) -> None:
-        self._reclaimed += 1
+        self._reclaimed()
         self._release(sequence)
 
     def _release(self, sequence: _Sequence[T]) -> None:
@@ -356,6 +369,8 @@ class SequenceQueue(Generic[T]):
             self._place(heir, slot, instance)
         else:
             heappush(self._free, (slot, instance))
+            if not self._active():
+                self.when_empty()
 
     def _close(self, sequence: _Sequence[T]) -> None:
         if self._open.get(sequence.key) is sequence:
@@ -363,7 +378,7 @@ class SequenceQueue(Generic[T]):
 
     def _time(self, sequence: _Sequence[T]) -> None:
         timers = self._timers
-        if len(timers) > 2 * self._slots + 32:  # sequences that are over leave theirs behind
+        if len(timers) > 2 * self._active() + 32:  # sequences that are over leave theirs behind
             timers[:] = [timer for timer in timers if timer[2].instance >= 0]
             heapify(timers)
         sequence.timed = True

@@ -1,61 +1,168 @@
-"""Coverage-guided fuzzing with atheris: `python -m tests.fuzz [--seconds=60] [--seed=1] [target ...]`.
+"""Coverage-guided fuzzing with atheris: `python -m tests.fuzz [--seconds=60 | --runs=N] [--seed=1] [target ...]`.
 
-Each target runs in a process of its own; a finding ends it with a traceback, and its input is kept in runs/fuzz.
+The targets take their turns, each in a process of its own that is forked off this one: what they share is imported
+and instrumented once. A finding ends its target; its input is kept in runs/fuzz, its traceback in the log beside it.
+What was learned is kept in .cache/fuzz for the next time, unless --fresh is given. At the end there is a table.
 """
 
 from __future__ import annotations
 
 import argparse
-import subprocess
+import os
+import re
+import shutil
 import sys
 import tempfile
+import time
+from dataclasses import dataclass
 from pathlib import Path
 
-HERE = Path(__file__).parent
-FINDINGS = HERE.parents[1] / "runs" / "fuzz"
-NAMES = ("messages", "headers", "texts", "connection")
-MAX_INPUT_BYTES = 8192
+ROOT = Path(__file__).parents[2]
+FINDINGS = ROOT / "runs" / "fuzz"
+CORPUS = ROOT / ".cache" / "fuzz"
+INSTRUMENTED = ["server"]
+MEMORY = Path("/dev/shm")
+"""Where files are made that live for one input."""
+SLOW_SECONDS = 60
+"""One input that takes longer is a finding; so is one that makes the process larger than `LARGE_MIB`."""
+LARGE_MIB = 2000
+
+_PROGRESS = re.compile(r"^#(\d+)\s.*?cov: (\d+) ft: (\d+) corp: (\d+)/", re.MULTILINE)
+_EXECUTED = re.compile(r"number_of_executed_units: (\d+)")
 
 
-def fuzz(name: str, seconds: int, seed: int, findings: Path) -> None:
-    """Fuzz one target in this process, which then ends."""
+@dataclass(frozen=True)
+class Result:
+    """How a target fared."""
+
+    name: str
+    seeds: int
+    executions: int
+    coverage: int
+    """Branches of the code under it that were reached."""
+    corpus: int
+    """Inputs kept, each of which reached something that no other did."""
+    seconds: float
+    failed: bool
+
+
+def read_log(text: str) -> tuple[int, int, int]:
+    """Executions, coverage and size of the corpus, of libFuzzer's own account."""
+    progress = _PROGRESS.findall(text)
+    executed = _EXECUTED.search(text)
+    last = progress[-1] if progress else ("0", "0", "0", "0")
+    return int(executed[1] if executed else last[0]), int(last[1]), int(last[3])
+
+
+def table(results: list[Result]) -> str:
+    """For people."""
+    lines = [f"{'target':<14}{'seeds':>6}{'executions':>12}{'coverage':>10}{'corpus':>8}{'seconds':>9}  findings"]
+    lines += [
+        f"{r.name:<14}{r.seeds:>6}{r.executions:>12}{r.coverage:>10}{r.corpus:>8}{r.seconds:>9.1f}  "
+        + ("1: see its log" if r.failed else "none")
+        for r in results
+    ]
+    executions, seconds = sum(r.executions for r in results), sum(r.seconds for r in results)
+    return "\n".join([*lines, f"{len(results)} targets, {executions} executions, {seconds:.0f} s"])
+
+
+def dictionary_entry(word: bytes) -> str:
+    """A line of libFuzzer's dictionaries."""
+    escaped = "".join(f"\\x{byte:02x}" for byte in word)
+    return f'"{escaped}"\n'
+
+
+def fuzz(name: str, options: argparse.Namespace, folder: Path, log: Path) -> None:
+    """Fuzz one target in this process, which ends with it. `folder` is for its own files."""
     import atheris
 
-    with atheris.instrument_imports(include=["server.frontends"]):
-        from tests.fuzz import targets
+    from tests.fuzz.targets import TARGETS
 
-    with tempfile.TemporaryDirectory() as corpus:
-        for path in (HERE / "seeds" / targets.TARGETS[name][1]).iterdir():
-            (Path(corpus) / path.name).write_bytes(targets.SEED_PREFIX + path.read_bytes())
-        flags = [
-            f"-max_total_time={seconds}", f"-seed={seed}", f"-max_len={MAX_INPUT_BYTES}",
-            f"-artifact_prefix={findings}/{name}-", "-print_final_stats=1", "-timeout=20", "-rss_limit_mb=2000",
-        ]  # fmt: skip
-        atheris.Setup(["fuzz", *flags, corpus], lambda data: targets.run(name, data))
-        atheris.Fuzz()
+    output = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+    os.dup2(output, 1)
+    os.dup2(output, 2)
+    target = TARGETS[name]
+    seeds, learned = folder / "seeds", folder / "learned" if options.fresh else CORPUS / name
+    for path in (seeds, learned):
+        path.mkdir(parents=True, exist_ok=True)
+    for seed, data in target.inputs().items():
+        (seeds / seed).write_bytes(data)
+    limit = f"-runs={options.runs}" if options.runs else f"-max_total_time={options.seconds}"
+    flags = [
+        limit, f"-seed={options.seed}", f"-max_len={target.max_bytes}", "-print_final_stats=1",
+        f"-artifact_prefix={options.findings}/{name}-", f"-timeout={SLOW_SECONDS}", f"-rss_limit_mb={LARGE_MIB}",
+    ]  # fmt: skip
+    if target.dictionary:
+        dictionary = folder / "dictionary"
+        dictionary.write_text("".join(map(dictionary_entry, target.dictionary)))
+        flags.append(f"-dict={dictionary}")
+    more = {}
+    if target.mutate is not None:
+        mutate = target.mutate
+        more["custom_mutator"] = lambda data, most, seed: mutate(data, most, seed, atheris.Mutate)
+    atheris.Setup(["fuzz", *flags, str(learned), str(seeds)], target, **more)
+    atheris.Fuzz()
+
+
+def take_turns(names: list[str], options: argparse.Namespace, temporary: Path) -> list[Result]:
+    """One target after the other."""
+    from tests.fuzz.targets import TARGETS
+
+    results: list[Result] = []
+    for name in names:
+        log = options.findings / f"{name}.log"
+        print(f"== {name}", flush=True)
+        begun = time.monotonic()
+        folder = temporary / name
+        folder.mkdir()
+        process = os.fork()
+        if not process:
+            fuzz(name, options, folder, log)  # does not return
+        _, status = os.waitpid(process, 0)
+        text = log.read_text(errors="replace")
+        seeds = len(TARGETS[name].inputs())
+        result = Result(name, seeds, *read_log(text), time.monotonic() - begun, bool(status))
+        if result.failed:
+            print(text[-6000:], flush=True)
+        results.append(result)
+    return results
 
 
 def main() -> int:
+    import atheris
+
+    if MEMORY.is_dir():
+        tempfile.tempdir = str(MEMORY)
+    with atheris.instrument_imports(include=INSTRUMENTED):
+        from tests.fuzz.targets import TARGETS
+
     parser = argparse.ArgumentParser(prog="python -m tests.fuzz", description=__doc__)
-    parser.add_argument("targets", nargs="*", choices=[*NAMES, []], metavar="target", help=f"of {', '.join(NAMES)}")
-    parser.add_argument("--seconds", type=int, default=60, help="for each target")
-    parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--findings", type=Path, default=FINDINGS, help="where inputs that failed are kept")
-    parser.add_argument("--here", action="store_true", help=argparse.SUPPRESS)
+    parser.add_argument("targets", nargs="*", metavar="target", help=f"of {', '.join(TARGETS)}; all by default")
+    parser.add_argument("--seconds", type=int, default=60, help="for each target (default 60)")
+    parser.add_argument("--runs", type=int, default=0, help="inputs for each target, whatever time they take")
+    parser.add_argument("--seed", type=int, default=1, help="of the mutations (default 1)")
+    parser.add_argument("--fresh", action="store_true", help="begin with the seeds alone, and keep no corpus")
+    parser.add_argument("--findings", type=Path, default=FINDINGS, help="where failing inputs and logs are kept")
+    parser.add_argument("--input", type=Path, help="try this input of one target, without fuzzing")
     options = parser.parse_args()
-    options.findings.mkdir(parents=True, exist_ok=True)
-    if options.here:
-        fuzz(options.targets[0], options.seconds, options.seed, options.findings)
+    unknown = set(options.targets) - set(TARGETS)
+    if unknown:
+        parser.error(f"there is no target {', '.join(sorted(unknown))}")
+    if options.input is not None:
+        if len(options.targets) != 1:
+            parser.error("--input goes with one target")
+        TARGETS[options.targets[0]](options.input.read_bytes())
+        print("nothing is wrong with it")
         return 0
-    failed = []
-    for name in options.targets or NAMES:
-        print(f"== {name}: {options.seconds} s", flush=True)
-        command = [sys.executable, "-m", "tests.fuzz", name, "--here", f"--seconds={options.seconds}"]
-        command += [f"--seed={options.seed}", f"--findings={options.findings}"]
-        if subprocess.run(command, check=False).returncode:
-            failed.append(name)
-    print(f"failed: {', '.join(failed)}" if failed else "no findings")
-    return bool(failed)
+    options.findings.mkdir(parents=True, exist_ok=True)
+    temporary, parent = Path(tempfile.mkdtemp(prefix="convoy-fuzz-")), os.getpid()
+    try:
+        results = take_turns(options.targets or list(TARGETS), options, temporary)
+    finally:
+        if os.getpid() == parent:  # a target leaves its process through here, too
+            shutil.rmtree(temporary, ignore_errors=True)
+    print(table(results))
+    return int(any(result.failed for result in results))
 
 
 if __name__ == "__main__":

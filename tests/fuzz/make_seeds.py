@@ -15,6 +15,7 @@ import grpc
 from server.frontends.grpc import wire
 from server.frontends.grpc.listener import Nghttp2Engine
 from server.frontends.grpc.options import GrpcOptions
+from tests.fuzz.built_seeds import build
 from tests.fuzz.methods import ECHO, PARROT, methods
 from tests.hostile import frames
 
@@ -80,6 +81,8 @@ BY_HAND = {
 MESSAGES = {
     "messages": wire.frame(b"a message") + wire.frame(b"") + wire.frame(b"another" * 9),
     "compressed": frames.message(gzip.compress(b"m" * 900, mtime=0), compressed=1),
+    "largest": frames.message(b"x" * 500),
+    "too_large": frames.message(b"x" * 501),
     "truncated": frames.message(b"short", length=500),
     "metadata": b"\n".join(map(b"=".join, [*_HEAD, (b"grpc-timeout", b"9S"), (b"a-bin", b"AAEC/w"), (b"b", b"text")])),
     "timeout": b"99999999n",
@@ -126,6 +129,10 @@ def main() -> None:
         (SEEDS / "http2" / name).write_bytes(frames.hello() + exchange)
     for name, message in MESSAGES.items():
         (SEEDS / "wire" / name).write_bytes(message)
+    for folder, seeds in build().items():
+        (SEEDS / folder).mkdir(parents=True, exist_ok=True)
+        for name, seed in seeds.items():
+            (SEEDS / folder / name).write_bytes(seed)
 
 
 if __name__ == "__main__":

@@ -1,109 +1,78 @@
-"""What the fuzzers do with their bytes. A target returns, or the code under it has a bug."""
+"""The targets by name: what each does with its bytes, where its seeds lie, and how they are mutated."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
 
-from server.frontends import compression
-from server.frontends.calls import StatusCode
-from server.frontends.grpc import wire
-from server.frontends.grpc.http2 import Http2Error, pack_headers, unpack_headers
-from server.frontends.grpc.wire import MessageReader, Refusal, WireError
-from tests.hostile.sans_io import Server
+from tests.fuzz import config_targets, file_targets, grpc_targets, http1_targets, infer_targets, mutators, word_targets
+from tests.fuzz.dictionaries import CONFIG, HTTP, INFER, JSON, ONNX, WIRE, WORDS
+from tests.fuzz.mutators import Mutate, by_parts
 
-LIMIT = 500
-ENCODINGS = (b"identity", b"gzip", b"deflate", b"snappy", b"")
-
-
-def fuzz_messages(data: bytes) -> None:
-    """Length-prefixed messages, whole and cut: the same messages, or the same refusal."""
-    encoding, step = ENCODINGS[data[0] % len(ENCODINGS)], 1 + data[1] % 7
-    body = data[2:]
-
-    def read(chunks: list[bytes]) -> tuple[list[bytes], StatusCode | None]:
-        reader = MessageReader(LIMIT, encoding)
-        messages: list[bytes] = []
-        try:
-            for chunk in chunks:
-                messages += map(bytes, reader.feed(chunk))
-            reader.finish()
-        except WireError as error:
-            return messages, error.status
-        return messages, None
-
-    whole, error = read([body])
-    in_parts, same_error = read([body[at : at + step] for at in range(0, len(body), step)])
-    assert error == same_error
-    assert all(len(message) <= LIMIT for message in in_parts)
-    if error is None:
-        assert whole == in_parts
-    try:
-        single = bytes(wire.unary_message(body, LIMIT, encoding))
-    except WireError:
-        assert error is not None or len(whole) != 1
-    else:
-        assert whole == [single]
+SEEDS = Path(__file__).parent / "seeds"
+MIN_BYTES = 2
+"""Of an input: most targets' first bytes are their own choices."""
 
 
-def fuzz_headers(data: bytes) -> None:
-    """A request's headers, and its metadata if it may begin."""
-    fields = [tuple(line.split(b"=", 1)) for line in data.split(b"\n") if b"=" in line]
-    headers = [(name, value) for name, value in fields]
-    assert unpack_headers(pack_headers(headers)) == headers
-    head = wire.check_request_headers(headers)
-    if isinstance(head, Refusal):
-        assert head.headers()
-        return
-    assert head.timeout >= 0
-    compression.negotiate(head.accept_encoding)
-    with suppress(WireError):
-        metadata = head.metadata()
-        echoed = wire.encode_metadata(metadata)
-        assert wire.decode_metadata(echoed) == metadata
+@dataclass(frozen=True)
+class Target:
+    """One thing to fuzz."""
+
+    run: Callable[[bytes], None]
+    """Returns, or the code under it has a bug."""
+    seeds: str
+    """The folder of its seeds."""
+    prefix: bytes = b""
+    """What a target's own choices are for a seed, which is what would come over the wire."""
+    dictionary: tuple[bytes, ...] = ()
+    mutate: Mutate | None = None
+    """None leaves all to libFuzzer."""
+    max_bytes: int = 4096
+    """Of an input."""
+
+    def inputs(self) -> dict[str, bytes]:
+        """Its seeds by name, as inputs."""
+        return {path.name: self.prefix + path.read_bytes() for path in sorted((SEEDS / self.seeds).iterdir())}
+
+    def __call__(self, data: bytes) -> None:
+        """One input."""
+        if MIN_BYTES <= len(data) <= self.max_bytes:
+            self.run(data)
 
 
-def fuzz_texts(data: bytes) -> None:
-    """Timeouts and status messages."""
-    with suppress(WireError):
-        seconds = wire.parse_timeout(data)
-        if seconds:
-            assert wire.parse_timeout(wire.format_timeout(seconds)) >= seconds * (1 - 1e-9)
-    text = wire.decode_status_message(data)
-    assert wire.decode_status_message(wire.encode_status_message(text)) == text
+def _protobuf(prefix_bytes: int = 0) -> Mutate:
+    return by_parts(
+        mutators.split_protobuf, mutators.join_protobuf, prefix_bytes, nested=True, respell=mutators.longer_varint
+    )
 
 
-def fuzz_connection(data: bytes) -> None:
-    """A peer of the whole engine: the first bytes say how its words are cut, and when answers are given."""
-    step, answers_every, rest = 1 + data[0] * 4, 1 + data[1] % 8, data[2:]
-    server = Server()
-    line = server.connect()
-    with suppress(Http2Error):
-        for number, at in enumerate(range(0, len(rest), step)):
-            line.receive(rest[at : at + step])
-            if number % answers_every == 0:
-                server.ledger.answer_waiting()
-                server.run()
-        line.answers()
-    line.close()
-    ledger = server.ledger
-    assert ledger.opened == ledger.ended + ledger.cancelled
-    assert server.dispatcher.context.held_bytes == 0
+_WIRE = by_parts(mutators.split_messages, mutators.join_messages, 2)
+_MESSAGES = by_parts(mutators.split_messages, mutators.join_messages, 1)
+_FRAMES = by_parts(mutators.split_frames, mutators.join_frames, 2)
+_PICTURE = by_parts(mutators.split_picture, mutators.join_picture, 1)
 
-
-TARGETS: dict[str, tuple[Callable[[bytes], None], str]] = {
-    "messages": (fuzz_messages, "wire"),
-    "headers": (fuzz_headers, "wire"),
-    "texts": (fuzz_texts, "wire"),
-    "connection": (fuzz_connection, "http2"),
+TARGETS: dict[str, Target] = {
+    "messages": Target(grpc_targets.fuzz_messages, "wire", b"\x40\x01", WIRE, _WIRE),
+    "headers": Target(grpc_targets.fuzz_headers, "wire", b"\x40\x01", WIRE),
+    "texts": Target(grpc_targets.fuzz_texts, "wire", b"\x40\x01", WIRE),
+    "connection": Target(grpc_targets.fuzz_connection, "http2", b"\x40\x01", mutate=_FRAMES, max_bytes=8192),
+    "sessions": Target(grpc_targets.fuzz_sessions, "http2", b"\x40\x01", mutate=_FRAMES, max_bytes=8192),
+    "infer": Target(infer_targets.fuzz_infer, "infer", b"", INFER, _protobuf()),
+    "stream": Target(infer_targets.fuzz_stream, "stream", b"", INFER, _MESSAGES),
+    "http_body": Target(infer_targets.fuzz_http_body, "http_body", b"", JSON),
+    "json_tensor": Target(infer_targets.fuzz_json_tensor, "json_tensor", b"", JSON),
+    "generate": Target(infer_targets.fuzz_generate, "generate", b"", JSON),
+    "http1": Target(http1_targets.fuzz_http1, "http1", b"\x06", HTTP),
+    "routes": Target(http1_targets.fuzz_routes, "routes", b"", (*HTTP, *JSON)),
+    "codings": Target(http1_targets.fuzz_codings, "codings", b"\0\xff"),
+    "config_text": Target(config_targets.fuzz_config_text, "config_text", b"", CONFIG),
+    "config": Target(config_targets.fuzz_config, "config", b"", CONFIG, _protobuf()),
+    "config_json": Target(config_targets.fuzz_config_json, "config_json", b"", CONFIG),
+    "onnx": Target(file_targets.fuzz_onnx, "onnx", b"", ONNX, _protobuf()),
+    "labels": Target(file_targets.fuzz_labels, "labels"),
+    "load": Target(file_targets.fuzz_load, "load", mutate=by_parts(mutators.split_messages, mutators.join_messages)),
+    "pictures": Target(file_targets.fuzz_pictures, "pictures", b"\0", mutate=_PICTURE, max_bytes=8192),
+    "words": Target(word_targets.fuzz_words, "words", b"", WORDS),
+    "rpcs": Target(word_targets.fuzz_rpcs, "rpcs", b"", INFER, _protobuf(1)),
 }
-"""Each target by name, with the folder of its seeds."""
-
-SEED_PREFIX = b"\x40\x01"
-"""What a target's own choices are for a seed, which is what would come over the wire."""
-
-
-def run(name: str, data: bytes) -> None:
-    """One input through one target."""
-    if len(data) >= len(SEED_PREFIX):
-        TARGETS[name][0](data)

@@ -12,7 +12,7 @@ import pytest
 from server import tensors
 from server.backends import cuda
 from server.backends.base import GraphTensor, Session, SessionOptions
-from server.backends.cuda import GraphSession, check_graph_tensors, gpu_session, staging_memory
+from server.backends.cuda import CudaSession, GraphSession, check_graph_tensors, gpu_session, staging_memory
 from server.backends.onnx import OnnxBackend
 from server.errors import LoadFailed
 from tests import onnx_models
@@ -74,6 +74,34 @@ def test_read_only_inputs_can_be_bound(tmp_path: Path) -> None:
     inputs = {name: np.frombuffer(array.tobytes(), np.float32).reshape(2, 4) for name, array in feed(2).items()}
     for _ in range(2):
         assert session.run(inputs, ["sum"])[0][0, 0] == 1
+
+
+def test_after_an_interruption_nothing_is_replayed_or_recorded_any_more(tmp_path: Path) -> None:
+    session = recorded(tmp_path)
+    for _ in range(2):
+        session.run(feed(2), ["sum"])
+    assert session.interruptible() is session  # with its recordings
+    session.interrupt()
+    for rows in (2, 3):  # recorded, and not
+        with pytest.raises(Exception, match="terminate flag"):
+            session.run(feed(rows), ["sum"])
+    fresh = session.interruptible()
+    for rows in (2, 3, 2, 3):
+        inputs = feed(rows)
+        assert (fresh.run(inputs, ["sum"])[0] == inputs["a"] + inputs["b"]).all()
+    assert fresh._bindings == {}
+
+
+@pytest.mark.parametrize("on_gpu", [False, True])
+def test_one_lane_is_interrupted_and_the_others_go_on(tmp_path: Path, on_gpu: bool) -> None:
+    plain = opened(tmp_path)[1]
+    session = CudaSession(plain, np.empty) if on_gpu else plain
+    one, other = session.interruptible(), session.interruptible()
+    one.interrupt()
+    with pytest.raises(Exception, match="terminate flag"):
+        one.run(feed(1), ["sum"])
+    for going_on in (other, session):
+        assert going_on.run(feed(1), ["sum"])[0][0, 0] == 1
 
 
 def test_a_session_that_lost_its_gpu_is_refused(tmp_path: Path) -> None:

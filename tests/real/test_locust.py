@@ -25,7 +25,7 @@ from tests.real.waiting import wait_until
 LOCUST = (sys.executable, "-m", "locust", "-f", "loadtest/locustfile.py")
 SECONDS = 60
 
-pytestmark = pytest.mark.timeout(180)
+pytestmark = pytest.mark.timeout(300)
 
 
 def locust(*arguments: str) -> subprocess.CompletedProcess[str]:
@@ -36,7 +36,7 @@ def locust(*arguments: str) -> subprocess.CompletedProcess[str]:
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
-        timeout=150,
+        timeout=280,
     )
 
 
@@ -44,7 +44,7 @@ def test_workers_count_every_request_to_every_model_and_the_server_counts_the_sa
     command = [sys.executable, "-m", "loadtest", "run", "GrpcUser", "GrpcStreamUser", "RestUser"]
     command += ["--model=lenet5=3,letters26", "--workers=2", "--users=6", "--seconds=3", "--p99-ms=30000"]
     done = subprocess.run(
-        [*command, f"--out={tmp_path}"], cwd=ROOT, capture_output=True, text=True, timeout=150, check=False
+        [*command, f"--out={tmp_path}"], cwd=ROOT, capture_output=True, text=True, timeout=280, check=False
     )
 
     assert done.returncode == 0, done.stdout + done.stderr

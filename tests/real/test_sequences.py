@@ -368,3 +368,23 @@ def test_what_was_accepted_is_answered_when_the_server_stops(start_engine: Start
         wait_until(lambda: sequences(server, "backlog", "one_slot") == 3, WAIT_SECONDS)
         assert server.terminate() == 0
         assert [answer_of(call)["y"].item() for call in waiting] == [1, 2, 3]
+
+
+def test_a_sequence_goes_on_when_its_model_is_loaded_anew(start_server: StartServer, tmp_path: Path) -> None:
+    config = f"max_batch_size: 4 sequence_batching {{ {LONG_IDLE} {TOTAL % ''} }}"
+    folder = add_model(tmp_path, "sum", onnx_models.accumulator(), config)
+    server = start_server("--model-control-mode=explicit", "--load-model=*", model_repository=tmp_path)
+    with connect(server) as channel, triton.InferenceServerClient(server.grpc_address) as control:
+        client = Client(channel)
+        for sequence_id in ("goes on", "begins anew"):
+            assert client.infer("sum", **step(1, sequence_id, start=True))["y"].item() == 1
+        (folder / "config.pbtxt").write_text(f"{config} version_policy {{ all {{}} }}")
+        control.load_model("sum")
+        assert sequences(server, "active", "sum") == 2
+        assert client.infer("sum", **step(10, "goes on"))["y"].item() == 11
+        assert client.infer("sum", **step(5, "begins anew", start=True))["y"].item() == 5
+        assert client.infer("sum", **step(100, "goes on", end=True))["y"].item() == 111
+        assert client.infer("sum", **step(5, "begins anew"))["y"].item() == 10
+        wait_until(lambda: "version 1, which was replaced, is gone" in server.log.read_text(), WAIT_SECONDS)
+        assert sequences(server, "active", "sum") == 1
+    assert server.terminate() == 0

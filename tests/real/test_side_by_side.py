@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 REPOSITORY = Path(__file__).parents[2]
 
-pytestmark = pytest.mark.timeout(240)
+pytestmark = pytest.mark.timeout(300)
 
 
 @pytest.fixture
@@ -47,7 +47,7 @@ def bench(out: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
-        timeout=200,
+        timeout=280,
     )
 
 

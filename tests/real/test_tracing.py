@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
@@ -293,15 +294,19 @@ def test_tritonclient_changes_what_is_logged(start_engine: StartServer, tmp_path
     assert "I server.access: ModelInfer OK model=affine version=1 request_id=after rows=1 batch_rows=1" in line
 
 
-def test_a_receiver_that_is_not_there_costs_no_request(start_server: StartServer, tmp_path: Path) -> None:
-    with receiving() as receiver:
-        pass  # nobody listens there any more
-    url = f"--trace-config=opentelemetry,url={receiver.url}"
-    server = start_server(*TRACING, *ALL, url, "--exit-timeout-secs=1", model_repository=one_model(tmp_path))
-    with connect(server) as channel:
-        client = Client(channel)
-        assert [client.infer("affine", x(n))["y"].item() for n in range(20)] == [3 * n + 1 for n in range(20)]
-    assert server.terminate() == 0
+@pytest.mark.parametrize("receiver", ["gone", "silent"])
+def test_a_receiver_that_takes_nothing_costs_no_request(
+    start_server: StartServer, tmp_path: Path, receiver: str
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:  # it connects, and never says a word
+        url = f"--trace-config=opentelemetry,url=http://127.0.0.1:{listener.getsockname()[1]}/v1/traces"
+        if receiver == "gone":
+            listener.close()
+        server = start_server(*TRACING, *ALL, url, "--exit-timeout-secs=1", model_repository=one_model(tmp_path))
+        with connect(server) as channel:
+            client = Client(channel)
+            assert [client.infer("affine", x(n))["y"].item() for n in range(20)] == [3 * n + 1 for n in range(20)]
+        assert server.terminate() == 0
     log = server.log.read_text()
     assert log.count("the receiver of traces takes none") <= 1
     assert "20 of 20 traces were lost" in log

@@ -95,6 +95,6 @@ def test_another_plan_than_the_run_has_is_refused(
 
 def test_what_fails_before_there_is_a_model_is_not_served() -> None:
     command = [sys.executable, "tools/model.py", "lenet6"]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120)
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=240)
     assert done.returncode == 1
     assert done.stderr.startswith("training: There is no recipe named 'lenet6'.")

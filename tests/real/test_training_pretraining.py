@@ -100,7 +100,7 @@ def test_a_run_without_pretraining_does_not_go_on_as_one_with_it(tmp_path: Path)
 
 def test_the_experiment_in_a_few_seconds(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "training", "experiment", "depth", "--quick", "--run-dir", str(tmp_path)]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120)
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=240)
     assert done.returncode == 0 and done.stderr == ""
     assert f"{tmp_path}/report.md: 24 networks" in done.stdout
     assert "| labels | layers | parameters | plain | scaled | dbn | sdae |" in (tmp_path / "report.md").read_text()

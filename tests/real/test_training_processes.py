@@ -43,7 +43,7 @@ def command(folder: Path, *more: str) -> list[str]:
 
 
 def run(folder: Path, *more: str) -> str:
-    done = subprocess.run(command(folder, *more), cwd=ROOT, capture_output=True, text=True, timeout=200)
+    done = subprocess.run(command(folder, *more), cwd=ROOT, capture_output=True, text=True, timeout=280)
     assert done.returncode == 0, done.stderr
     return done.stdout
 
@@ -91,7 +91,7 @@ def test_no_thread_of_the_group_outlives_it(tmp_path: Path) -> None:
     """One that did could let go of a tensor while the interpreter ends, which aborts the process."""
     script = tmp_path / "joins.py"
     script.write_text(JOINS)
-    done = subprocess.run([*TWO, script], cwd=ROOT, capture_output=True, text=True, timeout=200, env=WITH_ROOT)
+    done = subprocess.run([*TWO, script], cwd=ROOT, capture_output=True, text=True, timeout=280, env=WITH_ROOT)
     assert done.returncode == 0, done.stderr
     assert "python" in done.stdout
     assert "gloo" not in done.stdout

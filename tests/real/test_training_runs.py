@@ -29,7 +29,7 @@ def command(*arguments: object) -> list[str]:
 
 
 def run(*arguments: object) -> str:
-    done = subprocess.run(command(*arguments), cwd=ROOT, capture_output=True, text=True, timeout=120)
+    done = subprocess.run(command(*arguments), cwd=ROOT, capture_output=True, text=True, timeout=240)
     assert done.returncode == 0, done.stderr
     assert "Traceback" not in done.stderr
     return done.stdout

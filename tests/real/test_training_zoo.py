@@ -58,7 +58,7 @@ def test_an_exported_network_is_served_as_onnx_runtime_computes_it(name: str, re
 def test_the_tool_that_serves_them_all_serves_one() -> None:
     command = [sys.executable, "tools/serve_zoo.py", "letters26"]
     done = subprocess.run(
-        command, cwd=ROOT, env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True, text=True, timeout=200
+        command, cwd=ROOT, env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True, text=True, timeout=280
     )
     assert (done.returncode, done.stderr) == (0, "")
     name, size, _, apart, *_, peak_gb = done.stdout.splitlines()[-1].strip("| ").split(" | ")

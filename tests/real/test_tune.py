@@ -26,7 +26,7 @@ from tests.real.conftest import MODEL_REPOSITORY, ROOT
 if TYPE_CHECKING:
     from tests.real.conftest import RunningServer
 
-pytestmark = pytest.mark.timeout(180)
+pytestmark = pytest.mark.timeout(300)
 
 QUICK = ("--seconds", "0.2", "--rounds", "1", "--json")
 
@@ -41,7 +41,7 @@ def tune(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
-        timeout=150,
+        timeout=280,
     )
 
 

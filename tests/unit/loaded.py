@@ -72,6 +72,7 @@ class Bench:
         function: Function = doubled_and_negated,
         budget: ByteBudget | None = None,
         costs: CostTable | None = None,
+        run_limit: float = 0.0,
         **cached: Any,
     ) -> None:
         """With `store` and `identity`, its answers are kept."""
@@ -87,7 +88,15 @@ class Bench:
         sessions = [self.session] * config.load.instance_count
         make = CachedVersion if cached else LoadedVersion
         self.version = make(
-            config, 3, sessions, self.clock, budget=budget, tiny_batch_seconds=0.0, costs=costs, **cached
+            config,
+            3,
+            sessions,
+            self.clock,
+            budget=budget,
+            tiny_batch_seconds=0.0,
+            costs=costs,
+            run_limit=run_limit,
+            **cached,
         )
 
     def submit(self, *rows: Sequence[float], **more: Any) -> tuple[Pending | None, OneReply]:

@@ -70,6 +70,8 @@ FAMILIES: dict[str, tuple[str, tuple[str, ...]]] = {
     "convoy_batch_duration_ratio_histogram": ("histogram", (*VERSION, "le")),
     "convoy_failed_runs_total": ("counter", VERSION),
     "convoy_model_reloads_total": ("counter", VERSION),
+    "convoy_run_timeouts_total": ("counter", VERSION),
+    "convoy_hung_runs": ("gauge", VERSION),
     "convoy_model_ready": ("gauge", VERSION),
     "convoy_model_load_success_total": ("counter", ("model",)),
     "convoy_model_load_failure_total": ("counter", ("model",)),

@@ -49,6 +49,7 @@ def version(model: str = "m", number: int = 1, tags: Mapping[str, str] | None = 
     for met in (True, True, True, True, False):
         statistics.record_deadline(met)
     statistics.failed_runs, statistics.reloads = 7, 2
+    statistics.run_timeouts, statistics.hung_runs = 9, 3
     statistics.cache_hit.add(3_000, times=2)
     statistics.cache_miss.add(40_000)
     statistics.cache_joined = 1

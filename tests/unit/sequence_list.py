@@ -18,10 +18,12 @@ class Life:
         """The last of its requests that ran, or runs."""
         self.touched = 0.0
         self.has_slot = False
+        self.closed = False
+        """Whether it was ended from outside."""
         self._place: tuple[int, int] | None = None
 
     def is_ended(self, flags: dict[Any, tuple[bool, bool]]) -> bool:
-        return any(flags[ticket][1] for ticket in self.all)
+        return self.closed or any(flags[ticket][1] for ticket in self.all)
 
     @property
     def place(self) -> tuple[int, int]:

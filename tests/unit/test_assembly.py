@@ -272,3 +272,28 @@ def test_rows_that_write_themselves_may_be_alone_beside_another_input(batched: b
 
     assert batch["x"].tolist() == ([[500, 500]] if batched else [500, 500])
     assert batch["y"].tolist() == ([[7]] if batched else [7])
+
+
+def test_a_batch_of_a_power_of_two_takes_no_more_memory_than_it_needs() -> None:
+    batches, x = Batches(), layout(("x", tensors.FP32, (3,)))
+    four = batches.gather(x, 4)
+    assert not np.shares_memory(four, batches.gather(x, 5))
+
+
+def test_as_many_layouts_are_kept_as_may_be() -> None:
+    batches = Batches()
+    layouts = [layout(("x", tensors.FP32, (size + 1,))) for size in range(KEPT_LAYOUTS)]
+    first = batches.gather(layouts[0], 2)
+    for other in layouts[1:]:
+        batches.gather(other, 2)
+    assert np.shares_memory(first, batches.gather(layouts[0], 2))
+
+
+def test_text_of_three_requests_is_joined_in_order() -> None:
+    text = layout(("t", tensors.BYTES, ()))
+    batch = Staging().gather(text, [2, 1, 1], [[objects("a", "b")], [objects("c")], [objects("d")]])
+    assert batch["t"].tolist() == ["a", "b", "c", "d"]
+
+
+def test_where_nobody_wants_an_output_each_request_has_none() -> None:
+    assert scatter([], [], [1, 2]) == [(), ()]

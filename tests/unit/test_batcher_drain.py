@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import asyncio
 
+from server.scheduling.batcher import Batcher
+from server.scheduling.policy import WindowPolicy
+from server.scheduling.queue import BatchQueue
 from tests.autojump import run
-from tests.fakes import PuppetLane, names
+from tests.fakes import NamedTicket, PuppetClock, PuppetLane, names
 from tests.unit.batching import BatcherBench
 
 
@@ -68,6 +71,25 @@ def test_draining_ends_when_the_last_waiting_request_expires() -> None:
         await bench.batcher.drain()
         assert bench.loop.time() == 10
         assert bench.expired == [(3, "b")]
+
+    run(main())
+
+
+def test_who_comes_and_goes_just_before_a_drain_does_not_touch_the_alarm_after_it() -> None:
+    async def main() -> None:
+        raised: list[dict[str, object]] = []
+        asyncio.get_running_loop().set_exception_handler(lambda _, context: raised.append(context))
+        queue = BatchQueue[NamedTicket](WindowPolicy(1))
+        batcher: Batcher[NamedTicket, object] = Batcher(
+            queue, [PuppetLane()], PuppetClock(), finished=lambda *_: None, expired=lambda _: None
+        )
+        ticket = NamedTicket("a")
+        batcher.submit(ticket)
+        assert batcher.cancel(ticket)
+        await batcher.drain()
+        batcher.close()
+        await asyncio.sleep(0)
+        assert not raised  # as an alarm does that is set after it was closed
 
     run(main())
 

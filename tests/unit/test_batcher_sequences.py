@@ -96,6 +96,16 @@ def test_sequences_wait_for_a_turn_like_everybody() -> None:
     run(main())
 
 
+def test_sequences_that_are_over_leave_nothing_behind_however_many_slots_there_are() -> None:
+    queue: SequenceQueue[NamedTicket] = SequenceQueue(SequencePolicy(1, slots=10**6, max_idle=600.0), 1, step_of)
+    for _ in range(1000):
+        for name in ("as", "ae"):
+            queue.put(NamedTicket(name))
+            queue.ended(queue.take(0.0), 0.0)
+    assert queue.counts().active == 0
+    assert len(queue._timers) < 40
+
+
 def test_draining_runs_everything_whoever_holds_the_slots() -> None:
     async def main() -> None:
         it = bench(PuppetLane(10), slots=1, max_rows=1, max_delay=50)

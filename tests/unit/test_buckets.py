@@ -93,3 +93,11 @@ def test_a_batch_that_is_not_due_is_not_cut_into_running() -> None:
     queue = BatchQueue[NamedTicket](WindowPolicy(max_rows=8, preferred_rows=(2,), max_delay=1), worth_taking=never)
     queue.put(NamedTicket("a", rows=3))
     assert queue.take(now=0) == []
+
+
+def test_a_batch_below_the_smallest_bucket_or_above_the_largest_is_not_cut() -> None:
+    costs = CostTable((2, 4), fills=True)
+    for size in costs.sizes:
+        costs.observe(size, float(size))
+    assert worth_taking([1], costs) == 1
+    assert worth_taking([1, 2, 3, 4, 5], costs) == 5

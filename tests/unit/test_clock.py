@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import resource
 import sys
 import time
 from collections.abc import Callable, Coroutine
@@ -242,3 +243,23 @@ def test_linux_gets_the_timerfd_clock() -> None:
     loop = asyncio.new_event_loop()
     assert isinstance(clock_for(loop), TimerfdClock)
     loop.close()
+
+
+@linux
+def test_where_no_descriptor_is_left_an_alarm_rings_all_the_same() -> None:
+    async def main() -> None:
+        clock = TimerfdClock(asyncio.get_running_loop())
+        bell = Bell(clock)
+        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        free = os.dup(0)
+        os.close(free)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (free, hard))
+        try:
+            alarm = clock.alarm(bell.ring)
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+        alarm.set(clock.now() + MOMENT)
+        await bell.next_ring()
+        alarm.close()
+
+    asyncio.run(main())

@@ -372,3 +372,18 @@ def test_a_parameter_that_is_unknown_or_impossible_is_refused(key: str, value: s
 def test_a_missing_label_file_is_told_as_it_is() -> None:
     with pytest.raises(LoadFailed, match=r"^names\.txt: no such label file$"):
         configure(TENSORS.replace("[ 2 ]", '[ 2 ] label_filename: "names.txt"'))
+
+
+@pytest.mark.parametrize(
+    ("text", "field"),
+    [
+        ("instance_group { kind: 77 }", "instance_group.kind"),
+        (f"{TENSORS} input {{ format: 9 }}", "input.format"),
+        (
+            "dynamic_batching { priority_queue_policy { key: 1 value { timeout_action: 5 } } }",
+            "dynamic_batching.priority_queue_policy['1'].timeout_action",
+        ),
+    ],
+)
+def test_a_number_that_stands_for_no_choice_is_refused(text: str, field: str) -> None:
+    assert f"field '{field}' is " in refusal(text)

@@ -77,6 +77,10 @@ def test_a_share_of_slots_is_a_number_of_requests(text: str, min_ready: int) -> 
     assert (batching.min_ready, batching.max_queue_delay_us) == (min_ready, 70)
 
 
+def test_a_share_is_no_request_more_for_what_floating_point_makes_of_it() -> None:
+    assert sequence("direct { minimum_slot_utilization: 0.2 }", max_batch_size=10).min_ready == 2
+
+
 def test_oldest_is_read() -> None:
     batching = sequence(
         "max_sequence_idle_microseconds: 5 oldest { max_candidate_sequences: 20 preferred_batch_size: [ 4, 2 ] "
@@ -170,7 +174,7 @@ REFUSALS: dict[str, tuple[str, str]] = {
     ),
     "memory that grows": (
         state("use_growable_memory: true"),
-        "'sequence_batching.state.use_growable_memory' is not supported by this server; remove it: a state whose dims",
+        f"{STATE}.use_growable_memory' needs use_same_buffer_for_input_output: true; add it",
     ),
     "a share above one": (
         "direct { minimum_slot_utilization: 1.5 }",
@@ -270,6 +274,26 @@ REFUSALS: dict[str, tuple[str, str]] = {
         state('initial_state { data_type: TYPE_FP32 dims: [ 3 ] data_file: "texts.bin" }'),
         f"{STATE}.initial_state.data_file' cannot be used: 'texts.bin' has 11 bytes, but FP32 [3] takes 12",
     ),
+    "zeros that no machine has": (
+        state(dims="4611686018427387904"),
+        "'sequence_batching.state' may take 140737488355328 MiB for 8 sequences",
+    ),
+    "texts that no machine has": (
+        state(datatype="STRING", dims="2147483648"),
+        "'sequence_batching.state' may take 1048576 MiB for 8 sequences",
+    ),
+    "a beginning that no machine has": (
+        state("initial_state { data_type: TYPE_FP32 dims: [ 3000000000000 ] zero_data: true }", dims="-1"),
+        "'sequence_batching.state' may take 91552734 MiB for 8 sequences",
+    ),
+    "a state of too many dimensions": (
+        state(dims=", ".join(["1"] * 65)),
+        f"{STATE}.dims' may have 64 sizes, not 65",
+    ),
+    "a control of no kind": (
+        'control_input { name: "start" control { kind: 18 int32_false_true: [ 0, 1 ] } }',
+        "'sequence_batching.control_input.control.kind' is 18, which stands for nothing",
+    ),
     "more than a machine has": (
         f"oldest {{ max_candidate_sequences: 2000000000 }} {state()}",
         "'sequence_batching.state' may take 22888 MiB for 2000000000 sequences at a time, more than 16384",
@@ -284,9 +308,24 @@ def test_what_cannot_be_is_refused_with_its_field(text: str, problem: str) -> No
     assert str(caught.value).startswith(f"m/config.pbtxt: field {problem}")
 
 
-def test_a_state_of_any_size_has_no_one_buffer() -> None:
-    with pytest.raises(ConfigInvalid, match=r"use_same_buffer_for_input_output' needs dims without -1"):
-        sequence(state("use_same_buffer_for_input_output: true", dims="-1"), max_batch_size=1)
+@pytest.mark.parametrize("growable", ["", "use_growable_memory: true"])
+def test_what_is_said_about_a_states_memory_changes_nothing(growable: str) -> None:
+    text = state(f"use_same_buffer_for_input_output: true {growable}", dims="-1")
+    s_in, s_out = (GraphTensor(name, FP32, (-1, -1)) for name in ("s_in", "s_out"))
+    said, unsaid = (sequence(each, s_in, outputs=(Y, s_out), max_batch_size=1) for each in (text, state(dims="-1")))
+    assert (said.states[0].input, said.states[0].output) == (unsaid.states[0].input, unsaid.states[0].output)
+    assert said.states[0].initial.tolist() == unsaid.states[0].initial.tolist() == [0]
+
+
+def test_a_model_whose_states_have_all_its_dimensions_is_not_batched() -> None:
+    s_in, s_out = (GraphTensor(name, FP32, (-1,)) for name in ("s_in", "s_out"))
+    config = configure(f"sequence_batching {{ {state(dims='-1')} }}", s_in, outputs=(Y, s_out))
+    assert config.max_batch_size == 0
+    assert config.inputs[0].dims == (-1, 4)
+
+
+def test_a_model_whose_states_have_rows_is_batched() -> None:
+    assert configure(f"sequence_batching {{ {state()} }}", S_IN, outputs=(Y, S_OUT)).max_batch_size == 4
 
 
 @pytest.mark.parametrize(("key", "value"), [("slo_ms", "30"), ("split_oversize", "true"), ("image.resize", "2")])

@@ -64,6 +64,14 @@ def test_an_impossible_sample_is_refused_with_its_field(sample: str, problem: st
     assert problem in message
 
 
+@pytest.mark.parametrize("datatype", ["FP64", "STRING"])
+def test_a_sample_larger_than_any_request_is_refused_before_it_is_made(datatype: str) -> None:
+    data = f"data_type: TYPE_{datatype} dims: [ 1073741824, 1073741824 ] zero_data: true"
+    message = refusal(warmup(f'name: "s" batch_size: 1 inputs {{ key: "x" value {{ {data} }} }}'))
+    assert "field 'model_warmup[0].inputs['x'].dims' make " in message
+    assert "and no request may have more than 2147483648" in message
+
+
 def test_a_model_that_does_not_batch_has_samples_of_one() -> None:
     message = refusal(f'{TENSORS} model_warmup {{ name: "s" batch_size: 2 {X} }}')
     assert "field 'model_warmup[0].batch_size' must be 1: the model does not batch, not 2" in message

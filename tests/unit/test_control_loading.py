@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import threading
 from collections.abc import Mapping
 from math import inf
@@ -196,5 +197,39 @@ def test_a_version_whose_warm_up_sample_fails_is_unavailable(tmp_path: Path) -> 
             f"{tmp_path / 'm' / 'warmup' / 'row.bin'}: no such file; add it, or use zero_data or random_data in "
             "config.pbtxt"
         )
+
+    run(main)
+
+
+class Endless(PuppetSession):
+    """A session whose every run lasts until it is interrupted."""
+
+    def __init__(self) -> None:
+        super().__init__([fp32("x", -1, 2)], [fp32("y", -1, 2)], self._wait)
+        self.running = threading.Event()
+        self._interrupted = threading.Event()
+
+    def interrupt(self) -> None:
+        self._interrupted.set()
+
+    def _wait(self, inputs: Mapping[str, Array]) -> Mapping[str, Array]:
+        self.running.set()
+        if self._interrupted.wait(20):
+            raise RuntimeError("Exiting due to terminate flag being set to true")
+        return {"y": inputs["x"]}  # nobody interrupted it, and the load succeeds
+
+
+def test_a_run_before_the_version_serves_is_interrupted_when_the_server_stops(tmp_path: Path) -> None:
+    async def main() -> None:
+        bench = Bench(tmp_path)
+        bench.add("m", 1, text="endless")
+        session = bench.backend.sessions["endless"] = Endless()
+        loading = asyncio.ensure_future(bench.plane.load_all())
+        await asyncio.to_thread(session.running.wait)
+        bench.plane.give_up_loads()
+        await loading
+        assert bench.states() == {"m": {1: "UNAVAILABLE"}}
+        assert bench.reason("m") == "given up, because the server stops"
+        await bench.plane.unload_all()
 
     run(main)

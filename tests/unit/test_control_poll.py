@@ -6,6 +6,7 @@ import asyncio
 import logging
 import shutil
 from collections.abc import Callable
+from errno import EMFILE, ENOENT, ENOMEM
 from math import inf
 from pathlib import Path
 
@@ -14,8 +15,9 @@ import pytest
 from server.backends.base import SessionOptions
 from server.control import ControlPlane
 from server.engine import Engine
-from server.errors import NotFound
+from server.errors import LoadFailed, NotFound
 from server.models.lifecycle import State
+from server.models.loader import is_passing
 from tests.fakes import OneReply, PuppetAlarm, PuppetClock, PuppetSession
 from tests.unit.controlling import (
     DOUBLING,
@@ -86,6 +88,40 @@ def test_a_bad_version_changes_nothing_and_is_tried_again_only_when_it_has_chang
         assert loads(bench) == ["1", "2", "2"]
 
     following(tmp_path, test)
+
+
+def test_a_version_that_failed_for_want_of_something_else_is_tried_again(tmp_path: Path) -> None:
+    async def test(bench: Bench) -> None:
+        write(bench, 2, TREBLING)
+        bench.backend.short_of = OSError(EMFILE, "Too many open files")
+        await settle(bench)
+        await settle(bench)
+        assert bench.registry.entry("m").statuses[2].reason == (
+            "the machine is short of something: [Errno 24] Too many open files"
+        )
+        assert await answer(bench) == [[2.0, 4.0]]
+        bench.backend.short_of = None
+        await settle(bench)
+        assert bench.states() == {"m": {2: "READY"}}
+
+    following(tmp_path, test)
+
+
+@pytest.mark.parametrize(
+    ("error", "passes"),
+    [
+        (OSError(ENOMEM, "no memory"), True),
+        (OSError(ENOENT, "no such file"), False),
+        (MemoryError(), True),
+        (RuntimeError("can't start new thread"), True),
+        (RuntimeError("a bug"), False),
+        (None, False),
+    ],
+)
+def test_what_the_machine_was_short_of_may_be_there_the_next_time(error: Exception | None, passes: bool) -> None:
+    failure = LoadFailed("it cannot be read")
+    failure.__cause__ = error
+    assert is_passing(failure) is passes
 
 
 def test_a_bad_version_that_is_removed_is_forgotten(tmp_path: Path) -> None:

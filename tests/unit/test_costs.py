@@ -140,3 +140,27 @@ def test_what_batches_of_requests_took_is_known_apart_from_the_profile() -> None
 def test_only_a_bucket_can_be_profiled() -> None:
     with pytest.raises(ValueError, match="not in tuple"):
         CostTable((1, 4)).profile(3, 1.0)
+
+
+def test_a_copy_has_the_same_lines_and_a_life_of_its_own() -> None:
+    costs = profiled()
+    for _ in range(ENOUGH):
+        costs.observe(2, 5.0)
+    copy = costs.copy()
+    lines = list(costs.lines())
+    served = costs.typical_served(2), costs.worst_served(2)
+    costs.observe(2, 500.0)
+    costs.profile(1, 100.0)
+
+    assert (copy.sizes, copy.fills) == (costs.sizes, False)
+    assert list(copy.lines()) == lines != list(costs.lines())
+    assert (copy.typical_served(2), copy.worst_served(2)) == served == (5.0, 5.0)
+    assert CostTable((1, 2), fills=True).copy().fills
+
+
+def test_a_profile_that_comes_after_enough_batches_of_requests_is_left_out() -> None:
+    costs = CostTable((1,))
+    for _ in range(ENOUGH):
+        costs.observe(1, 9.0)
+    costs.profile(1, 1.0)
+    assert list(costs.lines()) == [Cost(1, 9.0, 9.0, ENOUGH)]

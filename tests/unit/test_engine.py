@@ -8,7 +8,7 @@ from collections.abc import Callable
 import pytest
 
 from server.engine import Engine
-from server.errors import InvalidRequest, NotFound, NotReady, Reason, ShuttingDown
+from server.errors import ConvoyError, InvalidRequest, NotFound, NotReady, Reason, ShuttingDown
 from server.models.lifecycle import State
 from server.models.registry import Registry
 from tests.fakes import OneReply
@@ -34,12 +34,14 @@ def test_a_request_is_answered_by_its_version() -> None:
     run(main)
 
 
-def test_a_request_for_an_unknown_model_is_answered_at_once() -> None:
+@pytest.mark.parametrize(("started", "kind"), [(True, NotFound), (False, NotReady)])
+def test_a_model_that_is_not_there_is_unknown_once_all_are_loaded(started: bool, kind: type[ConvoyError]) -> None:
     async def main() -> None:
-        reply = OneReply()
-        assert Engine(Registry()).infer(request([4.0]), reply) is None
-        [error] = reply.answers
-        assert isinstance(error, NotFound)
+        engine, reply = Engine(Registry()), OneReply()
+        if started:
+            engine.begin_service()
+        assert engine.infer(request([4.0]), reply) is None
+        assert [type(answer) for answer in reply.answers] == [kind]
 
     run(main)
 
@@ -149,6 +151,7 @@ def test_a_draining_version_takes_no_new_request() -> None:
         registry = serving(bench)
         reply, late = OneReply(), OneReply()
         engine = Engine(registry)
+        engine.begin_service()
         engine.infer(request([4.0]), reply)
         registry.set_state("m", 3, State.DRAINING)
         assert engine.infer(request([5.0]), late) is None
@@ -174,6 +177,7 @@ def test_requests_that_reach_no_version_are_counted_and_those_that_do_are_not() 
         registry = serving(bench)
         registry.set_state("m", 4, State.LOADING)
         engine = Engine(registry)
+        engine.begin_service()
         for name, version in (("strange", ""), ("other", "1"), ("m", "4"), ("m", "four"), ("m", "9")):
             request_of = request([4.0])
             request_of.model_name, request_of.model_version = name, version

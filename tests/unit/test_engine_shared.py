@@ -49,6 +49,7 @@ class Server:
         self.registry.set_state("m", 3, State.LOADING)
         self.registry.set_ready("m", bench.version)
         self.engine = Engine(self.registry, SharedMemory(self.regions, max_request_bytes))
+        self.engine.begin_service()
 
     def put(self, offset: int, *numbers: float) -> SharedPlace:
         """Write numbers into the region."""

@@ -108,12 +108,24 @@ def array(*rows: float) -> np.ndarray[Any, Any]:
     return np.array(rows, np.float32).reshape(-1, 1)
 
 
+@pytest.mark.parametrize(("version", "asked"), [(3, "3"), (None, "")])
+def test_a_step_asks_for_the_version_that_its_ensemble_names(version: int | None, asked: str) -> None:
+    async def main() -> None:
+        bench = Bench((step("one", {"a": "x"}, {"b": "y"}, version),))
+        _, reply = bench.submit([1.0])
+        assert bench.work("one").request.model_version == asked
+        bench.work("one").answer(array(2))
+        await reply.response()
+
+    run(main)
+
+
 def test_a_tensor_goes_on_as_it_is() -> None:
     async def main() -> None:
         bench = Bench(CHAIN)
         _, reply = bench.submit([1.0], [2.0], request_id="mine", priority=2, deadline=1005.0, timeout_us=7)
         first = bench.work("one").request
-        assert (first.model_name, first.model_version, first.request_id) == ("one", "1", "mine")
+        assert (first.model_name, first.model_version, first.request_id) == ("one", "", "mine")
         assert (first.priority, first.deadline, first.timeout_us) == (2, 1005.0, 7)
         assert [(spec.name, spec.shape) for spec in first.specs] == [("a", (2, 1))]
         assert bench.given() == {"one": 1}

@@ -110,6 +110,8 @@ def test_a_chunked_body_is_read_however_it_is_cut_and_no_further(wire: bytes, bo
         b"5;" + b"x" * http1.MAX_CHUNK_LINE_BYTES,
         b"1\r\nx\r\n" * (http1.MAX_TINY_CHUNKS + 50),
         b"0\r\n" + b"T: x\r\n" * http1.MAX_HEAD_BYTES,
+        b"0\r\n\r!GET / HTTP/1.1\r\n\r\n",
+        b"0\r\nT: \x1b\r\n\r\n",
     ],
 )
 @pytest.mark.parametrize("size", [1, 1000])

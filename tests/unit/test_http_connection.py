@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from server.errors import MAX_MESSAGE_LENGTH
 from server.frontends.calls import StatusCode
 from server.frontends.rest.connection import MAX_PIPELINED, REMEMBERED_HEAD_BYTES, REMEMBERED_HEADS
 from server.frontends.rest.exchange import Content, Exchange, Route
@@ -341,3 +342,11 @@ def test_statuses_are_tritons(status: StatusCode, http: int, peer: Peer, held: H
     (answer,) = peer.answers()
     assert (answer.status, answer.json) == (http, {"error": 'a "reason"'})
     assert (answer.headers["convoy-reason"], answer.headers["retry-after"]) == ("why", "2")
+
+
+def test_an_error_is_told_in_one_line_of_bounded_length(held: Held, peer: Peer) -> None:
+    peer.send(request("POST", "/held"))
+    held.exchanges[0].respond_error(HTTPStatus.BAD_REQUEST, "not '\x8d\n" + "x" * 100_000)
+    (answer,) = peer.answers()
+    assert answer.json["error"].startswith("not '\\x8d\\nxxx")
+    assert len(answer.json["error"]) == MAX_MESSAGE_LENGTH

@@ -155,3 +155,22 @@ def test_words_for_what_is_no_number_are_refused_by_default(word: str) -> None:
     with pytest.raises(InvalidRequest, match="failed to parse the request JSON buffer"):
         parse(text, NonFinite.REFUSE)
     assert len(decode("x", FP32, json_tensors.parse(text, NonFinite.WORDS), NonFinite.WORDS)) == 4
+
+
+@pytest.mark.parametrize(
+    ("words", "beside"), [(NonFinite.REFUSE, "1"), (NonFinite.WORDS, "1"), (NonFinite.WORDS, "NaN")]
+)
+def test_numbers_are_read_alike_beside_words(words: NonFinite, beside: str) -> None:
+    large = f"[{beside}, 18446744073709551616, -9223372036854775809]".encode()
+    assert parse(large, words)[1:] == [2.0**64, -(2.0**63)]
+    assert parse(f"[{beside}, 18446744073709551615]".encode(), words)[1] == 2**64 - 1
+    for number in ("1e400", "-1e400", "1" * 400, "1" * 5000):
+        with pytest.raises(InvalidRequest, match="failed to parse"):
+            parse(f"[{beside}, {number}]".encode(), words)
+
+
+@pytest.mark.parametrize("words", NonFinite)
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "utf-16-le", "utf-32"])
+def test_json_is_utf8_without_a_byte_order_mark(words: NonFinite, encoding: str) -> None:
+    with pytest.raises(InvalidRequest, match="failed to parse"):
+        parse("[1, 2]".encode(encoding), words)

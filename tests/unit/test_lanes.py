@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from server.scheduling.lanes import ThreadLane
+from server.scheduling.lanes import ThreadLane, join_lanes
 from tests.fakes import Gate, NamedTicket, names
 
 
@@ -95,6 +95,41 @@ def test_the_event_loop_does_not_wait_for_the_thread_to_start(monkeypatch: pytes
         gate.open()
         assert await done.future == "answer"
         lane.close()
+
+    run(main)
+
+
+def test_a_lane_works_where_no_second_thread_can_be_started(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(_: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    async def main() -> None:
+        monkeypatch.setattr(threading.Thread, "start", refuse)
+        lane = ThreadLane("lane", lambda _: threading.get_ident(), asyncio.get_running_loop())
+        done = Outcome()
+        lane.submit([NamedTicket("a")], done)
+        assert await done.future != threading.get_ident()
+        lane.close()
+
+    run(main)
+
+
+def test_a_lane_that_hangs_is_not_waited_for_for_ever() -> None:
+    async def main() -> None:
+        gate, running = Gate(), threading.Event()
+
+        def work(_: Sequence[NamedTicket]) -> None:
+            running.set()
+            gate.wait()
+
+        lane = ThreadLane("lane", work, asyncio.get_running_loop())
+        done = Outcome()
+        lane.submit([NamedTicket("a")], done)
+        lane.close()
+        await asyncio.to_thread(running.wait)
+        assert not join_lanes(0.0)
+        gate.open()
+        await done.future
 
     run(main)
 

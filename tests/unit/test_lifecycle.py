@@ -31,3 +31,8 @@ def test_a_legal_move_gives_the_target(current: State, target: State) -> None:
 def test_an_illegal_move_raises_and_names_the_legal_ones(current: State, target: State) -> None:
     with pytest.raises(IllegalTransition, match=f"from {current} to {target}; .* goes to: {min(MOVES[current])}"):
         move(current, target)
+
+
+def test_the_legal_moves_are_named_in_order() -> None:
+    with pytest.raises(IllegalTransition, match=r"; from LOADING it goes to: READY, UNAVAILABLE$"):
+        move(State.LOADING, State.DRAINING)

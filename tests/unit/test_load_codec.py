@@ -6,6 +6,7 @@ import random
 from collections.abc import Mapping
 
 import pytest
+from google.protobuf.message import DecodeError
 
 from proto import grpc_service_pb2 as pb
 from server.errors import InvalidRequest
@@ -34,6 +35,33 @@ def test_a_load_is_what_protobuf_makes_of_it(parameters: Mapping[str, Parameter]
     for key, content in load.contents.items():
         load.request.parameters[key].bytes_param = bytes(content)
     assert load.request == whole
+
+
+SEED = pb.RepositoryModelLoadRequest(
+    model_name="m", parameters={**CONFIG, "file:a": Parameter(bytes_param=b"contents"), "b": Parameter(int64_param=7)}
+).SerializeToString()
+
+
+def test_whatever_becomes_of_a_message_it_is_read_as_protobuf_reads_it() -> None:
+    chance, viewed, refused = random.Random(7), 0, 0
+    for _ in range(3000):
+        message = bytearray(SEED + SEED[chance.randrange(len(SEED)) :] * chance.randrange(2))
+        for _ in range(chance.randrange(3)):
+            message[chance.randrange(len(message))] = chance.choice([0, 8, 10, 18, 26, 34, 42, 128, 255])
+        whole = bytes(message)
+        try:
+            expected = pb.RepositoryModelLoadRequest.FromString(whole)
+        except DecodeError:
+            refused += 1
+            with pytest.raises(InvalidRequest):
+                decode_load(whole, large_bytes=4)
+            continue
+        load = decode_load(whole, large_bytes=4)
+        viewed += bool(load.contents)
+        for key, content in load.contents.items():
+            load.request.parameters[key].bytes_param = bytes(content)
+        assert load.request == expected
+    assert min(viewed, refused) > 100
 
 
 def test_only_large_files_are_viewed_and_none_is_copied() -> None:

@@ -77,6 +77,8 @@ EXPECTED: dict[str, float] = {
     "convoy_cache_joined_total": 1,
     "convoy_failed_runs_total": 7,
     "convoy_model_reloads_total": 2,
+    "convoy_run_timeouts_total": 9,
+    "convoy_hung_runs": 3,
     "convoy_max_batch_rows": 8,
     "convoy_sequence_slots": 16,
     "convoy_sequences_active": 12,

@@ -186,6 +186,26 @@ def test_the_guilty_of_a_batch_fails_alone_and_nobody_is_counted_twice(
     run(test)
 
 
+def test_what_runs_counts_though_its_caller_leaves_and_its_batch_fails() -> None:
+    async def test() -> None:
+        model = Model()
+        busy = await model.busy()
+        left, _ = model.submit(5, "a", "s")
+        guilty = model.submit(Model.POISON, "b", "s")[1]
+        model.gate.open(1)
+        await busy.response()
+        await turn()
+        assert left is not None
+        assert model.version.pending == 0
+        left.cancel()
+        model.release()
+        assert isinstance(await guilty.error(), ExecutionFailed)
+        assert await model.ask(2, "a") == 7
+        await model.version.drain()
+
+    run(test)
+
+
 @pytest.mark.parametrize(("strategy", "limit"), [("direct", 4), ("oldest", 1)])
 def test_only_batches_that_can_be_smaller_are_made_so_where_memory_is_short(strategy: str, limit: int) -> None:
     async def test() -> None:
@@ -225,6 +245,22 @@ def test_a_start_begins_anew(max_batch_size: int) -> None:
     async def test() -> None:
         model = Model(config(batching(slots=max_batch_size, initial=100), max_batch_size=max_batch_size))
         assert [await model.ask(1, flags=flags) for flags in ("s", "", "s", "e")] == [101, 102, 101, 102]
+        await model.version.drain()
+
+    run(test)
+
+
+@pytest.mark.parametrize("strategy", STRATEGIES.values(), ids=STRATEGIES)
+def test_sequences_that_begin_in_one_batch_know_nothing_of_those_before(strategy: SequenceBatching) -> None:
+    async def test() -> None:
+        model = Model(config(replace(strategy, states=(state(100),))))
+        for keys in ("abc", "def"):
+            busy = await model.busy()
+            replies = [model.submit(x, key, "se")[1] for x, key in enumerate(keys)]
+            model.release()
+            await busy.response()
+            assert [y_of(await reply.response()) for reply in replies] == [100, 101, 102]
+        assert len(model.given[-1]["x"]) >= 3, "they shared a run"
         await model.version.drain()
 
     run(test)
@@ -297,9 +333,10 @@ def test_silence_ends_a_sequence_at_its_moment_and_not_before() -> None:
         model.clock.advance(IDLE_SECONDS - 0.001)
         assert await model.ask(1) == 2
         model.clock.advance(IDLE_SECONDS - 0.001)
-        assert model.version.sequences() == (4, 1, 0, 0)
+        assert model.version.sequences() == (4, 1, 0)
         model.clock.advance(0.001)
-        assert model.version.sequences() == (4, 0, 0, 1)
+        assert model.version.sequences() == (4, 0, 0)
+        assert model.version.statistics.reclaimed_sequences == 1
         error = await model.refused(1)
         assert isinstance(error, SequenceNotStarted)
         assert str(error) == (
@@ -383,7 +420,7 @@ def test_all_that_was_accepted_is_answered_before_a_version_goes() -> None:
         model = Model(config(batching(slots=1), max_batch_size=1))
         await model.ask(1, "a", "s")
         replies = [model.submit(x, key, flags)[1] for x, key, flags in ((1, "b", "s"), (2, "b", ""), (5, "c", "s"))]
-        assert model.version.sequences() == (1, 1, 2, 0)
+        assert model.version.sequences() == (1, 1, 2)
         await model.version.drain()
         assert [y_of(await reply.response()) for reply in replies] == [1, 3, 5]
         assert model.version.in_flight == 0
@@ -420,6 +457,15 @@ def test_a_batch_is_filled_up_where_sizes_are_few() -> None:
     run(test)
 
 
+@pytest.mark.parametrize("max_batch_size", [4, 1])
+def test_where_one_state_cannot_be_kept_none_is(max_batch_size: int) -> None:
+    states = tuple(StateConfig(replace(X, name=name), replace(Y, name=name), np.zeros(1, np.float32)) for name in "ab")
+    memory = StateMemory(replace(batching(), states=states), max_batch_size)
+    with pytest.raises(ExecutionFailed, match=r"returned shape \[1, 2\] for state 'b', not \[1, 1\]"):
+        memory.keep([0], [0], 1, [np.ones((1, 1), np.float32), np.ones((1, 2), np.float32)])
+    assert {name: rows.tolist() for name, rows in memory.inputs([0]).items()} == {"a": [[0]], "b": [[0]]}
+
+
 @pytest.mark.parametrize("max_batch_size", [1, 0])
 def test_a_state_goes_with_its_sequence(max_batch_size: int) -> None:
     memory = StateMemory(batching(slots=3, initial=7), max_batch_size)
@@ -438,14 +484,14 @@ def test_a_queue_of_sequences_lets_go_of_their_states() -> None:
     assert isinstance(executor, SequenceExecutor)
     policy = queue_policy(configuration)
     assert isinstance(policy, SequencePolicy)
-    queue = sequence_queue(configuration, policy, [executor], None)
+    queue = sequence_queue(configuration, policy, [executor], None, lambda: None)
     executor.memory.keep([0], [0], 1, [np.array([[8]], np.float32)])
     work = zeros(configuration)
     work.request.sequence = SequenceFlags(1, start=True, end=True)
     queue.put(work)
     queue.ended(queue.take(0.0), 0.0)
     assert executor.memory.inputs([0])["in"].tolist() == [[0]]
-    assert queue.counts() == (1, 0, 0, 0)
+    assert queue.counts() == (1, 0, 0)
 
 
 def test_a_state_may_not_grow_without_end() -> None:
@@ -503,7 +549,7 @@ def test_the_states_go_with_the_version_whoever_holds_on_to_it() -> None:
         del memory
         await model.version.drain()
         assert await asyncio.to_thread(gone.wait, 20)
-        assert model.version.sequences() == (4, 1, 0, 0)
+        assert model.version.sequences() == (4, 1, 0)
 
     gc.collect()
     run(test)

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from server.scheduling.policy import LevelPolicy, WindowPolicy
+from server.scheduling.policy import LevelPolicy, QueueBounds, WindowPolicy
 
 
 def test_a_batch_is_due_when_its_oldest_request_has_waited_max_delay() -> None:
@@ -114,3 +114,9 @@ def test_a_limited_policy_has_smaller_batches_and_is_otherwise_the_same() -> Non
     policy = WindowPolicy(max_rows=8, preferred_rows=(2, 6), max_delay=3, aging=1)
     assert policy.limited(4) == WindowPolicy(max_rows=4, preferred_rows=(2,), max_delay=3, aging=1)
     assert policy.limited(9) == policy
+
+
+def test_limited_bounds_have_smaller_batches_and_never_larger_ones() -> None:
+    bounds = QueueBounds(8, (LevelPolicy(20), LevelPolicy()))
+    assert bounds.limited(4) == QueueBounds(4, bounds.levels)
+    assert bounds.limited(9) == bounds

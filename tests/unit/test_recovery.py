@@ -38,6 +38,8 @@ class Sessions:
     def __init__(self, columns: int) -> None:
         self.columns = columns
         self.gate = Gate()
+        self.held = 0
+        """Runs that the gate has held back so far."""
         self.trial_gate: Gate | None = None
         """Holds back runs of zeros."""
         self.loadable = True
@@ -65,6 +67,7 @@ class Sessions:
                 if self.trial_gate:
                     self.trial_gate.wait()
             if (x == HELD[0]).any():
+                self.held += 1
                 self.gate.wait()
             elif number in self.broken:
                 raise RuntimeError(self.broken[number])
@@ -80,16 +83,17 @@ class Sessions:
 class Bench:
     """Model 'm' of one version, behind the control plane and the engine."""
 
-    def __init__(self, root: Path, columns: int = 2) -> None:
+    def __init__(self, root: Path, columns: int = 2, config: str = CONFIG) -> None:
         (root / "m" / "1").mkdir(parents=True)
         (root / "m" / "1" / "model.onnx").touch()
-        (root / "m" / "config.pbtxt").write_text(CONFIG)
+        (root / "m" / "config.pbtxt").write_text(config)
         self.sessions = Sessions(columns)
         self.registry = Registry()
         self.clock = PuppetClock()
         settings = ControlSettings((root,), None, default_max_batch_size=4, autocomplete=True)
         self.plane = ControlPlane(settings, self.registry, self.sessions, self.clock)
         self.engine = Engine(self.registry)
+        self.engine.begin_service()
         self._changed = asyncio.Event()
         self.registry.subscribe(self._changed.set)
 
@@ -308,6 +312,23 @@ def test_one_that_soon_goes_bad_again_waits_longer(tmp_path: Path) -> None:
             bench.clock.advance(well)
         assert bench.version.statistics.reloads == 4
         await bench.plane.unload_all()
+
+    run(main)
+
+
+def test_nobody_waits_for_zeros_that_hang(tmp_path: Path) -> None:
+    async def main() -> None:
+        bench = Bench(tmp_path)
+        await bench.plane.load_all()
+        bench.sessions.trial_gate = Gate()
+        tried = len(bench.sessions.tried)
+        await bench.fail(SUSPICIOUS_RUNS)
+        while len(bench.sessions.tried) == tried:
+            await turn()
+        async with asyncio.timeout(15):  # the gate holds for longer
+            await bench.plane.unload_all()
+        assert bench.registry.entry("m").statuses[1].state is State.UNAVAILABLE
+        bench.sessions.trial_gate.open()
 
     run(main)
 

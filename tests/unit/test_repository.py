@@ -133,7 +133,7 @@ def test_a_missing_model_file_is_named_beside_what_is_there(folder: ModelFolder)
 
 def test_a_folder_is_no_model_file(folder: ModelFolder) -> None:
     (folder.path / "1" / "model.onnx").mkdir()
-    with pytest.raises(LoadFailed, match=r"model\.onnx: no such file"):
+    with pytest.raises(LoadFailed, match=r"model\.onnx: is no file, but a folder or a device; put the model"):
         model_file(folder, 1, "model.onnx")
 
 
@@ -222,3 +222,18 @@ def test_names_are_listed_without_a_look_inside(tmp_path: Path) -> None:
     assert names(roots) == {"m": "", "twin": scan(roots).problems["twin"]}
     with pytest.raises(LoadFailed, match="nowhere"):
         names([tmp_path / "nowhere"])
+
+
+def test_a_name_with_a_zero_byte_is_refused(folder: ModelFolder) -> None:
+    (folder.path / "1" / "model.onnx").touch()
+    with pytest.raises(LoadFailed, match="cannot be resolved"):
+        read_labels(folder, "labels\0.txt")
+    with pytest.raises(LoadFailed, match="cannot be resolved"):
+        model_file(folder, 1, "model\0.onnx")
+
+
+@pytest.mark.parametrize("piece", [b"\xef", b"\xef\xbb"])
+def test_a_piece_of_a_byte_order_mark_is_no_text(folder: ModelFolder, piece: bytes) -> None:
+    (folder.path / "labels.txt").write_bytes(piece)
+    with pytest.raises(ConfigInvalid, match="is not UTF-8"):
+        read_labels(folder, "labels.txt")

@@ -8,6 +8,7 @@ from http import HTTPStatus
 import pytest
 
 from proto import grpc_service_pb2 as pb
+from server import restricted_apis
 from server.frontends import health_service
 from server.frontends.calls import Call, MethodTable, Receiver, StatusCode, StreamMethod, UnaryMethod
 from server.frontends.inference_service import SERVICE
@@ -148,3 +149,12 @@ def test_a_route_is_answered_where_its_header_has_the_secret(headers: Mapping[st
 
 def test_a_route_that_is_not_restricted_is_answered_to_anybody() -> None:
     assert Peer(restrict_routes(routes(), RESTRICTED)).ask("GET", "/v2").status == 200
+
+
+@pytest.mark.parametrize(
+    "flag", ["admin-key=s3cret", "inference:admin-key:s3cret", "admin-key=s3cret:x=y", "a:=s3cret"]
+)
+def test_a_broken_flag_is_refused_without_what_may_be_its_secret(flag: str) -> None:
+    with pytest.raises(ValueError, match=r"must be APIS:KEY=VALUE|unknown restricted API 'admin-key'") as caught:
+        restricted_apis.parse([flag])
+    assert "s3cret" not in str(caught.value)

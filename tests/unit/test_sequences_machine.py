@@ -86,8 +86,16 @@ class SequenceMachine(RuleBasedStateMachine):
         self.steps: dict[Any, Any] = {}
         self.released: list[tuple[int, int]] = []
         self.q = self.module.SequenceQueue(
-            policy, instances, self.steps.__getitem__, self.budget, lambda *place: self.released.append(place)
+            policy,
+            instances,
+            self.steps.__getitem__,
+            self.budget,
+            lambda *place: self.released.append(place),
+            lambda: self.reclaimed.append(None),
         )
+        self.reclaimed: list[None] = []
+        self.q.when_empty = lambda: self.active_when_empty.append(self.q.counts().active)
+        self.active_when_empty: list[int] = []
         self.list = SequenceList({"preferred": preferred, "max_queued": max_queued, **numbers}, instances, max_bytes)
         self.left: list[Any] = []
         self.now = 0.0
@@ -161,6 +169,15 @@ class SequenceMachine(RuleBasedStateMachine):
         self.now += 4 + late - TICK
         self.put_one(key, False, False, "x", inf, 0)
 
+    @rule(key=st.sampled_from("abc"))
+    def end_from_outside(self, key: str) -> None:
+        life = self.list.open(key)
+        assert self.q.has(key) is (life is not None)
+        self.q.end(key)
+        if life is not None:
+            life.closed = True
+            self.list.settle()
+
     @rule()
     def come_and_go(self) -> None:
         """Enough of them to make the queue tidy its timers."""
@@ -173,6 +190,7 @@ class SequenceMachine(RuleBasedStateMachine):
                     self.q.put(ticket)
                     assert self.q.discard(ticket)
             self.released.clear()
+            self.active_when_empty.clear()
 
     def crowd(self, signatures: str) -> None:
         """A request of each of several sequences, at the same time."""
@@ -245,7 +263,8 @@ class SequenceMachine(RuleBasedStateMachine):
         slots = self.list.policy["slots"] * self.list.instances
         timed = [sequence for _, _, sequence in self.q._timers]
         assert len(set(timed)) == len(timed) <= 2 * slots + 33
-        assert self.q.counts() == (slots, len(placed), len(self.list.backlog()), self.list.reclaimed)
+        assert self.q.counts() == (slots, len(placed), len(self.list.backlog()))
+        assert len(self.reclaimed) == self.list.reclaimed
 
     @invariant()
     def slots_stay(self) -> None:
@@ -254,6 +273,10 @@ class SequenceMachine(RuleBasedStateMachine):
         places = [life.place for life in self.list.placed()]
         assert len(set(places)) == len(places), "two sequences in one slot"
         assert sorted(slot for _, slot in self.released) == sorted(self.list.gone)
+        assert set(self.active_when_empty) <= {0}
+        assert bool(self.active_when_empty) >= bool(self.released and not places)
+        assert len(self.active_when_empty) <= len(self.released)
+        self.active_when_empty.clear()
         self.released.clear()
         self.list.gone.clear()
 
@@ -344,7 +367,7 @@ MUTATIONS = {
     "bytes are not counted": ("self._budget.take(ticket.size)", "pass"),
     "bytes are not given back": ("self._budget.give_back(ticket.size)", "pass"),
     "requests are not given back": ("        self._load.requests -= 1\n", ""),
-    "the end is not seen": ("            sequence.ended = True\n", ""),
+    "the end is not seen": ("if step.ends:\n            sequence.ended = True\n", "if step.ends:\n"),
     "an ended sequence goes on": ("            del self._open[step.key]\n", "            pass\n"),
     "a start that left is forgotten": ("step.starts |= sequence.owes_start", "pass"),
     "a start is owed for ever": ("        sequence.owes_start = False\n", ""),
@@ -359,7 +382,7 @@ MUTATIONS = {
     "a timer too many": ("            if not sequence.timed:\n", "            if True:\n"),
     "a timer that was taken out is still there": ("            sequence.timed = False\n", ""),
     "tidying forgets those that go on": ("if timer[2].instance >= 0]", "if False]"),
-    "timers are never tidied": ("if len(timers) > 2 * self._slots + 32:", "if False:"),
+    "timers are never tidied": ("if len(timers) > 2 * self._active() + 32:", "if False:"),
     "the youngest of the backlog first": ("heir = next(iter(self._backlog))", "heir = next(reversed(self._backlog))"),
     "the backlog is passed over": ("if self._backlog:\n            heir", "if False:\n            heir"),
     "an heir stays in the backlog": ("            del self._backlog[heir]\n", ""),
@@ -395,6 +418,17 @@ MUTATIONS = {
     ),
     "a busy instance runs another batch": ("if ready and not busy:", "if ready:"),
     "an instance is busy for ever": ("self._busy[batch[0].step.instance] = False", "pass"),
+    "who is ended from outside goes on": ("self._open.pop(key, None)", "self._open.get(key)"),
+    "who is ended from outside keeps its slot": (
+        "            sequence.ended = True\n            self._rest(sequence)\n",
+        "            sequence.ended = True\n",
+    ),
+    "who is ended from outside is idle": (
+        "            sequence.ended = True\n            self._rest(sequence)\n",
+        "            self._rest(sequence)\n",
+    ),
+    "nobody is told that all are over": ("                self.when_empty()\n", "                pass\n"),
+    "every end is the last": ("if not self._active():", "if True:"),
     "the first instance first": ("or batch[0].step.number < best[0].step.number", "or False"),
     "the youngest instance first": ("batch[0].step.number < best[0]", "batch[0].step.number > best[0]"),
     "the youngest first": ("key=lambda ticket: ticket.step.number)", "key=lambda ticket: -ticket.step.number)"),
@@ -417,7 +451,7 @@ MUTATIONS = {
     ),
     "an expired request stays": ("            self._skip(due[1])\n            late", "            late"),
     "the silent stay": ("while self._next_idle() <= now and self._timers:", "while False:"),
-    "the silent are not counted": ("        self._reclaimed += 1\n", ""),
+    "the silent are not counted": ("        self._reclaimed()\n", ""),
     "due whatever runs": ("strict=True) if not busy for s in ready]", "strict=True) for s in ready]"),
     "due by the youngest": ("self._policy.due(min([", "self._policy.due(max(["),
     "no alarm for the silent": (

@@ -158,10 +158,13 @@ def count_everything(statistics: VersionStatistics) -> None:
     statistics.record_failure(ExecutionFailed("why"), request_ns=7, had_deadline=True)
     statistics.record_prediction(1.0, 2.0)
     statistics.record_turn_wait(1.0)
+    statistics.record_reclaimed_sequence()
     for met in (True, False):
         statistics.record_objective(met)
         statistics.record_deadline(met)
     statistics.failed_runs += 1
+    statistics.run_timeouts += 1
+    statistics.hung_runs += 1
     statistics.reloads += 1
     statistics.cache_hit.add(1)
     statistics.cache_miss.add(1)

@@ -11,6 +11,7 @@ from typing import NamedTuple, Protocol
 
 import orjson
 
+from server.errors import one_line
 from server.frontends.calls import StatusCode
 from server.frontends.rest.http1 import Head
 from server.frontends.statuses import PUSHBACK_KEY
@@ -132,8 +133,8 @@ class Exchange:
             self._carrier.answer(self, status, content)
 
     def respond_error(self, status: HTTPStatus, message: str, headers: Iterable[tuple[str, str]] = ()) -> None:
-        """End with `{"error": message}`."""
-        body, described = json_content({"error": message})
+        """End with `{"error": message}`, in one line."""
+        body, described = json_content({"error": one_line(message)})
         self.respond(status, Content(body, (*described, *headers)))
 
     def reply(self, message: bytes) -> None:

@@ -26,6 +26,7 @@ HEAD_END = b"\r\n\r\n"
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 
 _VERSIONS = ("1.0", "1.1")
+_is_field_line = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+:[\t\x20-\x7e\x80-\xff]*").fullmatch  # RFC 9112, 5
 _CHUNK_SIZE = re.compile(rb"([0-9A-Fa-f]{1,15})[ \t]*(?:;[^\r\n]*)?")
 
 
@@ -190,6 +191,8 @@ class ChunkedBody:
             self._trailer_bytes += len(line)
             if self._trailer_bytes > MAX_HEAD_BYTES:
                 raise _bad_chunk("its trailers are too long")
+            if line and not _is_field_line(line):
+                raise _bad_chunk("a trailer is not a field line")
             self.done = not line
             return
         size = _CHUNK_SIZE.fullmatch(line)

@@ -10,6 +10,7 @@ import json
 from collections.abc import Iterable
 from enum import Enum
 from itertools import chain
+from math import isinf
 from typing import Any
 
 import numpy as np
@@ -49,11 +50,25 @@ def parse(text: bytes, non_finite: NonFinite) -> Any:
 
 def _parse_with_words(text: bytes) -> Any:
     try:
-        said = json.loads(text)
+        # Decoded first: Python would guess at UTF-16 and take a byte order mark, which orjson refuses.
+        said = json.loads(text.decode(), parse_int=_integer, parse_float=_float)
         orjson.dumps(said)  # refuses what only Python's own parser takes: half surrogates, integers without end
         return said
     except (ValueError, RecursionError, orjson.JSONEncodeError) as error:
         raise InvalidRequest(f"failed to parse the request JSON buffer: {error}") from None
+
+
+def _integer(digits: str) -> int | float:
+    """As orjson has it: beyond 64 bits it is a float."""
+    value = int(digits)
+    return value if -(1 << 63) <= value < 1 << 64 else _float(digits)
+
+
+def _float(digits: str) -> float:
+    value = float(digits)
+    if isinf(value):
+        raise ValueError(f"{digits[:20]}… is too large for a number")
+    return value
 
 
 def decode(name: str, datatype: DataType, data: object, non_finite: NonFinite) -> Buffer | Array:

@@ -1,0 +1,1 @@
+"""Small systems of ours in every order of events: what holds for all of them."""
