@@ -75,7 +75,7 @@ FLAGS: dict[str, tuple[str, str, object]] = {
         "High",
         "grpc_infer_response_compression_level",
         CompressionLevel.HIGH,
-    ),  # fmt: skip
+    ),
     "--reuse-grpc-port": ("true", "reuse_grpc_port", True),
     "--distinct-overload-statuses": ("true", "distinct_overload_statuses", True),
     "--grpc-use-ssl": ("true", "grpc_use_ssl", True),
