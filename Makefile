@@ -22,11 +22,11 @@ announce = @sed -n 's/^$@:.*\#\# /== make $@: /p' $(firstword $(MAKEFILE_LIST))
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help serve install-dev test check format proto dashboards train model fuzz proofs mutants sanitize load bench bench-check deploy-check system-packages clean
+.PHONY: help serve install-dev test check format proto dashboards train model fuzz proofs mutants sanitize load soak bench bench-check deploy-check sbom audit system-packages clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
-	@echo '  ARGS="..." is passed on to the command of serve, test, fuzz, proofs, sanitize, train, model, load, bench, bench-check and deploy-check; PYTHON=... picks the interpreter.'
+	@echo '  ARGS="..." is passed on to the command of serve, test, fuzz, proofs, sanitize, train, model, load, soak, bench, bench-check, deploy-check, sbom and audit; PYTHON=... picks the interpreter.'
 
 serve: $(SERVING) ## install what serving needs (no torch) and serve model_repository/ on ports 8001, 8000 and 8002
 	$(announce)
@@ -90,6 +90,10 @@ load: $(EVERYTHING) ## put 64 Locust users on a fresh server for 60 s: report, C
 	$(announce)
 	$(BIN)/python -m loadtest run $(ARGS)
 
+soak: $(EVERYTHING) ## do all that clients do to a fresh server for 30 minutes: is it flat, and are all answers right? ARGS="--seconds 60"
+	$(announce)
+	$(BIN)/python -m loadtest soak $(ARGS)
+
 bench: $(EVERYTHING) ## our server beside its peers, 25 minutes, writes docs/benchmarks.md; ARGS=--quick: short; ARGS=small, idle, … : ours alone
 	$(announce)
 	@bash tools/system_packages.sh $(TEST_PACKAGES) || true
@@ -103,6 +107,14 @@ bench-check: $(EVERYTHING) ## our server beside the floors, 3 minutes: is it slo
 deploy-check: $(EVERYTHING) ## lint docker-compose.yml and the Dockerfile, build the images and run them; ARGS=--static for lint alone
 	$(announce)
 	bash deploy/check.sh $(ARGS)
+
+sbom: $(EVERYTHING) ## write dist/convoy.cdx.json: what a server consists of, as CycloneDX 1.6
+	$(announce)
+	$(BIN)/python tools/sbom.py $(ARGS)
+
+audit: $(EVERYTHING) ## look all pinned packages up among known vulnerabilities (asks pypi.org; without it, it fails)
+	$(announce)
+	$(BIN)/pip-audit --requirement constraints.txt --no-deps --disable-pip --strict --desc $(ARGS)
 
 system-packages: ## get the Debian packages that the tests use: installed for root, else unpacked into .cache/
 	$(announce)

@@ -14,6 +14,7 @@ from loadtest.flag_values import count
 from loadtest.mlperf import command as scenarios
 from loadtest.side_by_side import command as beside_peers
 from loadtest.simulation.command import add_command, simulate
+from loadtest.soak import command as soaking
 from loadtest.swarm.command import add_run_command, run_load
 from loadtest.tune import command as tuning
 
@@ -54,6 +55,8 @@ def main() -> int:
         if arguments.command == "simulate":
             simulate(arguments)
             return 0
+        if arguments.command == "soak":
+            return 0 if soaking.run_soak(arguments) else 1
         if arguments.command == "tune":
             return 0 if tuning.tune(arguments) else 1
         passed = run_load(arguments)
@@ -111,6 +114,7 @@ def _parser() -> argparse.ArgumentParser:
     beside_peers.add_check(commands)
     scenarios.add_command(commands, [one_model, common])
     add_command(commands)
+    soaking.add_command(commands, common)
     tuning.add_command(commands)
     return parser
 

@@ -9,3 +9,7 @@ class LoadTestError(Exception):
 
 class WrongAnswerError(Exception):
     """A server answered with something that cannot be the answer to what it was sent."""
+
+
+class BadEndError(LoadTestError):
+    """A server that was started here did not end as it should when it was told to."""

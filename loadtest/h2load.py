@@ -15,6 +15,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import NamedTuple
 
 from loadtest.errors import LoadTestError
@@ -82,6 +83,7 @@ class H2load:
         log: Path,
         requests_per_second: int | None = None,
         timeout_seconds: float = _SECONDS,
+        more_headers: Mapping[str, str] = MappingProxyType({}),
     ) -> Volley:
         """Sends the framed request in `body` `requests` times, `connections` × `streams` in flight.
 
@@ -91,7 +93,7 @@ class H2load:
         flags = ["-c", str(connections), "-m", str(streams)]
         if requests_per_second is not None:
             flags += ["--rps", str(requests_per_second / connections)]
-        headers = {"content-type": "application/grpc", "te": "trailers"}
+        headers = {"content-type": "application/grpc", "te": "trailers", **more_headers}
         url = f"http://{address}{INFER}"
         return self._run(url, body, headers, flags, requests=requests, log=log, timeout_seconds=timeout_seconds)
 

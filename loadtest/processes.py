@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from loadtest.errors import LoadTestError
+from loadtest.errors import BadEndError, LoadTestError
 
 _READY_SECONDS = 120.0
 _STOP_SECONDS = 60.0
@@ -40,20 +40,25 @@ class Running:
 
     def rss_bytes(self) -> int:
         """Memory that is resident now."""
-        return self._status_bytes("VmRSS")
+        return self._status("VmRSS") * 1024
 
     def peak_rss_bytes(self) -> int:
         """The most memory that was resident so far."""
-        return self._status_bytes("VmHWM")
+        return self._status("VmHWM") * 1024
 
     def open_files(self) -> int:
         """Files and sockets."""
         return len(os.listdir(f"/proc/{self.process.pid}/fd"))
 
-    def _status_bytes(self, key: str) -> int:
+    def threads(self) -> int:
+        """Of the whole process."""
+        return self._status("Threads")
+
+    def _status(self, key: str) -> int:
+        """A number of /proc/PID/status; sizes are in KiB there."""
         lines = Path(f"/proc/{self.process.pid}/status").read_text().splitlines()
-        (kib,) = (line.split()[1] for line in lines if line.startswith(f"{key}:"))
-        return int(kib) * 1024
+        (number,) = (line.split()[1] for line in lines if line.startswith(f"{key}:"))
+        return int(number)
 
 
 def our_server(model_repository: Path, engine: str = "auto") -> list[str]:
@@ -71,7 +76,7 @@ def our_server(model_repository: Path, engine: str = "auto") -> list[str]:
 def running(command: Sequence[str], folder: Path, name: str) -> Iterator[Running]:
     """Runs `command --ports-file FILE` until the block ends; the block begins when the file says that it is ready.
 
-    Its output goes to `folder/name.log`. At the end it gets SIGTERM and must exit with 0: anything else is an error.
+    Its output goes to `folder/name.log`. At the end it gets SIGTERM and must exit with 0; a BadEndError otherwise.
     """
     with starting(command, folder, name) as start:
         yield start.wait_until_ready()
@@ -106,7 +111,7 @@ def starting(command: Sequence[str], folder: Path, name: str) -> Iterator[Starti
     finally:
         code = _stop(process)
     if code != 0:
-        raise LoadTestError(f"{name} ended with {code} instead of 0 after SIGTERM; see {log}")
+        raise BadEndError(f"{name} ended with {code} instead of 0 after SIGTERM; see {log}")
 
 
 def _wait_until_ready(process: subprocess.Popen[bytes], ports_file: Path, log: Path) -> dict[str, int]:

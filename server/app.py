@@ -16,6 +16,7 @@ import signal
 import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -28,13 +29,17 @@ from server.engine import Engine
 from server.errors import LoadFailed
 from server.flag_values import CompressionLevel, GrpcEngine, ModelControlMode
 from server.frontends import health_service, inference_service
+from server.frontends.access import Gate
 from server.frontends.calls import MethodTable
 from server.frontends.compressed_answers import compress_answers
+from server.frontends.decoding import Decoding, plainly
+from server.frontends.forwarding import decoding_with_headers
 from server.frontends.grpc.grpcio_engine import GrpcioEngine
 from server.frontends.health_service import HealthService
 from server.frontends.inference_service import InferenceService
 from server.frontends.reflection_service import reflection_methods
 from server.frontends.repository_service import RepositoryService
+from server.frontends.rest.access import guard_routes
 from server.frontends.rest.bodies import Bodies
 from server.frontends.rest.cost import cost_routes
 from server.frontends.rest.exchange import Route
@@ -45,7 +50,6 @@ from server.frontends.rest.json_tensors import NonFinite
 from server.frontends.rest.listener import HttpListener
 from server.frontends.rest.metrics import metrics_route
 from server.frontends.rest.openapi import openapi_route
-from server.frontends.rest.options import HttpOptions
 from server.frontends.rest.restrictions import restrict_routes
 from server.frontends.rest.rpc_routes import rpc_routes
 from server.frontends.restrictions import restrict
@@ -110,6 +114,7 @@ class App:
         self._regions = Regions(find_driver()) if settings.allow_client_shm else None
         shared = SharedMemory(self._regions, settings.grpc_max_message_bytes) if self._regions is not None else None
         self._engine = Engine(self._registry, shared)
+        grpc_gate, self._http_gate = part_options.gates(settings, self._engine.refuse)
         inference = InferenceService(
             self._engine,
             self._registry,
@@ -117,7 +122,7 @@ class App:
             strict_readiness=settings.strict_readiness,
             watch=watch,
             failures=failures,
-            forwarded=settings.grpc_header_forward_pattern,
+            decoding=_grpc_decoding(settings, grpc_gate),
             more_extensions=self._regions.extensions if self._regions is not None else (),
         )
         names = (inference_service.SERVICE, health_service.SERVICE)
@@ -129,7 +134,7 @@ class App:
         self._control = ControlPlane(
             part_options.control_settings(settings, engine is GrpcioEngine),
             self._registry,
-            OnnxBackend(settings.model_cache_dir),
+            OnnxBackend(settings.model_cache_dir, allow_custom_ops=settings.allow_custom_ops),
             clock,
             answers=self._store,
         )
@@ -142,13 +147,14 @@ class App:
             | health.methods()
             | reflection_methods(names)
         )
+        guarded = grpc_gate.guard(methods) if grpc_gate else methods
         if settings.grpc_infer_response_compression_level is not CompressionLevel.NONE and engine is not GrpcioEngine:
-            methods = compress_answers(methods)
-        self._grpc = engine(restrict(methods, settings.grpc_restricted_protocols), part_options.grpc_options(settings))
+            guarded = compress_answers(guarded)
+        self._grpc = engine(restrict(guarded, settings.grpc_restricted_protocols), part_options.grpc_options(settings))
         self._watch = LoopWatch(clock)
         self._renderer = ThreadPoolExecutor(1, thread_name_prefix="metrics")
         metrics = metrics_route(self._observer().take, part_options.metrics_page(settings), self._renderer)
-        self._metrics = HttpListener([metrics], HttpOptions())
+        self._metrics = HttpListener(self._behind_gate([metrics]), part_options.metrics_options(settings))
         self._bodies = Bodies(settings.http_max_input_size)
         self._http = HttpListener(self._routes(inference, methods, metrics), part_options.http_options(settings))
 
@@ -239,17 +245,22 @@ class App:
             self._bodies,
             non_finite=non_finite,
             forwarded=forwarded,
+            gate=self._http_gate if self._http_gate and self._http_gate.guards_all else None,
         )
         generate = GenerateRoutes(inference, self._registry, self._bodies, non_finite=non_finite, forwarded=forwarded)
         routes = [
             *infer.routes(),
             *generate.routes(),
             *health_routes(inference),
-            *rpc_routes(methods, self._bodies),
+            *rpc_routes(self._http_gate.guard(methods) if self._http_gate else methods, self._bodies),
             *cost_routes(self._registry),
             *([metrics] if settings.http_metrics else []),
         ]
-        return [*restrict_routes(routes, settings.http_restricted_apis), openapi_route(routes)]
+        return restrict_routes(self._behind_gate([*routes, openapi_route(routes)]), settings.http_restricted_apis)
+
+    def _behind_gate(self, routes: list[Route]) -> list[Route]:
+        gate = self._http_gate
+        return guard_routes(routes, gate) if gate and gate.guards_all else routes
 
     def _observer(self) -> Observer:
         return Observer(
@@ -327,6 +338,13 @@ def _freeze_heap() -> None:
     """
     gc.collect()
     gc.freeze()
+
+
+def _grpc_decoding(settings: Settings, gate: Gate | None) -> Decoding:
+    """How messages of inference over gRPC become requests."""
+    pattern = settings.grpc_header_forward_pattern
+    decoding = plainly if pattern is None else partial(decoding_with_headers, pattern)
+    return partial(gate.decoding, decoding) if gate and gate.guards_all else decoding
 
 
 def _grpc_engine(settings: Settings) -> type[Nghttp2Engine] | type[GrpcioEngine]:

@@ -11,11 +11,14 @@ Messages follow Triton's wording wherever Triton has the case, because clients m
     │   └── SequenceNotStarted  it goes on with a sequence that is not there
     ├── NotFound                no such model or version here
     │   └── RegionNotFound      no such shared memory here
+    ├── Unauthenticated         the caller has shown no credential that is valid here
+    ├── Forbidden               the caller is known, or need not be, and may not do this
     ├── SharedMemoryFailed      the caller's shared memory cannot be opened, read or written to
     ├── Unsupported             a known operation that this server or model does not offer
     ├── Unavailable             the same request may succeed later, or elsewhere
     │   ├── NotReady            the version, or the server, is not serving yet or any more
     │   │   └── ShuttingDown    the server is going down
+    │   ├── RateLimited         the caller asks more often, or for more, than it may
     │   ├── QueueFull           the model's queue has no room now
     │   ├── Overloaded          the latency objective cannot be kept behind the work that is already accepted
     │   ├── ObjectiveMissed     the latency objective can no longer be kept
@@ -67,6 +70,10 @@ class Reason(StrEnum):
     OUT_OF_MEMORY = "out_of_memory"
     NOT_READY = "not_ready"
     SHUTDOWN = "shutdown"
+    UNAUTHENTICATED = "unauthenticated"
+    FORBIDDEN = "forbidden"
+    RATE_LIMITED = "rate_limited"
+    """Of the caller's own limits, whatever the server could do."""
 
 
 TRITON_REASONS: dict[Reason, FailureReason] = {
@@ -82,9 +89,22 @@ TRITON_REASONS: dict[Reason, FailureReason] = {
     Reason.OUT_OF_MEMORY: FailureReason.BACKEND,
     Reason.NOT_READY: FailureReason.REJECTED,
     Reason.SHUTDOWN: FailureReason.REJECTED,
+    Reason.UNAUTHENTICATED: FailureReason.OTHER,
+    Reason.FORBIDDEN: FailureReason.OTHER,
+    Reason.RATE_LIMITED: FailureReason.REJECTED,
 }
 
-CALLERS_FAULT = frozenset({Reason.INVALID, Reason.SHAPE, Reason.OVERSIZE, Reason.UNKNOWN_MODEL})
+CALLERS_FAULT = frozenset(
+    {
+        Reason.INVALID,
+        Reason.SHAPE,
+        Reason.OVERSIZE,
+        Reason.UNKNOWN_MODEL,
+        Reason.UNAUTHENTICATED,
+        Reason.FORBIDDEN,
+        Reason.RATE_LIMITED,
+    }
+)
 """No server could have answered: such a request misses no deadline."""
 
 
@@ -157,6 +177,25 @@ class NotFound(ConvoyError):
     reason = Reason.UNKNOWN_MODEL
 
 
+class Unauthenticated(ConvoyError):
+    """The caller has shown no credential, or none that is valid here."""
+
+    reason = Reason.UNAUTHENTICATED
+    code = "unauthenticated"
+
+    def __init__(self, message: str, *, shown: bool = False) -> None:
+        super().__init__(message)
+        self.shown = shown
+        """Whether the caller has shown one."""
+
+
+class Forbidden(ConvoyError):
+    """The caller may not do this here. Whether what it asks for exists is not said."""
+
+    reason = Reason.FORBIDDEN
+    code = "forbidden"
+
+
 class AlreadyExists(InvalidRequest):
     """The name that the caller gives is taken."""
 
@@ -202,6 +241,18 @@ class QueueFull(Unavailable):
 
     reason = Reason.QUEUE_FULL
     code = "queue_full"
+
+
+class RateLimited(Unavailable):
+    """The caller asks more often, or for more bytes, than its limits allow."""
+
+    reason = Reason.RATE_LIMITED
+    code = "rate_limited"
+
+    def __init__(self, message: str, retry_after: float = 0.0) -> None:
+        super().__init__(message)
+        self.retry_after = retry_after
+        """Seconds after which the same request would be within the limits, if the caller asked nothing else."""
 
 
 class Overloaded(Unavailable):
@@ -260,9 +311,25 @@ class RunTimedOut(ExecutionFailed):
 
 
 class LoadFailed(ConvoyError):
-    """A version cannot be loaded. The message names the file and what to do."""
+    """A version cannot be loaded. The message names the file and what to do, and is short whatever it quotes."""
 
     reason = Reason.NOT_READY
+
+    def __init__(self, message: str = "") -> None:
+        super().__init__(_shortened(message))
+
+
+MOST_CHARACTERS = 2000
+"""Of a message that may quote names and numbers from files: it is logged, and told to every caller of the model."""
+
+
+def _shortened(message: str) -> str:
+    """The message without its middle, where it is too long."""
+    left_out = len(message) - MOST_CHARACTERS
+    if left_out <= 0:
+        return message
+    end = MOST_CHARACTERS // 4
+    return f"{message[: MOST_CHARACTERS - end]} [{left_out} characters left out] {message[-end:]}"
 
 
 class ConfigInvalid(LoadFailed):

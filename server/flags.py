@@ -18,9 +18,12 @@ def parser() -> argparse.ArgumentParser:
         allow_abbrev=False,
     )
     _add_model_flags(every.add_argument_group("models"))
-    _add_listener_flags(every.add_argument_group("listeners"))
+    listeners = every.add_argument_group("listeners")
+    _add_listener_flags(listeners)
+    _add_tls_flags(listeners, "metrics")
     _add_grpc_flags(every.add_argument_group("gRPC"))
     _add_http_flags(every.add_argument_group("HTTP"))
+    _add_access_control_flags(every.add_argument_group("access"))
     other = every.add_argument_group("process")
     other.add_argument("--id", default="convoy", metavar="NAME", help="the server's name in ServerMetadata")
     other.add_argument(
@@ -81,6 +84,12 @@ def _add_model_flags(group: argparse._ArgumentGroup) -> None:
         "--disable-auto-complete-config", type=flag_values.boolean, nargs="?", const=True, default=False,
         metavar="true|false", help="take config.pbtxt as it stands (default false; true where no value follows)",
     )  # fmt: skip
+    _add_boolean(
+        group,
+        "--allow-custom-ops",
+        False,
+        "run the operator libraries that models bring (model_operations): code, with all rights of the server",
+    )
     group.add_argument(
         "--backend-config", type=flag_values.backend_config, action="append", default=[4],
         metavar="BACKEND,KEY=VALUE",
@@ -142,6 +151,22 @@ def _add_listener_flags(group: argparse._ArgumentGroup) -> None:
         "--metrics-config", action="append", default=[], metavar="KEY=VALUE",
         help="counter_latencies=true|false, histogram_latencies=true|false, summary_latencies=true|false (default "
         "false) and summary_quantiles=QUANTILE:ERROR,...",
+    )  # fmt: skip
+
+
+def _add_access_control_flags(group: argparse._ArgumentGroup) -> None:
+    group.add_argument(
+        "--auth-policy", type=Path, metavar="PATH",
+        help="a TOML file that says who may ask what; nobody else may ask anything but for health",
+    )  # fmt: skip
+    group.add_argument(
+        "--allow-admin", type=flag_values.boolean, metavar="true|false",
+        help="without --auth-policy, whether callers may load and unload models, register shared memory and change "
+        "trace and log settings, as far as other flags allow it (default: the settings on loopback addresses only)",
+    )  # fmt: skip
+    group.add_argument(
+        "--audit-log", type=Path, metavar="PATH",
+        help="append a line of JSON to this file for each call that changes the server, or is not allowed to",
     )  # fmt: skip
 
 

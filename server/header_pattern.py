@@ -14,6 +14,10 @@ REMEMBERED_NAME_LENGTH = 64
 """What strangers make us remember is bounded: once it is full, other names are looked at each time."""
 
 
+CREDENTIALS = frozenset({"authorization", "proxy-authorization", "cookie"})
+"""Headers that no pattern matches: they would show in logs and traces."""
+
+
 @dataclass(frozen=True, slots=True)
 class HeaderPattern:
     """A regular expression that a part of a header's name has to match, in small or capital letters alike.
@@ -22,6 +26,8 @@ class HeaderPattern:
     """
 
     text: str
+    never: frozenset[str] = CREDENTIALS
+    """Names, in small letters, that it does not match whatever it says: those of headers with secrets."""
     _search: Callable[[str], object] = field(init=False, repr=False, compare=False)
     _remembered: dict[str, bool] = field(init=False, repr=False, compare=False, default_factory=dict)
 
@@ -42,7 +48,7 @@ class HeaderPattern:
         """The same few names come again and again, and RE2 takes 2 µs for one: they are remembered."""
         known = self._remembered.get(name)
         if known is None:
-            known = self._search(name) is not None
+            known = name.lower() not in self.never and self._search(name) is not None
             if len(name) <= REMEMBERED_NAME_LENGTH and len(self._remembered) < REMEMBERED_NAMES:
                 self._remembered[name] = known
         return known

@@ -12,17 +12,24 @@ import re
 import sys
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from logging.handlers import WatchedFileHandler
+from pathlib import Path
 from typing import Any
 
 from pythonjsonlogger.json import JsonFormatter
 
 from server.flag_values import LogFormat
 from server.settings import Settings
+from server.urls import redacted
 
 FIELDS = (
     "model", "version", "request_id", "trace_id", "rows", "batch_rows", "queue_us", "total_us", "headers", "error",
+    "principal", "peer", "protocol", "region", "parameters", "certificate",
 )  # fmt: skip
 """What a line may carry beside its message, in the order in which people read it."""
+
+AUDIT_LOGGER = "server.audit"
+"""The logger of what changes the server: with `audit_to`, a log of its own."""
 
 OURS = __name__.partition(".")[0]
 """Where the loggers of the server begin. All others are libraries'."""
@@ -53,7 +60,7 @@ class Logs:
         """Where it goes; "" for stderr."""
         self.state = state
         self._handler = handler
-        handler.addFilter(self._wanted)
+        handler.addFilter(self._let_through)
         self._root = root or logging.getLogger()
         self._root.handlers = [handler]
         self._apply()
@@ -70,6 +77,12 @@ class Logs:
         # It tells of every export that fails, again and again: `tracing` does so once.
         logging.getLogger("opentelemetry").setLevel(logging.DEBUG if state.verbose > 1 else logging.CRITICAL)
 
+    def _let_through(self, record: logging.LogRecord) -> bool:
+        wanted = self._wanted(record)
+        if wanted and record.name.partition(".")[0] != OURS:
+            _redact(record)
+        return wanted
+
     def _wanted(self, record: logging.LogRecord) -> bool:
         state, level = self.state, record.levelno
         if level >= logging.ERROR:
@@ -82,12 +95,35 @@ class Logs:
 
 
 def configure(settings: Settings) -> Logs:
-    """Send this process's log where the flags say. Raises `OSError` where the log file cannot be opened."""
+    """Send this process's log where the flags say. Raises `OSError` where a file cannot be opened."""
     handler = logging.FileHandler(settings.log_file) if settings.log_file else logging.StreamHandler(sys.stderr)
+    if settings.audit_log:
+        audit_to(settings.audit_log)
     state = LogState(
         settings.log_info, settings.log_warning, settings.log_error, settings.log_verbose, settings.log_format
     )
     return Logs(handler, state, str(settings.log_file or ""))
+
+
+def _redact(record: logging.LogRecord) -> None:
+    """Libraries log the URLs that they ask, with all that is in them."""
+    record.msg, record.args = redacted(record.getMessage()), ()
+    if record.exc_info:
+        record.exc_text = redacted(_LineFormatter().formatException(record.exc_info))
+        record.exc_info = None
+
+
+def audit_to(path: Path) -> None:
+    """Append the audit log to a file, as JSON, whatever else is logged. Whoever moves the file away gets a new one.
+
+    Raises `OSError` where it cannot be opened.
+    """
+    handler = WatchedFileHandler(path)
+    handler.setFormatter(_JsonFormatter())
+    logger = logging.getLogger(AUDIT_LOGGER)
+    logger.handlers = [handler]
+    logger.setLevel(logging.INFO)
+    logger.propagate = False
 
 
 def _least_level(state: LogState) -> int:

@@ -3,27 +3,45 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
+from collections.abc import Callable
 from math import inf
 from pathlib import Path
 
+from server.access.decisions import Access
+from server.access.policy import CHANGING, open_policy
+from server.access.policy_file import PolicyFile
 from server.backends.cores import available_cores
 from server.backends.gpus import gpu_reader, page_locked_bytes
 from server.cache.local import LocalStore
 from server.cache.store import Store
 from server.cache_config import CacheConfig, LocalCache
 from server.control import ControlSettings
+from server.errors import ConvoyError
 from server.flag_values import CompressionLevel, ModelControlMode
+from server.frontends.access import Gate
+from server.frontends.access_rules import CHANGING as CHANGING_RPCS
+from server.frontends.audit import Audit
 from server.frontends.grpc.options import GrpcOptions
 from server.frontends.rest.options import HttpOptions
+from server.frontends.sockets import is_loopback
 from server.frontends.tls import TlsFiles
 from server.metrics.machine import Machine
 from server.metrics.page import MetricsPage
 from server.models.model import TINY_BATCH_SECONDS
+from server.restricted_apis import ApiCategory
 from server.settings import Settings
 from server.trace_config import TraceMode
 from server.tracing import Sink
 from server.tracing.json_file import JsonFileSink
+
+log = logging.getLogger(__name__)
+
+Count = Callable[[ConvoyError], None]
+
+GRPC, HTTP = "gRPC", "HTTP"
+"""What the audit log calls the protocols."""
 
 MOST_LOAD_THREADS = 4
 """Unless a flag says otherwise: as in Triton. And not all cores, since whoever serves meanwhile needs some."""
@@ -56,6 +74,71 @@ def grpc_options(settings: Settings) -> GrpcOptions:
         max_connection_age=settings.grpc_max_connection_age_ms / 1000 or inf,
         max_connection_age_grace=settings.grpc_max_connection_age_grace_ms / 1000 or inf,
     )
+
+
+def metrics_options(settings: Settings) -> HttpOptions:
+    root = settings.metrics_root_cert if settings.metrics_use_ssl_mutual else None
+    tls = (
+        _tls_files(settings.metrics_server_cert, settings.metrics_server_key, root)
+        if settings.metrics_use_ssl
+        else None
+    )
+    return HttpOptions(tls=tls)
+
+
+def gates(settings: Settings, count: Count) -> tuple[Gate | None, Gate | None]:
+    """What gRPC and HTTP are behind; None where all may do all. `count`: told of inferences that are turned away.
+
+    Raises `OSError` for a policy that cannot be used.
+    """
+    _warn_of_open_doors(settings)
+    if settings.auth_policy is not None:
+        access = PolicyFile(settings.auth_policy).access
+        return Gate(access, Audit(GRPC), count), Gate(access, Audit(HTTP), count)
+    return (
+        _gate_without_policy(settings, count, GRPC, settings.grpc_address),
+        _gate_without_policy(settings, count, HTTP, settings.http_address),
+    )
+
+
+def _gate_without_policy(settings: Settings, count: Count, protocol: str, address: str) -> Gate | None:
+    closed = closed_apis(settings.allow_admin, address)
+    if not closed and settings.audit_log is None:
+        return None
+    access = Access(open_policy(closed, "an operator opens it with --auth-policy or --allow-admin=true"))
+    return Gate(lambda _: access, Audit(protocol) if settings.audit_log else None, count, only=CHANGING_RPCS)
+
+
+def _warn_of_open_doors(settings: Settings) -> None:
+    """Of what an operator may not have meant, on addresses that other machines reach."""
+    explicit = settings.model_control_mode is ModelControlMode.EXPLICIT and settings.allow_admin is None
+    for protocol, allowed, address, tls in (
+        (GRPC, settings.allow_grpc, settings.grpc_address, settings.grpc_use_ssl),
+        (HTTP, settings.allow_http, settings.http_address, settings.http_use_ssl),
+    ):
+        if not allowed or is_loopback(address):
+            continue
+        if settings.auth_policy is not None and not tls:
+            log.warning("%s on %s has no TLS: whoever is on the way can read callers' tokens", protocol, address)
+        if settings.auth_policy is None and explicit:
+            log.warning(
+                "whoever reaches %s on %s may load models, files of their own too: --auth-policy says who may, "
+                "--allow-admin=false that nobody may, --allow-admin=true that this is meant", protocol, address,
+            )  # fmt: skip
+
+
+def closed_apis(allow_admin: bool | None, address: str) -> frozenset[str]:
+    """The APIs whose changing part is closed on an address, where there is no policy.
+
+    Loading and shared memory have flags of their own that open them: --model-control-mode, --allow-client-shm. The
+    settings of traces and logs have none, so that only this machine may change them unless a flag says more.
+    """
+    match allow_admin:
+        case True:
+            return frozenset()
+        case False:
+            return frozenset(CHANGING)
+    return frozenset() if is_loopback(address) else frozenset((ApiCategory.TRACE.value, ApiCategory.LOGGING.value))
 
 
 def answer_store(config: CacheConfig | None) -> Store | None:

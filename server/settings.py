@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from server import flags, metrics_config, restricted_apis, triton_flags
@@ -13,7 +13,7 @@ from server.cache_config import CacheConfig, CacheConfigInvalid, parse_cache_con
 from server.flag_values import CompressionLevel, GrpcEngine, LogFormat, ModelControlMode
 from server.header_pattern import HeaderPattern
 from server.metrics_config import MetricsConfig
-from server.restricted_apis import Restrictions
+from server.restricted_apis import GRPC_HEADER_PREFIX, Restrictions
 from server.trace_config import TraceConfig, TraceConfigInvalid, parse_trace_config
 from server.urls import RepositoryUrl
 
@@ -38,6 +38,7 @@ class Settings:
     exit_on_error: bool
     strict_readiness: bool
     disable_auto_complete_config: bool
+    allow_custom_ops: bool
     default_max_batch_size: int
     model_cache_dir: Path | None
     max_queued_bytes: int
@@ -88,11 +89,20 @@ class Settings:
     http_header_forward_pattern: HeaderPattern | None
     http_restricted_apis: Restrictions
     http_metrics: bool
+    auth_policy: Path | None
+    allow_admin: bool | None
+    """None: changes of trace and log settings on loopback addresses only."""
+    audit_log: Path | None
     allow_metrics: bool
     allow_cpu_metrics: bool
     allow_gpu_metrics: bool
     metrics_address: str
     metrics_port: int
+    metrics_use_ssl: bool
+    metrics_use_ssl_mutual: bool
+    metrics_server_cert: Path | None
+    metrics_server_key: Path | None
+    metrics_root_cert: Path | None
     metrics_interval_ms: int
     metrics_config: MetricsConfig
     trace: TraceConfig
@@ -125,7 +135,11 @@ def parse(argv: Sequence[str]) -> Settings:
         parser.error("--repository-poll-secs needs --model-control-mode=poll")
     if given.model_repository_cache_dir and not any(isinstance(r, RepositoryUrl) for r in given.model_repository):
         parser.error("--model-repository-cache-dir is for repositories at a distance: --model-repository s3://…")
+    if given.auth_policy and given.allow_admin is not None:
+        parser.error("--allow-admin is for servers without --auth-policy, whose file says who may change the server")
     _check_tls_flags(parser, given)
+    grpc_restricted = _restrictions(parser, "--grpc-restricted-protocol", given.grpc_restricted_protocol)
+    http_restricted = _restrictions(parser, "--http-restricted-api", given.http_restricted_api)
     if not (given.allow_grpc or given.allow_http or given.allow_metrics):
         parser.error("nothing to serve: --allow-grpc, --allow-http and --allow-metrics are all false")
     return Settings(
@@ -141,6 +155,7 @@ def parse(argv: Sequence[str]) -> Settings:
         model_load_retry_count=given.model_load_retry_count,
         exit_on_error=given.exit_on_error,
         strict_readiness=given.strict_readiness,
+        allow_custom_ops=given.allow_custom_ops,
         disable_auto_complete_config=given.disable_auto_complete_config,
         default_max_batch_size=given.backend_config[-1],
         model_cache_dir=given.model_cache_dir,
@@ -170,8 +185,10 @@ def parse(argv: Sequence[str]) -> Settings:
         grpc_http2_max_ping_strikes=given.grpc_http2_max_ping_strikes,
         grpc_max_connection_age_ms=given.grpc_max_connection_age,
         grpc_max_connection_age_grace_ms=given.grpc_max_connection_age_grace,
-        grpc_header_forward_pattern=given.grpc_header_forward_pattern,
-        grpc_restricted_protocols=_restrictions(parser, "--grpc-restricted-protocol", given.grpc_restricted_protocol),
+        grpc_header_forward_pattern=_without_secrets(
+            given.grpc_header_forward_pattern, grpc_restricted, GRPC_HEADER_PREFIX
+        ),
+        grpc_restricted_protocols=grpc_restricted,
         allow_client_shm=given.allow_client_shm,
         allow_http=given.allow_http,
         http_address=given.http_address,
@@ -184,14 +201,22 @@ def parse(argv: Sequence[str]) -> Settings:
         http_server_key=given.http_server_key,
         http_root_cert=given.http_root_cert,
         http_json_nan=given.http_json_nan,
-        http_header_forward_pattern=given.http_header_forward_pattern,
-        http_restricted_apis=_restrictions(parser, "--http-restricted-api", given.http_restricted_api),
+        http_header_forward_pattern=_without_secrets(given.http_header_forward_pattern, http_restricted, ""),
+        http_restricted_apis=http_restricted,
         http_metrics=given.http_metrics,
+        auth_policy=given.auth_policy,
+        allow_admin=given.allow_admin,
+        audit_log=given.audit_log,
         allow_metrics=given.allow_metrics,
         allow_cpu_metrics=given.allow_cpu_metrics,
         allow_gpu_metrics=given.allow_gpu_metrics,
         metrics_address=given.metrics_address or given.http_address,
         metrics_port=given.metrics_port,
+        metrics_use_ssl=given.metrics_use_ssl or given.metrics_use_ssl_mutual,
+        metrics_use_ssl_mutual=given.metrics_use_ssl_mutual,
+        metrics_server_cert=given.metrics_server_cert,
+        metrics_server_key=given.metrics_server_key,
+        metrics_root_cert=given.metrics_root_cert,
         metrics_interval_ms=given.metrics_interval_ms,
         metrics_config=_metrics_config(parser, given.metrics_config),
         trace=_trace_config(parser, given.trace_config),
@@ -222,7 +247,7 @@ def _cache_config(parser: argparse.ArgumentParser, given: argparse.Namespace) ->
 
 def _check_tls_flags(parser: argparse.ArgumentParser, given: argparse.Namespace) -> None:
     values = vars(given)
-    for protocol in ("grpc", "http"):
+    for protocol in ("grpc", "http", "metrics"):
         mutual = values[f"{protocol}_use_ssl_mutual"]
         files = values[f"{protocol}_server_cert"] and values[f"{protocol}_server_key"]
         if (values[f"{protocol}_use_ssl"] or mutual) and not files:
@@ -236,6 +261,12 @@ def _restrictions(parser: argparse.ArgumentParser, flag: str, texts: Sequence[st
         return restricted_apis.parse(texts)
     except ValueError as error:
         parser.error(f"argument {flag}: {error}")
+
+
+def _without_secrets(pattern: HeaderPattern | None, restricted: Restrictions, prefix: str) -> HeaderPattern | None:
+    """The pattern, which matches no header that lets its caller in."""
+    names = {f"{prefix}{secret.key}".lower() for secret in restricted.values()}
+    return pattern and replace(pattern, never=pattern.never | names)
 
 
 def _metrics_config(parser: argparse.ArgumentParser, settings: Sequence[str]) -> MetricsConfig:

@@ -15,7 +15,7 @@ import numpy as np
 from server import tensors
 from server.backends.base import Devices, GraphTensor, SessionOptions
 from server.errors import ConvoyError, LoadFailed, SharedMemoryFailed
-from server.frontends.calls import StatusCode
+from server.frontends.calls import NOBODY, Peer, StatusCode
 from server.frontends.statuses import STATUSES
 from server.frontends.watch import Watch
 from server.messages import InferenceResponse
@@ -308,6 +308,11 @@ class FakeCall:
     initial: Mapping[str, str | bytes] = field(default_factory=dict)
     trailing: Mapping[str, str | bytes] = field(default_factory=dict)
     compressed: bool = False
+    peer: Peer = NOBODY
+
+    @property
+    def authorization(self) -> str:
+        return str(self.metadata.get("authorization", ""))
 
     def has_metadata(self, key: str) -> bool:
         return key in self.metadata

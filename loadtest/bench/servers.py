@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
@@ -78,6 +78,8 @@ class Shot:
     answer: Path
     """What the first server answered."""
     log: Path
+    headers: Mapping[str, str] = field(default_factory=dict)
+    """Beside those of gRPC itself."""
 
     def warm_up(self, server: Running) -> None:
         """Checks one answer of `server` in full, and fires a tenth of a volley."""
@@ -107,6 +109,7 @@ class Shot:
             connections=self.load.connections,
             streams=self.load.streams,
             log=self.log,
+            more_headers=self.headers,
         )
         return weighed(server, requests, volley)
 

@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
+from loadtest.bench.access import access
 from loadtest.bench.agreement import agreement
 from loadtest.bench.analyzer import perf_analyzer_workload
 from loadtest.bench.caching import caching
@@ -36,6 +37,7 @@ WORKLOADS: Mapping[str, Callable[[Plan], dict[str, object]]] = {
     "large": large,
     "pictures": pictures,
     "shared": shared,
+    "access": access,
     "caching": caching,
     "resnet18": resnet18,
     "slo-resnet18": slo_resnet18,

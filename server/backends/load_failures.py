@@ -25,7 +25,8 @@ EXPLANATIONS = {
     ),
     r"(\S+)\(-?\d+\) is not a registered function/op": (
         "it has the operator '{0}', which ONNX Runtime does not have; name the library that has it in the field "
-        "model_operations.op_library_filename (for ai.onnx.contrib: that of onnxruntime-extensions)"
+        "model_operations.op_library_filename (for ai.onnx.contrib: that of onnxruntime-extensions), and start the "
+        "server with --allow-custom-ops=true"
     ),
     r"No Op registered for (\S+) with domain_version of (\d+)": (
         "it has the operator '{0}', which opset {1} does not have; export it with a newer opset"

@@ -130,8 +130,10 @@ class OnnxSession:
 class OnnxBackend:
     """Opens ONNX files. Implements `base.Backend`."""
 
-    def __init__(self, model_cache_dir: Path | None = None) -> None:
+    def __init__(self, model_cache_dir: Path | None = None, *, allow_custom_ops: bool = False) -> None:
+        """`allow_custom_ops`: whether models may bring libraries with operators, which are code."""
         self._model_cache_dir = model_cache_dir
+        self._allow_custom_ops = allow_custom_ops
         self._devices: Devices | None = None
         self._loads = Loads()
         self._alone = threading.Lock()
@@ -166,6 +168,11 @@ class OnnxBackend:
             return self._load(path, options)
 
     def _load(self, path: Path, options: SessionOptions) -> Session:
+        if options.op_libraries and not self._allow_custom_ops:
+            raise LoadFailed(
+                f"{path}: field 'model_operations.op_library_filename' names code, which this server does not run; "
+                "start it with --allow-custom-ops=true where whoever writes to its repositories is trusted with that"
+            )
         files = external_files(path, options.folder or path.parent)
         options = self._with_engine_cache(path, files, options)
         if not options.cache_optimized_model:

@@ -39,6 +39,19 @@ class StatusCode(IntEnum):
     UNAUTHENTICATED = 16
 
 
+@dataclass(frozen=True, slots=True)
+class Peer:
+    """Who is at the other end of a connection."""
+
+    address: str
+    """As logs have it: an IP address and a port, or `unix:`; "" where nobody knows."""
+    certificate: tuple[str, ...] = ()
+    """Names in the certificate that it has shown, and that was verified: `CN:…`, `DNS:…`, `URI:…`, `email:…`."""
+
+
+NOBODY = Peer("")
+
+
 class Call(Protocol):
     """One call in progress. It ends with exactly one of `reply`, `finish` or `fail`; what comes later is ignored."""
 
@@ -55,6 +68,16 @@ class Call(Protocol):
     @property
     def metadata(self) -> Mapping[str, str | bytes]:
         """The caller's metadata; values of keys that end in "-bin" are bytes."""
+        ...
+
+    @property
+    def peer(self) -> Peer:
+        """Who calls, as far as its connection tells."""
+        ...
+
+    @property
+    def authorization(self) -> str:
+        """The caller's metadata `authorization`, "" where there is none. Cheaper than to decode all of it."""
         ...
 
     def has_metadata(self, key: str) -> bool:
@@ -109,6 +132,9 @@ class UnaryMethod:
     """One message in, one out."""
 
     handle: Callable[[Call, Buffer], None]
+    begin: Callable[[Call], None] | None = None
+    """Called, where an engine can, of a call whose message has not come whole: it may end the call before the rest
+    comes. Others are not worth the while."""
 
 
 @dataclass(frozen=True, slots=True)

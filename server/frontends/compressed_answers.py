@@ -6,6 +6,7 @@ For an engine that compresses what methods ask it to; grpcio is told by its opti
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 
 from server.frontends.calls import Call, MethodTable, UnaryMethod
@@ -19,7 +20,7 @@ def compress_answers(methods: MethodTable) -> MethodTable:
     """The methods, whose ModelInfer asks the engine to compress."""
     method = methods[PATH]
     assert isinstance(method, UnaryMethod), "it has one answer"
-    return {**methods, PATH: UnaryMethod(partial(_handle, method.handle))}
+    return {**methods, PATH: replace(method, handle=partial(_handle, method.handle))}
 
 
 def _handle(handle: Callable[[Call, Buffer], None], call: Call, message: Buffer) -> None:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 
 from server.errors import InvalidRequest
 from server.frontends.calls import Call
 from server.frontends.codec import RESERVED_PARAMETERS, RESERVED_PREFIX, decode_infer_request
+from server.frontends.decoding import Decode
 from server.header_pattern import HeaderPattern
 from server.messages import InferenceRequest
 from server.tensors import Buffer
@@ -27,7 +28,7 @@ def forwarded_headers(pattern: HeaderPattern, call: Call) -> Mapping[str, str]:
     return headers
 
 
-def decoding_with_headers(pattern: HeaderPattern, call: Call) -> Callable[[Buffer, float], InferenceRequest]:
+def decoding_with_headers(pattern: HeaderPattern, call: Call) -> Decode:
     """`decode_infer_request` for the messages of a call."""
 
     def decode(message: Buffer, deadline: float) -> InferenceRequest:

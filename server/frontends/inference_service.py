@@ -23,12 +23,11 @@ from server.errors import ConvoyError, InvalidRequest, ShuttingDown
 from server.frontends.answers import Encode, encoded
 from server.frontends.calls import INTERNAL_MESSAGE, Call, Method, StatusCode, StreamMethod, UnaryMethod
 from server.frontends.codec import decode_infer_request, encode_infer_response
-from server.frontends.forwarding import decoding_with_headers
+from server.frontends.decoding import Decode, Decoding, plainly
 from server.frontends.statuses import AS_TRITON, Failures
 from server.frontends.stream_infer import StreamInfer
 from server.frontends.watch import Watch, context_of
-from server.header_pattern import HeaderPattern
-from server.messages import InferenceRequest, InferenceResponse
+from server.messages import InferenceResponse
 from server.models.config import TensorConfig
 from server.models.registry import Registry
 from server.models.served import Served
@@ -40,8 +39,6 @@ from server.tensors import Buffer
 Q = TypeVar("Q", bound=Message)
 R = TypeVar("R")
 
-Decode = Callable[[Buffer, float], InferenceRequest]
-"""Of a message and its caller's deadline. Raises `ConvoyError`."""
 log = logging.getLogger(__name__)
 
 SERVICE = "inference.GRPCInferenceService"
@@ -74,24 +71,24 @@ class InferenceService:
         watch: Watch,
         failures: Failures = AS_TRITON,
         more_extensions: Sequence[str] = (),
-        forwarded: HeaderPattern | None = None,
+        decoding: Decoding = plainly,
     ) -> None:
-        """`more_extensions`: those that not every server has; `forwarded`: which metadata requests carry on."""
+        """`more_extensions`: those that not every server has; `decoding`: what messages of gRPC become requests by."""
         self._engine = engine
         self._failures = failures
         self._registry = registry
         self._server_id = server_id
         self._strict_readiness = strict_readiness
         self._watch = watch
-        self._forwarded = forwarded
+        self._decoding = decoding
         self._extensions = (*EXTENSIONS, *more_extensions)
 
     def methods(self) -> dict[str, Method]:
         """The method table, by full path."""
         table: dict[str, Method] = {
-            "ModelInfer": UnaryMethod(self.model_infer if self._forwarded is None else self._model_infer_with_headers),
+            "ModelInfer": UnaryMethod(self.model_infer if self._decoding is plainly else self._model_infer_of_call),
             "ModelStreamInfer": StreamMethod(
-                partial(StreamInfer, self._engine, self._failures, self._watch, self._forwarded)
+                partial(StreamInfer, self._engine, self._failures, self._watch, self._decoding)
             ),
             "ServerLive": answering(pb.ServerLiveRequest, self.server_live),
             "ServerReady": answering(pb.ServerReadyRequest, self.server_ready),
@@ -115,9 +112,8 @@ class InferenceService:
     def model_infer(self, call: Call, message: Buffer) -> None:
         self.infer(call, message, decode_infer_request, encode_infer_response)
 
-    def _model_infer_with_headers(self, call: Call, message: Buffer) -> None:
-        assert self._forwarded is not None, "who forwards none takes the shorter way"
-        self.infer(call, message, decoding_with_headers(self._forwarded, call), encode_infer_response)
+    def _model_infer_of_call(self, call: Call, message: Buffer) -> None:
+        self.infer(call, message, self._decoding(call), encode_infer_response)
 
     def infer(self, call: Call, message: Buffer, decode: Decode, encode: Encode) -> None:
         """One inference, whichever way the wire says it. The call is answered with what `encode` makes."""

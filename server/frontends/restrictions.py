@@ -39,6 +39,22 @@ CATEGORIES: dict[str, ApiCategory] = {
 """RPCs by name, those of `grpc.health.v1.Health` too. Reflection, which tells nothing about this server, has none."""
 
 
+class _Ended:
+    """The ear of a stream that has ended."""
+
+    def message(self, data: Buffer) -> None:
+        """Nobody listens."""
+
+    def half_closed(self) -> None:
+        """Nobody listens."""
+
+    def drain(self) -> None:
+        """It has ended already."""
+
+
+ENDED = _Ended()
+
+
 class Guard:
     """Lets in who knows a secret."""
 
@@ -63,7 +79,7 @@ def restrict(methods: MethodTable, restrictions: Restrictions) -> MethodTable:
         if guard is None:
             return method
         if isinstance(method, UnaryMethod):
-            return UnaryMethod(partial(_handle, guard, method))
+            return UnaryMethod(partial(_handle, guard, method), method.begin)
         return StreamMethod(partial(_open, guard, method))
 
     return {path: behind(path, method) for path, method in methods.items()}
@@ -80,21 +96,8 @@ def _open(guard: Guard, method: StreamMethod, call: Call) -> Receiver:
     if guard.admits(call):
         return method.open(call)
     _refuse(guard, call)
-    return _Refused()
+    return ENDED
 
 
 def _refuse(guard: Guard, call: Call) -> None:
     call.fail(StatusCode.UNAVAILABLE, f"This protocol is restricted, expecting header '{guard.header}'")
-
-
-class _Refused:
-    """The ear of a stream that has ended."""
-
-    def message(self, data: Buffer) -> None:
-        """Nobody listens."""
-
-    def half_closed(self) -> None:
-        """Nobody listens."""
-
-    def drain(self) -> None:
-        """It has ended already."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import ipaddress
 import os
 import socket
 import ssl
@@ -14,6 +15,16 @@ from math import inf
 from typing import Protocol
 
 BACKLOG = 4096
+
+
+def is_loopback(address: str) -> bool:
+    """Whether only this machine can reach what listens on an address: a host's name, an IP address or `unix:/path`."""
+    if address == "localhost" or address.startswith("unix:"):
+        return True
+    try:
+        return ipaddress.ip_address(address).is_loopback
+    except ValueError:
+        return False
 
 
 class Watched(Protocol):

@@ -15,6 +15,11 @@ REASON_KEY = "convoy-reason"
 PUSHBACK_KEY = "grpc-retry-pushback-ms"
 """Trailing metadata: when to come again. gRPC's own retries obey it (gRPC proposal A6)."""
 
+CHALLENGE_KEY = "www-authenticate"
+"""What a caller should show (RFC 9110, 11.6.1; RFC 6750, 3). A header over HTTP, trailing metadata over gRPC."""
+CHALLENGE = 'Bearer realm="convoy"'
+CHALLENGE_WRONG = f'{CHALLENGE}, error="invalid_token"'
+
 STATUSES: dict[type[ConvoyError], StatusCode] = {
     errors.InvalidRequest: StatusCode.INVALID_ARGUMENT,
     errors.WrongShape: StatusCode.INVALID_ARGUMENT,
@@ -25,6 +30,9 @@ STATUSES: dict[type[ConvoyError], StatusCode] = {
     errors.RegionNotFound: StatusCode.NOT_FOUND,
     errors.SharedMemoryFailed: StatusCode.INTERNAL,  # the caller's doing, but Triton says so
     errors.Unsupported: StatusCode.UNIMPLEMENTED,
+    errors.Unauthenticated: StatusCode.UNAUTHENTICATED,
+    errors.Forbidden: StatusCode.PERMISSION_DENIED,
+    errors.RateLimited: StatusCode.RESOURCE_EXHAUSTED,
     errors.Unavailable: StatusCode.UNAVAILABLE,
     errors.NotReady: StatusCode.UNAVAILABLE,
     errors.ShuttingDown: StatusCode.UNAVAILABLE,
@@ -62,8 +70,10 @@ class Failures:
         """End a call with an error; where the server turned it away, with why and when to come again."""
         if error.code:
             metadata: dict[str, str | bytes] = {REASON_KEY: error.code}
-            if isinstance(error, errors.Overloaded):
+            if isinstance(error, errors.Overloaded | errors.RateLimited):
                 metadata[PUSHBACK_KEY] = str(max(1, ceil(error.retry_after * 1000)))
+            elif isinstance(error, errors.Unauthenticated):
+                metadata[CHALLENGE_KEY] = CHALLENGE_WRONG if error.shown else CHALLENGE
             call.set_trailing_metadata(metadata)
         call.fail(self.statuses[type(error)], str(error))
 

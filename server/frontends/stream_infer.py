@@ -17,11 +17,10 @@ from server.engine import Engine
 from server.errors import ConvoyError
 from server.frontends.answers import encoded
 from server.frontends.calls import Call, StatusCode
-from server.frontends.codec import decode_infer_request, delimited, encode_infer_response
-from server.frontends.forwarding import decoding_with_headers
+from server.frontends.codec import delimited, encode_infer_response
+from server.frontends.decoding import Decoding
 from server.frontends.statuses import Failures
 from server.frontends.watch import Watch
-from server.header_pattern import HeaderPattern
 from server.messages import InferenceResponse
 from server.models.work import Pending, Reply
 from server.records import Record
@@ -59,14 +58,12 @@ class _Slot:
 class StreamInfer:
     """One stream."""
 
-    def __init__(
-        self, engine: Engine, failures: Failures, watch: Watch, forwarded: HeaderPattern | None, call: Call
-    ) -> None:
+    def __init__(self, engine: Engine, failures: Failures, watch: Watch, decoding: Decoding, call: Call) -> None:
         self._engine = engine
         self._failures = failures
         self._watch = watch
         self._call = call
-        self._decode = decode_infer_request if forwarded is None else decoding_with_headers(forwarded, call)
+        self._decode = decoding(call)
         self._slots: deque[_Slot] = deque()
         self._half_closed = False
         metadata = call.metadata

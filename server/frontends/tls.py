@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import os
 import ssl
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
+
+from server.frontends.calls import Peer
 
 log = logging.getLogger(__name__)
 
@@ -69,3 +73,26 @@ class TlsConfig:
         paths = (self._files.certificate, self._files.key, self._files.root)
         stats = [os.stat(path) for path in paths if path]
         return tuple((stat.st_mtime_ns, stat.st_ino) for stat in stats)
+
+
+ALTERNATIVES = ("DNS", "URI", "email")
+"""Kinds of alternative names in a certificate that tell who somebody is."""
+
+
+def peer_of(transport: asyncio.BaseTransport) -> Peer:
+    """Who is at the other end of an asyncio transport."""
+    name: Any = transport.get_extra_info("peername")
+    address = "unix:"
+    if isinstance(name, tuple) and len(name) >= 2:
+        host = f"[{name[0]}]" if ":" in name[0] else name[0]
+        address = f"{host}:{name[1]}"
+    return Peer(address, _names(transport.get_extra_info("peercert") or {}))
+
+
+def _names(certificate: Any) -> tuple[str, ...]:
+    """Of a certificate that was verified, as `SSLSocket.getpeercert` shows it; {} for none."""
+    subject = [pair for part in certificate.get("subject", ()) for pair in part]
+    return (
+        *(f"CN:{value}" for kind, value in subject if kind == "commonName"),
+        *(f"{kind}:{value}" for kind, value in certificate.get("subjectAltName", ()) if kind in ALTERNATIVES),
+    )

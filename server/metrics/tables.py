@@ -189,9 +189,11 @@ CODE_WORDS = {
 }
 """Statuses as go-grpc-prometheus spells them, whose names dashboards know."""
 
-REASONS_OF_VERSIONS = tuple(reason for reason in Reason if reason is not Reason.UNKNOWN_MODEL)
+BEFORE_VERSIONS = (Reason.UNKNOWN_MODEL, Reason.UNAUTHENTICATED, Reason.FORBIDDEN, Reason.RATE_LIMITED)
+"""What is said before the version that a request is for is looked for."""
+REASONS_OF_VERSIONS = tuple(reason for reason in Reason if reason not in BEFORE_VERSIONS)
 REASONS_WITHOUT_VERSION = (
-    Reason.UNKNOWN_MODEL,
+    *BEFORE_VERSIONS,
     Reason.INVALID,
     Reason.OVERSIZE,
     Reason.NOT_READY,

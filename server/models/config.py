@@ -28,7 +28,7 @@ from server.models.config_batching import (
 )
 from server.models.config_ensemble import is_ensemble, read_schedule
 from server.models.config_fields import FieldInvalid, check_parameters, refuse_unserved
-from server.models.config_instances import read_instances
+from server.models.config_instances import check_threads, read_instances
 from server.models.config_pictures import read_preprocessing
 from server.models.config_sequences import own_tensors, read_sequences
 from server.models.config_types import DeviceKind, LoadSettings, ModelConfig, QueuePolicy, TensorConfig, WindowBatching
@@ -69,7 +69,7 @@ _TAG = re.compile(r"\w+", re.ASCII)
 _POSITION = re.compile(r"^\d+:\d+ : ")
 
 Labels = Callable[[str], tuple[str, ...]]
-ReadFile = Callable[[str], bytes]
+ReadFile = Callable[[str, int], bytes]
 
 
 def parse(text: str, source: str) -> pb.ModelConfig:
@@ -150,6 +150,7 @@ def complete_ensemble(message: pb.ModelConfig, *, folder_name: str, source: str,
             objective_ms=0.0,
             metric_tags=_metric_tags(filled),
             serialized=filled.SerializeToString(deterministic=True),
+            response_cache=read_response_cache(filled),
         )
     except FieldInvalid as error:
         raise ConfigInvalid(f"{source}: {error}") from error
@@ -280,7 +281,7 @@ def _load_settings(message: pb.ModelConfig, auto_kind: DeviceKind) -> LoadSettin
     optimization = message.optimization
     if optimization.cuda.graphs:
         check_graphs(parameters, count)
-    return LoadSettings(
+    settings = LoadSettings(
         version_policy=_version_policy(message.version_policy),
         model_filename=message.default_model_filename,
         instance_count=count,
@@ -293,6 +294,8 @@ def _load_settings(message: pb.ModelConfig, auto_kind: DeviceKind) -> LoadSettin
         cuda_graphs=optimization.cuda.graphs,
         pinned_memory=optimization.input_pinned_memory.enable or not optimization.HasField("input_pinned_memory"),
     )
+    check_threads(settings)
+    return settings
 
 
 def _tensors(

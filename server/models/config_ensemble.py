@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from proto import model_config_pb2 as pb
+from server.files import problem_of_name
 from server.models.config_fields import FieldInvalid
 from server.models.config_types import EnsembleSchedule, EnsembleStep
 from server.models.ensemble import STEPS, check_flow
@@ -21,7 +22,6 @@ NOT_AN_ENSEMBLES = frozenset(
         "model_warmup",
         "optimization",
         "parameters",
-        "response_cache",
     }
 )
 """Fields about how a model runs: those of an ensemble run by their own configurations."""
@@ -62,6 +62,8 @@ def _step(index: int, message: pb.ModelEnsembling.Step, ensemble: str) -> Ensemb
     field = f"{STEPS}[{index}]"
     if not message.model_name:
         raise FieldInvalid(f"{field}.model_name", "is missing; name the step's model")
+    if problem := problem_of_name(message.model_name):
+        raise FieldInvalid(f"{field}.model_name", f"is '{message.model_name}', and {problem}")
     if message.model_name == ensemble:
         raise FieldInvalid(f"{field}.model_name", f"is '{ensemble}', the ensemble itself")
     if message.model_version < min(LATEST):

@@ -94,9 +94,12 @@ SERVED = frozenset(
 
 _SERVED_MESSAGES = SERVED | {path.rsplit(".", depth)[0] for path in SERVED for depth in range(1, path.count(".") + 1)}
 
+MAX_THREADS = 1024
+"""Of a model: no machine has more cores for it, and each takes a thread of the process whether it works or not."""
+
 PARAMETERS: dict[str, range] = {
-    "intra_op_thread_count": range(2**31),
-    "inter_op_thread_count": range(2**31),
+    "intra_op_thread_count": range(MAX_THREADS + 1),
+    "inter_op_thread_count": range(MAX_THREADS + 1),
     "execution_mode": range(2),
     "enable_mem_arena": range(2),
     "enable_mem_pattern": range(2),
@@ -212,7 +215,7 @@ def check_parameters(parameters: Mapping[str, str]) -> None:
             raise FieldInvalid(field, f"is not supported by this server; it knows: {known}")
         allowed = PARAMETERS[key]
         if not _NUMBER.fullmatch(value) or int(value) not in allowed:
-            choices = "0 or 1" if len(allowed) == 2 else "an integer of at least 0"
+            choices = "0 or 1" if len(allowed) == 2 else f"an integer from 0 to {allowed[-1]}"
             raise FieldInvalid(field, f"must be {choices}, not '{value}'")
     if "cpu" in parameters.get(SHRINKAGE, "") and parameters.get("enable_mem_arena") == "0":
         raise FieldInvalid(

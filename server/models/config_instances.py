@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from proto import model_config_pb2 as pb
-from server.models.config_fields import FieldInvalid
-from server.models.config_types import DeviceKind
+from server.models.config_fields import MAX_THREADS, FieldInvalid
+from server.models.config_types import DeviceKind, LoadSettings
 
 _KINDS = {
     pb.ModelInstanceGroup.KIND_AUTO: DeviceKind.AUTO,
@@ -42,3 +42,16 @@ def read_instances(message: pb.ModelConfig, auto_kind: DeviceKind) -> tuple[int,
     if count > MAX_INSTANCES:
         raise FieldInvalid("instance_group", f"may have {MAX_INSTANCES} instances together, not {count}")
     return count, kind, gpus
+
+
+def check_threads(settings: LoadSettings) -> None:
+    """Raise `FieldInvalid` where the sessions of a model would have more threads than may be."""
+    sessions = 1 if settings.share_session else settings.instance_count
+    for key in ("intra_op_thread_count", "inter_op_thread_count"):
+        threads = sessions * int(settings.parameters.get(key, "0"))
+        if threads > MAX_THREADS:
+            raise FieldInvalid(
+                f"parameters['{key}']",
+                f"comes to {threads} threads for {sessions} sessions, and {MAX_THREADS} are allowed; lower it, the "
+                "instances or share_session",
+            )

@@ -37,9 +37,15 @@ TEXT_BYTES = 64
 MAX_STATE_DIMS = 64
 """numpy's own limit."""
 
+MAX_INITIAL_BYTES = 1 << 30
+"""Of what one state begins with."""
+
+MAX_SLOTS = 1 << 20
+"""Of all instances together. Each has its place in several tables."""
+
 DataTypes = Mapping[pb.DataType.ValueType, DataType]
-ReadFile = Callable[[str], bytes]
-"""Reads a file of the model's folder `initial_state`. Raises `LoadFailed`."""
+ReadFile = Callable[[str, int], bytes]
+"""Reads a file of the model's folder `initial_state`, of at most so many bytes. Raises `LoadFailed`."""
 
 _FALSE_TRUE = {"int32_false_true": INT32, "fp32_false_true": FP32, "bool_false_true": BOOL}
 _CORRELATION_IDS = (UINT64, INT64, UINT32, INT32, BYTES)
@@ -68,6 +74,9 @@ def read_sequences(
     most = max(1, message.max_batch_size)
     oldest = batching.WhichOneof("strategy_choice") == "oldest"
     slots = _candidates(batching.oldest, most) if oldest else most
+    if slots * instances > MAX_SLOTS:
+        field = f"{FIELD}.oldest.max_candidate_sequences" if oldest else "max_batch_size"
+        raise FieldInvalid(field, f"comes to {slots * instances} sequences at a time, and {MAX_SLOTS} are allowed")
     _check_state_bytes(batching.state, slots * instances, datatypes)
     states = _states(batching.state, most, datatypes, read_file)
     return SequenceBatching(
@@ -217,6 +226,7 @@ def _initial(
     if len(message.initial_state) > 1:
         raise FieldInvalid(field, f"must be given at most once, not {len(message.initial_state)} times")
     dims = tuple(max(1, dim) for dim in message.dims)
+    _check_initial_bytes(field, datatype, dims)
     if not message.initial_state:
         return _zeros(datatype, dims)
     (initial,) = message.initial_state
@@ -230,6 +240,7 @@ def _initial(
         raise FieldInvalid(
             f"{field}.dims", f"must be sizes that fit the state's dims, {list(message.dims)}, not {list(dims)}"
         )
+    _check_initial_bytes(field, datatype, dims)
     choice = initial.WhichOneof("state_data")
     if choice is None:
         raise FieldInvalid(field, "has no data; give one of zero_data and data_file")
@@ -238,7 +249,8 @@ def _initial(
             raise FieldInvalid(f"{field}.zero_data", "must be true; to begin with other data, name a data_file")
         return _zeros(datatype, dims)
     try:
-        return _from_file(read_file(initial.data_file), initial.data_file, datatype, dims)
+        most_bytes = MAX_INITIAL_BYTES if datatype is BYTES else byte_size(datatype, dims)
+        return _from_file(read_file(initial.data_file, most_bytes), initial.data_file, datatype, dims)
     except (LoadFailed, ValueError) as error:
         raise FieldInvalid(f"{field}.data_file", f"cannot be used: {error}") from error
 
@@ -261,6 +273,12 @@ def _from_file(data: bytes, filename: str, datatype: DataType, dims: tuple[int, 
         raise ValueError(f"'{filename}' has {len(data)} bytes, but {datatype.name} {list(dims)} takes {size}")
     array: Array = np.frombuffer(data, datatype.dtype).reshape(dims)
     return array
+
+
+def _check_initial_bytes(field: str, datatype: DataType, dims: tuple[int, ...]) -> None:
+    size = TEXT_BYTES * prod(dims) if datatype is BYTES else byte_size(datatype, dims)
+    if size > MAX_INITIAL_BYTES:
+        raise FieldInvalid(field, f"takes {size} bytes, and {MAX_INITIAL_BYTES} are allowed; lower the state's dims")
 
 
 def _check_state_bytes(states: Sequence[pb.ModelSequenceBatching.State], slots: int, datatypes: DataTypes) -> None:

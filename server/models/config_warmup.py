@@ -10,6 +10,8 @@ from server.models.config_fields import FieldInvalid
 from server.models.config_types import Fill, WarmupInput, WarmupSample
 from server.tensors import DataType
 
+MAX_RUNS = 10_000
+"""Of all samples together: other models wait for their turn to be measured meanwhile."""
 MAX_INPUT_BYTES = 2 << 30
 """Of one row of a sample: protobuf's limit for a message. No request has more."""
 LENGTH_BYTES = 4
@@ -20,6 +22,9 @@ def read_warmup(
     message: pb.ModelConfig, datatypes: Mapping[pb.DataType.ValueType, DataType]
 ) -> tuple[WarmupSample, ...]:
     """The samples, in order. Whether they are requests for this model is seen when they run. Raises FieldInvalid."""
+    runs = sum(sample.count or 1 for sample in message.model_warmup)
+    if runs > MAX_RUNS:
+        raise FieldInvalid("model_warmup", f"may run {MAX_RUNS} times in all, not {runs}; lower count")
     return tuple(
         _sample(f"model_warmup[{i}]", sample, message.max_batch_size, datatypes)
         for i, sample in enumerate(message.model_warmup)

@@ -14,7 +14,7 @@ from math import inf
 
 import numpy as np
 
-from server.errors import ConvoyError, DeadlineExceeded, ExecutionFailed, QueueFull, ShuttingDown
+from server.errors import ConvoyError, DeadlineExceeded, ExecutionFailed, QueueFull
 from server.messages import InferenceRequest, InferenceResponse, OutputTensor, RequestedOutput
 from server.models import admission
 from server.models.classification import classify
@@ -22,8 +22,8 @@ from server.models.config import ModelConfig
 from server.models.ensemble import flow_to
 from server.models.ensemble_gates import Gate
 from server.models.ensemble_run import EnsembleRun, Members, RunPlan, fitted
-from server.models.execution import CALLER_GONE
-from server.models.work import Answer, Reply
+from server.models.execution import CALLER_GONE, SERVER_GONE
+from server.models.work import Answer, Pending, Reply
 from server.records import Computation, Record
 from server.scheduling.budget import ByteBudget
 from server.scheduling.clock import Clock
@@ -78,8 +78,8 @@ class EnsembleVersion:
         self._at_the_door: dict[EnsembleRun, int] = {}
         """Requests that wait at one of their first steps, the one that came first in front, and the bytes of each."""
         self._deadlines: Deadlines[EnsembleRun] = Deadlines()
-        """Of the callers of those; where a model has a request, the model keeps its deadline."""
-        # Without limits nobody waits at the door.
+        """Of callers whose requests wait for a place; where a model has a request, the model keeps its deadline."""
+        # Without limits nobody waits for a place.
         self._expiry = clock.alarm(self._expire) if limit else None
         self._leases = 0
         self._holds = 0
@@ -113,37 +113,28 @@ class EnsembleVersion:
     def busy_seconds(self) -> Sequence[float]:
         return ()
 
-    def submit(self, request: InferenceRequest, reply: Reply) -> EnsembleRun | None:
+    def submit(self, request: InferenceRequest, reply: Reply) -> Pending | None:
         """See `Served.submit`."""
-        arrived = self._clock.now()
-        try:
-            plan = self._plan(request)
-            admission.check_sizes(self.config, plan.admitted, request)
-            size = self._let_in(plan, request)
-        except ConvoyError as error:
-            if request.record is not None:
-                request.record.version = self._version_text
-            request_ns = round((self._clock.now() - arrived) * 1e9)
-            self.statistics.record_failure(error, request_ns, request.deadline < inf)
-            reply(error)
-            return None
-        run = EnsembleRun(self, self.members, plan, request, reply, arrived)
-        self._leases += 1
-        if size >= 0:
-            self._wait_at_the_door(run, size)
-        run.start()
-        return None if run.is_over else run
+        return self.submit_on(self.members, request, reply)
+
+    def submit_on(self, members: Members, request: InferenceRequest, reply: Reply) -> Pending | None:
+        """See `ensemble_run.Nested`."""
+        return self._submit(members, request, reply, self._clock.now())
 
     def hold(self) -> Callable[[], None]:
         """See `Served.hold`. The models that it has now are held, too."""
+        return self.hold_on(self.members)
+
+    def hold_on(self, members: Members) -> Callable[[], None]:
+        """See `ensemble_run.Nested`."""
         self._holds += 1
-        return partial(self._release, [member.hold() for member in dict.fromkeys(self.members.by_step)])
+        return partial(self._release, members.hold())
 
     def hurry(self) -> None:
         """Nothing waits for company here."""
 
     def cut_off(self) -> None:
-        self._when_gone = ShuttingDown("the server went down before the answer was ready")
+        self._when_gone = SERVER_GONE
 
     async def drain(self) -> None:
         """See `Served.drain`."""
@@ -156,7 +147,14 @@ class EnsembleVersion:
 
     def may_begin(self, run: EnsembleRun, index: int) -> bool:
         """See `ensemble_run.Owner`."""
-        return not self._gates or self._gates[index].enter(run)
+        if not self._gates or self._gates[index].enter(run):
+            return True
+        self._mind_deadline(run)
+        return False
+
+    def is_in_line(self, run: EnsembleRun) -> bool:
+        """See `ensemble_run.Owner`."""
+        return any(run in gate.waiting for gate in self._gates)
 
     def left(self, index: int) -> None:
         """See `ensemble_run.Owner`."""
@@ -210,6 +208,25 @@ class EnsembleVersion:
                 )  # fmt: skip
         self._end_drain()
 
+    def _submit(self, members: Members, request: InferenceRequest, reply: Reply, arrived: float) -> EnsembleRun | None:
+        try:
+            plan = self._plan(request)
+            admission.check_sizes(self.config, plan.admitted, request)
+            size = self._let_in(plan, request)
+        except ConvoyError as error:
+            if request.record is not None:
+                request.record.version = self._version_text
+            request_ns = round((self._clock.now() - arrived) * 1e9)
+            self.statistics.record_failure(error, request_ns, request.deadline < inf)
+            reply(error)
+            return None
+        run = EnsembleRun(self, members, plan, request, reply, arrived)
+        self._leases += 1
+        if size >= 0:
+            self._at_the_door[run] = size
+        run.start()
+        return None if run.is_over else run
+
     def _plan(self, request: InferenceRequest) -> RunPlan:
         key = (request.specs, request.outputs)
         plan = self._plans.get(key)
@@ -237,11 +254,10 @@ class EnsembleVersion:
             raise error.within(request.label()) from None
         return size
 
-    def _wait_at_the_door(self, run: EnsembleRun, size: int) -> None:
-        self._at_the_door[run] = size
+    def _mind_deadline(self, run: EnsembleRun) -> None:
         deadline = run.request.deadline
         if deadline < inf and self._expiry is not None:
-            self._deadlines.add(deadline, run, len(self._at_the_door))
+            self._deadlines.add(deadline, run, self._leases)
             self._expiry.set(min(deadline, self._expiry.when))
 
     def _expire(self) -> None:

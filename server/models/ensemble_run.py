@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import NamedTuple, Protocol
 
@@ -34,6 +34,18 @@ class Tensor(NamedTuple):
     data: Buffer | Array | Stored | None
 
 
+class Nested(Protocol):
+    """A model that is an ensemble itself."""
+
+    def submit_on(self, members: Members, request: InferenceRequest, reply: Reply) -> Pending | None:
+        """As `Served.submit`, on these of the models that it has had."""
+        ...
+
+    def hold_on(self, members: Members) -> Callable[[], None]:
+        """As `Served.hold`, with these of the models that it has had."""
+        ...
+
+
 @dataclass(frozen=True, eq=False, slots=True)
 class Members:
     """The models of the steps, as they were found."""
@@ -43,6 +55,26 @@ class Members:
     """For every input of every step, in the order of its map: the dimensions that the model wants; 0: any number."""
     labels: Mapping[str, tuple[str, ...]]
     """For every tensor that a step writes: the class names that its model has for it."""
+    inside: Mapping[Served, tuple[Nested, Members]] = field(default_factory=dict)
+    """Of the models that are ensembles themselves: their own models. A request keeps these, too."""
+
+    def hold(self) -> list[Callable[[], None]]:
+        """See `Served.hold`."""
+        return [self._hold(member) for member in dict.fromkeys(self.by_step)]
+
+    def submit(self, index: int, request: InferenceRequest, reply: Reply) -> Pending | None:
+        """Submit a request to the model of a step."""
+        member = self.by_step[index]
+        if member in self.inside:
+            nested, models = self.inside[member]
+            return nested.submit_on(models, request, reply)
+        return member.submit(request, reply)
+
+    def _hold(self, member: Served) -> Callable[[], None]:
+        if member in self.inside:
+            nested, models = self.inside[member]
+            return nested.hold_on(models)
+        return member.hold()
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -64,6 +96,10 @@ class Owner(Protocol):
         """Take a place at a step. Where there is none, `run.begin(index)` is called once there is."""
         ...
 
+    def is_in_line(self, run: EnsembleRun) -> bool:
+        """Whether it waits for a place at some step."""
+        ...
+
     def left(self, index: int) -> None:
         """A request gives its place at a step back."""
         ...
@@ -81,10 +117,12 @@ class EnsembleRun:
     """See the module. It ends exactly once: with its answer, with the first error of a step, or with `cancel`."""
 
     __slots__ = (
+        "_due",
         "_let_by",
         "_owner",
         "_places",
         "_release",
+        "_submitting",
         "_tensors",
         "_unread",
         "_waits",
@@ -113,8 +151,11 @@ class EnsembleRun:
         self.is_over = False
         self.records: dict[int, Record] = {}
         """Of the steps that have begun."""
-        self._release = [member.hold() for member in dict.fromkeys(members.by_step)]
+        self._release = members.hold()
         self._working: dict[int, Pending] = {}
+        self._due: list[int] = []
+        """Steps that have their places, and are about to be submitted."""
+        self._submitting = False
         self._waits = dict(plan.flow.waits)
         """For every step that is not done: how many others it still waits for."""
         self._tensors = {
@@ -131,8 +172,8 @@ class EnsembleRun:
 
     @property
     def waiting(self) -> bool:
-        """Whether no model has it yet: see `deadlines.Waits`."""
-        return not self.is_over and not self.begun_ns
+        """Whether it waits for a place at some step: see `deadlines.Waits`."""
+        return self._owner.is_in_line(self)
 
     def start(self) -> None:
         """Begin with the steps that need nothing but the request."""
@@ -145,19 +186,13 @@ class EnsembleRun:
         before = self._let_by.pop(index, None)
         if before is not None:
             self._leave(before)
-        now_ns = time.monotonic_ns()
-        self.begun_ns = self.begun_ns or now_ns
-        member = self.members.by_step[index]
-        if member.lost is not None:
-            self.end(member.lost)
-            return
-        try:
-            work = member.submit(self._step_request(index, now_ns), partial(self._stepped, index))
-        except Exception as error:  # noqa: BLE001 -- a bug: the caller must hear of it all the same
-            self._broken(error)
-            return
-        if work is not None:
-            self._working[index] = work
+        self._due.append(index)
+        if self._submitting:
+            return  # a model answered at once: what follows is not submitted inside it, however much there is in a row
+        self._submitting = True
+        while self._due and not self.is_over:
+            self._submit(self._due.pop(0))
+        self._submitting = False
 
     def cancel(self) -> None:
         """The caller has gone: no step begins any more, and those that run go on without an answer."""
@@ -188,6 +223,25 @@ class EnsembleRun:
     def _enter(self, index: int) -> None:
         if not self.is_over and self._owner.may_begin(self, index):
             self.begin(index)
+
+    def _submit(self, index: int) -> None:
+        now_ns = time.monotonic_ns()
+        self.begun_ns = self.begun_ns or now_ns
+        member = self.members.by_step[index]
+        if member.lost is not None:
+            self.end(member.lost)
+            return
+        try:
+            work = self.members.submit(index, self._step_request(index, now_ns), partial(self._stepped, index))
+        except Exception as error:  # noqa: BLE001 -- a bug: the caller must hear of it all the same
+            self._broken(error)
+            return
+        if work is None:
+            return
+        if self.is_over:  # its caller left meanwhile: what it was told broke its connection
+            work.cancel()
+        else:
+            self._working[index] = work
 
     def _leave(self, index: int) -> None:
         self._places[index] -= 1

@@ -107,9 +107,13 @@ class Ensembles:
             if serving.config is not config and version not in entry.successors and self._replace(serving, config):
                 return
             try:
-                serving.members = self._members(serving.config, serving.members)
+                members = self._members(serving.config, serving.members)
             except LoadFailed as error:
                 self._take_down(serving, str(error))
+                return
+            if members is not serving.members:
+                serving.members = members
+                self._look_again = True  # others may have this ensemble in them
         elif status is not None and status.state is State.UNAVAILABLE:
             try:
                 members = self._members(config)
@@ -155,7 +159,10 @@ class Ensembles:
         """
         schedule = _schedule(config)
         found = tuple(self._find(config.name, step.model, step.version) for step in schedule.steps)
-        if before is not None and found == before.by_step:
+        inside: dict[Served, tuple[EnsembleVersion, Members]] = {
+            member: (member, member.members) for member in found if isinstance(member, EnsembleVersion)
+        }
+        if before is not None and (found, inside) == (before.by_step, before.inside):
             return before
         depth = 1 + max(self._depth(member) for member in found)
         if depth > MAX_DEPTH:
@@ -164,11 +171,13 @@ class Ensembles:
             check_members(config, schedule.steps, [member.config for member in found])
         except FieldInvalid as error:
             raise LoadFailed(f"ensemble '{config.name}': {error}") from None
+        if config.response_cache:
+            _check_cacheable(config, found)
         ranks = tuple(
             tuple(_rank(member.config, name) for name, _ in step.inputs)
             for step, member in zip(schedule.steps, found, strict=True)
         )
-        return Members(found, ranks, dict(_labels(schedule, found)))
+        return Members(found, ranks, dict(_labels(schedule, found)), inside)
 
     def _find(self, ensemble: str, name: str, version: int | None) -> Served:
         """A model that serves. Raises `LoadFailed`."""
@@ -216,6 +225,18 @@ class Ensembles:
 def _schedule(config: ModelConfig) -> EnsembleSchedule:
     assert config.load.ensemble is not None, "only ensembles are watched"
     return config.load.ensemble
+
+
+def _check_cacheable(config: ModelConfig, members: Collection[Served]) -> None:
+    """Check that answers depend on nothing but inputs. Raises `LoadFailed`."""
+    for member in members:
+        if isinstance(member, EnsembleVersion):
+            _check_cacheable(config, member.members.by_step)
+        elif member.config.sequence is not None:
+            raise LoadFailed(
+                f"ensemble '{config.name}': field 'response_cache.enable' cannot go with sequence_batching of model "
+                f"'{member.config.name}': answers depend on what came before; remove one of the two"
+            )
 
 
 def _rank(config: ModelConfig, name: str) -> int:

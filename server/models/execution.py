@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from math import inf
 
 from server.backends.base import Session
-from server.errors import Cancelled, ConvoyError, ExecutionFailed, OutOfMemory
+from server.errors import Cancelled, ConvoyError, ExecutionFailed, OutOfMemory, ShuttingDown
 from server.messages import InferenceResponse, OutputTensor
 from server.models.admission import OutputPlan, Plan
 from server.models.classification import classify
@@ -22,6 +22,7 @@ from server.statistics import BatchTimes
 from server.tensors import BYTES, Array, nan_row
 
 CALLER_GONE = Cancelled("the caller went away")
+SERVER_GONE = ShuttingDown("the server went down before the answer was ready")
 
 
 @dataclass(frozen=True, slots=True)

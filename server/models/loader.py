@@ -15,7 +15,6 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from errno import EAGAIN, EIO, EMFILE, ENFILE, ENOMEM, ENOSPC
 from functools import partial
-from itertools import count
 from pathlib import Path
 from typing import NamedTuple, ParamSpec, TypeVar
 
@@ -25,12 +24,12 @@ from server.cache.store import Store
 from server.errors import ConfigInvalid, LoadFailed
 from server.malloc import give_back_freed_memory
 from server.models import stamps
-from server.models.cached import CachedVersion
+from server.models.cached import CachedEnsemble, CachedVersion
 from server.models.config import ModelConfig
 from server.models.ensemble_model import EnsembleVersion
 from server.models.ensemble_run import Members
 from server.models.ensembles import Ensembles
-from server.models.identity import content_identity
+from server.models.identity import content_identity, ensemble_identity, new_identity
 from server.models.lifecycle import UNLOADED, State
 from server.models.model import LoadedVersion
 from server.models.opening import Configuration, Opened, Opener, open_ensemble, read_configuration
@@ -111,7 +110,6 @@ class Loader:
         self._run_timeout_ms = run_timeout_ms
         self._turns = turns
         self._store = store
-        self._identities = count()
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="load")
         self._slots = asyncio.Semaphore(threads)
         self._decoder: PictureDecoder | None = None
@@ -325,18 +323,14 @@ class Loader:
             return LoadedVersion
         store = self._store
         if store is None:
-            log.warning(
-                "model '%s' has response_cache, and the server has no cache: its answers are not kept; "
-                "--cache-config local,size=BYTES",
-                config.name,
-            )
+            _warn_of_no_cache(config)
             return LoadedVersion
         # What serves must not answer from what another load has computed. Servers that share a store share no numbers.
         if store.is_shared:
             identity = await self.run(content_identity, config, folder, version)
             await self.run(_check_unchanged, folder, version, self.tried[config.name, version].stamp)
         else:
-            identity = f"{config.name}/{version}#{next(self._identities)}".encode()
+            identity = new_identity(config, version)
         return partial(CachedVersion, store=store, identity=identity)
 
     async def _recover(self, origin: Origin, version: int, trying_again: str) -> bool:
@@ -344,9 +338,20 @@ class Loader:
 
     def _make_ensemble(self, config: ModelConfig, version: int, members: Members) -> EnsembleVersion:
         statistics = self._registry.statistics(config.name, version)
-        return EnsembleVersion(
-            config, version, members, self._clock, self._budget, self._latency_summaries(), statistics
-        )
+        make: Callable[..., EnsembleVersion] = EnsembleVersion
+        if config.response_cache and self._store is not None:
+            make = partial(CachedEnsemble, store=self._store, identify=partial(self._identify, config, version))
+        elif config.response_cache:
+            _warn_of_no_cache(config)
+        return make(config, version, members, self._clock, self._budget, self._latency_summaries(), statistics)
+
+    def _identify(self, config: ModelConfig, version: int, members: Members) -> bytes:
+        """What tells an ensemble on these models from anything else: from one on others, above all."""
+        models = [member.identity for member in members.by_step if isinstance(member, CachedVersion)]
+        # Of a model without a cache, and of an ensemble, no content is known.
+        if self._store is not None and self._store.is_shared and len(models) == len(members.by_step):
+            return ensemble_identity(config, version, models)
+        return new_identity(config, version)
 
     def _run_limit(self, config: ModelConfig) -> float:
         """Seconds that a run may take; 0: as many as it likes."""
@@ -362,6 +367,14 @@ class Loader:
 
             self._decoder = PictureDecoder(decode, max(1, available_cores() - 1), self._clock, self._budget)
         return self._decoder
+
+
+def _warn_of_no_cache(config: ModelConfig) -> None:
+    log.warning(
+        "model '%s' has response_cache, and the server has no cache: its answers are not kept; "
+        "--cache-config local,size=BYTES",
+        config.name,
+    )
 
 
 def is_passing(error: BaseException | None) -> bool:

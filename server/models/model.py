@@ -31,6 +31,7 @@ from server.models.admission import Plan
 from server.models.config import ModelConfig, QueuePolicy
 from server.models.execution import (
     CALLER_GONE,
+    SERVER_GONE,
     BatchResult,
     Run,
     all_failed,
@@ -71,6 +72,8 @@ fifth to a third more CPU, and no answer comes sooner (docs/performance.md). It 
 
 class LoadedVersion:
     """A version that can serve, with a lane for each of `sessions`."""
+
+    _instances_of = Instances
 
     def __init__(
         self,
@@ -128,7 +131,7 @@ class LoadedVersion:
         self._policy = queue_policy(config)
         self._run_rows = run_rows(config)
         self.run_limit = RunLimit(config, version, run_limit, clock, self.statistics) if run_limit else None
-        self._instances = Instances(config, version, sessions, self.costs.fill_sizes, self.run_limit)
+        self._instances = self._instances_of(config, version, sessions, self.costs.fill_sizes, self.run_limit)
         executors, lanes = self._instances.start(self._is_tiny)
         self._sequences: SequenceQueue[Work] | None = None
         if isinstance(self._policy, SequencePolicy):
@@ -278,7 +281,7 @@ class LoadedVersion:
     def cut_off(self) -> None:
         """The server goes down, and whoever leaves from now on does so for that: what waits is refused, and what runs
         ends as soon as may be."""
-        self._when_gone = ShuttingDown("the server went down before the answer was ready")
+        self._when_gone = SERVER_GONE
         for work in self._batcher.clear():
             self._turn_away(work, self._when_gone)
         self._instances.interrupt()

@@ -24,6 +24,7 @@ from google.protobuf import json_format
 from google.protobuf.descriptor import Descriptor
 
 from server.errors import ConfigInvalid, InvalidRequest, LoadFailed, TooLarge
+from server.files import MAX_NAME_BYTES, problem_of_name
 from server.models import config as model_config
 from server.models import repository
 from server.models.config import ConfigMessage
@@ -33,7 +34,6 @@ from server.models.repository import ModelFolder
 from server.tensors import Buffer
 
 MAX_FILES = 1000
-MAX_NAME_BYTES = 255
 MAX_PARTS = 8
 MAX_CONFIG_CHARACTERS = 1 << 20
 SPARE_BYTES = 64 << 20
@@ -65,7 +65,7 @@ def check_model_name(name: str) -> None:
     shown = name[:MAX_NAME_BYTES]
     if name.strip() == ".." or "/" in name:
         raise InvalidRequest(f"invalid model name '{shown}', model name must not contain path traversal characters")
-    if problem := _problem_of_name(name):
+    if problem := problem_of_name(name):
         raise InvalidRequest(f"invalid model name '{shown}', {problem}")
 
 
@@ -188,24 +188,13 @@ def check_files(files: Mapping[str, Buffer]) -> None:
         if len(parts) > MAX_PARTS:
             raise InvalidRequest(f"{shown}: it has more than {MAX_PARTS} parts")
         for part in parts:
-            if problem := _problem_of_name(part):
+            if problem := problem_of_name(part):
                 raise InvalidRequest(f"{shown}: {problem}")
         if parts[0] in _CONFIGURATIONS:
             raise InvalidRequest(f"{shown}: the configuration is what the parameter 'config' says")
         folders.update("/".join(parts[:length]) for length in range(1, len(parts)))
     for path in folders.intersection(files):
         raise InvalidRequest(f"Invalid file parameter '{FILE_PREFIX}{path}': it is the folder of another file")
-
-
-def _problem_of_name(name: str) -> str:
-    """Why a name cannot be that of a file or folder that is served; "" where it can."""
-    if not name or name.startswith("."):
-        return "a name must not be empty or begin with a dot"
-    if "\\" in name or not name.isprintable():
-        return "a name must not have backslashes or unprintable characters"
-    if len(name.encode()) > MAX_NAME_BYTES:
-        return f"a name must not be longer than {MAX_NAME_BYTES} bytes"
-    return ""
 
 
 def _check_room(root: Path, size: int) -> None:

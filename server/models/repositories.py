@@ -73,11 +73,18 @@ class Repositories:
         self._others = frozenset(name for sync in synced for name in sync.others)
         mirrored = [mirror.root for mirror in self._mirrors]
         scan = repository.scan([*self._roots, *mirrored])
+        models: dict[str, ModelSnapshot] = {}
+        unread: dict[str, str] = {}
+        for folder in scan.models:
+            try:
+                models[folder.name] = stamps.take(folder, whole=folder.path.parent in mirrored)
+            except LoadFailed as error:
+                unread[folder.name] = str(error)
         return Look(
-            {folder.name: stamps.take(folder, whole=folder.path.parent in mirrored) for folder in scan.models},
+            models,
             {
                 name: problem
-                for each in (*(sync.problems for sync in synced), scan.problems)
+                for each in (*(sync.problems for sync in synced), scan.problems, unread)
                 for name, problem in each.items()
             },
             tuple(sorted(self._others)),

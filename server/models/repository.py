@@ -6,9 +6,9 @@
     <root>/<model>/initial_state/<file>             what states of sequences begin with, as raw tensor contents
     <root>/<model>/<version>/model.onnx             versions are positive decimal integers
 
-Folders whose names begin with a dot are ignored, and so is whatever has no place in this layout. A file that a
-configuration names must lie inside its model's folder, symbolic links resolved: a configuration is no key to the
-rest of the disk.
+Folders whose names begin with a dot are ignored, and so is whatever has no place in this layout. The configuration and
+every file that it names must lie inside the model's folder, symbolic links resolved: a configuration is no key to the
+rest of the disk. The model's folder itself may be a link to anywhere: that is for whoever owns the repository.
 """
 
 from __future__ import annotations
@@ -20,11 +20,17 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from server.errors import ConfigInvalid, LoadFailed
+from server.files import problem_of_name, read_file
 
 CONFIG_FILENAME = "config.pbtxt"
 CONFIGS_FOLDER = "configs"
 WARMUP_FOLDER = "warmup"
 INITIAL_STATE_FOLDER = "initial_state"
+
+MAX_CONFIG_BYTES = 1 << 20
+MAX_LABEL_BYTES = 16 << 20
+
+_NAMES_SHOWN = 10
 
 _VERSION = re.compile(r"[1-9][0-9]*", re.ASCII)
 _MAX_VERSION = 2**63 - 1  # an int64 on the wire
@@ -64,8 +70,10 @@ def scan(roots: Sequence[Path]) -> Scan:
 
 
 def find(roots: Sequence[Path], name: str) -> ModelFolder | None:
-    """The model of this name, looked for by its name alone; None where no root has it. `name` is one component of a
-    path. Raises LoadFailed where it is in two roots, or cannot be listed."""
+    """The model of this name, looked for by its name alone; None where no root has it. Raises LoadFailed where it is in
+    two roots, or cannot be listed, and for what is no name: it leads nowhere."""
+    if problem := problem_of_name(name):
+        raise LoadFailed(f"'{name}' is no name of a model: {problem}")
     paths = [root / name for root in roots if os.path.isdir(root / name)]
     return _model_folder(name, paths) if paths else None
 
@@ -88,7 +96,7 @@ def config_path(folder: ModelFolder, config_name: str = "") -> Path:
 def read_config(folder: ModelFolder, config_name: str = "") -> str | None:
     """The text of the configuration, or None where the model has none. Raises LoadFailed."""
     path = config_path(folder, config_name)
-    return _read_text(path) if os.path.lexists(path) else None
+    return _read_text(_inside(folder, path), MAX_CONFIG_BYTES) if os.path.lexists(path) else None
 
 
 def model_file(folder: ModelFolder, version: int, filename: str) -> Path:
@@ -101,7 +109,8 @@ def model_file(folder: ModelFolder, version: int, filename: str) -> Path:
     if os.path.exists(path) and not os.path.isfile(path):
         raise LoadFailed(f"{path}: is no file, but a folder or a device; put the model's file in its place")
     if not os.path.isfile(path):
-        names = ", ".join(entry.name for entry in entries)
+        names = ", ".join(entry.name for entry in entries[:_NAMES_SHOWN])
+        names += ", …" * (len(entries) > _NAMES_SHOWN)
         raise LoadFailed(f"{path}: no such file, the folder has: {names}; rename it or set default_model_filename")
     return path
 
@@ -120,27 +129,24 @@ def read_labels(folder: ModelFolder, filename: str) -> tuple[str, ...]:
     path = _inside(folder, folder.path / filename)
     if not os.path.isfile(path):
         raise LoadFailed(f"{path}: no such label file; add it or remove label_filename from {CONFIG_FILENAME}")
-    return tuple(line.strip() for line in _read_text(path).rstrip().split("\n"))
+    return tuple(line.strip() for line in _read_text(path, MAX_LABEL_BYTES).rstrip().split("\n"))
 
 
-def read_warmup_file(folder: ModelFolder, filename: str) -> bytes:
-    """The contents of a warm-up input. Raises LoadFailed."""
-    return _read_bytes(folder, WARMUP_FOLDER, filename, "zero_data or random_data")
+def read_warmup_file(folder: ModelFolder, filename: str, most_bytes: int) -> bytes:
+    """The contents of a warm-up input, of at most so many bytes. Raises LoadFailed."""
+    return _read_bytes(folder, WARMUP_FOLDER, filename, most_bytes, "zero_data or random_data")
 
 
-def read_initial_state(folder: ModelFolder, filename: str) -> bytes:
-    """The contents of a file that a state begins with. Raises LoadFailed."""
-    return _read_bytes(folder, INITIAL_STATE_FOLDER, filename, "zero_data")
+def read_initial_state(folder: ModelFolder, filename: str, most_bytes: int) -> bytes:
+    """The contents of a file that a state begins with, of at most so many bytes. Raises LoadFailed."""
+    return _read_bytes(folder, INITIAL_STATE_FOLDER, filename, most_bytes, "zero_data")
 
 
-def _read_bytes(folder: ModelFolder, subfolder: str, filename: str, instead: str) -> bytes:
+def _read_bytes(folder: ModelFolder, subfolder: str, filename: str, most_bytes: int, instead: str) -> bytes:
     path = _inside(folder, folder.path / subfolder / filename)
     if not os.path.isfile(path):
         raise LoadFailed(f"{path}: no such file; add it, or use {instead} in {CONFIG_FILENAME}")
-    try:
-        return path.read_bytes()
-    except OSError as error:
-        raise LoadFailed(f"{path}: cannot be read: {error.strerror}") from error
+    return read_file(path, most_bytes)
 
 
 def version_number(folder_name: str) -> int | None:
@@ -200,12 +206,10 @@ def _inside(folder: ModelFolder, path: Path) -> Path:
     return path
 
 
-def _read_text(path: Path) -> str:
+def _read_text(path: Path, most_bytes: int) -> str:
     try:
         # Not `read_text`: that takes the beginning of a byte order mark for nothing at all.
-        text = path.read_bytes().decode("utf-8-sig")
-        return text.replace("\r\n", "\n").replace("\r", "\n")
+        text = read_file(path, most_bytes).decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise ConfigInvalid(f"{path}: byte {error.start} is not UTF-8; save the file as UTF-8") from error
-    except OSError as error:
-        raise LoadFailed(f"{path}: cannot be read: {error.strerror}") from error
+    return text.replace("\r\n", "\n").replace("\r", "\n")

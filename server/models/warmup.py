@@ -14,11 +14,11 @@ from statistics import median
 import numpy as np
 
 from server.backends.base import Session
-from server.errors import ConfigInvalid, ConvoyError, LoadFailed
+from server.errors import ConfigInvalid, ConvoyError, LoadFailed, TooLarge
 from server.messages import InferenceRequest, TensorSpec
 from server.models import admission
 from server.models.config import ModelConfig
-from server.models.config_types import Fill, WarmupInput, WarmupSample
+from server.models.config_types import Fill, TensorConfig, WarmupInput, WarmupSample
 from server.models.execution import Executor, as_failure, empty_costs
 from server.models.sequence_execution import make_executor
 from server.models.work import Work
@@ -27,8 +27,8 @@ from server.tensors import BF16, BYTES, FP16, FP32, FP64, DataType, byte_size, d
 
 log = logging.getLogger(__name__)
 
-ReadFile = Callable[[str], bytes]
-"""Reads a file of the model's folder `warmup`. Raises `LoadFailed`."""
+ReadFile = Callable[[str, int], bytes]
+"""Reads a file of the model's folder `warmup`, of at most so many bytes. Raises `LoadFailed`."""
 
 FEW_RUNS = 3
 MANY_RUNS = 10
@@ -42,8 +42,14 @@ stays empty."""
 STALL = 2.0
 """On one and the same input a run that takes longer than this many medians was held up by something else."""
 
+MAX_BATCH_BYTES = 1 << 30
+"""Of the inputs of a batch that is made up here. A configuration may name any sizes; callers do not send so much."""
+
 _LENGTH_BYTES = 4
 """Of a BYTES element that is empty."""
+
+_TEXT_BYTES = 64
+"""Of a BYTES element in memory, at least."""
 
 
 def warm_up(
@@ -81,6 +87,8 @@ def warm_up(
         return costs
     try:
         inputs = samples or [zeros(config)]
+        shapes: list[Sequence[WarmupInput | TensorConfig]] = [each.inputs for each in config.warmup] or [config.inputs]
+        _check_bytes(max(map(_row_bytes, shapes)), costs.sizes[-1])
         spent = measure(costs, run)
     except LoadFailed:
         raise
@@ -146,6 +154,10 @@ def _sample_work(config: ModelConfig, index: int, sample: WarmupSample, source: 
     """One request of a sample. Raises `LoadFailed`."""
     field = f"{source}: field 'model_warmup[{index}]"
     random = np.random.default_rng(index)
+    try:
+        _check_bytes(_row_bytes(sample.inputs), sample.batch_size)
+    except TooLarge as error:
+        raise ConfigInvalid(f"{field}': {error}") from error
     tensors: list[tuple[TensorSpec, bytes]] = []
     for tensor in sample.inputs:
         try:
@@ -159,6 +171,20 @@ def _sample_work(config: ModelConfig, index: int, sample: WarmupSample, source: 
         raise ConfigInvalid(f"{field}' is no request that the model takes: {error}") from error
 
 
+def _row_bytes(tensors: Sequence[WarmupInput | TensorConfig]) -> int:
+    """What tensors of these shapes hold of the memory, as far as that can be known without their data."""
+    return sum(
+        _TEXT_BYTES * prod(tensor.dims) if tensor.datatype is BYTES else byte_size(tensor.datatype, tensor.dims)
+        for tensor in tensors
+    )
+
+
+def _check_bytes(row_bytes: int, rows: int) -> None:
+    """Raises `TooLarge`, before anything is made."""
+    if row_bytes * rows > MAX_BATCH_BYTES:
+        raise TooLarge(f"{rows} rows of {row_bytes} bytes are more than the {MAX_BATCH_BYTES} of the largest warm-up")
+
+
 def has_free_dimensions(config: ModelConfig) -> bool:
     """Whether some input's shape is left to the caller, beside the batch axis: then nobody can make one up."""
     return any(-1 in tensor.dims for tensor in config.inputs)
@@ -166,6 +192,7 @@ def has_free_dimensions(config: ModelConfig) -> bool:
 
 def zeros(config: ModelConfig) -> Work:
     """A request of one row of the model's shapes, all zero or empty text. Raises whatever it cannot be made for."""
+    _check_bytes(_row_bytes(config.inputs), 1)
     return _work(
         config,
         [
@@ -189,15 +216,15 @@ def _spec(config: ModelConfig, name: str, datatype: DataType, dims: tuple[int, .
 
 
 def _from_file(tensor: WarmupInput, read_file: ReadFile) -> bytes:
-    data = read_file(tensor.filename)
     elements = prod(tensor.dims)
+    size = byte_size(tensor.datatype, tensor.dims)
+    data = read_file(tensor.filename, MAX_BATCH_BYTES if tensor.datatype is BYTES else size)
     if tensor.datatype is BYTES:
         try:
             decode_bytes_elements(data, elements)
         except ValueError as error:
             raise ValueError(f"file '{tensor.filename}' does not hold {elements} BYTES elements: {error}") from error
-    elif len(data) != byte_size(tensor.datatype, tensor.dims):
-        size = byte_size(tensor.datatype, tensor.dims)
+    elif len(data) != size:
         raise ValueError(
             f"file '{tensor.filename}' has {len(data)} bytes, but {tensor.datatype.name} {list(tensor.dims)} takes "
             f"{size}: one row, repeated for the whole batch"

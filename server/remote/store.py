@@ -17,7 +17,7 @@ from typing import Any, Protocol
 
 from server.errors import LoadFailed
 from server.remote.objects import RemoteFile
-from server.urls import RepositoryUrl, redacted
+from server.urls import RepositoryUrl
 
 TAGS = ("generation", "ETag", "etag", "mtime", "LastModified", "last_modified", "Last-Modified", "modified", "created")
 """What says that the content of an object is another, the best first, as the stores' own libraries spell it."""
@@ -139,7 +139,7 @@ class FsspecStore:
         except (LoadFailed, ImportError):
             raise
         except Exception as error:  # noqa: BLE001 -- whatever the library raises: its text may hold a signature
-            reason = redacted(str(error)) or type(error).__name__
+            reason = self._url.left_out_of(str(error)) or type(error).__name__
             raise LoadFailed(f"{self._url}: {what}: {reason}") from None
 
 

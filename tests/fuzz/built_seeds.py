@@ -258,6 +258,9 @@ def _words() -> dict[str, bytes]:
         "url": b"s3\ns3://user:pass@bucket/path?X-Signature=abc and https://h/?q",
         "flags": b"mode=opentelemetry\nopentelemetry,url=http://h/\nrate=10\nlevel=TIMESTAMPS\ntriton,file=/t",
         "key": b"/psm_1234",
+        "bearer": b"Bearer eyJhbGciOiJub25lIiwia2lkIjoiMSJ9.eyJpc3MiOiJpIiwiZXhwIjoxfQ.\nfraud-1",
+        "policy": b'[[principals]]\nname = "a"\ncertificates = ["CN:a"]\nlimits = { requests_per_second = 1.5 }\n'
+        b'allow = [{ apis = ["trace:read"], models = ["m*"] }]\n',
     }
 
 

@@ -128,7 +128,7 @@ def complete(message: ConfigMessage, *, graph: bool) -> ModelConfig:
         inputs=tensors[0] or ([GraphTensor("x", DATATYPE_OF[FLOAT], (-1, 3))] if graph else ()),
         outputs=tensors[1] or ([GraphTensor("y", DATATYPE_OF[FLOAT], (-1, 2))] if graph else ()),
         labels=lambda name: repository.read_labels(FOLDER.model, name),
-        initial_state=lambda name: repository.read_initial_state(FOLDER.model, name),
+        initial_state=lambda name, most_bytes: repository.read_initial_state(FOLDER.model, name, most_bytes),
     )
 
 

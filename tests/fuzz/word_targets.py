@@ -5,7 +5,11 @@ from __future__ import annotations
 from contextlib import suppress
 
 from server import restricted_apis, trace_config
-from server.errors import InvalidRequest, one_line
+from server.access.decisions import Access
+from server.access.jwt_tokens import Verifier, Verifiers
+from server.access.policy import Issuer, matches
+from server.access.policy_text import PolicyInvalid, parse_policy
+from server.errors import InvalidRequest, Unauthenticated, one_line
 from server.frontends.calls import StatusCode, UnaryMethod
 from server.frontends.forwarding import forwarded_headers
 from server.frontends.restrictions import Guard
@@ -16,7 +20,11 @@ from server.urls import redacted
 from tests.fakes import FakeCall
 from tests.fuzz.checks import check_message
 from tests.fuzz.infer_targets import SERVER
+from tests.unit.access_policies import BEARER, FILE, TOKEN, principal
 
+KEYS = b'{"keys": [{"kty": "OKP", "crv": "Ed25519", "x": "11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo"}]}'
+"""The example of RFC 8037."""
+JWTS = Verifiers([Verifier(Issuer("i", "a", FILE, ("EdDSA",), 0.0), KEYS)])
 SECRET = "user:s3cr3t-word"
 
 
@@ -27,6 +35,9 @@ def fuzz_words(data: bytes) -> None:
     _forwarded(first, rest)
     _restricted(first, rest)
     _traced(first, rest)
+    _authorized(first, rest)
+    with suppress(PolicyInvalid):
+        parse_policy(text, FILE)
     _redacted(first, rest)
     with suppress(InvalidRequest):
         name = file_name(text)
@@ -64,6 +75,20 @@ def _restricted(flag: str, given: str) -> None:
         assert guard.admits(FakeCall(metadata={secret.key.lower(): secret.value}))
         if given.encode() != secret.value.encode():
             assert not guard.admits(FakeCall(metadata={secret.key.lower(): given}))
+
+
+def _authorized(given: str, name: str) -> None:
+    access = Access(parse_policy(principal("known"), FILE), JWTS)
+    for authorization in (given, f"Bearer {given}", f"{BEARER}{given}"):
+        try:
+            caller = access.identify(authorization, (), 0.0, 0.0)
+        except Unauthenticated as error:
+            check_message(str(error), TOKEN.encode())
+        else:
+            assert caller.name == "known" if authorization.strip(" ")[7:].strip(" ") == TOKEN else not authorization
+    parts = given[:32].split("*")
+    assert matches("*".join(parts), name.join(parts))
+    assert matches(f"*{name}", given + name) and matches(f"{name}*", name + given)
 
 
 def _traced(parent: str, state: str) -> None:

@@ -6,7 +6,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
-from server.frontends.calls import Call, Method, Receiver, StreamMethod, UnaryMethod
+from server.frontends.calls import Call, Method, Receiver, StatusCode, StreamMethod, UnaryMethod
 from server.frontends.grpc import http2
 from server.frontends.grpc.connection import Connection, Dispatcher
 from server.tensors import Buffer
@@ -17,6 +17,8 @@ from tests.hostile.hpack import Decoder
 
 LATER = "/test.Echo/Later"
 """Answers with the message when the test says so."""
+GUARDED = "/test.Echo/Guarded"
+"""Echoes, and refuses calls whose message has not come whole before they have said who they are."""
 
 MESSAGE_BYTES = 4096
 SMALL = http2.Limits(
@@ -39,6 +41,7 @@ class Ledger:
         return {
             ECHO: UnaryMethod(self._echo),
             LATER: UnaryMethod(self._later),
+            GUARDED: UnaryMethod(self._echo, _begin),
             PARROT: StreamMethod(self._open_stream),
         }
 
@@ -72,6 +75,11 @@ class Ledger:
     def _open_stream(self, call: Call) -> Receiver:
         self._watch(call)
         return _Parrot(call, self)
+
+
+def _begin(call: Call) -> None:
+    if not call.authorization:
+        call.fail(StatusCode.UNAUTHENTICATED, "who are you?")
 
 
 @dataclass

@@ -15,7 +15,7 @@ from server.frontends.grpc.http2 import Http2Error
 from tests.fuzz.methods import ECHO, PARROT
 from tests.hostile import frames
 from tests.hostile.frames import call_headers, hello
-from tests.hostile.sans_io import LATER, Line, Server
+from tests.hostile.sans_io import GUARDED, LATER, Line, Server
 
 SEEDS = Path(__file__).parents[1] / "fuzz" / "seeds" / "http2"
 CAPTURED = {path.name: path.read_bytes() for path in sorted(SEEDS.iterdir())}
@@ -138,6 +138,22 @@ def test_headers_of_a_stream_that_was_refused_are_not_carried_over_to_another():
     answers = line.play(cut(request, [40]))
     assert answers[1].reset == frames.PROTOCOL_ERROR
     assert answers[3].status == b"0"
+
+
+def test_a_caller_that_may_not_ask_is_told_before_it_has_sent_all():
+    server = Server()
+    line = server.connect()
+    line.receive(hello() + frames.headers(1, call_headers(GUARDED)) + frames.data(1, bytes(100)))
+    assert line.answers()[1].status == b"16"
+    line.receive(frames.data(1, bytes(4000)) + frames.call(3, GUARDED, b"whole"))
+    assert line.answers()[3].status == b"0"
+    known = [*call_headers(GUARDED), (b"authorization", b"somebody")]
+    message = frames.message(b"in parts")
+    line.receive(frames.headers(5, known) + frames.data(5, message[:7]))
+    line.receive(frames.data(5, message[7:], end=True))
+    assert line.answers()[5].body == message
+    assert server.dispatcher.context.held_bytes == 0
+    assert_nothing_left(server, line)
 
 
 def test_a_reader_that_never_quite_catches_up_costs_no_memory_for_what_it_has_read():

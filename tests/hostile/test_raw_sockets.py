@@ -187,6 +187,13 @@ def test_rapid_resets_end_the_connection(victim: AttackedServer):
     assert peer.goaway_code() == frames.INTERNAL_ERROR  # nghttp2's word for it
 
 
+def test_a_client_may_cancel_some_thousand_calls_in_a_row(victim: AttackedServer):
+    peer = victim.peer()
+    resets = (frames.headers(n, call_headers(INFER)) + frames.rst_stream(n) for n in range(1, 6_000, 2))
+    peer.send(hello() + b"".join(resets) + frames.call(6_001, LIVE))
+    assert peer.status(6_001) == OK
+
+
 def test_streams_that_a_peer_makes_the_server_reset_end_the_connection(victim: AttackedServer):
     peer = victim.peer()
     for first in range(1, 4000, 200):

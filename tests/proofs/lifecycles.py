@@ -15,6 +15,7 @@ from server.engine import Engine
 from server.errors import ConvoyError, LoadFailed
 from server.messages import InferenceResponse
 from server.models.execution import BatchResult, Executor, Run
+from server.models.instances import Instances
 from server.models.intents import Intents
 from server.models.lifecycle import State
 from server.models.loader import Loader, Origin
@@ -61,14 +62,25 @@ class ManualLane:
         self.closed = True
 
 
-class Version(LoadedVersion):
-    """A loaded version whose lane is a puppet."""
+class ManualInstances(Instances):
+    """One instance, whose lane is a puppet."""
 
     lane: ManualLane
 
-    def _lane(self, name: str, executor: Executor) -> ManualLane:  # type: ignore[override]
+    def _lane(self, index: int, executor: Executor, is_tiny: object) -> ManualLane:  # type: ignore[override]
         self.lane = ManualLane()
         return self.lane
+
+
+class Version(LoadedVersion):
+    """A loaded version whose lane is a puppet."""
+
+    _instances_of = ManualInstances
+
+    @property
+    def lane(self) -> ManualLane:
+        assert isinstance(self._instances, ManualInstances)
+        return self._instances.lane
 
 
 class ManualLoader(Loader):

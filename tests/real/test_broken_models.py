@@ -101,8 +101,8 @@ def broken(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
 
 @pytest.fixture(scope="module")
 def server(broken: tuple[Path, Path], tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
-    flags = f"--model-repository={broken[1]}"
-    server = start(tmp_path_factory.mktemp("server"), flags, model_repository=broken[0])
+    flags = (f"--model-repository={broken[1]}", "--allow-custom-ops=true")
+    server = start(tmp_path_factory.mktemp("server"), *flags, model_repository=broken[0])
     yield server
     assert server.terminate() == 0
 

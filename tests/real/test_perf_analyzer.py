@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,12 +12,15 @@ import pytest
 from loadtest import perf_analyzer
 from loadtest.perf_analyzer import PerfAnalyzer, UnavailableError
 from loadtest.target import Target
+from server.access.tokens import digest_of, shown
+from tests.real.conftest import ROOT
 from tests.real.test_sequences import write_repository
 
 if TYPE_CHECKING:
     from tests.real.conftest import RunningServer, StartServer
 
 REQUESTS = 2000
+TOKEN = "t" * 32
 
 pytestmark = pytest.mark.timeout(420)
 
@@ -78,3 +82,15 @@ def test_its_sequences_are_served(analyzer: PerfAnalyzer, start_server: StartSer
     with Target(server.grpc_address) as target:
         counted = target.counts("direct")
     assert (counted.failures, counted.successes >= REQUESTS) == (0, True)
+
+
+def test_it_shows_a_token(analyzer: PerfAnalyzer, start_server: StartServer, tmp_path: Path) -> None:
+    (line,) = re.findall(r"^perf_analyzer (-.*)$", (ROOT / "docs/security.md").read_text(), re.MULTILINE)
+    allow = 'allow = [{ apis = ["inference", "metadata", "model-config", "statistics"], models = ["lenet5"] }]'
+    policy = f'[[principals]]\nname = "a"\ntokens = ["{shown(digest_of(TOKEN))}"]\n{allow}\n'
+    (tmp_path / "policy.toml").write_text(policy)
+    server = start_server(f"--auth-policy={tmp_path / 'policy.toml'}")
+    words = shlex.split(line.replace("$TOKEN", TOKEN).replace("localhost:8001", server.grpc_address))
+    words[words.index("affine")] = "lenet5"
+    report = analyzer.run(*words, "--request-count", "100", csv_file=tmp_path / "report.csv", seconds=120)
+    assert "Request count: 100" in report.output

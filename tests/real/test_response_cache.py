@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import threading
 from collections.abc import Iterator
@@ -16,6 +17,7 @@ import tritonclient.grpc as tritongrpc
 
 from proto import grpc_service_pb2 as pb
 from tests import onnx_models
+from tests.ensembles import add_ensemble, ensemble, step
 from tests.real.clients import Client, metric, read_url, wait_for_running
 from tests.real.conftest import RunningServer, StartServer, connect
 from tests.real.redis_server import RedisServer
@@ -31,9 +33,12 @@ SLOW_ROUNDS = 40_000
 
 @pytest.fixture
 def root(tmp_path: Path) -> Path:
-    """Models 'm' (three times the input plus one), 'plain' (the same, not cached), 'texts', and 'slow'."""
+    """Models 'm' (three times the input plus one), 'plain' (the same, not cached), 'texts', and 'slow'; ensembles with
+    a cache: 'whole' of 'm', 'around' of that, and 'half' of 'plain'."""
     root = tmp_path / "models"
     add_model(root, "m", onnx_models.affine(), CACHED)
+    for name, model in (("whole", "m"), ("around", "whole"), ("half", "plain")):
+        add_ensemble(root, name, ensemble(step(model, {"x": "x"}, {"y": "y"}), more="response_cache { enable: true }"))
     add_model(root, "plain", onnx_models.affine(), "max_batch_size: 8")
     add_model(root, "texts", onnx_models.identity("BYTES"), CACHED)
     add_model(root, "slow", onnx_models.slow(), CACHED)
@@ -126,6 +131,23 @@ def test_a_model_of_an_ensemble_keeps_its_answers(start_server: StartServer, roo
     assert "Traceback" not in server.log.read_text()
 
 
+def test_an_ensemble_keeps_its_answers_until_a_model_is_loaded_anew(start_engine: StartServer, root: Path) -> None:
+    server = start_engine(LOCAL, "--model-control-mode=explicit", "--load-model=around", model_repository=root)
+    with connect(server) as channel:
+        client = Client(channel)
+        for factor in (3, 5):
+            (root / "m" / "1" / "model.onnx").write_bytes(onnx_models.affine(factor=factor).SerializeToString())
+            client.call("RepositoryModelLoad", pb.RepositoryModelLoadRequest(model_name="m"))
+            before = cache_counts(client, "around")
+            ran = client.statistics("whole").inference_stats.success.count
+            answers = [client.infer("around", number(1))["y"].tolist() for _ in range(3)]
+            assert answers == [[[factor + 1]]] * 3
+            assert cache_counts(client, "around") == (before[0] + 2, before[1] + 1)
+            assert client.statistics("whole").inference_stats.success.count == ran + 1
+    assert server.terminate() == 0
+    assert "Traceback" not in server.log.read_text()
+
+
 def test_where_the_one_who_leads_is_cancelled_the_others_are_answered(cached: Client, server: RunningServer) -> None:
     inputs = {"x": np.ones((1, 1), np.float32), "iterations": np.array([[SLOW_ROUNDS]], np.int64)}
     leader = cached.start_infer("slow", inputs)
@@ -193,6 +215,11 @@ def test_servers_share_answers_on_redis(start_server: StartServer, root: Path, r
         wait_until(lambda: _hit(Client(other), "texts", texts, [[b"a", b""]]), WAIT_SECONDS)
         wait_until(lambda: _hit(Client(other), "m", number(2), [[7]]), WAIT_SECONDS)
         assert Client(other).statistics("m").inference_count <= 1
+        assert Client(channel).infer("whole", number(5))["y"].tolist() == [[16]]
+        wait_until(lambda: _hit(Client(other), "whole", number(5), [[16]]), WAIT_SECONDS)
+        # Nothing tells whether 'plain' there is 'plain' here: the answers of an ensemble with it are not shared.
+        wait_until(lambda: _hit(Client(channel), "half", number(5), [[16]]), WAIT_SECONDS)
+        assert not _hit(Client(other), "half", number(5), [[16]])
 
 
 def _hit(client: Client, model: str, inputs: dict[str, np.ndarray], expected: list[Any]) -> bool:
@@ -210,12 +237,15 @@ def test_another_model_file_shares_no_answers_on_redis(
     wait_for_redis(first)
     with connect(first) as channel:
         wait_until(lambda: _hit(Client(channel), "m", number(2), [[7]]), WAIT_SECONDS)
+        wait_until(lambda: _hit(Client(channel), "whole", number(2), [[7]]), WAIT_SECONDS)
     add_model(tmp_path / "others", "m", onnx_models.affine(factor=5), CACHED)
+    shutil.copytree(root / "whole", tmp_path / "others" / "whole")
     other = start_server(redis_flag(redis, "wait_timeout=10000"), model_repository=tmp_path / "others")
     wait_for_redis(other)
     with connect(other) as channel:
         assert Client(channel).infer("m", number(2))["y"].tolist() == [[11]]
         assert cache_counts(Client(channel)) == (0, 1)
+        assert not _hit(Client(channel), "whole", number(2), [[11]])
 
 
 @pytest.mark.parametrize("ending", ["killed", "silent"])

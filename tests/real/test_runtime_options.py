@@ -33,9 +33,9 @@ def write(folder: Path, model: ModelProto) -> Path:
     return path
 
 
-def load(path: Path, *, cache: Path | None = None, **options: object) -> Session:
+def load(path: Path, *, cache: Path | None = None, allow_custom_ops: bool = True, **options: object) -> Session:
     options = {"intra_op_threads": 1, "folder": path.parent.parent, **options}
-    return OnnxBackend(cache).load(path, SessionOptions(**options))
+    return OnnxBackend(cache, allow_custom_ops=allow_custom_ops).load(path, SessionOptions(**options))
 
 
 def spinning(*entries: tuple[str, str]) -> str:
@@ -176,6 +176,12 @@ def test_an_operator_library_is_registered_with_every_session(tmp_path: Path) ->
     sessions = [load(path, op_libraries=(library,)) for _ in range(2)]
     assert [affine(session) for session in sessions] == [22, 22]
     assert ctypes.c_int.in_dll(ctypes.CDLL(str(library)), "registered").value == 2
+
+
+def test_an_operator_library_is_not_even_opened_where_nobody_allows_it(tmp_path: Path) -> None:
+    path = write(tmp_path, onnx_models.affine())
+    with pytest.raises(LoadFailed, match=r"names code, which this server does not run; .*--allow-custom-ops=true"):
+        load(path, op_libraries=(path,), allow_custom_ops=False)
 
 
 def test_a_file_that_is_no_operator_library_fails_the_load_with_onnx_runtimes_reason(tmp_path: Path) -> None:

@@ -8,11 +8,14 @@ from pathlib import Path
 
 from prometheus_client.parser import text_string_to_metric_families
 
+from loadtest.soak.command import add_command
 from loadtest.swarm.flags import add_flags
 from server import __version__
-from server.errors import TRITON_REASONS, Reason
+from server.access.policy_text import parse_policy
+from server.errors import TRITON_REASONS
 from server.flags import parser
 from server.metrics.page import Request
+from server.metrics.tables import BEFORE_VERSIONS
 from server.models.config_accelerators import CUDA_OPTIONS, TENSORRT_OPTIONS
 from server.models.config_fields import DECIMALS, IMAGE_TEXTS, PARAMETERS, SWITCHES
 from server.models.config_runtime import RUNTIME_PARAMETERS
@@ -20,7 +23,10 @@ from tests.unit.metric_pages import GPU, page_of, snapshot, version
 
 ROOT = Path(__file__).parents[2]
 
-PAGES = ("serving", "metrics", "architecture", "gpu", "tracing", "repositories", "shared_memory", "http", "cache")
+PAGES = (
+    "serving", "metrics", "architecture", "gpu", "tracing", "repositories", "shared_memory", "http", "cache",
+    "security",
+)  # fmt: skip
 """Of `docs`, those that name flags of the server."""
 
 
@@ -49,7 +55,7 @@ def test_every_family_of_the_metrics_page_is_documented_as_it_is_and_nothing_els
 def test_every_reason_to_fail_is_documented_with_tritons_and_nothing_else() -> None:
     text = (ROOT / "docs/metrics.md").read_text()
     documented = dict(re.findall(r"^\| (\w+) \| (REJECTED|CANCELED|BACKEND|OTHER|–) \|", text, re.MULTILINE))
-    nowhere = {Reason.UNKNOWN_MODEL: "–"}  # Triton's are for versions
+    nowhere = dict.fromkeys(BEFORE_VERSIONS, "–")  # Triton's are for versions
     assert documented == {reason: nowhere.get(reason, triton) for reason, triton in TRITON_REASONS.items()}
 
 
@@ -70,6 +76,14 @@ def test_every_flag_that_locusts_users_are_told_is_documented() -> None:
     add_flags(parser)
     text = (ROOT / "docs/loadtest.md").read_text()
     assert [flag for flag in parser._option_string_actions if f"`{flag}" not in text] == []
+
+
+def test_every_flag_of_the_soak_is_documented() -> None:
+    commands = argparse.ArgumentParser(add_help=False).add_subparsers()
+    add_command(commands, argparse.ArgumentParser(add_help=False))
+    text = (ROOT / "docs/loadtest.md").read_text()
+    flags = commands.choices["soak"]._option_string_actions.keys() - {"-h", "--help"}
+    assert [flag for flag in flags if f"`{flag}`" not in text] == []
 
 
 def test_links_lead_to_files() -> None:
@@ -93,6 +107,11 @@ def test_flags_named_in_the_documentation_exist() -> None:
         text = re.sub(r"examples/\S+.*|pip install.*|docker compose .*|curl .*", "", page.read_text())
         for flag in re.findall(r"(--[a-z][a-z0-9-]+)", text):
             assert flag in flags, f"{page.name} names {flag}"
+
+
+def test_the_policies_of_the_security_page_are_policies() -> None:
+    examples = re.findall(r"```toml\n(.*?)```", (ROOT / "docs/security.md").read_text(), re.DOTALL)
+    assert [len(parse_policy(text, ROOT / "policy.toml").principals) for text in examples] == [3, 0]
 
 
 def test_the_changelog_and_the_package_agree_on_the_version() -> None:

@@ -20,6 +20,7 @@ from server.errors import (
     QueueFull,
     QueueTimeout,
     Reason,
+    ShuttingDown,
 )
 from server.messages import RequestedOutput
 from server.scheduling.budget import ByteBudget
@@ -458,5 +459,19 @@ def test_whoever_leaves_when_the_server_goes_down_is_told_from_one_who_leaves() 
         work.cancel()
         assert bench.version.statistics.failures[Reason.SHUTDOWN] == 1
         assert Cancelled.reason is not Reason.SHUTDOWN
+
+    run(main)
+
+
+def test_whoever_waits_when_the_server_goes_down_is_refused_and_leads_no_more() -> None:
+    async def main() -> None:
+        bench = cached()
+        await bench.keep_busy()
+        replies = [bench.submit([1.0])[1] for _ in range(3)]
+        bench.version.cut_off()
+        assert [type(await reply.error()) for reply in replies] == [ShuttingDown] * 3
+        assert bench.version.pending == 0
+        await bench.finish()
+        assert rows_run(bench) == 1
 
     run(main)

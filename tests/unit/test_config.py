@@ -34,7 +34,7 @@ def labels(filename: str) -> tuple[str, ...]:
     return ("zero", "one")
 
 
-def no_file(filename: str) -> bytes:
+def no_file(filename: str, most_bytes: int) -> bytes:
     raise LoadFailed(f"{filename}: no such file")
 
 
@@ -356,9 +356,10 @@ def test_a_reshape_keeps_the_number_of_elements(dims: str, shape: str, same: boo
     ("key", "value", "problem"),
     [
         ("intra_op_threads", "2", "is not supported by this server; it knows: "),
-        ("intra_op_thread_count", "-1", "must be an integer of at least 0, not '-1'"),
-        ("inter_op_thread_count", "many", "must be an integer of at least 0, not 'many'"),
-        ("intra_op_thread_count", "9" * 5000, "must be an integer of at least 0, not '999"),
+        ("intra_op_thread_count", "-1", "must be an integer from 0 to 1024, not '-1'"),
+        ("inter_op_thread_count", "many", "must be an integer from 0 to 1024, not 'many'"),
+        ("intra_op_thread_count", "9" * 5000, "must be an integer from 0 to 1024, not '999"),
+        ("intra_op_thread_count", "1025", "must be an integer from 0 to 1024, not '1025'"),
         ("execution_mode", "2", "must be 0 or 1, not '2'"),
         ("enable_mem_arena", "true", "must be 0 or 1, not 'true'"),
         ("enable_mem_pattern", "", "must be 0 or 1, not ''"),
@@ -367,6 +368,18 @@ def test_a_reshape_keeps_the_number_of_elements(dims: str, shape: str, same: boo
 def test_a_parameter_that_is_unknown_or_impossible_is_refused(key: str, value: str, problem: str) -> None:
     message = refusal(f'{TENSORS} parameters {{ key: "{key}" value {{ string_value: "{value}" }} }}')
     assert f"field 'parameters['{key}']' {problem}" in message
+
+
+def test_the_threads_of_all_sessions_are_bounded_together() -> None:
+    text = f"{TENSORS} instance_group {{ count: 64 }} "
+    text += 'parameters { key: "intra_op_thread_count" value { string_value: "32" } } '
+    assert configure(text).load.instance_count == 64
+    apart = text + 'parameters { key: "share_session" value { string_value: "false" } }'
+    assert "comes to 2048 threads for 64 sessions, and 1024 are allowed" in refusal(apart)
+
+
+def test_a_refusal_is_short_whatever_it_quotes() -> None:
+    assert len(refusal(f'{TENSORS} name: "{"n" * 500_000}"')) < 2100
 
 
 def test_a_missing_label_file_is_told_as_it_is() -> None:

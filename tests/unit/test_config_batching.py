@@ -116,7 +116,7 @@ REFUSALS: dict[str, tuple[str, str]] = {
         parameter("priority_aging_ms", "5"),
         "'parameters['priority_aging_ms']' needs dynamic_batching.priority_levels of at least 2",
     ),
-    "aging backwards": (parameter("priority_aging_ms", "-5"), "must be an integer of at least 0, not '-5'"),
+    "aging backwards": (parameter("priority_aging_ms", "-5"), "must be an integer from 0 to 2147483647, not '-5'"),
     "an objective of nothing": (parameter("slo_ms", "0"), "must be a number above 0, like 30 or 2.5, not '0'"),
     "an objective that is no number": (
         parameter("slo_ms", "1e3"),

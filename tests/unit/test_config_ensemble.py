@@ -66,6 +66,11 @@ def test_the_served_message_lists_the_steps_and_has_nothing_of_a_backend() -> No
     assert (len(message.instance_group), message.version_policy.latest.num_versions) == (0, 1)
 
 
+def test_a_response_cache_is_for_those_that_ask_for_one() -> None:
+    assert read(ensemble(ONE, more="response_cache { enable: true }")).response_cache
+    assert not read(ensemble(ONE)).response_cache
+
+
 def test_a_version_that_is_left_out_is_the_latest() -> None:
     for version in (-1, 0):
         schedule = read(ensemble(step("m", {"a": "x"}, {"b": "y"}, version=version))).load.ensemble
@@ -101,10 +106,6 @@ REFUSED = {
     ),
     "a warm-up": (ensemble(ONE, more='model_warmup { name: "w" batch_size: 1 }'), "model_warmup' cannot be set"),
     "optimization": (ensemble(ONE, more="optimization { graph { level: 1 } }"), "optimization' cannot be set"),
-    "a response cache": (
-        ensemble(ONE, more="response_cache { enable: true }"),
-        "response_cache' cannot be set for an ensemble; set it for its models, or remove it",
-    ),
     "another name": (ensemble(ONE, more='name: "f"'), "name' is 'f', but the model's folder is 'e'"),
     "no inputs": (ensemble(ONE).replace("input {", "output {"), "input' is missing; list the inputs of the ensemble"),
     "a reshape": (

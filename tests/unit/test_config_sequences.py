@@ -25,7 +25,7 @@ S_OUT = GraphTensor("s_out", FP32, (-1, 3))
 FILES = {"three.bin": np.array([1, 2, 3], np.float32).tobytes(), "texts.bin": b"\1\0\0\0a\2\0\0\0bc"}
 
 
-def initial_state(filename: str) -> bytes:
+def initial_state(filename: str, most_bytes: int) -> bytes:
     if filename not in FILES:
         raise LoadFailed(f"{filename}: no such file")
     return FILES[filename]
@@ -295,8 +295,20 @@ REFUSALS: dict[str, tuple[str, str]] = {
         "'sequence_batching.control_input.control.kind' is 18, which stands for nothing",
     ),
     "more than a machine has": (
-        f"oldest {{ max_candidate_sequences: 2000000000 }} {state()}",
-        "'sequence_batching.state' may take 22888 MiB for 2000000000 sequences at a time, more than 16384",
+        f"oldest {{ max_candidate_sequences: 1000000 }} {state(dims='5000')}",
+        "'sequence_batching.state' may take 19073 MiB for 1000000 sequences at a time, more than 16384",
+    ),
+    "more sequences than can be meant": (
+        "oldest { max_candidate_sequences: 2000000000 }",
+        "'sequence_batching.oldest.max_candidate_sequences' comes to 2000000000 sequences at a time, and 1048576 are",
+    ),
+    "a giant beginning": (
+        state(dims="500000000"),
+        "'sequence_batching.state[0].initial_state' takes 2000000000 bytes, and 1073741824 are allowed",
+    ),
+    "a beginning of very many texts": (
+        state(datatype="STRING", dims="25000000"),
+        "'sequence_batching.state[0].initial_state' takes 1600000000 bytes, and 1073741824 are allowed",
     ),
 }
 

@@ -64,6 +64,11 @@ def test_an_impossible_sample_is_refused_with_its_field(sample: str, problem: st
     assert problem in message
 
 
+def test_samples_do_not_run_for_ever() -> None:
+    twice = f'name: "s" batch_size: 1 count: 5001 {X} }} model_warmup {{ name: "t" batch_size: 1 count: 5000 {X}'
+    assert "field 'model_warmup' may run 10000 times in all, not 10001; lower count" in refusal(warmup(twice))
+
+
 @pytest.mark.parametrize("datatype", ["FP64", "STRING"])
 def test_a_sample_larger_than_any_request_is_refused_before_it_is_made(datatype: str) -> None:
     data = f"data_type: TYPE_{datatype} dims: [ 1073741824, 1073741824 ] zero_data: true"

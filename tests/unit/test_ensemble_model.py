@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import weakref
-from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -24,88 +23,13 @@ from server.errors import (
     ShuttingDown,
     WrongShape,
 )
-from server.messages import RequestedOutput
-from server.models.config import ModelConfig, TensorConfig
-from server.models.config_types import EnsembleStep
-from server.models.ensemble_model import MAX_AT_THE_DOOR, EnsembleVersion
-from server.models.ensemble_run import Members
+from server.messages import RequestedOutput, SequenceFlags
+from server.models.ensemble_model import MAX_AT_THE_DOOR
 from server.records import Computation, Record
 from server.scheduling.budget import ByteBudget
-from tests.fakes import OneReply, PuppetClock, model_config
-from tests.unit.ensembling import Graph, PuppetMember, PuppetWork, ensemble_config, graphs, request, row, step
+from tests.fakes import OneReply, model_config
+from tests.unit.ensembling import CHAIN, DIAMOND, Bench, Graph, array, graphs, request, row, step
 from tests.unit.loaded import run, turn, values
-
-CHAIN = [step("one", {"a": "x"}, {"b": "t"}), step("two", {"a": "t"}, {"b": "y"})]
-DIAMOND = [
-    step("top", {"a": "x"}, {"b": "t"}),
-    step("left", {"a": "t"}, {"b": "l"}),
-    step("right", {"a": "t"}, {"b": "r"}),
-    step("bottom", {"a": "l", "b": "r"}, {"c": "y"}),
-]
-
-
-class Bench:
-    """Version 1 of ensemble 'e', with a puppet for every model."""
-
-    def __init__(
-        self,
-        steps: Sequence[EnsembleStep],
-        outputs: Sequence[TensorConfig] = (row("y"),),
-        *,
-        inputs: Sequence[TensorConfig] = (row("x"),),
-        members: Mapping[str, ModelConfig] | None = None,
-        labels: Mapping[str, tuple[str, ...]] | None = None,
-        limit: int = 0,
-        budget: ByteBudget | None = None,
-        max_batch_size: int = 8,
-    ) -> None:
-        self.clock = PuppetClock(now=1000)
-        self.members = {each.model: PuppetMember((members or {}).get(each.model) or _member(each)) for each in steps}
-        found = tuple(self.members[each.model] for each in steps)
-        ranks = tuple(
-            tuple(_rank(member.config, name) for name, _ in each.inputs)
-            for each, member in zip(steps, found, strict=True)
-        )
-        tensors = [tensor for each in steps for _, tensor in each.outputs]
-        self.version = EnsembleVersion(
-            ensemble_config(steps, inputs, outputs, max_batch_size=max_batch_size, max_inflight_requests=limit),
-            1,
-            Members(found, ranks, dict.fromkeys(tensors, ()) | dict(labels or {})),
-            self.clock,
-            budget,
-        )
-
-    def submit(self, *rows: Sequence[float], **more: Any) -> tuple[Any, OneReply]:
-        reply = OneReply()
-        return self.version.submit(request({"x": rows or [[1.0]]}, **more), reply), reply
-
-    def work(self, model: str) -> PuppetWork:
-        """The only request that a model was given."""
-        (work,) = self.members[model].given
-        return work
-
-    def given(self) -> dict[str, int]:
-        return {name: len(member.given) for name, member in self.members.items() if member.given}
-
-    def check_idle(self) -> None:
-        """Nothing is held, and nobody waits."""
-        assert all(not member.holds for member in self.members.values())
-        assert (self.version.in_flight, self.version.pending, self.version.queue_age()) == (0, 0, 0)
-
-
-def _member(each: EnsembleStep) -> ModelConfig:
-    return model_config(
-        [row(name) for name, _ in each.inputs], [row(name) for name, _ in each.outputs], name=each.model
-    )
-
-
-def _rank(config: ModelConfig, name: str) -> int:
-    (dims,) = (tensor.dims for tensor in config.inputs if tensor.name == name)
-    return len(dims) + (config.max_batch_size > 0)
-
-
-def array(*rows: float) -> np.ndarray[Any, Any]:
-    return np.array(rows, np.float32).reshape(-1, 1)
 
 
 @pytest.mark.parametrize(("version", "asked"), [(3, "3"), (None, "")])
@@ -123,16 +47,24 @@ def test_a_step_asks_for_the_version_that_its_ensemble_names(version: int | None
 def test_a_tensor_goes_on_as_it_is() -> None:
     async def main() -> None:
         bench = Bench(CHAIN)
-        _, reply = bench.submit([1.0], [2.0], request_id="mine", priority=2, deadline=1005.0, timeout_us=7)
+        carried = {
+            "priority": 2,
+            "deadline": 1005.0,
+            "timeout_us": 7,
+            "sequence": SequenceFlags(5, start=True),
+            "headers": {"tenant": "a"},
+        }
+        _, reply = bench.submit([1.0], [2.0], request_id="mine", **carried)
         first = bench.work("one").request
         assert (first.model_name, first.model_version, first.request_id) == ("one", "", "mine")
-        assert (first.priority, first.deadline, first.timeout_us) == (2, 1005.0, 7)
+        assert {name: getattr(first, name) for name in carried} == carried
         assert [(spec.name, spec.shape) for spec in first.specs] == [("a", (2, 1))]
         assert bench.given() == {"one": 1}
         between, last = array(3, 4), array(5, 6)
         bench.work("one").answer(between)
         assert bench.work("two").request.buffers[0] is between
         assert bench.work("two").request.outputs == (RequestedOutput("b"),)
+        assert {name: getattr(bench.work("two").request, name) for name in carried} == carried
         bench.work("two").answer(last)
         answer = await reply.response()
         assert (answer.model_name, answer.model_version, answer.request_id) == ("e", "1", "mine")
@@ -306,6 +238,61 @@ def test_whoever_leaves_after_the_cut_off_left_because_the_server_went_down() ->
         work.cancel()
         assert [type(error) for error in finished] == [ShuttingDown]
         assert bench.version.statistics.failures[Reason.SHUTDOWN] == 1
+
+    run(main)
+
+
+def test_models_in_a_row_that_answer_at_once_need_no_deep_stack() -> None:
+    async def main() -> None:
+        names = [f"m{n}" for n in range(400)]
+        steps = [step(name, {"a": f"t{n}" if n else "x"}, {"b": f"t{n + 1}"}) for n, name in enumerate(names)]
+        bench = Bench(steps, [row("t400")], limit=1)
+        for member in bench.members.values():
+            member.at_once = array(7)
+        for _ in range(2):
+            work, reply = bench.submit([1.0])
+            assert work is None
+            assert values(await reply.response()) == {"t400": [[7.0]]}
+            await turn()
+        bench.check_idle()
+
+    run(main)
+
+
+@pytest.mark.parametrize("at_once", [True, False])
+def test_once_a_request_is_over_no_step_of_it_begins(at_once: bool, caplog: pytest.LogCaptureFixture) -> None:
+    async def main() -> None:
+        bench = Bench(DIAMOND, limit=1)
+        bench.members["left"].refusal = Overloaded("no", 1.0)
+        if at_once:
+            bench.members["top"].at_once = array(2)
+        _, reply = bench.submit([1.0])
+        if not at_once:
+            bench.work("top").answer(array(2))
+        assert isinstance(await reply.error(), Overloaded)
+        await turn()
+        assert "right" not in bench.given()
+        bench.check_idle()
+        assert all(gate.free == 1 for gate in bench.version._gates)
+
+    run(main)
+    assert caplog.records == []
+
+
+@pytest.mark.parametrize("outcome", ["answered", "refused", "admitted"])
+def test_a_caller_that_leaves_while_a_model_is_asked_takes_that_step_along(outcome: str) -> None:
+    async def main() -> None:
+        bench = Bench(CHAIN)
+        work, reply = bench.submit([1.0])
+        bench.members["two"].meanwhile = work.cancel
+        bench.members["two"].at_once = array(3) if outcome == "answered" else None
+        bench.members["two"].refusal = NotReady("no") if outcome == "refused" else None
+        bench.work("one").answer(array(2))
+        assert all(work.cancelled for work in bench.members["two"].given)
+        assert len(bench.members["two"].given) == (outcome == "admitted")
+        assert reply.answers == []
+        assert bench.version.statistics.fail.count == 1
+        bench.check_idle()
 
     run(main)
 
@@ -492,6 +479,26 @@ def test_a_request_whose_time_is_over_leaves_the_door_at_once() -> None:
         assert values(await patient.response())["y"] == [[1.0]]
         bench.check_idle()
         await bench.version.drain()
+
+    run(main)
+
+
+def test_the_callers_deadline_holds_wherever_a_place_is_waited_for() -> None:
+    async def main() -> None:
+        bench = Bench(CHAIN, limit=1)
+        _, first = bench.submit([0.0])
+        bench.members["one"].given[0].answer(array(0))
+        await turn()
+        _, late = bench.submit([1.0], deadline=1002)
+        bench.members["one"].given[1].answer(array(1))  # done with the first step, and waits for the second
+        await turn()
+        bench.clock.advance(2.5)
+        assert str(await late.error()) == "in ensemble 'e', Deadline Exceeded"
+        await turn()
+        bench.submit([2.0])
+        assert len(bench.members["one"].given) == 3  # its place is free
+        bench.members["two"].given[0].answer(array(3))
+        assert values(await first.response())["y"] == [[3.0]]
 
     run(main)
 

@@ -191,6 +191,30 @@ def test_a_request_keeps_the_models_that_it_came_to(tmp_path: Path) -> None:
     polled(tmp_path, test)
 
 
+def test_a_request_keeps_the_models_of_an_ensemble_inside_the_one_that_it_came_to(tmp_path: Path) -> None:
+    async def test(bench: Bench) -> None:
+        bench.add("late", 1, config=f"{MAX_BATCH} version_policy {{ all {{ }} }}")
+        add(bench, "inner", "late")
+        add(bench, "e", "m", "inner")
+        await bench.plane.load_all()
+        for _ in range(1_000):
+            bench.gate.wait()  # shut it
+        reply = OneReply()
+        asked = request([1.0, 2.0])
+        asked.model_name = "e"
+        Engine(bench.registry).infer(asked, reply)
+        (tmp_path / "late" / "2").mkdir()
+        (tmp_path / "late" / "2" / "model.onnx").write_text(TREBLING)
+        await settle(bench)
+        assert bench.registry.find("late", "").version == 2
+        bench.gate.open(2)
+        assert values(await reply.response())["y"] == [[4.0, 8.0]]
+        bench.gate.open(2)
+        assert await answer(bench) == [[6.0, 12.0]]
+
+    polled(tmp_path, test)
+
+
 def test_an_ensemble_that_changes_is_replaced_and_a_bad_one_is_not(tmp_path: Path) -> None:
     async def test(bench: Bench) -> None:
         add(bench, "e", "m")
@@ -238,6 +262,33 @@ def test_labels_come_from_the_model_however_deep_it_is(tmp_path: Path) -> None:
         outer = bench.registry.find("outer", "")
         assert isinstance(outer, EnsembleVersion)
         assert outer.members.labels == {"y": ("cat", "dog")}
+        (tmp_path / "e").rename(tmp_path.parent / "e")
+        await settle(bench)
+        (tmp_path.parent / "e").rename(tmp_path / "e")  # from now on it is looked at after 'outer'
+        await settle(bench)
+        outer = bench.registry.find("outer", "")
+        assert isinstance(outer, EnsembleVersion)
+        (tmp_path / "l" / "labels.txt").write_text("cat\nwolf\n")
+        (tmp_path / "l" / "1" / "model.onnx").write_text(TREBLING)
+        await settle(bench)
+        assert bench.registry.find("outer", "") is outer
+        assert outer.members.labels == {"y": ("cat", "wolf")}
+
+    polled(tmp_path, test)
+
+
+def test_answers_that_depend_on_what_came_before_are_not_kept(tmp_path: Path) -> None:
+    async def test(bench: Bench) -> None:
+        bench.add("s", 1, config=f"{MAX_BATCH} sequence_batching {{ }}")
+        add(bench, "inner", "s")
+        add(bench, "e", "m", "inner")
+        change(bench, "e", of("m", "inner") + "response_cache { enable: true }")
+        await bench.plane.load_all()
+        assert bench.states()["e"] == {1: "UNAVAILABLE"}
+        assert bench.reason("e") == (
+            "ensemble 'e': field 'response_cache.enable' cannot go with sequence_batching of model 's': "
+            "answers depend on what came before; remove one of the two"
+        )
 
     polled(tmp_path, test)
 

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import re
+import tracemalloc
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from onnx import FunctionProto, ModelProto, SparseTensorProto, TensorProto, helper
 
+from server.backends import external_data
 from server.backends.external_data import NotProtobuf, external_files, locations
 from server.errors import LoadFailed
 from tests import onnx_models
@@ -167,3 +171,92 @@ def test_files_in_onnx_runtimes_own_format_name_no_others(tmp_path: Path) -> Non
     path = tmp_path / "model.ort"
     path.write_bytes(b"\x0b")
     assert external_files(path, tmp_path) == ()
+
+
+# --- files that are made to cost time and memory ---
+
+
+def field(number: int, content: bytes) -> bytes:
+    """A length-delimited field."""
+    return varint(number << 3 | 2) + varint(len(content)) + content
+
+
+def varint(value: int) -> bytes:
+    low = value & 0x7F
+    return bytes([low]) if value < 0x80 else bytes([low | 0x80]) + varint(value >> 7)
+
+
+def in_graph(content: bytes) -> bytes:
+    return field(7, content)
+
+
+IRRELEVANT = st.one_of(
+    st.builds(lambda n, value: varint(n << 3) + varint(value), st.integers(1, 3000), st.integers(0, 2**64 - 1)),
+    st.builds(lambda n, value: varint(n << 3 | 5) + value, st.integers(1, 3000), st.binary(min_size=4, max_size=4)),
+    st.builds(lambda n, value: varint(n << 3 | 1) + value, st.integers(1, 3000), st.binary(min_size=8, max_size=8)),
+    st.builds(field, st.integers(30, 3000), st.binary(max_size=300)),
+    st.builds(field, st.sampled_from([2, 3, 4]), st.binary(max_size=300)),
+    st.builds(lambda value: b"\x12\x83\x00" + value, st.binary(min_size=3, max_size=3)),  # a length in too many bytes
+)
+
+
+@given(before=st.lists(IRRELEVANT), between=st.lists(IRRELEVANT), after=st.lists(IRRELEVANT))
+def test_a_location_is_found_between_any_other_fields(
+    before: list[bytes], between: list[bytes], after: list[bytes]
+) -> None:
+    graph = onnx_models.external_weights("here").graph.SerializeToString()
+    inner = b"".join(between) + graph + b"".join(after)
+    assert locations(b"".join(before) + in_graph(inner) + b"".join(after)) == {b"here"}
+
+
+@pytest.mark.parametrize(
+    "tiny",
+    [in_graph(field(1, b"") * 200_000), in_graph(field(1, field(5, b"\x40\x01" * 200_000)))],
+    ids=["empty nodes", "an attribute of many numbers"],
+)
+def test_what_a_file_has_very_many_of_takes_no_memory(tiny: bytes) -> None:
+    tracemalloc.start()
+    try:
+        assert locations(tiny) == set()
+        assert tracemalloc.get_traced_memory()[1] < 100_000
+    finally:
+        tracemalloc.stop()
+
+
+def test_a_file_of_too_many_messages_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(external_data, "MAX_FIELDS", 1000)
+    node = field(1, field(5, bytes([9 << 3 | 2, 12]) + bytes(12)))
+    assert locations(in_graph(node * 400)) == set()
+    with pytest.raises(NotProtobuf, match="it has more than 1000 fields"):
+        locations(in_graph(node * 600))
+
+
+def test_a_file_of_too_many_locations_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(external_data, "MAX_FILES", 3)
+    tensors = [field(5, tensor(str(i)).SerializeToString()) for i in range(4)]
+    assert locations(in_graph(b"".join(tensors[:3]))) == {b"0", b"1", b"2"}
+    with pytest.raises(NotProtobuf, match="more than 3 files"):
+        locations(in_graph(b"".join(tensors)))
+
+
+def nested(depth: int) -> bytes:
+    """A graph in an attribute of a node of a graph, and so on."""
+    graph = onnx_models.external_weights("here").graph.SerializeToString()
+    for _ in range(depth):
+        graph = field(1, field(5, field(6, graph)))
+    return in_graph(graph)
+
+
+def test_graphs_may_nest_as_deeply_as_protobuf_reads_them() -> None:
+    assert locations(nested(30)) == {b"here"}
+    with pytest.raises(NotProtobuf, match="more than 100 messages deep"):
+        locations(nested(50))
+    with pytest.raises(NotProtobuf, match="more than 100 messages deep"):
+        locations(nested(2000))
+
+
+def test_a_path_of_any_length_is_refused_in_a_short_sentence(tmp_path: Path) -> None:
+    path = write(tmp_path, "w" * 1_000_000)
+    with pytest.raises(LoadFailed, match=r"model\.onnx: external data 'www") as refused:
+        external_files(path, tmp_path)
+    assert len(str(refused.value)) < 2100

@@ -92,7 +92,7 @@ def test_a_peer_that_speaks_another_protocol_is_not_well(capfd: pytest.CaptureFi
 
 
 @pytest.mark.parametrize(
-    "flag", ["--url=127.0.0.1:8000", "--url=https://there/", "--url=http://there:port/", "--timeout=0", "--timeout=nan"]
+    "flag", ["--url=127.0.0.1:8000", "--url=ftp://there/", "--url=http://there:port/", "--timeout=0", "--timeout=nan"]
 )
 def test_a_wrong_flag_is_a_usage_error(flag: str, capfd: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as caught:

@@ -10,6 +10,7 @@ from google.protobuf.message import DecodeError
 
 from proto import grpc_service_pb2 as pb
 from server.errors import InvalidRequest
+from server.frontends.access_rules import rule_of
 from server.frontends.load_codec import LARGE_BYTES, decode_load, file_prefix
 
 LARGE = random.Random(1).randbytes(LARGE_BYTES + 1)
@@ -62,6 +63,13 @@ def test_whatever_becomes_of_a_message_it_is_read_as_protobuf_reads_it() -> None
             load.request.parameters[key].bytes_param = bytes(content)
         assert load.request == expected
     assert min(viewed, refused) > 100
+
+
+def test_who_decides_about_a_load_sees_all_its_parameters() -> None:
+    message = pb.RepositoryModelLoadRequest(model_name="m", parameters=CASES["several"]).SerializeToString()
+    question = rule_of("RepositoryModelLoad").question(message)
+    assert (question.scope, question.changes) == ("m", True)
+    assert question.details == tuple(sorted(CASES["several"]))
 
 
 def test_only_large_files_are_viewed_and_none_is_copied() -> None:

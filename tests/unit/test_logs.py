@@ -52,6 +52,17 @@ def test_every_level_has_its_switch(state: LogState, written: list[str]) -> None
     assert levels(Log(state)) == written
 
 
+@pytest.mark.parametrize("form", LogFormat)
+def test_urls_of_libraries_are_logged_without_secrets(form: LogFormat) -> None:
+    log = Log(LogState(format=form))
+    try:
+        raise OSError("no way to https://x/y?sig=sesame")
+    except OSError:
+        log.root.exception("%s failed", "https://key:sesame@host/y")
+    assert "no way to https://x/y?…" in log.stream.getvalue().replace("\\u2026", "…")
+    assert "sesame" not in log.stream.getvalue()
+
+
 @pytest.mark.parametrize(("verbose", "written"), [(0, []), (1, ["ours"]), (2, ["ours", "a library's"])])
 def test_details_of_libraries_are_told_only_on_the_second_level(verbose: int, written: list[str]) -> None:
     log = Log(LogState(verbose=verbose))

@@ -193,7 +193,10 @@ def test_every_reason_to_fail_is_there_from_the_start() -> None:
 
 def test_requests_that_reach_no_version_are_counted_without_names() -> None:
     own = reasons(page(version()), "convoy_request_failed_total", model="", version="")
-    assert own == {"unknown_model": 5, "invalid": 2, "oversize": 0, "not_ready": 0, "shutdown": 0}
+    assert own == {
+        "unknown_model": 5, "invalid": 2, "oversize": 0, "not_ready": 0, "shutdown": 0,
+        "unauthenticated": 0, "forbidden": 0, "rate_limited": 0,
+    }  # fmt: skip
 
 
 def test_calls_are_counted_as_other_grpc_servers_count_them() -> None:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
-from server.part_options import grpc_options, http_options
+from server.part_options import gates, grpc_options, http_options, metrics_options
 from server.settings import parse
+from tests.unit.access_policies import principal
 
 
 @pytest.mark.parametrize("shared", [False, True])
@@ -19,3 +22,38 @@ def test_each_port_is_shared_as_its_flag_says(shared: bool) -> None:
 def test_answers_are_compressed_as_much_as_their_flag_says(word: str | None, level: int) -> None:
     flags = [] if word is None else [f"--grpc-infer-response-compression-level={word}"]
     assert grpc_options(parse(["--model-repository=models", *flags])).compression_level == level
+
+
+def test_metrics_have_tls_of_their_own() -> None:
+    files = ["--metrics-server-cert=c.pem", "--metrics-server-key=k.pem", "--metrics-root-cert=r.pem"]
+    for flag, root in (("--metrics-use-ssl=true", None), ("--metrics-use-ssl-mutual=true", Path("r.pem"))):
+        settings = parse(["--model-repository=models", flag, *files])
+        tls = metrics_options(settings).tls
+        assert tls is not None and (tls.certificate, tls.root) == (Path("c.pem"), root)
+        assert http_options(settings).tls is None
+    assert metrics_options(parse(["--model-repository=models", *files])).tls is None
+
+
+LOCAL = ("--grpc-address=127.0.0.1", "--http-address=localhost")
+TLS = ("--grpc-use-ssl=true", "--grpc-server-cert=c.pem", "--grpc-server-key=k.pem", "--allow-http=false")
+WARNINGS = {
+    "a policy without TLS": (("--auth-policy=POLICY",), ["gRPC on 0.0.0.0 has no TLS", "HTTP on 0.0.0.0 has no TLS"]),
+    "a policy with TLS": (("--auth-policy=POLICY", *TLS), []),
+    "a policy on loopback": (("--auth-policy=POLICY", *LOCAL), []),
+    "loading for all": (("--model-control-mode=explicit", "--allow-http=false"), ["whoever reaches gRPC on 0.0.0.0"]),
+    "loading on loopback": (("--model-control-mode=explicit", *LOCAL), []),
+    "loading that is meant": (("--model-control-mode=explicit", "--allow-admin=true"), []),
+    "loading that is closed": (("--model-control-mode=explicit", "--allow-admin=false"), []),
+    "nothing of it": ((), []),
+}
+
+
+@pytest.mark.parametrize(("flags", "warnings"), WARNINGS.values(), ids=WARNINGS)
+def test_an_operator_hears_of_doors_that_may_not_be_meant_to_be_open(
+    flags: tuple[str, ...], warnings: list[str], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    policy = tmp_path / "policy.toml"
+    policy.write_text(principal("a"))
+    settings = parse(["--model-repository=models", *(flag.replace("POLICY", str(policy)) for flag in flags)])
+    gates(settings, lambda _: None)
+    assert [message[: len(start)] for message, start in zip(caplog.messages, warnings, strict=True)] == warnings

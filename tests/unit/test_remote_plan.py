@@ -12,7 +12,7 @@ from server.errors import LoadFailed
 from server.remote.checksums import expected_sums, missing
 from server.remote.objects import RemoteFile, RemoteModel, sort_out
 from server.remote.plan import Piece, plan, unused
-from server.urls import redacted
+from server.urls import RepositoryUrl, redacted
 
 A, B = "a" * 64, "b" * 64
 
@@ -168,7 +168,23 @@ def test_what_has_a_sum_must_be_there_unless_its_folder_is_left_out() -> None:
         ("abfs://models@account.dfs.core.windows.net/a", "abfs://models@account.dfs.core.windows.net/a"),
         ("s3://bucket/models", "s3://bucket/models"),
         ("what? an error", "what? an error"),
+        ("what/ever? an error", "what/ever?… an error"),
+        ('"POST /v1/traces?token=secret HTTP/1.1" 200', '"POST /v1/traces?… HTTP/1.1" 200'),
     ],
 )
 def test_urls_are_shown_without_secrets(text: str, shown: str) -> None:
     assert redacted(text) == shown
+
+
+@pytest.mark.parametrize(
+    ("url", "text", "shown"),
+    [
+        ("s3://key:secret@bucket/m", "no bucket 'key:secret@bucket'", "no bucket '…@bucket'"),
+        ("s3://key:secret@bucket/m", "'secret' is no key", "'…' is no key"),
+        ("https://x/m?sig=secret", "sig=secret is too old", "… is too old"),
+        ("abfs://models@account/m", "no container models", "no container models"),
+        ("s3://bucket/m", "no bucket", "no bucket"),
+    ],
+)
+def test_secrets_of_a_url_are_left_out_of_what_is_told_about_it(url: str, text: str, shown: str) -> None:
+    assert RepositoryUrl(url).left_out_of(text) == shown

@@ -2,17 +2,26 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
+import re
+import socket
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from server.errors import ConfigInvalid, LoadFailed
 from server.models.repository import (
+    MAX_CONFIG_BYTES,
+    MAX_LABEL_BYTES,
     ModelFolder,
     find,
     model_file,
     names,
+    op_library,
     read_config,
+    read_initial_state,
     read_labels,
     read_warmup_file,
     scan,
@@ -177,12 +186,19 @@ def test_labels_outside_of_the_model_are_refused(folder: ModelFolder) -> None:
 def test_a_warm_up_input_is_read_from_its_folder(folder: ModelFolder) -> None:
     (folder.path / "warmup").mkdir()
     (folder.path / "warmup" / "row.bin").write_bytes(b"\0\1\xff")
-    assert read_warmup_file(folder, "row.bin") == b"\0\1\xff"
+    assert read_warmup_file(folder, "row.bin", 100) == b"\0\1\xff"
+
+
+def test_a_warm_up_input_of_more_bytes_than_may_be_is_not_read(folder: ModelFolder) -> None:
+    (folder.path / "warmup").mkdir()
+    of_holes(folder.path / "warmup" / "row.bin")
+    with pytest.raises(LoadFailed, match=rf"row.bin: has {TERABYTE} bytes, and 100 are read at most"):
+        read_warmup_file(folder, "row.bin", 100)
 
 
 def test_a_missing_warm_up_input_is_named(folder: ModelFolder) -> None:
     with pytest.raises(LoadFailed, match=r"warmup/row\.bin: no such file; add it, or use zero_data or random_data"):
-        read_warmup_file(folder, "row.bin")
+        read_warmup_file(folder, "row.bin", 100)
 
 
 @pytest.mark.parametrize("filename", ["../../../secret", "/etc/passwd", "link"])
@@ -190,7 +206,7 @@ def test_a_warm_up_input_outside_of_the_model_is_refused(folder: ModelFolder, fi
     (folder.path / "warmup").mkdir()
     (folder.path / "warmup" / "link").symlink_to(folder.path.parent.parent / "secret")
     with pytest.raises(LoadFailed, match="outside of the model's folder"):
-        read_warmup_file(folder, filename)
+        read_warmup_file(folder, filename, 100)
 
 
 def test_a_configuration_of_the_name_asked_for_counts_where_the_model_has_it(folder: ModelFolder) -> None:
@@ -215,6 +231,12 @@ def test_one_model_is_found_by_its_name(tmp_path: Path) -> None:
         find(roots, "twin")
 
 
+@pytest.mark.parametrize("name", ["../digits", "digits/../digits", "/etc", "..", ".", "", "a\0b", "d" * 300])
+def test_what_is_no_name_leads_nowhere(folder: ModelFolder, name: str) -> None:
+    with pytest.raises(LoadFailed, match="is no name of a model"):
+        find([folder.path.parent], name)
+
+
 def test_names_are_listed_without_a_look_inside(tmp_path: Path) -> None:
     for path in ("a/m", "a/twin", "b/twin", "b/.hidden"):
         (tmp_path / path).mkdir(parents=True)
@@ -237,3 +259,88 @@ def test_a_piece_of_a_byte_order_mark_is_no_text(folder: ModelFolder, piece: byt
     (folder.path / "labels.txt").write_bytes(piece)
     with pytest.raises(ConfigInvalid, match="is not UTF-8"):
         read_labels(folder, "labels.txt")
+
+
+# --- what somebody may put in the place of a file ---
+
+TERABYTE = 1 << 40
+
+
+def of_holes(path: Path) -> None:
+    """A file that announces more than any machine has memory, and takes nothing of the disk."""
+    with path.open("wb") as file:
+        file.truncate(TERABYTE)
+
+
+def test_a_config_of_more_bytes_than_may_be_is_not_read(folder: ModelFolder) -> None:
+    of_holes(folder.path / "config.pbtxt")
+    with pytest.raises(LoadFailed, match=rf"config.pbtxt: has {TERABYTE} bytes, and {MAX_CONFIG_BYTES} are read"):
+        read_config(folder)
+
+
+def test_labels_of_more_bytes_than_may_be_are_not_read(folder: ModelFolder) -> None:
+    of_holes(folder.path / "labels.txt")
+    with pytest.raises(LoadFailed, match=rf"labels.txt: has {TERABYTE} bytes, and {MAX_LABEL_BYTES} are read"):
+        read_labels(folder, "labels.txt")
+
+
+def put_pipe(path: Path) -> None:
+    os.mkfifo(path)
+
+
+def put_socket(path: Path) -> None:
+    with contextlib.chdir(path.parent), socket.socket(socket.AF_UNIX) as listener:  # a socket's path must be short
+        listener.bind(path.name)
+
+
+@pytest.mark.parametrize("put", [put_pipe, put_socket, Path.mkdir], ids=["a pipe", "a socket", "a folder"])
+@pytest.mark.parametrize(
+    ("filename", "read"),
+    [
+        ("config.pbtxt", read_config),
+        ("configs/a.pbtxt", lambda folder: read_config(folder, "a")),
+        ("labels.txt", lambda folder: read_labels(folder, "labels.txt")),
+        ("warmup/row.bin", lambda folder: read_warmup_file(folder, "row.bin", 100)),
+        ("initial_state/row.bin", lambda folder: read_initial_state(folder, "row.bin", 100)),
+        ("1/model.onnx", lambda folder: model_file(folder, 1, "model.onnx")),
+        ("lib.so", lambda folder: op_library(folder, "lib.so")),
+    ],
+)
+def test_what_is_no_file_is_refused_and_holds_nobody_up(
+    folder: ModelFolder, filename: str, read: Callable[[ModelFolder], object], put: Callable[[Path], None]
+) -> None:
+    path = folder.path / filename
+    path.parent.mkdir(exist_ok=True)
+    put(path)
+    with pytest.raises(LoadFailed, match=re.escape(f"{path}: ")):
+        read(folder)
+
+
+def test_a_config_outside_of_the_model_is_refused(folder: ModelFolder) -> None:
+    (folder.path / "config.pbtxt").symlink_to(folder.path.parent.parent / "secret")
+    with pytest.raises(LoadFailed, match="outside of the model's folder") as refused:
+        read_config(folder)
+    assert "not yours" not in str(refused.value)
+
+
+def test_files_may_be_links_as_kubernetes_mounts_them(folder: ModelFolder) -> None:
+    (folder.path / "..2026_01").mkdir()
+    (folder.path / "..2026_01" / "config.pbtxt").write_text("max_batch_size: 8")
+    (folder.path / "..data").symlink_to("..2026_01")
+    (folder.path / "config.pbtxt").symlink_to("..data/config.pbtxt")
+    assert read_config(folder) == "max_batch_size: 8"
+
+
+@pytest.mark.parametrize("filename", ["a\0b", "l" * 300, "l" * 100_000, "/".join("l" * 3000)])
+def test_a_name_that_no_file_can_have_is_refused_in_a_short_sentence(folder: ModelFolder, filename: str) -> None:
+    for read in (read_labels, op_library):
+        with pytest.raises(LoadFailed, match="digits/") as refused:
+            read(folder, filename)
+        assert len(str(refused.value)) < 2100
+
+
+def test_of_a_version_folder_of_many_files_few_are_named(folder: ModelFolder) -> None:
+    for i in range(1000):
+        (folder.path / "1" / f"weights_{i:04}.bin").touch()
+    with pytest.raises(LoadFailed, match=r"has: weights_0000.bin, .*weights_0009.bin, …; rename"):
+        model_file(folder, 1, "model.onnx")

@@ -151,6 +151,15 @@ def test_a_route_that_is_not_restricted_is_answered_to_anybody() -> None:
     assert Peer(restrict_routes(routes(), RESTRICTED)).ask("GET", "/v2").status == 200
 
 
+def test_a_method_that_refuses_early_goes_on_doing_so_behind_its_guard() -> None:
+    begun: list[Call] = []
+    guarded = restrict({"/s/ServerLive": UnaryMethod(lambda call, _: call.reply(b""), begun.append)}, RESTRICTED)
+    method, call = guarded["/s/ServerLive"], FakeCall()
+    assert isinstance(method, UnaryMethod) and method.begin is not None
+    method.begin(call)
+    assert begun == [call]
+
+
 @pytest.mark.parametrize(
     "flag", ["admin-key=s3cret", "inference:admin-key:s3cret", "admin-key=s3cret:x=y", "a:=s3cret"]
 )

@@ -18,7 +18,7 @@ from server.trace_config import TraceConfig, TraceSetting
 REPOSITORY = ("--model-repository", "models")
 TLS = tuple(
     word
-    for protocol in ("grpc", "http")
+    for protocol in ("grpc", "http", "metrics")
     for name, file in (("server-cert", "c.pem"), ("server-key", "k.pem"), ("root-cert", "r.pem"))
     for word in (f"--{protocol}-{name}", file)
 )
@@ -64,9 +64,18 @@ FLAGS: dict[str, tuple[str, str, object]] = {
     "--allow-metrics": ("false", "allow_metrics", False),
     "--metrics-address": ("127.0.0.2", "metrics_address", "127.0.0.2"),
     "--metrics-port": ("1", "metrics_port", 1),
+    "--allow-custom-ops": ("true", "allow_custom_ops", True),
     "--allow-client-shm": ("true", "allow_client_shm", True),
     "--allow-cpu-metrics": ("false", "allow_cpu_metrics", False),
     "--allow-gpu-metrics": ("false", "allow_gpu_metrics", False),
+    "--metrics-use-ssl": ("true", "metrics_use_ssl", True),
+    "--metrics-use-ssl-mutual": ("true", "metrics_use_ssl_mutual", True),
+    "--metrics-server-cert": ("x.pem", "metrics_server_cert", Path("x.pem")),
+    "--metrics-server-key": ("x.pem", "metrics_server_key", Path("x.pem")),
+    "--metrics-root-cert": ("x.pem", "metrics_root_cert", Path("x.pem")),
+    "--auth-policy": ("policy.toml", "auth_policy", Path("policy.toml")),
+    "--allow-admin": ("true", "allow_admin", True),
+    "--audit-log": ("audit.jsonl", "audit_log", Path("audit.jsonl")),
     "--metrics-interval-ms": ("0", "metrics_interval_ms", 0),
     "--metrics-config": ("summary_latencies=true", "metrics_config", MetricsConfig(summary_latencies=True)),
     "--grpc-engine": ("grpcio", "grpc_engine", GrpcEngine.GRPCIO),
@@ -189,6 +198,23 @@ def test_a_repository_may_be_a_url_and_is_never_printed_with_its_secrets() -> No
     (url,) = settings.model_repository_urls
     assert url.text == "s3://user:secret@bucket/models?token=secret"
     assert "secret" not in f"{settings} {url} {url!r}"
+
+
+def test_no_pattern_matches_headers_with_secrets() -> None:
+    flags = ("--grpc-restricted-protocol=health:Key=s", "--http-restricted-api=trace:X-Key=s")
+    settings = parse([*REPOSITORY, *flags, "--grpc-header-forward-pattern=.*", "--http-header-forward-pattern=.*"])
+    over_grpc, over_http = settings.grpc_header_forward_pattern, settings.http_header_forward_pattern
+    assert over_grpc is not None and over_http is not None
+    hidden = {"authorization", "proxy-authorization", "cookie"}
+    assert [name for name in (*hidden, "triton-grpc-protocol-key") if over_grpc.matches(name)] == []
+    assert [name for name in (*hidden, "x-key") if over_http.matches(name)] == []
+    assert over_grpc.matches("x-key") and over_http.matches("x-tenant")
+
+
+def test_a_policy_says_who_is_an_admin_and_no_flag_beside_it(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        parse([*REPOSITORY, "--auth-policy=p.toml", "--allow-admin=true"])
+    assert "--allow-admin is for servers without --auth-policy" in capsys.readouterr().err
 
 
 def test_restrictions_add_up_and_are_never_printed_with_their_secrets() -> None:

@@ -13,6 +13,7 @@ from server import tensors
 from server.errors import ConvoyError, ExecutionFailed, InvalidRequest
 from server.frontends.answers import encoded
 from server.frontends.calls import StatusCode
+from server.frontends.decoding import plainly
 from server.frontends.statuses import AS_TRITON
 from server.frontends.stream_infer import MAX_UNANSWERED, StreamInfer
 from server.messages import InferenceRequest, InferenceResponse, OutputTensor
@@ -58,7 +59,7 @@ def stream(
     metadata: dict[str, str | bytes] | None = None, sink: KeptRecords | None = None
 ) -> tuple[StreamInfer, FakeEngine, FakeCall]:
     engine, call = FakeEngine(), FakeCall(metadata=metadata or {})
-    return StreamInfer(engine, AS_TRITON, fakes.watch(sink), None, call), engine, call
+    return StreamInfer(engine, AS_TRITON, fakes.watch(sink), plainly, call), engine, call
 
 
 def sent(call: FakeCall) -> list[pb.ModelStreamInferResponse]:

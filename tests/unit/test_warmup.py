@@ -20,7 +20,7 @@ from tests.fakes import PuppetSession, fp32, model_config
 FILES = {"row.bin": np.array([1, 2], np.float32).tobytes(), "short.bin": bytes(7), "text.bin": b"\2\0\0\0hi\0\0\0\0"}
 
 
-def read_file(filename: str) -> bytes:
+def read_file(filename: str, most_bytes: int) -> bytes:
     if filename not in FILES:
         raise LoadFailed(f"/models/m/warmup/{filename}: no such file")
     return FILES[filename]
@@ -101,6 +101,19 @@ def test_inputs_of_free_dimensions_are_taken_from_the_samples_in_turns() -> None
     free = TensorConfig("x", tensors.FP32, (-1,))
     assert model.warm_up(config(sample(dims=(3,)), sample(dims=(5,)), x=free)).calibrated
     assert {batch["x"].shape for batch in model.batches} == {(rows, n) for rows in (1, 2, 4) for n in (3, 5)}
+
+
+@pytest.mark.parametrize(
+    ("dims", "max_batch_size"), [((2**40,), 4), ((2,), 2_000_000_000)], ids=["a giant row", "very many rows"]
+)
+def test_batches_that_no_machine_holds_are_not_made_to_be_measured(
+    dims: tuple[int, ...], max_batch_size: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    model = Model()
+    settings = config(x=TensorConfig("x", tensors.FP32, dims), max_batch_size=max_batch_size)
+    assert not model.warm_up(settings).calibrated
+    assert model.batches == []
+    assert "could not be measured before it serves" in caplog.text
 
 
 def test_a_model_that_fails_on_zeros_is_served_unmeasured(caplog: pytest.LogCaptureFixture) -> None:
@@ -194,6 +207,14 @@ WRONG = {
             "m/config.pbtxt: field 'model_warmup[0]' is no request that the model takes: "
             "unexpected inference input 'z' for model 'm'"
         ),
+    ),
+    "more rows than a machine has memory for": (
+        sample(dims=(2**62, 2**62)),
+        "m/config.pbtxt: field 'model_warmup[0]': 1 rows of 85070591730234615865843651857942052864 bytes are more than",
+    ),
+    "more texts than a machine has memory for": (
+        sample(dims=(2**40,), datatype=tensors.BYTES),
+        "1 rows of 70368744177664 bytes are more than the 1073741824 of the largest warm-up",
     ),
     "another shape": (sample(dims=(3,)), "Expected [-1,2], got [1,3]"),
     "another datatype": (sample(datatype=tensors.INT8), "data-type is 'INT8', but model 'm' expects 'FP32'"),

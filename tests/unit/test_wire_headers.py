@@ -61,7 +61,7 @@ def test_a_usual_head() -> None:
 def test_the_least_head() -> None:
     least = {b":method": b"POST", b":path": b"/s/m", b"te": b"trailers", b"content-type": b"application/grpc"}
     headers = list(least.items())
-    assert check_request_headers(headers) == RequestHead("/s/m", inf, b"identity", b"", headers)
+    assert check_request_headers(headers) == RequestHead("/s/m", inf, b"identity", b"", headers, "")
     assert decode_metadata(headers) == {}
     for name in least:
         assert isinstance(check_request_headers([pair for pair in headers if pair[0] != name]), Refusal)

@@ -14,7 +14,7 @@ from math import inf
 from typing import NamedTuple
 
 from server.frontends.call_counts import CallCounts, MethodCounts
-from server.frontends.calls import INTERNAL_MESSAGE, Method, MethodTable, StatusCode, UnaryMethod
+from server.frontends.calls import INTERNAL_MESSAGE, NOBODY, Method, MethodTable, Peer, StatusCode, UnaryMethod
 from server.frontends.compression import FASTEST
 from server.frontends.grpc import http2, wire
 from server.frontends.grpc.http2 import CLOSED, END, HEAD, TOO_LARGE, Event, Header, HeaderBlock, Http2Connection
@@ -119,8 +119,15 @@ class Dispatcher:
 class Connection:
     """One peer's calls. Knows bytes and calls, no sockets: `write` sends, and `hang_up` closes when all is said."""
 
-    def __init__(self, dispatcher: Dispatcher, write: Callable[[bytes], None], hang_up: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        dispatcher: Dispatcher,
+        write: Callable[[bytes], None],
+        hang_up: Callable[[], None],
+        peer: Peer = NOBODY,
+    ) -> None:
         self.dispatcher = dispatcher
+        self.peer = peer
         self._write = write
         self._hang_up = hang_up
         self._http2 = Http2Connection(dispatcher.context, dispatcher.limits)
@@ -190,7 +197,6 @@ class Connection:
             if started >= started_before:
                 break
             call = self._calls[stream_id]
-            del self._arriving[stream_id]
             call.fail(StatusCode.DEADLINE_EXCEEDED, "the request took too long to arrive")
 
     def closed(self) -> None:
@@ -279,6 +285,7 @@ class Connection:
     def fail(self, stream_id: int, headers: Sequence[Header]) -> None:
         """End a call that has not begun to answer."""
         self._calls.pop(stream_id, None)
+        self._arriving.pop(stream_id, None)
         self._stalled.discard(stream_id)
         if not self._closed:
             self._http2.headers_only(stream_id, headers)
@@ -343,6 +350,8 @@ class Connection:
                 self._deliver(unary, event)
             else:
                 self._arriving[event.stream_id] = time.monotonic()
+                if route.method.begin is not None:
+                    self._deliver(unary, event)
             return
         early = self._http2.stream_body(event.stream_id)
         stream = StreamCall(self, event.stream_id, route.head, deadline, limit, route.counts, route.method)
@@ -367,7 +376,6 @@ class Connection:
                 self._stalled.add(event.stream_id)
 
     def _refuse_too_large(self, event: Event) -> None:
-        self._arriving.pop(event.stream_id, None)
         call = self._calls.get(event.stream_id)
         limit = self.dispatcher.max_message_bytes
         if event.flags & HEAD and not event.head:

@@ -8,10 +8,11 @@ import time
 from collections.abc import Callable, Iterable, Mapping
 from math import inf
 from typing import Any, NamedTuple
+from urllib.parse import unquote
 
 import grpc
 
-from server.frontends.calls import INTERNAL_MESSAGE, Receiver, StatusCode
+from server.frontends.calls import INTERNAL_MESSAGE, Peer, Receiver, StatusCode
 from server.records import GRPC
 
 log = logging.getLogger(__name__)
@@ -47,6 +48,15 @@ class _GrpcioCall:
     @property
     def metadata(self) -> Mapping[str, str | bytes]:
         return _joined(self._context.invocation_metadata())
+
+    @property
+    def peer(self) -> Peer:
+        return Peer(_address(self._context.peer()), _names(self._context.auth_context()))
+
+    @property
+    def authorization(self) -> str:
+        values = [value for name, value in self._context.invocation_metadata() if name == "authorization"]
+        return str(values[-1]) if values else ""
 
     def has_metadata(self, key: str) -> bool:
         return key in [name for name, _ in self._context.invocation_metadata()]
@@ -208,6 +218,24 @@ class StreamCall(_GrpcioCall):
         if not self.ended:
             self.ended = True
             self._tell_method()
+
+
+_NAMES = {"x509_common_name": "CN", "peer_dns": "DNS", "peer_uri": "URI", "peer_email": "email"}
+"""What grpc core calls the names in a certificate, and what `Peer` does."""
+
+
+def _names(auth_context: Mapping[str, Iterable[bytes]]) -> tuple[str, ...]:
+    return tuple(
+        f"{kind}:{value.decode('utf-8', 'replace')}"
+        for key, kind in _NAMES.items()
+        for value in auth_context.get(key, ())
+        if value
+    )
+
+
+def _address(core: str) -> str:
+    """Of what grpc core calls a peer: "ipv4:127.0.0.1:1234", "ipv6:%5B::1%5D:1234", "unix:"."""
+    return "unix:" if core.startswith("unix") else unquote(core.partition(":")[2])
 
 
 def _joined(pairs: Iterable[tuple[str, str | bytes]]) -> dict[str, str | bytes]:

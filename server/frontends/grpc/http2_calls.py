@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
 
 from server.frontends.call_counts import MethodCounts, departure
-from server.frontends.calls import Receiver, StatusCode, StreamMethod, UnaryMethod
+from server.frontends.calls import Peer, Receiver, StatusCode, StreamMethod, UnaryMethod
 from server.frontends.compression import IDENTITY, INLINE_BYTES, negotiate
 from server.frontends.grpc import wire
 from server.frontends.grpc.wire import Header, MessageReader, RequestHead
@@ -20,6 +20,9 @@ log = logging.getLogger(__name__)
 
 class Carrier(Protocol):
     """The connection, as its calls see it."""
+
+    @property
+    def peer(self) -> Peer: ...
 
     def answer(self, stream_id: int, message: bytes) -> StatusCode:
         """End a call with one message and OK, or with an error where its caller leaves too much unread."""
@@ -99,6 +102,14 @@ class _Http2Call:
     @property
     def metadata(self) -> Mapping[str, str | bytes]:
         return self._head.metadata()
+
+    @property
+    def peer(self) -> Peer:
+        return self._carrier.peer
+
+    @property
+    def authorization(self) -> str:
+        return self._head.authorization
 
     def has_metadata(self, key: str) -> bool:
         return key.encode() in [name for name, _ in self._head.headers]
@@ -207,9 +218,11 @@ class UnaryCall(_Http2Call):
         self._method = method
 
     def receive(self, body: Buffer, *, ended: bool) -> None:
-        """The whole request. Raises `WireError`, and whatever the method raises."""
+        """The whole request, or before it its beginning. Raises `WireError`, and whatever the method raises."""
         if ended:
             self._method.handle(self, wire.unary_message(body, self._max_message_bytes, self._head.encoding))
+        elif self._method.begin is not None:
+            self._method.begin(self)
 
     def reply(self, message: bytes) -> None:
         if not self._open:

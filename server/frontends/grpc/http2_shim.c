@@ -9,6 +9,9 @@
 
 #include "http2_shim.h"
 
+/* nghttp2 has it since 1.57, and Debian in what it calls 1.52. */
+extern void nghttp2_option_set_stream_reset_rate_limit(nghttp2_option *, uint64_t, uint64_t) __attribute__((weak));
+
 #define NO_EVENT 0
 #define PREFIX_BYTES 5
 #define FIRST_BODY_BYTES 16384
@@ -19,6 +22,10 @@
 #define FIELD_BYTES 32              /* what RFC 9113, 6.5.2 adds to each header's size */
 #define HOPELESS_HEADS 4            /* at so many times the limit, a header block is not even read to its end */
 #define KEPT_HEAD_BYTES (256u << 10)
+/* Calls that a peer may cancel at once, and in each second: who hedges cancels half of what he asks for, and who floods
+ * cancels tens of thousands. nghttp2's own are 1000 and 33. */
+#define RESET_BURST 4000
+#define RESETS_PER_SECOND 1000
 
 struct h2_headers {
     size_t count;
@@ -471,6 +478,8 @@ h2_connection *h2_connection_new(h2_context *context, const h2_limits *limits) {
     nghttp2_session_callbacks_set_on_frame_not_send_callback(callbacks, on_not_sent);
     nghttp2_option_set_no_closed_streams(option, 1);
     nghttp2_option_set_no_auto_window_update(option, 1);
+    if (nghttp2_option_set_stream_reset_rate_limit)
+        nghttp2_option_set_stream_reset_rate_limit(option, RESET_BURST, RESETS_PER_SECOND);
     if (nghttp2_session_server_new2(&c->session, callbacks, c, option)) goto fail;
     nghttp2_settings_entry settings[] = {
         {NGHTTP2_SETTINGS_MAX_CONCURRENT_STREAMS, limits->max_concurrent_streams},

@@ -18,7 +18,7 @@ from server.frontends.grpc.connection import Connection, Dispatcher
 from server.frontends.grpc.options import GrpcOptions
 from server.frontends.grpc.pings import PingGuard
 from server.frontends.sockets import BACKLOG, Agenda, stop_listening
-from server.frontends.tls import TlsConfig
+from server.frontends.tls import TlsConfig, peer_of
 from server.metrics.snapshots import TransportSnapshot
 
 log = logging.getLogger(__name__)
@@ -166,7 +166,9 @@ class _Socket(asyncio.BufferedProtocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = cast("asyncio.Transport", transport)
-        self.connection = Connection(self._engine.dispatcher, self.transport.write, self.transport.close)
+        self.connection = Connection(
+            self._engine.dispatcher, self.transport.write, self.transport.close, peer_of(transport)
+        )
         self._engine.sockets.add(self)
         self._engine.opened += 1
         secured = self.transport.get_extra_info("ssl_object")

@@ -361,6 +361,8 @@ class RequestHead(NamedTuple):
     accept_encoding: bytes
     """For `compression.negotiate`."""
     headers: Sequence[Header]
+    authorization: str
+    """"" where the caller sent none."""
 
     def metadata(self) -> dict[str, str | bytes]:
         """Decoded anew each time: `decode_metadata`."""
@@ -397,6 +399,7 @@ def check_request_headers(headers: Sequence[Header]) -> RequestHead | Refusal:
             field(b"grpc-encoding", IDENTITY),
             field(b"grpc-accept-encoding", b""),
             headers,
+            field(b"authorization", b"").decode("latin-1"),
         )
     except WireError as error:
         return Refusal(error.status, error.message)

@@ -16,7 +16,7 @@ from typing import NamedTuple, Protocol
 
 import numpy as np
 
-from server.frontends.calls import INTERNAL_MESSAGE
+from server.frontends.calls import INTERNAL_MESSAGE, NOBODY, Peer
 from server.frontends.rest import http1
 from server.frontends.rest.exchange import Content, Exchange, Route, RouteCounts, json_content
 from server.frontends.rest.http1 import ChunkedBody, Head, HttpError
@@ -124,9 +124,12 @@ class Sink(Protocol):
 class Connection:
     """One peer's requests."""
 
-    def __init__(self, dispatcher: Dispatcher, sink: Sink, hang_up: Callable[[bool], None]) -> None:
+    def __init__(
+        self, dispatcher: Dispatcher, sink: Sink, hang_up: Callable[[bool], None], peer: Peer = NOBODY
+    ) -> None:
         """`hang_up` closes when what was written is sent; it is told whether the peer was refused, and so may still be
         sending."""
+        self.peer = peer
         self._dispatcher = dispatcher
         self._sink = sink
         self._hang_up = hang_up
@@ -251,6 +254,8 @@ class Connection:
             raise http1.too_large(self._dispatcher.max_input_bytes)
         if not plan.head.keep_alive:
             self._last = True
+        if (plan.head.chunked or len(data) - end < length) and self._refused_early(plan):
+            return True
         if plan.head.expects_continue and not self._exchanges and len(data) == end:
             self._write((http1.CONTINUE,))
         if plan.head.chunked:
@@ -264,6 +269,20 @@ class Connection:
             self._filled = len(data) - end
             self._body = np.empty(length, np.uint8).data
             self._body[: self._filled] = memoryview(data)[end:]
+        return True
+
+    def _refused_early(self, plan: _Plan) -> bool:
+        """Whether a request is answered before its body is there: then nothing more is read."""
+        if plan.route is None or plan.route.begin is None:
+            return False
+        exchange = Exchange(self, plan.head, plan.parameters, plan.counts, 0)
+        refuse = plan.route.begin(exchange)
+        if refuse is None:
+            return False
+        self._last = self._refused = True
+        self._forget_arriving()
+        self._exchanges.append(exchange)
+        refuse()
         return True
 
     def _begin(self, body: memoryview) -> None:

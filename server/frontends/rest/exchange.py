@@ -12,7 +12,7 @@ from typing import NamedTuple, Protocol
 import orjson
 
 from server.errors import one_line
-from server.frontends.calls import StatusCode
+from server.frontends.calls import Peer, StatusCode
 from server.frontends.rest.http1 import Head
 from server.frontends.statuses import PUSHBACK_KEY
 from server.records import HTTP
@@ -23,13 +23,15 @@ log = logging.getLogger(__name__)
 HTTP_STATUSES: dict[StatusCode, HTTPStatus] = {
     StatusCode.OK: HTTPStatus.OK,
     StatusCode.NOT_FOUND: HTTPStatus.NOT_FOUND,
+    StatusCode.UNAUTHENTICATED: HTTPStatus.UNAUTHORIZED,
+    StatusCode.PERMISSION_DENIED: HTTPStatus.FORBIDDEN,
     StatusCode.UNAVAILABLE: HTTPStatus.SERVICE_UNAVAILABLE,
     StatusCode.UNIMPLEMENTED: HTTPStatus.NOT_IMPLEMENTED,
     StatusCode.INTERNAL: HTTPStatus.INTERNAL_SERVER_ERROR,
     StatusCode.RESOURCE_EXHAUSTED: HTTPStatus.TOO_MANY_REQUESTS,
     StatusCode.DEADLINE_EXCEEDED: HTTPStatus.GATEWAY_TIMEOUT,
 }
-"""As Triton has them; all others are 400. The last two come up with --distinct-overload-statuses only."""
+"""As Triton has them; all others are 400. Callers that may not ask, or not so often, have no status of Triton's."""
 
 JSON = "application/json"
 
@@ -75,10 +77,15 @@ class Route:
     """Called on the event loop with the request's body; it answers then or later."""
     operation: str
     """What `openapi` describes it by."""
+    begin: Callable[[Exchange], Callable[[], None] | None] | None = None
+    """Asked of a request whose body has not come whole: what refuses it before the rest comes; None to wait."""
 
 
 class Carrier(Protocol):
     """The connection, as its exchanges see it."""
+
+    @property
+    def peer(self) -> Peer: ...
 
     def answer(self, exchange: Exchange, status: HTTPStatus, content: Content) -> None:
         """An exchange has its answer."""
@@ -120,6 +127,14 @@ class Exchange:
     @property
     def metadata(self) -> Mapping[str, str | bytes]:
         return {name.decode("latin-1"): value.decode("latin-1") for name, value in self.head.headers.items()}
+
+    @property
+    def peer(self) -> Peer:
+        return self._carrier.peer
+
+    @property
+    def authorization(self) -> str:
+        return self.head.header(b"authorization")
 
     def has_metadata(self, key: str) -> bool:
         return key.encode() in self.head.headers

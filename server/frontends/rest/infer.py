@@ -47,6 +47,8 @@ class _Inference:
 
     def decode(self, message: Buffer, deadline: float) -> InferenceRequest:
         request = self._decode(message, deadline)
+        if request.shared is not None and self._routes.gate is not None:
+            self._routes.gate.check_shared(self._exchange)
         if self._routes.forwarded is not None:
             request.headers = forwarded_headers(self._routes.forwarded, self._exchange)
         return request

@@ -14,7 +14,7 @@ from server.frontends.rest.connection import Connection, Dispatcher
 from server.frontends.rest.exchange import Route
 from server.frontends.rest.options import HttpOptions
 from server.frontends.sockets import BACKLOG, Agenda, stop_listening
-from server.frontends.tls import TlsConfig
+from server.frontends.tls import TlsConfig, peer_of
 from server.metrics.snapshots import HttpSnapshot, TransportSnapshot
 
 log = logging.getLogger(__name__)
@@ -138,7 +138,7 @@ class _Socket(asyncio.BufferedProtocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = cast("asyncio.Transport", transport)
-        self.connection = Connection(self._listener.dispatcher, self.transport, self._hang_up)
+        self.connection = Connection(self._listener.dispatcher, self.transport, self._hang_up, peer_of(transport))
         self._listener.sockets.add(self)
         self._listener.opened += 1
         self._since = self._heard_at  # a request, from the first moment on

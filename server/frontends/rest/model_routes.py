@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from server.frontends.access import Gate
 from server.frontends.inference_service import InferenceService
 from server.frontends.rest.bodies import Bodies
 from server.frontends.rest.json_tensors import NonFinite
@@ -21,3 +22,5 @@ class ModelRoutes:
     non_finite: NonFinite
     forwarded: HeaderPattern | None = None
     """Which headers requests carry on."""
+    gate: Gate | None = None
+    """Asked whether requests may have tensors in shared memory; None: nobody is."""

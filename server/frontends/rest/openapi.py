@@ -67,6 +67,10 @@ OPERATIONS: Mapping[str, Operation] = {
 }
 
 
+REFUSALS = (401, 403, 429)
+"""What any route may answer where an operator restricts it."""
+
+
 def openapi_route(routes: Iterable[Route]) -> Route:
     """The route that shows the document of these routes and of itself."""
     content = Content(b"", ())
@@ -93,7 +97,8 @@ def document(routes: Iterable[Route]) -> dict[str, Any]:
             "license": {"name": "Apache-2.0", "identifier": "Apache-2.0"},
         },
         "paths": paths,
-        "components": {"schemas": SCHEMAS},
+        "security": [{}, {"token": []}],
+        "components": {"schemas": SCHEMAS, "securitySchemes": {"token": {"type": "http", "scheme": "bearer"}}},
     }
 
 
@@ -121,7 +126,7 @@ def _operation(route: Route) -> dict[str, Any]:
         answer["content"] = _content(operation.answer, operation.answer_media or operation.media)
     described["responses"] = {"200": answer} | {
         str(status): {"description": HTTPStatus(status).phrase, "content": _content("Error", (JSON,))}
-        for status in operation.errors
+        for status in sorted({*operation.errors, *REFUSALS})
     }
     return described
 
