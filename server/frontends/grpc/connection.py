@@ -18,7 +18,7 @@ from server.frontends.calls import INTERNAL_MESSAGE, NOBODY, Method, MethodTable
 from server.frontends.compression import FASTEST
 from server.frontends.grpc import http2, wire
 from server.frontends.grpc.http2 import CLOSED, END, HEAD, TOO_LARGE, Event, Header, HeaderBlock, Http2Connection
-from server.frontends.grpc.http2_calls import StreamCall, UnaryCall
+from server.frontends.grpc.http2_calls import InBackground, StreamCall, UnaryCall
 from server.frontends.grpc.wire import Refusal, RequestHead, WireError
 
 log = logging.getLogger(__name__)
@@ -45,10 +45,6 @@ class _Route(NamedTuple):
     head: RequestHead
     method: Method
     counts: MethodCounts
-
-
-InBackground = Callable[[Callable[[], bytes], Callable[[bytes], None]], None]
-"""Does what takes long, off the event loop where there is one, and goes on with what it returns."""
 
 
 class Dispatcher:

@@ -18,6 +18,10 @@ from server.tensors import Buffer
 log = logging.getLogger(__name__)
 
 
+InBackground = Callable[[Callable[[], bytes], Callable[[bytes], None]], None]
+"""Does what takes long, off the event loop where there is one, and goes on with what it returns."""
+
+
 class Carrier(Protocol):
     """The connection, as its calls see it."""
 
