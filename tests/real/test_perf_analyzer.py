@@ -53,7 +53,9 @@ def test_it_measures_the_server_and_finds_no_error(
     assert not re.search("error|fail|warning", report.output, re.IGNORECASE), report.output
     assert report.number("Concurrency") == in_flight
     assert report.number("Inferences/Second") > 0
-    assert f"Request count: {REQUESTS}" in report.output
+    # On a machine that stands still for a while, it leaves out what ended after its window.
+    (client_count,) = map(int, re.findall(r"Request count: (\d+)", report.output))
+    assert 0.9 * REQUESTS <= client_count <= REQUESTS
     assert (counted.inferences, counted.successes, counted.failures) == (REQUESTS, REQUESTS, 0)
 
     # Its own deltas may lack a few of the first requests: it looks at the server only after it has begun to send.
