@@ -27,10 +27,11 @@ from server.backends.onnx import OnnxBackend
 from server.control import ControlPlane
 from server.engine import Engine
 from server.errors import LoadFailed
-from server.flag_values import GrpcEngine, ModelControlMode
+from server.flag_values import CompressionLevel, GrpcEngine, ModelControlMode
 from server.frontends import health_service, inference_service
 from server.frontends.access import Gate
 from server.frontends.calls import MethodTable
+from server.frontends.compressed_answers import compress_answers
 from server.frontends.decoding import Decoding, plainly
 from server.frontends.forwarding import decoding_with_headers
 from server.frontends.grpc.grpcio_engine import GrpcioEngine
@@ -151,8 +152,10 @@ class App:
             | health.methods()
             | reflection_methods(names)
         )
-        guarded = restrict(grpc_gate.guard(methods) if grpc_gate else methods, settings.grpc_restricted_protocols)
-        served = accounted(guarded, self._ledger.grpc)
+        guarded = grpc_gate.guard(methods) if grpc_gate else methods
+        if settings.grpc_infer_response_compression_level is not CompressionLevel.NONE and engine is not GrpcioEngine:
+            guarded = compress_answers(guarded)
+        served = accounted(restrict(guarded, settings.grpc_restricted_protocols), self._ledger.grpc)
         self._grpc = engine(served, part_options.grpc_options(settings, memory, failures))
         self._watch = LoopWatch(clock)
         self._renderer = ThreadPoolExecutor(1, thread_name_prefix="metrics")
@@ -263,7 +266,7 @@ class App:
         routes = [
             *infer.routes(),
             *generate.routes(),
-            *health_routes(lambda: True, inference.is_ready, self._registry),
+            *health_routes(inference),
             *rpc_routes(self._http_gate.guard(methods) if self._http_gate else methods, self._bodies),
             *cost_routes(self._registry),
             *([metrics] if settings.http_metrics else []),

@@ -38,6 +38,15 @@ class GrpcEngine(StrEnum):
     GRPCIO = "grpcio"
 
 
+class CompressionLevel(StrEnum):
+    """How much is done to make answers shorter. In the order of grpc core's numbers."""
+
+    NONE = "none"
+    LOW = "low"
+    MEDIUM = "medium"
+    HIGH = "high"
+
+
 class LogFormat(StrEnum):
     """How a line of the log looks."""
 
@@ -56,6 +65,11 @@ def one_of(kind: type[E]) -> Callable[[str], E]:
             raise argparse.ArgumentTypeError(f"must be one of {', '.join(kind)}, not '{text}'") from None
 
     return word
+
+
+def lower_case_of(kind: type[E]) -> Callable[[str], E]:
+    """As `one_of`, in capital or small letters."""
+    return lambda text: one_of(kind)(text.lower())
 
 
 def boolean(text: str) -> bool:

@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 
 from server import flag_values
-from server.flag_values import GrpcEngine, LogFormat, ModelControlMode
+from server.flag_values import CompressionLevel, GrpcEngine, LogFormat, ModelControlMode
 from server.restricted_apis import GRPC_HEADER_PREFIX, ApiCategory
 
 
@@ -184,6 +184,11 @@ def _add_grpc_flags(group: argparse._ArgumentGroup) -> None:
     group.add_argument(
         "--grpc-max-message-bytes", type=flag_values.positive_int, default=128 << 20, metavar="BYTES",
         help="the largest request to read (default 128 MiB)",
+    )  # fmt: skip
+    group.add_argument(
+        "--grpc-infer-response-compression-level", type=flag_values.lower_case_of(CompressionLevel),
+        default=CompressionLevel.NONE, choices=list(CompressionLevel),
+        help="compress answers of ModelInfer for callers who understand it (default none)",
     )  # fmt: skip
     _add_boolean(
         group,

@@ -20,7 +20,7 @@ from server.cache.store import Store
 from server.cache_config import CacheConfig, LocalCache
 from server.control import ControlSettings
 from server.errors import ConvoyError
-from server.flag_values import ModelControlMode
+from server.flag_values import CompressionLevel, ModelControlMode
 from server.frontends.access import Gate
 from server.frontends.access_rules import CHANGING as CHANGING_RPCS
 from server.frontends.audit import Audit
@@ -81,6 +81,7 @@ def grpc_options(settings: Settings, memory: MemoryBudget, failures: Failures) -
         memory=memory,
         failures=failures,
         max_message_bytes=settings.grpc_max_message_bytes,
+        compression_level=list(CompressionLevel).index(settings.grpc_infer_response_compression_level),
         reuse_port=settings.reuse_grpc_port,
         tls=tls,
         keepalive_time=settings.grpc_keepalive_time_ms / 1000,

@@ -11,6 +11,8 @@ from typing import NamedTuple
 
 from server.errors import ConvoyError
 
+GRPC, HTTP = "grpc", "http"
+
 
 class TraceContext(NamedTuple):
     """Where a request belongs in somebody else's trace (W3C Trace Context)."""
@@ -51,6 +53,7 @@ class Record:
         "log_frequency",
         "method",
         "model",
+        "protocol",
         "received_ns",
         "request_id",
         "rows",
@@ -71,6 +74,8 @@ class Record:
     ) -> None:
         self.method = method
         """The RPC, "ModelInfer"."""
+        self.protocol = GRPC
+        """What the request came over: `GRPC` or `HTTP`."""
         self.model = model
         self.version = ""
         """As the caller wrote it, until a model takes the request."""

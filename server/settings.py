@@ -10,7 +10,7 @@ from pathlib import Path
 
 from server import flags, metrics_config, restricted_apis, triton_flags
 from server.cache_config import CacheConfig, CacheConfigInvalid, parse_cache_config
-from server.flag_values import GrpcEngine, LogFormat, ModelControlMode
+from server.flag_values import CompressionLevel, GrpcEngine, LogFormat, ModelControlMode
 from server.header_pattern import HeaderPattern
 from server.metrics_config import MetricsConfig
 from server.restricted_apis import GRPC_HEADER_PREFIX, Restrictions
@@ -59,6 +59,7 @@ class Settings:
     grpc_engine: GrpcEngine
     grpc_max_message_bytes: int
     reuse_grpc_port: bool
+    grpc_infer_response_compression_level: CompressionLevel
     grpc_use_ssl: bool
     grpc_use_ssl_mutual: bool
     grpc_server_cert: Path | None
@@ -175,6 +176,7 @@ def parse(argv: Sequence[str]) -> Settings:
         grpc_engine=given.grpc_engine,
         grpc_max_message_bytes=given.grpc_max_message_bytes,
         reuse_grpc_port=given.reuse_grpc_port,
+        grpc_infer_response_compression_level=given.grpc_infer_response_compression_level,
         grpc_use_ssl=given.grpc_use_ssl or given.grpc_use_ssl_mutual,
         grpc_use_ssl_mutual=given.grpc_use_ssl_mutual,
         grpc_server_cert=given.grpc_server_cert,

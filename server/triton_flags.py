@@ -16,7 +16,6 @@ INSTEAD: Mapping[str, str] = {
     "--grpc-infer-thread-count": _LOOP,
     "--grpc-infer-allocation-pool-size": _POOL,
     "--grpc-max-response-pool-size": _POOL,
-    "--grpc-infer-response-compression-level": "gRPC answers are not compressed; those over HTTP may be",
     "--grpc-http2-max-pings-without-data": "the server sends one ping in each --grpc-keepalive-time, and no others",
     "--allow-sagemaker": _CLOUD,
     "--sagemaker-port": _CLOUD,

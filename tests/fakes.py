@@ -23,7 +23,7 @@ from server.models.config import DeviceKind, LoadSettings, ModelConfig, TensorCo
 from server.models.config_types import SequenceBatching, WarmupSample
 from server.models.versions import Latest
 from server.pictures.preprocessing import ImagePreprocessing
-from server.records import Record
+from server.records import GRPC, Record
 from server.scheduling.clock import Alarm, Clock
 from server.scheduling.queue import Ticket
 from server.tensors import Array, Buffer
@@ -298,6 +298,7 @@ class PuppetBackend:
 class FakeCall:
     """A `frontends.calls.Call` that records how it ended."""
 
+    protocol: str = GRPC
     deadline: float = inf
     metadata: Mapping[str, str | bytes] = field(default_factory=dict)
     on_cancel: Callable[[], None] | None = None

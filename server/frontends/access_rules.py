@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any, NamedTuple
 
 from google.protobuf.message import DecodeError, Message
@@ -12,6 +12,7 @@ from proto.grpc_health.v1 import health_pb2
 from server.access.policy import EVERY_MODEL, READ
 from server.errors import InvalidRequest
 from server.frontends.inference_service import SERVICE
+from server.frontends.load_codec import decode_load
 from server.frontends.restrictions import CATEGORIES
 from server.restricted_apis import ApiCategory
 from server.tensors import Buffer
@@ -88,11 +89,16 @@ class Rule(NamedTuple):
         """What the message asks. Raises `InvalidRequest` where it is not one."""
         if self.request is None:
             return Question(self.name, self.api)
-        try:
-            request: Any = self.request.FromString(bytes(message))
-        except DecodeError as error:
-            raise InvalidRequest(f"the message is not a {self.request.DESCRIPTOR.name}: {error}") from None
-        details = tuple(sorted(getattr(request, self.details))) if self.details else ()
+        files: Collection[str] = ()
+        request: Any
+        if self.request is pb.RepositoryModelLoadRequest:
+            request, files = decode_load(message)
+        else:
+            try:
+                request = self.request.FromString(bytes(message))
+            except DecodeError as error:
+                raise InvalidRequest(f"the message is not a {self.request.DESCRIPTOR.name}: {error}") from None
+        details = tuple(sorted([*getattr(request, self.details), *files])) if self.details else ()
         changes = self.always_changes or (self.api != self.least and bool(details))
         named = getattr(request, self.model) if self.model else ""
         if self.model == SERVICE_FIELD and named == SERVICE:

@@ -78,6 +78,11 @@ class Call(Protocol):
     """Set by the method: called once if the call ends otherwise than by it, mostly since the caller has gone."""
 
     @property
+    def protocol(self) -> str:
+        """`records.GRPC` or `records.HTTP`."""
+        ...
+
+    @property
     def metadata(self) -> Mapping[str, str | bytes]:
         """The caller's metadata; values of keys that end in "-bin" are bytes."""
         ...

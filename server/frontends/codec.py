@@ -16,6 +16,7 @@ from google.protobuf.message import DecodeError
 from proto import grpc_service_pb2 as pb
 from server.errors import InvalidRequest
 from server.frontends.shared_tensors import beside_shared, encode_with_places, shared_places
+from server.frontends.varints import read_varint, varint
 from server.messages import (
     InferenceRequest,
     InferenceResponse,
@@ -165,7 +166,7 @@ def _decode(message: memoryview, deadline: float) -> InferenceRequest:
     if len(raw) == len(head.specs) == 1 and plain and len(rest) <= REMEMBERED_HEAD_BYTES:
         size = len(message) - len(raw[0])
         # The contents come last, after their tag and length: not so where an empty id follows them.
-        if bytes(message[:size]) == rest + bytes((RAW_INPUT_TAG,)) + _varint(len(raw[0])):
+        if bytes(message[:size]) == rest + bytes((RAW_INPUT_TAG,)) + varint(len(raw[0])):
             if len(_templates) >= REMEMBERED_TEMPLATES:
                 _templates.clear()
             _templates[len(message)] = _Template(bytes(message[:size]), size, head)
@@ -191,20 +192,20 @@ def encode_infer_response(response: InferenceResponse) -> Buffer:
     ]
     if response.request_id:
         encoded = response.request_id.encode()
-        parts += (ANSWER_ID_TAG, _varint(len(encoded)), encoded)
+        parts += (ANSWER_ID_TAG, varint(len(encoded)), encoded)
     for tensor in outputs:
         if tensor.datatype is BYTES:
             contents = encode_bytes_elements(tensor.data)
-            parts += (RAW_OUTPUT_TAG, _varint(len(contents)), contents)
+            parts += (RAW_OUTPUT_TAG, varint(len(contents)), contents)
         else:
             array = np.ascontiguousarray(tensor.data)
-            parts += (RAW_OUTPUT_TAG, _varint(array.nbytes), array.data)
+            parts += (RAW_OUTPUT_TAG, varint(array.nbytes), array.data)
     return joined(parts)
 
 
 def delimited(field: int, *contents: Buffer) -> bytes:
     """A message whose only field is this one, length-delimited."""
-    return b"".join((bytes((field << 3 | 2,)), _varint(sum(map(len, contents))), *contents))
+    return b"".join((bytes((field << 3 | 2,)), varint(sum(map(len, contents))), *contents))
 
 
 @lru_cache(maxsize=1024)
@@ -233,13 +234,13 @@ def _split(message: Buffer) -> tuple[bytes, str, list[memoryview]]:
             tag = view[position]
             position += 1
             if tag & 0x80:
-                tag, position = _read_varint(view, start)
+                tag, position = read_varint(view, start)
             wire_type = tag & 7
             if wire_type == 2:
                 length = view[position]
                 position += 1
                 if length & 0x80:
-                    length, position = _read_varint(view, position - 1)
+                    length, position = read_varint(view, position - 1)
                 content, position = position, position + length
                 if position > end:
                     raise _broken("a field is cut off")
@@ -252,7 +253,7 @@ def _split(message: Buffer) -> tuple[bytes, str, list[memoryview]]:
                     else:
                         request_id = str(view[content:position], "utf-8")
             elif wire_type == 0:
-                _, position = _read_varint(view, position)
+                _, position = read_varint(view, position)
             elif wire_type in (1, 5):
                 position += 8 if wire_type == 1 else 4
             else:
@@ -261,22 +262,11 @@ def _split(message: Buffer) -> tuple[bytes, str, list[memoryview]]:
         raise _broken("it is cut off") from None
     except UnicodeDecodeError:
         raise _broken("its id is not UTF-8") from None
+    except ValueError as error:
+        raise _broken(str(error)) from None
     if kept < end:
         rest.append(view[kept:end])
     return b"".join(rest), request_id, raw
-
-
-def _read_varint(view: memoryview, position: int) -> tuple[int, int]:
-    value = shift = 0
-    while True:
-        byte = view[position]
-        position += 1
-        value |= (byte & 0x7F) << shift
-        if byte < 0x80:
-            return value, position
-        shift += 7
-        if shift > 63:
-            raise _broken("a number is too long")
 
 
 def _broken(problem: str) -> InvalidRequest:
@@ -308,17 +298,6 @@ def head_of(wire: pb.ModelInferRequest) -> Head:
 @lru_cache(maxsize=1024)
 def _remembered_head(rest: bytes) -> Head:
     return head_of(_parse(rest))
-
-
-def _varint(value: int) -> bytes:
-    if value < 0x80:
-        return bytes((value,))
-    encoded = bytearray()
-    while value >= 0x80:
-        encoded.append(value & 0x7F | 0x80)
-        value >>= 7
-    encoded.append(value)
-    return bytes(encoded)
 
 
 def _typed(model_name: str, tensor: pb.ModelInferRequest.InferInputTensor) -> Buffer | Array:

@@ -7,6 +7,7 @@ format (RFC 1950), as in HTTP, not a bare deflate stream. This file knows no sta
 from __future__ import annotations
 
 import zlib
+from functools import lru_cache
 
 Buffer = bytes | memoryview
 
@@ -15,7 +16,11 @@ GZIP = b"gzip"
 DEFLATE = b"deflate"
 
 _WINDOW_BITS = {GZIP: 31, DEFLATE: 15}  # zlib's way to choose the container; the window is 32 KiB in both
-_LEVEL = 1  # float tensors shrink hardly more at higher levels, which cost several times the CPU
+
+FASTEST = 1
+"""zlib's level: float tensors shrink hardly more at higher ones, which cost several times the CPU."""
+INLINE_BYTES = 16 << 10
+"""Up to here, something is compressed where it is: the way to a thread and back would take as long."""
 
 COMPRESSIONS = tuple(_WINDOW_BITS)
 """What can be inflated and deflated, in our order of preference."""
@@ -23,15 +28,16 @@ ACCEPT_ENCODING = b",".join((IDENTITY, *COMPRESSIONS))
 """The grpc-accept-encoding of this server."""
 
 
+@lru_cache(maxsize=64)
 def negotiate(accept_encoding: bytes) -> bytes:
     """The encoding to answer with, given the caller's grpc-accept-encoding: the best that both sides know."""
     accepted = [name.strip() for name in accept_encoding.split(b",")]
     return next((encoding for encoding in COMPRESSIONS if encoding in accepted), IDENTITY)
 
 
-def deflate(data: Buffer, encoding: bytes) -> bytes:
-    """Compress with one of `COMPRESSIONS`."""
-    return zlib.compress(data, _LEVEL, _WINDOW_BITS[encoding])
+def deflate(data: Buffer, encoding: bytes, level: int = FASTEST) -> bytes:
+    """Compress with one of `COMPRESSIONS`. `level` is zlib's, 1 to 9."""
+    return zlib.compress(data, level, _WINDOW_BITS[encoding])
 
 
 def inflate(data: Buffer, encoding: bytes, max_bytes: int) -> bytes | None:

@@ -39,6 +39,7 @@ from server.statistics import Duration, Latency, VersionStatistics
 from server.tensors import LARGE_BYTES, Buffer
 
 Q = TypeVar("Q", bound=Message)
+R = TypeVar("R")
 
 log = logging.getLogger(__name__)
 
@@ -152,9 +153,9 @@ class InferenceService:
         except ConvoyError as error:
             self._engine.refuse(error)
             self._failures.fail(call, error)
-            self._watch.refused("ModelInfer", context_of(call), received_ns, error)
+            self._watch.refused("ModelInfer", context_of(call), received_ns, error, call.protocol)
             return
-        record = self._watch.begin("ModelInfer", context_of(call), request, received_ns)
+        record = self._watch.begin("ModelInfer", context_of(call), request, received_ns, call.protocol)
         work = self._engine.infer(request, partial(self._answer, call, encode, record))
         if work is not None:
             call.on_cancel = work.cancel
@@ -284,22 +285,22 @@ def answering(request_type: type[Q], handler: Callable[[Q], Message]) -> UnaryMe
     return UnaryMethod(handle)
 
 
-def awaiting(request_type: type[Q], handler: Callable[[Q], Coroutine[Any, Any, Message]]) -> UnaryMethod:
+def awaiting(parse: Callable[[Buffer], R], handler: Callable[[R], Coroutine[Any, Any, Message]]) -> UnaryMethod:
     """A method whose answer takes a while. What it has begun goes on when its caller leaves."""
     in_progress: set[asyncio.Task[None]] = set()
 
-    async def answer(call: Call, request: Q) -> None:
+    async def answer(call: Call, request: R) -> None:
         try:
             call.reply(_serialized(await handler(request)))
         except ConvoyError as error:
             AS_TRITON.fail(call, error)
         except Exception:
-            log.exception("answering a %s raised", request_type.DESCRIPTOR.name)
+            log.exception("answering a %s raised", type(request).__name__)
             call.fail(StatusCode.INTERNAL, INTERNAL_MESSAGE)
 
     def handle(call: Call, message: Buffer) -> None:
         try:
-            request = _request(request_type, message)
+            request = parse(message)
         except ConvoyError as error:
             AS_TRITON.fail(call, error)
             return
@@ -308,6 +309,11 @@ def awaiting(request_type: type[Q], handler: Callable[[Q], Coroutine[Any, Any, M
         task.add_done_callback(in_progress.discard)
 
     return UnaryMethod(handle)
+
+
+def parsing(request_type: type[Q]) -> Callable[[Buffer], Q]:
+    """What reads messages of a type. Raises `InvalidRequest`."""
+    return partial(_request, request_type)
 
 
 def _request(request_type: type[Q], message: Buffer) -> Q:

@@ -41,6 +41,10 @@ class Relay:
         return self._call.metadata
 
     @property
+    def protocol(self) -> str:
+        return self._call.protocol
+
+    @property
     def peer(self) -> Peer:
         return self._call.peer
 

@@ -8,11 +8,13 @@ from proto import grpc_service_pb2 as pb
 from server.control import ControlPlane
 from server.errors import InvalidRequest, Unsupported
 from server.frontends.calls import Method
-from server.frontends.inference_service import SERVICE, awaiting
+from server.frontends.inference_service import SERVICE, awaiting, parsing
+from server.frontends.load_codec import Load, decode_load
 from server.models.lifecycle import State
 from server.models.outlook import not_polled
 from server.models.overrides import FILE_PREFIX, Override
 from server.models.registry import ModelEntry, Registry
+from server.tensors import Buffer
 
 STATE_WORDS = {State.DRAINING: "UNLOADING"}
 """Triton's word for a state, where it differs from ours."""
@@ -31,10 +33,10 @@ class RepositoryService:
     def methods(self) -> dict[str, Method]:
         """The method table, by full path."""
         return {
-            f"/{SERVICE}/RepositoryIndex": awaiting(pb.RepositoryIndexRequest, self.repository_index),
-            f"/{SERVICE}/RepositoryModelLoad": awaiting(pb.RepositoryModelLoadRequest, self.repository_model_load),
+            f"/{SERVICE}/RepositoryIndex": awaiting(parsing(pb.RepositoryIndexRequest), self.repository_index),
+            f"/{SERVICE}/RepositoryModelLoad": awaiting(decode_load, self.repository_model_load),
             f"/{SERVICE}/RepositoryModelUnload": awaiting(
-                pb.RepositoryModelUnloadRequest, self.repository_model_unload
+                parsing(pb.RepositoryModelUnloadRequest), self.repository_model_unload
             ),
         }
 
@@ -50,10 +52,11 @@ class RepositoryService:
             models=[line for line in models if not request.ready or line.state == State.READY]
         )
 
-    async def repository_model_load(self, request: pb.RepositoryModelLoadRequest) -> pb.RepositoryModelLoadResponse:
+    async def repository_model_load(self, load: Load) -> pb.RepositoryModelLoadResponse:
         """Load a model, or load it again where something about it has changed."""
+        request = load.request
         _check_repository(request.repository_name)
-        override = _override(request.model_name, request.parameters)
+        override = _override(request.model_name, request.parameters, load.contents)
         await self._control.load(request.model_name, override)
         return pb.RepositoryModelLoadResponse()
 
@@ -72,9 +75,10 @@ def _check_repository(name: str) -> None:
         raise Unsupported("'repository_name' specification is not supported")
 
 
-def _override(name: str, parameters: Parameters) -> Override | None:
-    """What a load brings along. Raises `InvalidRequest` for parameters that there are not, or not of that type."""
-    files: dict[str, bytes] = {}
+def _override(name: str, parameters: Parameters, contents: Mapping[str, Buffer]) -> Override | None:
+    """What a load brings along, files in `contents` too. Raises `InvalidRequest` for parameters that there are not, or
+    not of that type."""
+    files = {key.removeprefix(FILE_PREFIX): content for key, content in contents.items()}
     for key, value in parameters.items():
         kind = value.WhichOneof("parameter_choice")
         if key == "config":

@@ -13,7 +13,7 @@ from random import Random
 from server.errors import ConvoyError
 from server.frontends.calls import Call, StatusCode
 from server.messages import InferenceRequest
-from server.records import Record, TraceContext
+from server.records import GRPC, Record, TraceContext
 from server.tracing import Sink
 from server.tracing.context import TRACEPARENT, trace_context
 from server.tracing.sampling import TraceSettings
@@ -54,10 +54,15 @@ class Watch:
         self.active = self._access_log or (self._sink is not None and self.settings.on)
 
     def begin(
-        self, method: str, context: TraceContext | None, request: InferenceRequest, received_ns: int
+        self,
+        method: str,
+        context: TraceContext | None,
+        request: InferenceRequest,
+        received_ns: int,
+        protocol: str = GRPC,
     ) -> Record | None:
         """The request's record, which it carries from now on; None where nobody wants one."""
-        record = self._begin(method, context, request.model_name, received_ns)
+        record = self._begin(method, context, request.model_name, received_ns, protocol)
         if record is not None:
             record.version, record.request_id = request.model_version, request.request_id[:MAX_TEXT]
             if request.headers:
@@ -65,19 +70,24 @@ class Watch:
             request.record = record
         return record
 
-    def refused(self, method: str, context: TraceContext | None, received_ns: int, error: ConvoyError) -> None:
+    def refused(
+        self, method: str, context: TraceContext | None, received_ns: int, error: ConvoyError, protocol: str = GRPC
+    ) -> None:
         """A message came that is not a request."""
-        record = self._begin(method, context, "", received_ns)
+        record = self._begin(method, context, "", received_ns, protocol)
         if record is not None:
             record.finish(error)
 
-    def _begin(self, method: str, context: TraceContext | None, model: str, received_ns: int) -> Record | None:
+    def _begin(
+        self, method: str, context: TraceContext | None, model: str, received_ns: int, protocol: str
+    ) -> Record | None:
         sampler = self.settings.sampler(model)
         asked = self._joins_traces and context is not None and context.sampled
         traced = sampler.setting.on and self._sink is not None and (asked or sampler.pick())
         if not (traced or self._access_log):
             return None
         record = Record(method, model[:MAX_TEXT], received_ns, self._finished)
+        record.protocol = protocol
         record.context = context
         record.traced = traced
         record.log_frequency = sampler.setting.log_frequency
@@ -107,6 +117,7 @@ def access_fields(record: Record) -> dict[str, object]:
     """A request's line in the access log, beside method and status. Times in microseconds."""
     fields: dict[str, object] = {
         "method": record.method,
+        "protocol": record.protocol,
         "status": record.status[1],
         "model": record.model,
         "version": record.version,

@@ -22,6 +22,7 @@ from server.backends.base import Backend
 from server.backends.cores import available_cores
 from server.cache.store import Store
 from server.errors import ConfigInvalid, LoadFailed
+from server.malloc import give_back_freed_memory
 from server.models import stamps
 from server.models.cached import CachedEnsemble, CachedVersion
 from server.models.config import ModelConfig
@@ -194,8 +195,8 @@ class Loader:
         log.info("model '%s' version %d, which was replaced, is gone", old.config.name, old.version)
 
     async def unload(self, loaded: Served) -> None:
-        """Answer what a version was asked, and let it go. Where its sequences go on, nobody waits, and it is forgotten
-        then."""
+        """Answer what a version was asked, and let it and its memory go. Where sequences go on, nobody waits, and it
+        is forgotten then."""
         name, version = loaded.config.name, loaded.version
         await self.ensembles.give_up(name, version)
         await self.successions.end_before(loaded)
@@ -213,6 +214,8 @@ class Loader:
     async def _drain(self, loaded: Served) -> None:
         name, version = loaded.config.name, loaded.version
         await loaded.drain()
+        if not self._given_up:
+            await self.run(give_back_freed_memory)
         self._registry.set_state(name, version, State.UNAVAILABLE, UNLOADED)
         self.folders.pop((name, version), None)
         log.info("model '%s' version %d is unloaded", name, version)

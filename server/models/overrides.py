@@ -11,6 +11,7 @@ Rules of this file:
 from __future__ import annotations
 
 import hashlib
+import json
 import shutil
 import tempfile
 import threading
@@ -20,6 +21,7 @@ from itertools import count
 from pathlib import Path
 
 from google.protobuf import json_format
+from google.protobuf.descriptor import Descriptor
 
 from server.errors import ConfigInvalid, InvalidRequest, LoadFailed, TooLarge
 from server.files import MAX_NAME_BYTES, problem_of_name
@@ -29,6 +31,7 @@ from server.models.config import ConfigMessage
 from server.models.opening import Configuration
 from server.models.outlook import not_polled
 from server.models.repository import ModelFolder
+from server.tensors import Buffer
 
 MAX_FILES = 1000
 MAX_PARTS = 8
@@ -46,7 +49,7 @@ class Override:
 
     config: str
     """The configuration, as JSON."""
-    files: Mapping[str, bytes] = field(default_factory=dict)
+    files: Mapping[str, Buffer] = field(default_factory=dict)
     """Paths in the model's folder, and contents. Where there are any, nothing of the repository's folder is used."""
 
     @property
@@ -79,12 +82,44 @@ def configuration(name: str, override: Override) -> Configuration:
         json_format.Parse(override.config, message)
         settings = model_config.load_settings(message, name, source)
     except (json_format.ParseError, RecursionError, ConfigInvalid) as error:
-        raise InvalidRequest(not_polled(name, f"Invalid config override: {str(error)[:1000]}")) from None
+        problem = _unknown_field(override.config) or str(error).rstrip(".\n")
+        raise InvalidRequest(not_polled(name, f"Invalid config override: {problem[:1000]}")) from None
     if override.files and settings.op_libraries:
         problem = "field 'model_operations.op_library_filename': code is taken from model repositories only"
         raise InvalidRequest(not_polled(name, f"Invalid config override: {problem}"))
     digest = hashlib.sha256(message.SerializeToString(deterministic=True)).hexdigest()
     return Configuration(message, settings, source, digest)
+
+
+def _unknown_field(config: str) -> str:
+    """What is said of the first field that there is not, in the names of config.pbtxt; "" where the fault is another.
+
+    The parser's own sentence lists the fields in names that no documentation has.
+    """
+    try:
+        return _unknown_field_of(json.loads(config), ConfigMessage.DESCRIPTOR, "")
+    except (ValueError, RecursionError):
+        return ""
+
+
+def _unknown_field_of(value: object, message: Descriptor, path: str) -> str:
+    if not isinstance(value, dict):
+        return ""
+    known = {name: field for field in message.fields for name in (field.name, field.json_name)}
+    for key, content in value.items():
+        field = known.get(key)
+        if field is None:
+            names = ", ".join(field.name for field in message.fields)
+            owner = f"'{path[:-1]}'" if path else "a configuration"
+            return f"there is no field '{path}{key[:MAX_NAME_BYTES]}'; {owner} has: {names}"
+        inner, parts = field.message_type, content if isinstance(content, list) else [content]
+        if inner is not None and inner.GetOptions().map_entry:
+            inner = inner.fields_by_name["value"].message_type
+            parts = list(content.values()) if isinstance(content, dict) else []
+        for part in parts if inner is not None else ():
+            if problem := _unknown_field_of(part, inner, f"{path}{field.name}."):
+                return problem
+    return ""
 
 
 class Overrides:
@@ -98,7 +133,7 @@ class Overrides:
         self._folders: dict[str, list[Path]] = {}
         """Model name → what lies here for it."""
 
-    def write(self, name: str, files: Mapping[str, bytes]) -> ModelFolder:
+    def write(self, name: str, files: Mapping[str, Buffer]) -> ModelFolder:
         """Make a model's folder of these files. Raises `InvalidRequest` for their names, `LoadFailed` for the disk."""
         check_files(files)
         root = self._private_root()
@@ -140,7 +175,7 @@ class Overrides:
             return self._root
 
 
-def check_files(files: Mapping[str, bytes]) -> None:
+def check_files(files: Mapping[str, Buffer]) -> None:
     """Raises `InvalidRequest` for names that are no paths of files below a model's folder, or clash."""
     if len(files) > MAX_FILES:
         raise TooLarge(f"{len(files)} file parameters came, at most {MAX_FILES} are taken")

@@ -14,7 +14,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, TextIO
 
-from server.records import Record
+from server.records import GRPC, HTTP, Record
 
 log = logging.getLogger(__name__)
 
@@ -105,17 +105,22 @@ class JsonFileSink:
             self._write_batch()
 
 
+_TRANSPORT_MOMENTS = {GRPC: ("GRPC_WAITREAD", "GRPC_SEND"), HTTP: ("HTTP_RECV", "HTTP_SEND")}
+"""Triton's names, to begin with, of what a protocol does before and after."""
+
+
 def entries_of(trace_id: int, record: Record) -> list[dict[str, Any]]:
     """One trace as Triton writes it: whose it is, and its moments in order. The last entry has the highest id."""
     head = _head(trace_id, record) | ({"headers": record.headers} if record.headers else {})
-    moments = [("GRPC_WAITREAD_START", record.received_ns), ("GRPC_WAITREAD_END", record.received_ns)]
+    receive, send = _TRANSPORT_MOMENTS[record.protocol]
+    moments = [(f"{receive}_START", record.received_ns), (f"{receive}_END", record.received_ns)]
     moments += _inside(record)
     sent_from = record.computations[-1].output_end_ns if record.computations else record.ended_ns
     if record.error is None:
         moments.append(("INFER_RESPONSE_COMPLETE", sent_from))
     if record.arrived_ns:
         moments.append(("REQUEST_END", sent_from))
-    moments += [("GRPC_SEND_START", sent_from), ("GRPC_SEND_END", record.ended_ns)]
+    moments += [(f"{send}_START", sent_from), (f"{send}_END", record.ended_ns)]
     return [head, *_timestamps(trace_id, moments), *_steps(trace_id, trace_id + 1, record)]
 
 

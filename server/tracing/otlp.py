@@ -28,7 +28,7 @@ from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 from opentelemetry.trace import SpanContext, SpanKind, Status, StatusCode, TraceFlags, TraceState
 
 from server import __version__
-from server.records import Computation, Record
+from server.records import GRPC, Computation, Record
 from server.trace_config import TraceConfig
 
 log = logging.getLogger(__name__)
@@ -212,11 +212,12 @@ def _add_inside(record: Record, around: SpanContext, span: Callable[..., SpanCon
 def _request_attributes(record: Record) -> Attributes:
     number, _ = record.status
     attributes: dict[str, str | int | bool | Sequence[str]] = {
-        "rpc.system": "grpc",
+        "rpc.system": record.protocol,
         "rpc.service": RPC_SERVICE,
         "rpc.method": record.method,
-        "rpc.grpc.status_code": number,
     }
+    if record.protocol == GRPC:
+        attributes["rpc.grpc.status_code"] = number
     for name, value in (record.headers or {}).items():
         attributes[f"rpc.request.metadata.{name}"] = (value,)
     return attributes | _model_attributes(record)

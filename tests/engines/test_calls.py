@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import random
+from collections.abc import Mapping
 from typing import Any
 
 import grpc
 import pytest
 
-from server.frontends.calls import Call, StatusCode, StreamMethod, UnaryMethod
+from server.frontends.calls import Call, MethodTable, StatusCode, StreamMethod, UnaryMethod
+from server.tensors import Buffer
 from tests.engines.conftest import Connect, Serve
 from tests.engines.hosting import PATIENCE_SECONDS
 from tests.engines.methods import (
@@ -24,6 +27,8 @@ from tests.engines.methods import (
     unary,
 )
 from tests.engines.requests import Requests
+from tests.hostile import frames
+from tests.hostile.peer import connected
 
 GRPC_CODES = {code.value[0]: code for code in grpc.StatusCode}
 ERRORS = [code for code in StatusCode if code is not StatusCode.OK]
@@ -200,6 +205,46 @@ def test_a_compressed_stream_is_understood(serve: Serve, connect: Connect, compr
     messages = [b"squeeze me " * count for count in (1, 10_000, 0, 300)]
     answers = stream(connect(serve(echoes())), *messages, path=ECHO_STREAM, compression=compression)
     assert list(answers) == messages
+
+
+def compressing(answers: Mapping[str, bytes]) -> MethodTable:
+    """Methods that each have one answer, which they want compressed."""
+
+    def method(answer: bytes) -> UnaryMethod:
+        def handle(call: Call, _: Buffer) -> None:
+            call.compress_messages(True)
+            call.reply(answer)
+
+        return UnaryMethod(handle)
+
+    return {path: method(answer) for path, answer in answers.items()}
+
+
+NOISE = random.Random(1).randbytes(1 << 20)
+ANSWERS = {
+    "/test.Calls/Empty": b"",
+    "/test.Calls/Small": b"squeeze me " * 200,
+    "/test.Calls/Large": b"squeeze me " * 100_000,
+    "/test.Calls/Noise": NOISE,
+}
+
+
+@pytest.mark.parametrize("path", ANSWERS)
+def test_an_answer_that_a_method_wants_compressed_arrives_whole(serve: Serve, connect: Connect, path: str) -> None:
+    channel = connect(serve(compressing(ANSWERS)))
+    calls = [start(channel, b"", path) for _ in range(8)]
+    assert [call.result() for call in calls] == [ANSWERS[path]] * 8
+
+
+def test_a_caller_may_leave_while_its_answer_is_compressed(serve: Serve) -> None:
+    server = serve(compressing(ANSWERS))
+    with connected(server.port) as peer:
+        peer.send(frames.hello() + frames.window_update(0, 1 << 30))
+        for stream_id in range(1, 41, 2):
+            peer.send(frames.call(stream_id, "/test.Calls/Noise", b"", (b"grpc-accept-encoding", b"gzip")))
+            peer.send(frames.rst_stream(stream_id))
+        peer.send(frames.call(41, "/test.Calls/Small", b"", (b"grpc-accept-encoding", b"gzip")))
+        assert peer.status(41) == 0
 
 
 def test_an_empty_message_is_a_message(serve: Serve, connect: Connect) -> None:

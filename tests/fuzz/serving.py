@@ -18,8 +18,9 @@ from server.control import ControlPlane
 from server.engine import Engine
 from server.errors import ConvoyError
 from server.frontends import codec
-from server.frontends.calls import Method
-from server.frontends.inference_service import SERVICE, InferenceService, answering
+from server.frontends.calls import Call, Method, UnaryMethod
+from server.frontends.inference_service import SERVICE, InferenceService, parsing
+from server.frontends.load_codec import decode_load
 from server.frontends.repository_service import RepositoryService
 from server.frontends.rest import infer_codec
 from server.frontends.rest.bodies import CODINGS, Bodies, _inflated
@@ -32,6 +33,7 @@ from server.frontends.rest.json_tensors import NonFinite
 from server.frontends.rest.rpc_routes import rpc_routes
 from server.frontends.settings_service import SettingsService
 from server.frontends.shared_memory_service import SharedMemoryService
+from server.frontends.statuses import AS_TRITON
 from server.logs import Logs, LogState
 from server.messages import InferenceRequest, InferenceResponse, OutputTensor
 from server.models import admission, overrides
@@ -169,7 +171,7 @@ class FuzzedServer:
         bodies = InlineBodies(MAX_INPUT_BYTES)
         parts: Any = (self.service, self.registry, bodies, NonFinite.REFUSE)
         return [
-            *health_routes(lambda: True, self.service.is_ready, self.registry),
+            *health_routes(self.service),
             *InferRoutes(*parts).routes(),
             *GenerateRoutes(*parts).routes(),
             *rpc_routes(self.methods, bodies),
@@ -210,14 +212,21 @@ def _repository_methods(registry: Registry) -> dict[str, Method]:
     """Their handlers wait for nothing here, so that they can be called without an event loop."""
     service = RepositoryService(cast("ControlPlane", NoControl()), registry)
     handlers = {
-        "RepositoryIndex": (pb.RepositoryIndexRequest, service.repository_index),
-        "RepositoryModelLoad": (pb.RepositoryModelLoadRequest, service.repository_model_load),
-        "RepositoryModelUnload": (pb.RepositoryModelUnloadRequest, service.repository_model_unload),
+        "RepositoryIndex": (parsing(pb.RepositoryIndexRequest), service.repository_index),
+        "RepositoryModelLoad": (decode_load, service.repository_model_load),
+        "RepositoryModelUnload": (parsing(pb.RepositoryModelUnloadRequest), service.repository_model_unload),
     }
     return {
-        f"/{SERVICE}/{name}": answering(request, partial(_at_once, handler))
-        for name, (request, handler) in handlers.items()
+        f"/{SERVICE}/{name}": UnaryMethod(partial(_answer, parse, handler))
+        for name, (parse, handler) in handlers.items()
     }
+
+
+def _answer(parse: Callable[[Buffer], Any], handler: Callable[[Any], Any], call: Call, message: Buffer) -> None:
+    try:
+        call.reply(_at_once(handler, parse(message)).SerializeToString())
+    except ConvoyError as error:
+        AS_TRITON.fail(call, error)
 
 
 def _at_once(handler: Callable[[Any], Coroutine[Any, Any, Message]], request: Any) -> Message:

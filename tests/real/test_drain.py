@@ -155,7 +155,7 @@ def test_readiness_is_off_while_the_last_are_answered(start_engine: StartServer,
         assert [update.status for update in watches[0]] == [NOT_SERVING]
         assert all(update.status == NOT_SERVING for update in watches[1])
         assert not busy.done()
-        assert http_status(f"{server.http_url}/v2/health/ready") == 400
+        assert http_status(f"{server.http_url}/v2/health/ready") == 503
         assert http_status(f"{server.http_url}/v2/health/live") == 200
         with connect(server) as newcomer:
             refusal = Client(newcomer).refusal("ModelInfer", infer_request("affine", rows(1)), timeout=10)

@@ -86,6 +86,11 @@ def test_reflection_describes_every_method(client: Client) -> None:
         ("/v2/health/ready", "POST", 405),
         ("/v2/health/live", "DELETE", 405),
         ("/v2/health/unheard_of", "GET", 404),
+        ("/v2/models/add_sub/ready", "GET", 200),
+        ("/v2/models/add_sub/versions/1/ready", "GET", 200),
+        ("/v2/models/add_sub/versions/7/ready", "GET", 404),
+        ("/v2/models/add_sub/versions/one/ready", "GET", 400),
+        ("/v2/models/nobody/ready", "GET", 404),
         ("/", "GET", 404),
     ],
 )

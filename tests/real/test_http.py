@@ -261,6 +261,7 @@ def test_the_access_log_has_a_line_for_each_request(server: RunningServer) -> No
     wait_until(lambda: {"logged", "refused"} <= lines().keys(), CALL_SECONDS)
     assert (lines()["logged"]["status"], lines()["logged"]["model"]) == ("OK", "affine")
     assert lines()["refused"]["status"] == "NOT_FOUND"
+    assert {line["protocol"] for line in lines().values()} == {"http"}
 
 
 def test_a_callers_trace_goes_on_here(start_server: StartServer, tmp_path: Path) -> None:
@@ -275,6 +276,8 @@ def test_a_callers_trace_goes_on_here(start_server: StartServer, tmp_path: Path)
         trace = receiver.wait_for_request("traced")
     assert (trace.root.wire.trace_id.hex(), trace.root.wire.parent_span_id.hex()) == (TRACE, SPAN)
     assert [span.name for span in trace.children(trace.root)] == ["queue", "compute"]
+    assert trace.root.attributes["rpc.system"] == "http"
+    assert "rpc.grpc.status_code" not in trace.root.attributes
 
 
 def is_open(port: int) -> bool:
@@ -305,7 +308,7 @@ def test_the_server_answers_what_was_asked_before_it_stops(start_server: StartSe
         server.process.send_signal(signal.SIGTERM)
         answers = [waiting.getresponse()]
         wait_until(lambda: not is_open(server.ports["grpc"]), CALL_SECONDS)  # it is stopping, models would go next
-        assert http_status(f"{server.http_url}/v2/models/affine/ready") == 200
+        assert http_status(f"{server.http_url}/v2/health/live") == 200
         sending.send(one()[-1:])
         answers.append(sending.getresponse())
         for answer in answers:

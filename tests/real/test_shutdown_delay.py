@@ -35,7 +35,7 @@ def test_a_server_in_its_delay_is_not_ready_and_serves_until_a_second_signal(
         assert [next(watch).status for watch in watches] == [SERVING, SERVING]
         server.process.send_signal(signal.SIGTERM)
         assert [next(watch).status for watch in watches] == [NOT_SERVING, NOT_SERVING]
-        assert http_status(f"{server.http_url}/v2/health/ready") == 400
+        assert http_status(f"{server.http_url}/v2/health/ready") == 503
         assert http_status(f"{server.http_url}/v2/health/live") == 200
 
         assert Client(channel).infer("affine", rows(1))["y"].item() == 4

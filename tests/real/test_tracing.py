@@ -261,6 +261,7 @@ def test_the_access_log_says_what_the_trace_says(traced: Traced) -> None:
         "name": "server.access",
         "message": "ModelInfer OK",
         "method": "ModelInfer",
+        "protocol": "grpc",
         "status": "OK",
         "model": "affine",
         "version": "1",

@@ -32,7 +32,19 @@ def test_a_configuration_that_comes_along_holds_until_a_load_without_one(tmp_pat
 WRONG = {
     "no JSON": ("{max_batch", "Invalid config override: Failed to load JSON"),
     "no object": ("[]", "Invalid config override: it must be a JSON object"),
-    "an unknown field": ('{"max_batch_sise": 1}', 'no field named "max_batch_sise"'),
+    "an unknown field": (
+        '{"max_batch_sise": 1}',
+        "there is no field 'max_batch_sise'; a configuration has: name, platform, backend, runtime, version_policy",
+    ),
+    "an unknown field of one of several": (
+        '{"instanceGroup": [{"count": 1}, {"cuont": 1}]}',
+        "there is no field 'instance_group.cuont'; 'instance_group' has: name, kind, count, rate_limiter",
+    ),
+    "an unknown field of an entry": (
+        '{"parameters": {"intra_op_thread_count": {"stringvalue": "1"}}}',
+        "there is no field 'parameters.stringvalue'; 'parameters' has: string_value",
+    ),
+    "an unknown word": ('{"instance_group": [{"kind": "KIND_TPU"}]}', "Invalid enum value KIND_TPU"),
     "a wrong type": ('{"max_batch_size": "many"}', "Invalid config override: "),
     "an infinite depth": ('{"instance_group": ' + "[" * 100_000, "Invalid config override: "),
     "another model's name": ('{"name": "n"}', "field 'name' is 'n', but the model's folder is 'm'"),

@@ -42,7 +42,7 @@ def all_routes() -> list[Route]:
     return [
         *infer.routes(),
         *generate.routes(),
-        *health_routes(bool, bool, registry),
+        *health_routes(service),
         *rpc_routes(METHODS, Bodies(1)),
         *cost_routes(registry),
         metrics_route(take, page_of(), ThreadPoolExecutor(1)),

@@ -14,7 +14,7 @@ from google.protobuf.message import Message
 
 from proto import grpc_service_pb2 as pb
 from server.frontends.calls import StatusCode, UnaryMethod
-from server.frontends.inference_service import SERVICE, awaiting
+from server.frontends.inference_service import SERVICE, awaiting, parsing
 from server.frontends.repository_service import RepositoryService
 from server.models.lifecycle import State
 from server.models.outlook import not_polled
@@ -241,7 +241,7 @@ def test_a_load_that_is_not_allowed_says_so_as_triton_does(tmp_path: Path) -> No
 
 
 def method(handler: Callable[[pb.ServerLiveRequest], Coroutine[Any, Any, Message]]) -> UnaryMethod:
-    return awaiting(pb.ServerLiveRequest, handler)
+    return awaiting(parsing(pb.ServerLiveRequest), handler)
 
 
 def test_an_answer_that_takes_a_while_is_given_although_the_caller_set_no_store_by_it(tmp_path: Path) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+import random
 from base64 import b64encode
 from typing import Any
 
@@ -17,9 +19,9 @@ from server.frontends.inference_service import SERVICE
 from server.frontends.rest.bodies import Bodies
 from server.frontends.rest.json_tensors import MAX_CONTAINERS
 from server.frontends.rest.pb_json import as_json
-from server.frontends.rest.rpc_routes import rpc_routes
+from server.frontends.rest.rpc_routes import BASE64_CHARACTERS, INLINE_BYTES, rpc_routes
 from server.tensors import Buffer
-from tests.unit.http_peer import Answer, Peer
+from tests.unit.http_peer import Answer, Peer, request
 
 NAMES = [
     method.name
@@ -36,11 +38,26 @@ class Service:
         self.calls: list[Call] = []
         self.answer: Message | None = None
         methods = {f"/{SERVICE}/{name}": UnaryMethod(self._handler(name)) for name in NAMES}
-        self.peer = Peer(rpc_routes(methods, Bodies(1 << 20)), max_input_bytes=8 << 20)
+        self.bodies = Bodies(1 << 20)
+        self.peer = Peer(rpc_routes(methods, self.bodies), max_input_bytes=8 << 20)
 
     def ask(self, verb: str, path: str, said: object = None, answer: Message | None = None) -> Answer:
         self.answer = answer
         return self.peer.ask(verb, path, b"" if said is None else json.dumps(said).encode())
+
+    def ask_large(self, path: str, said: object) -> Answer:
+        """A body that is read on a thread, the loop going on meanwhile."""
+        body = json.dumps(said).encode()
+        assert len(body) > INLINE_BYTES
+
+        async def main() -> Answer:
+            self.peer.send(request("POST", path, body))
+            assert self.peer.answers() == []
+            await self.peer.sink.wrote.wait()
+            (answer,) = self.peer.answers()
+            return answer
+
+        return asyncio.run(main())
 
     def _handler(self, name: str) -> Any:
         def handle(call: Call, message: Buffer) -> None:
@@ -223,9 +240,9 @@ def test_an_answer_is_shown_as_triton_shows_it(
     ("path", "body", "reason"),
     [
         ("/v2/repository/index", b"nonsense", "failed to parse the request JSON buffer"),
-        ("/v2/repository/index", b"[" * 250_000, "failed to parse"),
+        ("/v2/repository/index", b"[" * 50_000, "failed to parse"),
         ("/v2/repository/index", b"[]", "must be an object"),
-        ("/v2/repository/index", b'{"ready":1}', "'ready' must be of type bool"),
+        ("/v2/repository/index", b'{"ready":1}', "'ready' must be true or false"),
         (
             "/v2/repository/models/m/load",
             b'{"parameters":{"config":{}}}',
@@ -233,6 +250,7 @@ def test_an_answer_is_shown_as_triton_shows_it(
         ),
         ("/v2/repository/models/m/load", b'{"parameters":{"file:x":"?"}}', "parameter 'file:x' is not base64"),
         ("/v2/repository/models/m/load", '{"parameters":{"file:x":"é"}}'.encode(), "parameter 'file:x' is not base64"),
+        ("/v2/repository/models/m/load", b'{"parameters":{"file:x":"AA==AAAA"}}', "parameter 'file:x' is not base64"),
         ("/v2/repository/models/m/unload", b'{"parameters":{"unload_dependents":1}}', "must be true or false"),
         ("/v2/systemsharedmemory/region/r/register", b"{}", "the request has no 'key'"),
         (
@@ -250,6 +268,26 @@ def test_what_is_wrong_is_said(path: str, body: bytes, reason: str, service: Ser
     answer = service.peer.ask("POST", path, body)
     assert answer.status == 400
     assert reason in answer.json["error"]
+    assert service.asked == []
+
+
+LOAD_PATH = "/v2/repository/models/m/load"
+
+
+def test_a_large_file_arrives_whole_in_whatever_pieces_it_is_decoded(service: Service) -> None:
+    contents = random.Random(3).randbytes(BASE64_CHARACTERS + 1)
+    files = {"file:1/model.onnx": b64encode(contents).decode(), "file:2/model.onnx": "", "config": "{}"}
+    assert service.ask_large(LOAD_PATH, {"parameters": files}).status == 200
+    bytes_of = {"file:1/model.onnx": contents, "file:2/model.onnx": b""}
+    parameters = {key: pb.ModelRepositoryParameter(bytes_param=value) for key, value in bytes_of.items()}
+    parameters["config"] = pb.ModelRepositoryParameter(string_param="{}")
+    assert service.asked == [pb.RepositoryModelLoadRequest(model_name="m", parameters=parameters)]
+
+
+@pytest.mark.parametrize("wrong", ["=" + "A" * BASE64_CHARACTERS, "A" * BASE64_CHARACTERS + "A", "é" * INLINE_BYTES])
+def test_what_is_wrong_in_a_large_body_is_said_too(wrong: str, service: Service) -> None:
+    answer = service.ask_large(LOAD_PATH, {"parameters": {"file:1/model.onnx": wrong}})
+    assert (answer.status, answer.json) == (400, {"error": "parameter 'file:1/model.onnx' is not base64"})
     assert service.asked == []
 
 
@@ -292,6 +330,6 @@ def test_a_configuration_is_as_protobuf_has_it_with_numbers_for_numbers(fill: An
 
 
 def test_json_that_would_take_much_memory_reaches_no_rpc(service: Service) -> None:
-    answer = service.ask("POST", "/v2/logging", [[]] * MAX_CONTAINERS)  # with the list around them, one too many
+    answer = service.ask_large("/v2/logging", [[]] * MAX_CONTAINERS)  # with the list around them, one too many
     assert answer.status == 400 and b"more than 1048576 lists and objects" in answer.body
     assert service.asked == []

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from server.cache_config import LocalCache
-from server.flag_values import GrpcEngine, LogFormat, ModelControlMode
+from server.flag_values import CompressionLevel, GrpcEngine, LogFormat, ModelControlMode
 from server.header_pattern import HeaderPattern
 from server.metrics_config import MetricsConfig
 from server.restricted_apis import ApiCategory, Secret
@@ -81,6 +81,11 @@ FLAGS: dict[str, tuple[str, str, object]] = {
     "--metrics-config": ("summary_latencies=true", "metrics_config", MetricsConfig(summary_latencies=True)),
     "--grpc-engine": ("grpcio", "grpc_engine", GrpcEngine.GRPCIO),
     "--grpc-max-message-bytes": ("1000", "grpc_max_message_bytes", 1000),
+    "--grpc-infer-response-compression-level": (
+        "High",
+        "grpc_infer_response_compression_level",
+        CompressionLevel.HIGH,
+    ),
     "--reuse-grpc-port": ("true", "reuse_grpc_port", True),
     "--distinct-overload-statuses": ("true", "distinct_overload_statuses", True),
     "--grpc-use-ssl": ("true", "grpc_use_ssl", True),

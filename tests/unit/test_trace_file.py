@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from server.errors import QueueFull
-from server.records import Computation, Record
+from server.records import HTTP, Computation, Record
 from server.tracing.json_file import JsonFileSink, entries_of
 
 RUN = Computation(150, 160, 180, 190, rows=5, requests=3, size=8)
@@ -26,6 +26,13 @@ def record(*runs: Computation, log_frequency: int = 0, request_id: str = "") -> 
 
 def moments(entries: list[dict[str, Any]]) -> dict[str, int]:
     return {moment["name"]: moment["ns"] for entry in entries for moment in entry.get("timestamps", ())}
+
+
+def test_a_request_over_http_has_the_names_of_http() -> None:
+    traced = record(RUN)
+    traced.protocol = HTTP
+    names = list(moments(entries_of(7, traced)))
+    assert (names[:2], names[-2:]) == (["HTTP_RECV_START", "HTTP_RECV_END"], ["HTTP_SEND_START", "HTTP_SEND_END"])
 
 
 def test_a_trace_has_tritons_moments_in_order() -> None:

@@ -9,12 +9,14 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from math import inf
 from typing import NamedTuple
 
 from server.errors import AnswersUnread, ConvoyError, Reason, RequestTooLarge
 from server.frontends.call_counts import CallCounts, MethodCounts
 from server.frontends.calls import INTERNAL_MESSAGE, NOBODY, Method, MethodTable, Peer, StatusCode, UnaryMethod
+from server.frontends.compression import FASTEST
 from server.frontends.grpc import http2, wire
 from server.frontends.grpc.http2 import (
     CLOSED,
@@ -28,7 +30,7 @@ from server.frontends.grpc.http2 import (
     HeaderBlock,
     Http2Connection,
 )
-from server.frontends.grpc.http2_calls import StreamCall, UnaryCall
+from server.frontends.grpc.http2_calls import InBackground, StreamCall, UnaryCall
 from server.frontends.grpc.wire import Refusal, RequestHead, WireError
 from server.frontends.statuses import AS_TRITON, Failures
 from server.memory_budget import SMALL_BYTES, MemoryBudget
@@ -72,6 +74,8 @@ class Dispatcher:
         limits: http2.Limits,
         memory: MemoryBudget | None = None,
         failures: Failures = AS_TRITON,
+        deflate_level: int = FASTEST,
+        in_background: InBackground = lambda work, then: then(work()),
     ) -> None:
         self.methods = methods
         self.calls = CallCounts(methods)
@@ -82,6 +86,8 @@ class Dispatcher:
         self.limits = limits
         self.memory = memory or MemoryBudget()
         self.failures = failures
+        self.deflate_level = deflate_level
+        self.in_background = in_background
         self.context = http2.Http2Context()
         self._context_bytes = 0  # of the memory budget's: what the context held when it was last looked at
         self._call_soon = call_soon
@@ -338,6 +344,9 @@ class Connection:
             self._http2.reset(stream_id, http2.ENHANCE_YOUR_CALM)
             self._forget(stream_id)
         self.mark_dirty()
+
+    def frame_later(self, message: bytes, encoding: bytes, then: Callable[[bytes], None]) -> None:
+        self.dispatcher.in_background(partial(wire.frame, message, encoding, level=self.dispatcher.deflate_level), then)
 
     def has_room(self, stream_id: int) -> bool:
         """Whether the peer keeps up with what this stream answers."""

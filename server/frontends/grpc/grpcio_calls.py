@@ -16,6 +16,7 @@ from server.errors import ConvoyError, Reason
 from server.frontends.calls import INTERNAL_MESSAGE, Peer, Receiver, StatusCode, reason_of
 from server.ledger import Account
 from server.memory_budget import MemoryBudget
+from server.records import GRPC
 from server.tensors import Buffer
 
 log = logging.getLogger(__name__)
@@ -39,6 +40,8 @@ class Failed(Exception):
 
 class _GrpcioCall:
     """What both kinds of call share: the caller's deadline, metadata and departure, and the answer's metadata."""
+
+    protocol = GRPC
 
     def __init__(self, context: Context) -> None:
         self._context = context

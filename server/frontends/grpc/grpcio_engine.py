@@ -69,13 +69,19 @@ def _channel_arguments(options: GrpcOptions) -> dict[str, int]:
         "grpc.max_connection_age_ms": options.max_connection_age,
         "grpc.max_connection_age_grace_ms": options.max_connection_age_grace,
     }
-    return {
-        "grpc.max_receive_message_length": options.max_message_bytes,
-        "grpc.max_send_message_length": -1,
-        "grpc.so_reuseport": int(options.reuse_port),
-        "grpc.keepalive_permit_without_calls": int(options.keepalive_permit_without_calls),
-        "grpc.http2.max_ping_strikes": options.max_ping_strikes,
-    } | {name: round(seconds * 1000) for name, seconds in milliseconds.items() if seconds < inf}
+    # Level 0 would keep methods from compressing their answers, too.
+    compression = {"grpc.default_compression_level": options.compression_level} if options.compression_level else {}
+    return (
+        {
+            "grpc.max_receive_message_length": options.max_message_bytes,
+            "grpc.max_send_message_length": -1,
+            "grpc.so_reuseport": int(options.reuse_port),
+            "grpc.keepalive_permit_without_calls": int(options.keepalive_permit_without_calls),
+            "grpc.http2.max_ping_strikes": options.max_ping_strikes,
+        }
+        | {name: round(seconds * 1000) for name, seconds in milliseconds.items() if seconds < inf}
+        | compression
+    )
 
 
 def _credentials(files: TlsFiles) -> Any:

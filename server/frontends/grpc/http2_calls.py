@@ -10,15 +10,20 @@ from typing import Protocol
 from server.errors import ConvoyError, Reason
 from server.frontends.call_counts import MethodCounts, departure
 from server.frontends.calls import Peer, Receiver, StatusCode, StreamMethod, UnaryMethod, reason_of
-from server.frontends.compression import IDENTITY, negotiate
+from server.frontends.compression import IDENTITY, INLINE_BYTES, negotiate
 from server.frontends.grpc import wire
 from server.frontends.grpc.wire import Header, MessageReader, RequestHead, WireError
 from server.frontends.statuses import Failures
 from server.ledger import Account
 from server.memory_budget import CALL_BYTES, SMALL_BYTES, MemoryBudget
+from server.records import GRPC
 from server.tensors import Buffer
 
 log = logging.getLogger(__name__)
+
+
+InBackground = Callable[[Callable[[], bytes], Callable[[bytes], None]], None]
+"""Does what takes long, off the event loop where there is one, and goes on with what it returns."""
 
 
 class Carrier(Protocol):
@@ -44,6 +49,10 @@ class Carrier(Protocol):
 
     def send(self, stream_id: int, prefix: bytes, message: bytes) -> None: ...
 
+    def frame_later(self, message: bytes, encoding: bytes, then: Callable[[bytes], None]) -> None:
+        """Compress a large message while others are served, and go on with it and its prefix."""
+        ...
+
     def has_room(self, stream_id: int) -> bool:
         """Whether the caller keeps up with what is sent to it."""
         ...
@@ -56,17 +65,21 @@ class Carrier(Protocol):
 class _Extras:
     """What an answer has beyond messages and OK. Most unary answers have none of it."""
 
-    __slots__ = ("begun", "compressing", "encoding", "trailing")
+    __slots__ = ("begun", "compressing", "deflating", "encoding", "trailing")
 
     def __init__(self) -> None:
         self.begun = False
         self.compressing = False
+        self.deflating = False
+        """Whether the answer to a unary call is being compressed: nothing else may be answered then."""
         self.encoding = IDENTITY
         self.trailing: Sequence[Header] = ()
 
 
 class _Http2Call:
     """What both kinds share."""
+
+    protocol = GRPC
 
     __slots__ = (
         "_account", "_carrier", "_counts", "_extras", "_head", "_held_bytes", "_max_message_bytes", "_open",
@@ -126,10 +139,13 @@ class _Http2Call:
         self._with_extras().trailing = wire.encode_metadata(metadata)
 
     def compress_messages(self, wanted: bool) -> None:
+        encoding = negotiate(self._head.accept_encoding) if wanted else IDENTITY
+        if encoding == IDENTITY and self._extras is None:
+            return
         extras = self._with_extras()
         extras.compressing = wanted
         if wanted and not extras.begun:
-            extras.encoding = negotiate(self._head.accept_encoding)
+            extras.encoding = encoding
 
     def fail(self, status: StatusCode, message: str, reason: Reason | None = None) -> None:
         if not self._open:
@@ -202,6 +218,8 @@ class _Http2Call:
             self._carrier.send(self._stream_id, wire.frame_prefix(len(message)), message)
 
     def _end(self) -> None:
+        if not self._open:
+            return  # the connection has given the call up, since its caller leaves too much unread
         self._begin()
         self._open = False
         self._carrier.memory.used -= self._held_bytes
@@ -268,9 +286,15 @@ class UnaryCall(_Http2Call):
         if not self._open:
             self._ended_again()
             return None
-        if self._extras is not None:
-            self._send(bytes(message))
-            self._end()
+        extras = self._extras
+        if extras is not None:
+            if extras.compressing and extras.encoding != IDENTITY and len(message) > INLINE_BYTES:
+                if not extras.deflating:
+                    extras.deflating = True
+                    self._carrier.frame_later(bytes(message), extras.encoding, self._reply_framed)
+            else:
+                self._send(bytes(message))
+                self._end()
             return None
         memory = self._carrier.memory
         memory.used -= self._held_bytes
@@ -299,6 +323,12 @@ class UnaryCall(_Http2Call):
         memory.used += len(message)
         self._held_bytes += len(message)
         return message
+
+    def _reply_framed(self, framed: bytes) -> None:
+        if self._open:
+            self._begin()
+            self._carrier.send(self._stream_id, b"", framed)
+            self._end()
 
     def send(self, message: bytes) -> None:
         raise TypeError("a unary call is answered with reply")

@@ -6,11 +6,13 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from math import inf
 from typing import cast
 
 from server.frontends.call_counts import CallCounts
 from server.frontends.calls import MethodTable
+from server.frontends.compression import FASTEST
 from server.frontends.grpc import http2
 from server.frontends.grpc.connection import Connection, Dispatcher
 from server.frontends.grpc.options import GrpcOptions
@@ -36,6 +38,10 @@ PROGRESS_BYTES = 16 << 10
 """A peer that takes this much of its answers within a request timeout is slow, but not stuck."""
 
 
+DEFLATE_LEVELS = (FASTEST, FASTEST, 3, 6)
+"""zlib's, for each level of compression that a server may have. Those above 6 take ten times as long, for nothing."""
+
+
 class Nghttp2Engine:
     """Serves a method table on one address."""
 
@@ -56,7 +62,10 @@ class Nghttp2Engine:
             ),
             memory=options.memory,
             failures=options.failures,
+            deflate_level=DEFLATE_LEVELS[options.compression_level],
+            in_background=self._in_background,
         )
+        self._deflating = ThreadPoolExecutor(1, thread_name_prefix="deflate")  # starts with the first such answer
         self.sockets: set[_Socket] = set()
         self.opened = 0
         self.agenda = Agenda(self._loop, self.sockets)
@@ -114,6 +123,11 @@ class Nghttp2Engine:
             for peer in tuple(self.sockets):
                 peer.transport.abort()
         self.agenda.close()
+        self._deflating.shutdown(wait=False, cancel_futures=True)
+
+    def _in_background(self, work: Callable[[], bytes], then: Callable[[bytes], None]) -> None:
+        future = self._loop.run_in_executor(self._deflating, work)
+        future.add_done_callback(lambda done: None if done.cancelled() else then(done.result()))
 
     def forget(self, peer: _Socket) -> None:
         """A socket is gone."""

@@ -20,6 +20,9 @@ class GrpcOptions:
     """How calls fail that the budget has no room for."""
     max_message_bytes: int = 128 << 20
     """The largest request, after decompression."""
+    compression_level: int = 0
+    """Of answers, as grpc core has it: 1 low, 2 medium, 3 high; 0 none. grpcio compresses those of all methods, for
+    callers who accept it; nghttp2 those that methods ask it to compress."""
     reuse_port: bool = False
     """Share the port with other processes (SO_REUSEPORT)."""
     tls: TlsFiles | None = None

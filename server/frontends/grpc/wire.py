@@ -24,7 +24,7 @@ from typing import NamedTuple
 from urllib.parse import quote, unquote_to_bytes
 
 from server.frontends.calls import StatusCode
-from server.frontends.compression import ACCEPT_ENCODING, COMPRESSIONS, IDENTITY, Buffer, deflate, inflate
+from server.frontends.compression import ACCEPT_ENCODING, COMPRESSIONS, FASTEST, IDENTITY, Buffer, deflate, inflate
 
 Header = tuple[bytes, bytes]
 
@@ -54,10 +54,12 @@ def frame_prefix(length: int, compressed: bool = False) -> bytes:
     return _PREFIX.pack(compressed, length)
 
 
-def frame(message: Buffer, encoding: bytes = IDENTITY, min_compressed_bytes: int = 1024) -> bytes:
+def frame(
+    message: Buffer, encoding: bytes = IDENTITY, *, level: int = FASTEST, min_compressed_bytes: int = 1024
+) -> bytes:
     """A message with its prefix, compressed if it is long enough to try and becomes shorter."""
     if encoding != IDENTITY and len(message) >= min_compressed_bytes:
-        packed = deflate(message, encoding)
+        packed = deflate(message, encoding, level)
         if len(packed) < len(message):
             return frame_prefix(len(packed), compressed=True) + packed
     return b"".join((frame_prefix(len(message)), message))

@@ -1,4 +1,6 @@
-"""Content codings of bodies: gzip and deflate, undone and done on a thread where they take long."""
+"""What is done with bodies on threads, since it takes long: content codings, gzip and deflate, undone and done; large
+bodies read.
+"""
 
 from __future__ import annotations
 
@@ -8,12 +10,14 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from http import HTTPStatus
+from typing import TypeVar
 
-from server.errors import MemoryFull
+from server.errors import ConvoyError, MemoryFull
 from server.frontends import compression
 from server.frontends.calls import INTERNAL_MESSAGE
 from server.frontends.rest.exchange import Content, Exchange
 from server.frontends.rest.http1 import HttpError, accepts, too_large
+from server.frontends.statuses import AS_TRITON
 from server.tensors import Buffer
 
 log = logging.getLogger(__name__)
@@ -21,22 +25,24 @@ log = logging.getLogger(__name__)
 CODINGS = tuple(coding.decode() for coding in compression.COMPRESSIONS)
 COMPRESSED_BYTES = 512
 """A smaller answer is not compressed: it would hardly be smaller."""
-INLINE_BYTES = 16 << 10
-"""Up to here, an answer is compressed where it is: the way to a thread and back would take as long."""
 MAX_RATIO = 1032
 """No deflated data is this many times as large when it is inflated (zlib's own technical details)."""
+THREADS = 2
+"""One large body holds nobody else's up."""
 _IDENTITY = ("", "identity")
+
+T = TypeVar("T")
 
 
 class Bodies:
-    """Undoes and does the codings of one listener."""
+    """The threads of one listener, and what they do."""
 
     def __init__(self, max_input_bytes: int) -> None:
         self._max_input_bytes = max_input_bytes
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="zlib")  # starts with the first compressed body
+        self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="bodies")  # start with the first such body
 
     def close(self) -> None:
-        self._thread.shutdown(wait=False, cancel_futures=True)
+        self._threads.shutdown(wait=False, cancel_futures=True)
 
     def receive(self, exchange: Exchange, body: Buffer, handle: Callable[[Exchange, Buffer], None]) -> None:
         """Go on with a request's body without its coding: at once where it has none, later where it has one.
@@ -57,9 +63,13 @@ class Bodies:
             except MemoryFull as error:
                 exchange.fail_with(error)
                 return
-            loop = asyncio.get_running_loop()
-            future = loop.run_in_executor(self._thread, _inflated, body, coding, most)
-            future.add_done_callback(partial(_received, exchange, handle, most))
+            self.work(exchange, partial(_inflated, body, coding, most), partial(_go_on_with, exchange, handle, most))
+
+    def work(self, exchange: Exchange, task: Callable[[], T], then: Callable[[T], object]) -> None:
+        """Do something on a thread and go on with what it returns, where the caller still waits. It may raise
+        `HttpError` and `ConvoyError`."""
+        future = asyncio.get_running_loop().run_in_executor(self._threads, task)
+        future.add_done_callback(partial(_go_on, exchange, then))
 
     def send(self, exchange: Exchange, content: Content) -> Content | None:
         """An answer as its caller accepts it; None where it will be given later."""
@@ -69,10 +79,9 @@ class Bodies:
         coding = accepts(asked.decode("latin-1"), CODINGS)
         if not coding:
             return content
-        if len(content.body) <= INLINE_BYTES:
+        if len(content.body) <= compression.INLINE_BYTES:
             return _deflated(content, coding)
-        future = asyncio.get_running_loop().run_in_executor(self._thread, _deflated, content, coding)
-        future.add_done_callback(partial(_sent, exchange))
+        self.work(exchange, partial(_deflated, content, coding), partial(exchange.respond, HTTPStatus.OK))
         return None
 
 
@@ -87,17 +96,20 @@ def _inflated(body: Buffer, coding: str, max_bytes: int) -> Buffer:
     return plain
 
 
-def _received(
-    exchange: Exchange, handle: Callable[[Exchange, Buffer], None], most: int, inflating: asyncio.Future[Buffer]
-) -> None:
-    if not exchange.open or inflating.cancelled():
+def _go_on_with(exchange: Exchange, handle: Callable[[Exchange, Buffer], None], most: int, body: Buffer) -> None:
+    exchange.hold(len(body) - most)
+    handle(exchange, body)
+
+
+def _go_on(exchange: Exchange, then: Callable[[T], object], done: asyncio.Future[T]) -> None:
+    if not exchange.open or done.cancelled():
         return
     try:
-        body = inflating.result()
-        exchange.hold(len(body) - most)
-        handle(exchange, body)
+        then(done.result())
     except HttpError as error:
         exchange.respond_error(error.status, str(error))
+    except ConvoyError as error:
+        AS_TRITON.fail(exchange, error)
     except Exception:
         log.exception("a handler raised")
         if exchange.open:
@@ -107,14 +119,3 @@ def _received(
 def _deflated(content: Content, coding: str) -> Content:
     headers = (*content.headers, ("Content-Encoding", coding), ("Vary", "Accept-Encoding"))
     return Content(compression.deflate(content.body, coding.encode()), headers)
-
-
-def _sent(exchange: Exchange, deflating: asyncio.Future[Content]) -> None:
-    if not exchange.open or deflating.cancelled():
-        return
-    error = deflating.exception()
-    if error is None:
-        exchange.respond(HTTPStatus.OK, deflating.result())
-    else:
-        log.error("an answer cannot be compressed", exc_info=error)
-        exchange.respond_error(HTTPStatus.INTERNAL_SERVER_ERROR, INTERNAL_MESSAGE)

@@ -17,6 +17,7 @@ from server.frontends.rest.http1 import Head
 from server.frontends.statuses import PUSHBACK_KEY, Failures
 from server.ledger import Account
 from server.memory_budget import SMALL_BYTES, MemoryBudget
+from server.records import HTTP
 from server.tensors import Buffer
 
 log = logging.getLogger(__name__)
@@ -103,6 +104,8 @@ class Exchange:
 
     __slots__ = ("_account", "_carrier", "_counts", "_open", "_trailing", "answer", "budget_bytes", "deadline", "head",
                  "held_bytes", "on_cancel", "parameters", "render")  # fmt: skip
+
+    protocol = HTTP
 
     def __init__(
         self,

@@ -38,9 +38,9 @@ _LOADED = (400, 404, 503)
 _INFERENCE = (400, 404, 413, 415, 429, 500, 501, 503, 504)
 
 OPERATIONS: Mapping[str, Operation] = {
-    "Live": Operation("Whether the server runs"),
-    "Ready": Operation("Whether the server is ready"),
-    "ModelReady": Operation("Whether a version of a model is ready"),
+    "Live": Operation("Whether the server runs", errors=()),
+    "Ready": Operation("Whether the server is ready", errors=(400, 503)),
+    "ModelReady": Operation("Whether a version of a model is ready", errors=_LOADED),
     "Infer": Operation("One inference", "InferRequest", "InferResponse", _INFERENCE, (JSON, BINARY)),
     "Generate": Operation("One inference in flat JSON", "GenerateRequest", "GenerateResponse", _INFERENCE),
     "GenerateStream": Operation(

@@ -6,8 +6,9 @@ The forms are Triton's (its `docs/protocol`). Whatever an RPC answers, at once o
 from __future__ import annotations
 
 from base64 import b64decode
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
+from itertools import chain
 from typing import Any
 
 from google.protobuf.message import Message
@@ -16,22 +17,29 @@ from proto import grpc_service_pb2 as pb
 from server.errors import ConvoyError, InvalidRequest
 from server.frontends.calls import MethodTable, UnaryMethod
 from server.frontends.inference_service import SERVICE
+from server.frontends.load_codec import file_prefix
 from server.frontends.rest import json_tensors
 from server.frontends.rest.bodies import Bodies
 from server.frontends.rest.exchange import NO_CONTENT, Content, Exchange, Route, json_content
 from server.frontends.rest.json_tensors import NonFinite
 from server.frontends.rest.pb_json import as_json
 from server.frontends.statuses import AS_TRITON
+from server.models.overrides import FILE_PREFIX
 from server.tensors import Buffer
 
 Parameters = Mapping[str, str]
 Fields = Mapping[str, Any]
-Build = Callable[[Parameters, Fields], Message]
-"""The request of an RPC, of what stands in the path and in the JSON of the body. Raises `InvalidRequest`."""
+Build = Callable[[Parameters, Fields], Message | Buffer]
+"""The request of an RPC, serialized or not, of what stands in the path and in the JSON of the body. Raises
+`InvalidRequest`. Runs on a thread where the body is large."""
 Show = Callable[[Any], object]
 """The answer of an RPC as JSON has it; None for no body."""
 
 MAX_UINT32 = (1 << 32) - 1
+INLINE_BYTES = 64 << 10
+"""A larger body is read on a thread."""
+BASE64_CHARACTERS = 1 << 18
+"""Decoded at once, since all threads wait meanwhile."""
 
 
 def rpc_routes(methods: MethodTable, bodies: Bodies) -> list[Route]:
@@ -41,7 +49,7 @@ def rpc_routes(methods: MethodTable, bodies: Bodies) -> list[Route]:
         method = methods[f"/{SERVICE}/{name}"]
         assert isinstance(method, UnaryMethod), "only unary RPCs are routes"
         answer = getattr(pb, f"{name}Response")
-        handle = partial(_handle, method, build, partial(_shown, answer, show))
+        handle = partial(_handle, method, bodies, build, partial(_shown, answer, show))
         return Route(verb, template, lambda exchange, body: bodies.receive(exchange, body, handle), name)
 
     routes = [
@@ -79,15 +87,28 @@ def rpc_routes(methods: MethodTable, bodies: Bodies) -> list[Route]:
 
 
 def _handle(
-    method: UnaryMethod, build: Build, render: Callable[[Buffer], Content], exchange: Exchange, body: Buffer
+    method: UnaryMethod,
+    bodies: Bodies,
+    build: Build,
+    render: Callable[[Buffer], Content],
+    exchange: Exchange,
+    body: Buffer,
 ) -> None:
+    exchange.render = render
+    if len(body) > INLINE_BYTES:
+        bodies.work(exchange, partial(_made, build, exchange.parameters, body), partial(method.handle, exchange))
+        return
     try:
-        request = build(exchange.parameters, _fields(body))
+        message = _made(build, exchange.parameters, body)
     except ConvoyError as error:
         AS_TRITON.fail(exchange, error)
     else:
-        exchange.render = render
-        method.handle(exchange, request.SerializeToString())
+        method.handle(exchange, message)
+
+
+def _made(build: Build, parameters: Parameters, body: Buffer) -> Buffer:
+    request = build(parameters, _fields(body))
+    return request.SerializeToString() if isinstance(request, Message) else request
 
 
 def _shown(answer: type[Message], show: Show, message: Buffer) -> Content:
@@ -121,19 +142,31 @@ def _index(parameters: Parameters, fields: Fields) -> Message:
     )
 
 
-def _load(parameters: Parameters, fields: Fields) -> Message:
+def _load(parameters: Parameters, fields: Fields) -> Buffer:
     """Parameters are strings, those of files in base64 (Triton's model repository extension)."""
     request = pb.RepositoryModelLoadRequest(
         repository_name=parameters.get("repository", ""), model_name=parameters["model"]
     )
+    files: dict[str, str] = {}
     for key, value in _typed(fields, "parameters", dict, {}).items():
         if not isinstance(value, str):
             raise InvalidRequest(f"parameter '{key}' of a load must be a string")
-        if key.startswith("file:"):
-            request.parameters[key].bytes_param = _base64(value, f"parameter '{key}'")
+        if key.startswith(FILE_PREFIX):
+            files[key] = value
         else:
             request.parameters[key].string_param = value
-    return request
+    parts = [iter([request.SerializeToString()])]
+    size = request.ByteSize()
+    for key, text in files.items():
+        content_size = _decoded_size(text)
+        prefix = file_prefix(key, content_size)
+        parts += iter([prefix]), _base64(text, f"parameter '{key}'")
+        size += len(prefix) + content_size
+    message, position = memoryview(bytearray(size)), 0  # one large block, which goes back to the system as a whole
+    for part in chain.from_iterable(parts):
+        message[position : position + len(part)] = part
+        position += len(part)
+    return message
 
 
 def _unload(parameters: Parameters, fields: Fields) -> Message:
@@ -163,7 +196,7 @@ def _register_system(parameters: Parameters, fields: Fields) -> Message:
 def _register_cuda(parameters: Parameters, fields: Fields) -> Message:
     return pb.CudaSharedMemoryRegisterRequest(
         name=parameters["region"],
-        raw_handle=_base64(_typed(_typed(fields, "raw_handle", dict), "b64", str), "'raw_handle'"),
+        raw_handle=b"".join(_base64(_typed(_typed(fields, "raw_handle", dict), "b64", str), "'raw_handle'")),
         device_id=_size(fields, "device_id"),
         byte_size=_size(fields, "byte_size"),
     )
@@ -197,6 +230,7 @@ def _logging(_: Parameters, fields: Fields) -> Message:
 
 
 _MISSING = object()
+_JSON_WORDS = {bool: "true or false", int: "a number", str: "a string", dict: "an object"}
 
 
 def _typed(fields: Fields, key: str, kind: type, default: object = _MISSING) -> Any:
@@ -204,7 +238,7 @@ def _typed(fields: Fields, key: str, kind: type, default: object = _MISSING) -> 
     if value is _MISSING:
         raise InvalidRequest(f"the request has no '{key}'")
     if not isinstance(value, kind):
-        raise InvalidRequest(f"'{key}' must be of type {kind.__name__}")
+        raise InvalidRequest(f"'{key}' must be {_JSON_WORDS[kind]}")
     return value
 
 
@@ -215,11 +249,20 @@ def _size(fields: Fields, key: str, default: object = _MISSING) -> int:
     return int(value)
 
 
-def _base64(text: str, what: str) -> bytes:
-    try:
-        return b64decode(text, validate=True)
-    except ValueError:  # of base64, and of characters beyond ASCII
-        raise InvalidRequest(f"{what} is not base64") from None
+def _base64(text: str, what: str) -> Iterator[bytes]:
+    """What a text stands for, in pieces: other threads have a turn between them. Raises `InvalidRequest`."""
+    if len(text) % 4 or "=" in text[:-2]:
+        raise InvalidRequest(f"{what} is not base64")
+    for start in range(0, len(text), BASE64_CHARACTERS):
+        try:
+            yield b64decode(text[start : start + BASE64_CHARACTERS], validate=True)
+        except ValueError:
+            raise InvalidRequest(f"{what} is not base64") from None
+
+
+def _decoded_size(text: str) -> int:
+    """Of what a text in base64 stands for."""
+    return len(text) // 4 * 3 - text[-2:].count("=")
 
 
 # --- answers ---
