@@ -34,7 +34,8 @@ def test_without_a_flag_the_memory_budget_has_room_for_some_of_the_largest_reque
 @pytest.mark.parametrize(("word", "level"), [(None, 0), ("none", 0), ("low", 1), ("Medium", 2), ("HIGH", 3)])
 def test_answers_are_compressed_as_much_as_their_flag_says(word: str | None, level: int) -> None:
     flags = [] if word is None else [f"--grpc-infer-response-compression-level={word}"]
-    assert grpc_options(parse(["--model-repository=models", *flags])).compression_level == level
+    settings = parse(["--model-repository=models", *flags])
+    assert grpc_options(settings, MemoryBudget(), AS_TRITON).compression_level == level
 
 
 def test_metrics_have_tls_of_their_own() -> None:
