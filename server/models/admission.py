@@ -65,7 +65,7 @@ class Plan:
     is_plain: bool
     """Whether the model's own tensors are the answer, without classes or another shape."""
     answer_bytes: int = 0
-    """Of its raw outputs; one whose size the configuration leaves open counts as much as all inputs."""
+    """Of its raw outputs and of the message that they become; an output whose size the configuration leaves open counts as much as all inputs."""
     pictures_at: int = -1
     """Which input of the layout is sent as pictures, to be made into what the layout says; -1: none."""
     pixels: tuple[int, ...] = ()
@@ -111,7 +111,7 @@ def make_plan(config: ModelConfig, specs: Sequence[TensorSpec], outputs: Sequenc
         fixed_bytes=sum(sizes),
         texts=tuple(place for place, spec in by_name.values() if spec.datatype == BYTES.name),
         is_plain=not any(output.classification or output.config.reshape is not None for output in chosen),
-        answer_bytes=sum(_answer_bytes(output, rows, sum(sizes)) for output in chosen),
+        answer_bytes=2 * sum(_answer_bytes(output, rows, sum(sizes)) for output in chosen),
         pictures_at=pictures_at,
         pixels=pixels,
     )
