@@ -65,7 +65,8 @@ class Plan:
     is_plain: bool
     """Whether the model's own tensors are the answer, without classes or another shape."""
     answer_bytes: int = 0
-    """Of its raw outputs and of the message that they become; an output whose size the configuration leaves open counts as much as all inputs."""
+    """Of its raw outputs and of the message that they become; an output of no size in the configuration counts as much
+    as all inputs."""
     pictures_at: int = -1
     """Which input of the layout is sent as pictures, to be made into what the layout says; -1: none."""
     pixels: tuple[int, ...] = ()
