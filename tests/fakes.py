@@ -15,7 +15,7 @@ import numpy as np
 from server import tensors
 from server.backends.base import Devices, GraphTensor, SessionOptions
 from server.errors import ConvoyError, LoadFailed, Reason, SharedMemoryFailed
-from server.frontends.calls import NOBODY, Peer, StatusCode
+from server.frontends.calls import NOBODY, Call, Peer, StatusCode
 from server.frontends.statuses import STATUSES
 from server.frontends.watch import Watch
 from server.messages import InferenceResponse
@@ -346,6 +346,23 @@ class FakeCall:
     def _end(self, status: StatusCode, message: str) -> None:
         assert self.status is None, "a call ended twice"
         self.status, self.message = status, message
+
+
+class Heard:
+    """A stream's ear that keeps what it hears."""
+
+    def __init__(self, call: Call) -> None:
+        self.call = call
+        self.messages: list[bytes] = []
+
+    def message(self, data: Buffer) -> None:
+        self.messages.append(bytes(data))
+
+    def half_closed(self) -> None:
+        self.call.finish()
+
+    def drain(self) -> None:
+        self.call.finish()
 
 
 class FakeDriver:

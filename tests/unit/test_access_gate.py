@@ -18,7 +18,7 @@ from server.frontends import health_service
 from server.frontends.access import DECODED, Gate
 from server.frontends.access_rules import CHANGING, rule_of
 from server.frontends.audit import Audit
-from server.frontends.calls import Call, MethodTable, Peer, Receiver, StatusCode, StreamMethod, UnaryMethod
+from server.frontends.calls import MethodTable, Peer, Receiver, StatusCode, StreamMethod, UnaryMethod
 from server.frontends.decoding import plainly
 from server.frontends.inference_service import SERVICE
 from server.frontends.rest.access import OWN, guard_routes
@@ -27,7 +27,7 @@ from server.frontends.rest.openapi import OPERATIONS
 from server.frontends.rest.restrictions import CATEGORIES
 from server.logs import AUDIT_LOGGER
 from server.tensors import Buffer
-from tests.fakes import FakeCall
+from tests.fakes import FakeCall, Heard
 from tests.unit import http_peer
 from tests.unit.access_policies import BEARER, access, principal
 
@@ -36,23 +36,6 @@ ALL += [f"/{health_service.SERVICE}/{name}" for name in ("Check", "Watch")]
 ALL += ["/grpc.reflection.v1.ServerReflection/ServerReflectionInfo"]
 STREAMS = ("ModelStreamInfer", "Watch", "ServerReflectionInfo")
 PEER = Peer("10.0.0.7:1234", ("CN:x",))
-
-
-class Heard:
-    """A stream's ear that keeps what it hears."""
-
-    def __init__(self, call: Call) -> None:
-        self.call = call
-        self.messages: list[bytes] = []
-
-    def message(self, data: Buffer) -> None:
-        self.messages.append(bytes(data))
-
-    def half_closed(self) -> None:
-        self.call.finish()
-
-    def drain(self) -> None:
-        self.call.finish()
 
 
 def methods() -> MethodTable:

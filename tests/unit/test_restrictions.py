@@ -19,7 +19,7 @@ from server.frontends.rest.restrictions import restrict_routes
 from server.frontends.restrictions import CATEGORIES, restrict
 from server.restricted_apis import ApiCategory, Restrictions, Secret
 from server.tensors import Buffer
-from tests.fakes import FakeCall
+from tests.fakes import FakeCall, Heard
 from tests.unit.http_peer import Peer
 
 RESTRICTED: Restrictions = {ApiCategory.HEALTH: Secret("Admin-Key", "s3cret")}
@@ -35,23 +35,6 @@ WRONG: Mapping[str, Mapping[str, str | bytes]] = {
     "no letters": {HEADER: "s3crét"},
     "bytes": {HEADER: b"s3cret"},
 }
-
-
-class Heard:
-    """A stream's ear that keeps what it hears."""
-
-    def __init__(self, call: Call) -> None:
-        self.call = call
-        self.messages: list[bytes] = []
-
-    def message(self, data: Buffer) -> None:
-        self.messages.append(bytes(data))
-
-    def half_closed(self) -> None:
-        self.call.finish()
-
-    def drain(self) -> None:
-        self.call.finish()
 
 
 def methods() -> MethodTable:
