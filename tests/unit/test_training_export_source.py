@@ -127,17 +127,20 @@ def test_any_size_is_for_the_networks_whose_answer_has_one_shape_at_any_size(nam
 
 
 @pytest.mark.parametrize(
-    ("row", "form", "sentence"),
+    ("network", "data_set", "form", "sentence"),
     [
-        (source("vgg16", None), ExportOptions(any_size=True), "--any-size: vgg16 reads 224×224 only.*: resnet18, "),
-        (source("lstm_rows", None), ExportOptions(any_size=True), "--any-size: lstm_rows reads 32×32 only"),
-        (source(data_set=None), ExportOptions(input="pixels"), "--input pixels: .* --pictures DATA_SET"),
-        (source(), ExportOptions(precision="int8"), "--int8 needs data .* none comes with --weights"),
-        (source(data_set="folder224"), ExportOptions(), "resnet20 reads 3×32×32, and .* pictures are 3×224×224"),
-        (source("lenet5"), ExportOptions(), "lenet5 reads 1×32×32, and the data set's pictures are 3×32×32"),
+        ("vgg16", None, ExportOptions(any_size=True), "--any-size: vgg16 reads 224×224 only.*: resnet18, "),
+        ("lstm_rows", None, ExportOptions(any_size=True), "--any-size: lstm_rows reads 32×32 only"),
+        ("resnet20", None, ExportOptions(input="pixels"), "--input pixels: .* --pictures DATA_SET"),
+        ("resnet20", "cifar10", ExportOptions(precision="int8"), "--int8 needs data .* none comes with --weights"),
+        ("resnet20", "folder224", ExportOptions(), "resnet20 reads 3×32×32, and .* pictures are 3×224×224"),
+        ("lenet5", "cifar10", ExportOptions(), "lenet5 reads 1×32×32, and the data set's pictures are 3×32×32"),
     ],
 )
-def test_what_cannot_be_made_is_refused_by_name(row: Source, form: ExportOptions, sentence: str) -> None:
+def test_what_cannot_be_made_is_refused_by_name(
+    network: str, data_set: str | None, form: ExportOptions, sentence: str
+) -> None:
+    row = source(network, data_set)
     with pytest.raises(TrainingError, match=sentence):
         refuse_impossible(row, form)
 
