@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 
-from openapi_spec_validator import validate
-
 from server.engine import Engine
 from server.frontends.calls import UnaryMethod
 from server.frontends.inference_service import SERVICE, InferenceService
@@ -50,6 +48,8 @@ def all_routes() -> list[Route]:
 
 
 def test_the_document_is_valid_and_is_served() -> None:
+    from openapi_spec_validator import validate  # seconds of importing, which whoever collects would wait for
+
     routes = all_routes()
     route = openapi_route(routes)
     shown = Peer([route]).ask("GET", "/v2/openapi.json").json
