@@ -292,7 +292,7 @@ class Connection:
         except MemoryFull as error:
             if not is_whole:
                 raise
-            refusal = error
+            refusal = error.with_traceback(None)  # which leads here
         if not plan.head.keep_alive:
             self._last = True
         if (plan.head.chunked or len(data) - end < length) and self._refused_early(plan):

@@ -40,9 +40,9 @@ class Outbox:
         self._memory = memory
         self._call_soon = call_soon
         self._emptied = emptied
-        self._pieces: deque[memoryview] = deque()
+        self._pieces: deque[tuple[memoryview, int]] = deque()  # with what is given back once they are written
         self._scheduled = False
-        self._waiting_bytes = 0  # of the pieces
+        self._waiting_bytes = 0  # of the pieces, and of blocks that were written in part
         self._unsent_bytes = 0  # what the sink has that the socket did not take
 
     @property
@@ -55,7 +55,10 @@ class Outbox:
         if self._pieces or size > PIECE_BYTES:
             for part in parts:
                 view = memoryview(part).cast("B")
-                self._pieces += [view[at : at + PIECE_BYTES] for at in range(0, len(view), PIECE_BYTES)]
+                starts = range(0, len(view), PIECE_BYTES)
+                self._pieces += [
+                    (view[at : at + PIECE_BYTES], len(view) if at == starts[-1] else 0) for at in starts
+                ]  # a block is memory as a whole until its last byte is gone
             self._waiting_bytes += size
             self._memory.used += size
             self._go_on_soon()
@@ -93,9 +96,9 @@ class Outbox:
         self._scheduled = False
         if not self._pieces or not self.writable:
             return
-        piece = self._pieces.popleft()
-        self._waiting_bytes -= len(piece)
-        self._memory.used -= len(piece)
+        piece, given_back = self._pieces.popleft()
+        self._waiting_bytes -= given_back
+        self._memory.used -= given_back
         self._sink.write(piece)
         if self._pieces:
             self._go_on_soon()
