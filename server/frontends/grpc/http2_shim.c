@@ -161,6 +161,11 @@ static void drop_body(h2_connection *c, stream *s) {
     s->span_length = 0;
 }
 
+/* What of the memory that is counted its answer takes: a lent block is memory as a whole until its last byte is sent. */
+static size_t held_by_answer(const stream *s) {
+    return s->out.length - s->out_sent + (s->lent ? s->lent_length : 0);
+}
+
 static size_t unsent(const stream *s) {
     return s->out.length - s->out_sent + (s->lent ? s->lent_length - s->lent_sent : 0);
 }
@@ -174,7 +179,7 @@ static void free_stream(h2_connection *c, stream *s) {
     c->open_streams--;
     c->unended -= !s->ended;
     drop_body(c, s);
-    let_go(c, unsent(s) + s->kept);
+    let_go(c, held_by_answer(s) + s->kept);
     release(&s->out);
     if (s->own_trailers) h2_headers_free(s->trailers);
     free(s);
@@ -448,15 +453,18 @@ static ssize_t read_answer(nghttp2_session *session, int32_t id, uint8_t *buffer
     size_t taken = left < length ? left : length;
     if (taken) memcpy(buffer, s->out.data + s->out_sent, taken);
     s->out_sent += taken;
+    let_go(c, taken);
     if (s->lent && taken < length) {
         size_t rest = s->lent_length - s->lent_sent;
         size_t more = rest < length - taken ? rest : length - taken;
         memcpy(buffer + taken, s->lent + s->lent_sent, more);
         s->lent_sent += more;
         taken += more;
-        if (more == rest) s->lent = NULL;
+        if (more == rest) {
+            s->lent = NULL;
+            let_go(c, s->lent_length);
+        }
     }
-    let_go(c, taken);
     if (taken) {
         c->answer_frames++;
         c->idle_frames = 0;
