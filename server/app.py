@@ -220,6 +220,11 @@ class App:
             log.error("the memory budget does not balance: %d bytes are in use", self._memory.used)
         return self._ledger.close() and not self._memory.used
 
+    @property
+    def left_behind(self) -> int:
+        """Loads that hang: their threads will not end."""
+        return self._control.left_behind
+
     def _cut_off(self) -> None:
         self._ledger.begin_cut_off(self._engine.in_flight)
         self._engine.cut_off()
@@ -335,7 +340,7 @@ async def serve(settings: Settings, logs: Logs) -> bool:
     finally:
         last_exit.leave_within(settings.exit_timeout_secs + LAST_SECONDS)
         balances = await app.stop()
-        if not join_lanes(LAST_SECONDS):
+        if not join_lanes(LAST_SECONDS) or app.left_behind:
             last_exit.leave_within(0)
             join_lanes(LAST_SECONDS)
         # All is done: who asks once more while the interpreter goes shall not change the exit status.

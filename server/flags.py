@@ -77,6 +77,10 @@ def _add_model_flags(group: argparse._ArgumentGroup) -> None:
         "--model-load-retry-count", type=flag_values.natural, default=0, metavar="N",
         help="how often a load that failed is tried again at once, unless the configuration is wrong (default 0)",
     )  # fmt: skip
+    group.add_argument(
+        "--model-load-timeout-secs", type=flag_values.seconds, default=1800.0, metavar="SECONDS",
+        help="how long it may take to load a version before it is given up; 0: as long as it likes (default 1800)",
+    )  # fmt: skip
     _add_boolean(group, "--exit-on-error", False, "do not start where a model cannot be loaded at start")
     _add_boolean(group, "--model-namespacing", False, "not offered: models of one name in two repositories")
     _add_boolean(group, "--strict-readiness", True, "ready only when every model that should serve does")

@@ -219,6 +219,7 @@ def control_settings(settings: Settings, on_grpcio: bool, memory: MemoryBudget) 
         load_threads=settings.model_load_thread_count or min(MOST_LOAD_THREADS, max(1, available_cores() // 2)),
         load_retries=settings.model_load_retry_count,
         run_timeout_ms=settings.run_timeout_ms,
+        load_timeout_secs=settings.model_load_timeout_secs,
     )
 
 
