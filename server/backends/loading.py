@@ -16,7 +16,7 @@ class LoadAttempt:
     """One load, as its thread, and those who watch it from another one, know of it."""
 
     def __init__(self, changed: Callable[[], None] = lambda: None) -> None:
-        """`changed` is called on the load's thread when `run_limit` has changed."""
+        """`changed` is called on the load's thread when the first run with a limit begins."""
         self.runs = 0
         """The number of the latest run of the model."""
         self.run_limit = 0.0
@@ -40,17 +40,17 @@ class LoadAttempt:
         """The model is about to run. Raises `LoadFailed` where the load was interrupted."""
         self.check()
         self.runs += 1
+        if self.runs == 1 and self.run_limit:
+            self._changed()
 
     @contextmanager
     def limited_runs(self, seconds: float) -> Iterator[None]:
         """While each run may take so long; 0: as long as it likes."""
         self.run_limit = seconds
-        self._changed()
         try:
             yield
         finally:
             self.run_limit = 0.0
-            self._changed()
 
     @contextmanager
     def interruptible(self, end: Callable[[], None]) -> Iterator[None]:

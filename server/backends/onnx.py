@@ -251,13 +251,14 @@ def _open(path: Path, settings: ort.SessionOptions, options: SessionOptions, att
     try:
         with attempt.interruptible(lambda: settings.set_load_cancellation_flag(True)):
             log.debug("%s: being opened", path)
-            return _open_now(path, settings, options)
+            return open_session(path, settings, options)
     finally:
         if attempt.error is not None:
             log.info("%s: %s", path, attempt.error)  # who waited for it may be gone
 
 
-def _open_now(path: Path, settings: ort.SessionOptions, options: SessionOptions) -> Session:
+def open_session(path: Path, settings: ort.SessionOptions, options: SessionOptions) -> Session:
+    """A session with these settings. Raises `LoadFailed`, also where its load is cancelled."""
     try:
         # Without fallback: it would hide what is wrong with the options, and print to stdout.
         providers = [(name, dict(given)) for name, given in options.providers]

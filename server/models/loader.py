@@ -11,7 +11,6 @@ import logging
 import time
 from collections.abc import Callable
 from dataclasses import replace
-from errno import EAGAIN, EIO, EMFILE, ENFILE, ENOMEM, ENOSPC
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple, ParamSpec, TypeVar
@@ -37,6 +36,7 @@ from server.models.recovery import Recovery
 from server.models.registry import Registry
 from server.models.repository import ModelFolder
 from server.models.served import Served
+from server.models.shortages import is_passing
 from server.models.stamps import VersionStamp
 from server.models.succession import Successions
 from server.scheduling.budget import ByteBudget
@@ -45,12 +45,6 @@ from server.scheduling.turns import Turns
 from server.summaries import LatencySummaries
 
 log = logging.getLogger(__name__)
-
-SHORTAGES = frozenset({EAGAIN, EIO, EMFILE, ENFILE, ENOMEM, ENOSPC})
-"""What the system says where files are not to blame."""
-
-NO_THREAD = ("can't start new thread", "pthread_create failed")
-"""Python's words and ONNX Runtime's, where the system gives no thread."""
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -298,11 +292,9 @@ class Loader:
 
     async def _open_once(self, origin: Origin, version: int, must_work: bool) -> ModelConfig | Opened:
         with self._threads.load(f"model '{origin.folder.name}' version {version}") as load:
-            return await self._open_within(load, origin, version, must_work)
+            return await self._open_in(load, origin, version, must_work)
 
-    async def _open_within(
-        self, load: LimitedLoad, origin: Origin, version: int, must_work: bool
-    ) -> ModelConfig | Opened:
+    async def _open_in(self, load: LimitedLoad, origin: Origin, version: int, must_work: bool) -> ModelConfig | Opened:
         """A model; the configuration of an ensemble, which has nothing to open."""
         folder, configuration, expected = origin
         key, given = (folder.name, version), configuration.given if configuration else ""
@@ -374,17 +366,6 @@ def _warn_of_no_cache(config: ModelConfig) -> None:
         "--cache-config local,size=BYTES",
         config.name,
     )
-
-
-def is_passing(error: BaseException | None) -> bool:
-    """Whether a load failed for what this machine was short of, which it may have again. Pure."""
-    while error is not None:
-        if isinstance(error, OSError) and error.errno in SHORTAGES:
-            return True
-        if isinstance(error, MemoryError) or any(words in str(error) for words in NO_THREAD):
-            return True
-        error = error.__cause__
-    return False
 
 
 def _as_given(configuration: Configuration | None) -> Configuration | None:

@@ -33,8 +33,8 @@ MEASURING_SECONDS = 60.0
 """A load waits so long for its turn to be measured; then it is measured beside another one."""
 
 FIRST_RUNS_FACTOR = 10
-"""So many times as long as a run may take later, it may take while a version is loaded: the first of a size finds its
-kernels and its memory."""
+"""So many times as long as a run may take later, it may take on the CPU while a version is loaded: the first of a size
+finds its memory."""
 
 
 class Configuration(NamedTuple):
@@ -118,7 +118,8 @@ class Opener:
             for session in distinct:
                 session.interrupt()
 
-        limit = FIRST_RUNS_FACTOR * self.run_limit(config)
+        # On a GPU a first run may take minutes: there it has the load's own limit.
+        limit = 0.0 if on_gpu else FIRST_RUNS_FACTOR * self.run_limit(config)
         with attempt.interruptible(interrupt), self._measuring.turn(attempt, MEASURING_SECONDS) as alone:
             if not alone:
                 log.warning(
@@ -126,10 +127,10 @@ class Opener:
                     config.name, version, MEASURING_SECONDS,
                 )  # fmt: skip
             with attempt.limited_runs(limit):
-                costs = [warm_up(config, version, each, source, read_file, attempt.next_run) for each in distinct][0]
+                tables = [warm_up(config, version, each, source, read_file, attempt.next_run) for each in distinct]
                 attempt.next_run()
-                probe = working_probe(config, version, sessions[0], costs, must_work=must_work)
-        return Opened(config, sessions, on_gpu, costs, probe)
+                probe = working_probe(config, version, sessions[0], tables[0], must_work=must_work)
+        return Opened(config, sessions, on_gpu, tables[0], probe)
 
     def _sessions(
         self,

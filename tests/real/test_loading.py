@@ -59,7 +59,7 @@ def test_a_session_that_is_being_opened_is_given_up_on_request(large_file: Path)
         wait_until(future.running, 10)
         attempt.interrupt(LoadFailed("not wanted any more"))
 
-    with pytest.raises(LoadFailed, match="^not wanted any more$"):
+    with pytest.raises(LoadFailed, match=r"^not wanted any more$"):
         future.result()
 
 
@@ -67,7 +67,7 @@ def test_nothing_is_opened_for_a_load_that_was_given_up(large: Path) -> None:
     attempt = LoadAttempt()
     attempt.interrupt(LoadFailed("not wanted any more"))
 
-    with pytest.raises(LoadFailed, match="^not wanted any more$"):
+    with pytest.raises(LoadFailed, match=r"^not wanted any more$"):
         OnnxBackend().load(large / "affine" / "1" / "model.onnx", ONE_THREAD, attempt)
 
 

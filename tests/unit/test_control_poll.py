@@ -18,7 +18,7 @@ from server.control import ControlPlane
 from server.engine import Engine
 from server.errors import LoadFailed, NotFound
 from server.models.lifecycle import State
-from server.models.loader import is_passing
+from server.models.shortages import is_passing
 from tests.fakes import OneReply, PuppetAlarm, PuppetClock, PuppetSession
 from tests.unit.controlling import (
     DOUBLING,

@@ -61,7 +61,7 @@ class Stuck:
         self.gate = Gate()
         self._deaf = deaf
         self._honest = bench.backend.load
-        bench.backend.load = self._load  # type: ignore[method-assign]
+        bench.backend.load = self._load  # type: ignore[method-assign, assignment]
 
     def _load(self, path: Path, options: SessionOptions, attempt: LoadAttempt) -> PuppetSession:
         if path.read_text() != STUCK:
@@ -142,7 +142,7 @@ def test_who_asked_for_such_a_load_is_told_and_what_served_serves_on(tmp_path: P
             loading = asyncio.ensure_future(bench.plane.load("m"))
             await begun(stuck.begun)
             bench.clock.advance(LIMIT + INTERRUPT_SECONDS)
-            with pytest.raises(LoadFailed, match="took longer to load than .* left behind"):
+            with pytest.raises(LoadFailed, match=r"took longer to load than .* left behind"):
                 await loading
             assert bench.states() == {"m": {1: "READY"}}
             stuck.gate.open()
@@ -176,7 +176,7 @@ def test_no_more_loads_are_left_behind_than_the_process_can_bear(tmp_path: Path)
                 bench.clock.advance(LIMIT + INTERRUPT_SECONDS)
                 with pytest.raises(LoadFailed, match="left behind"):
                     await loading
-            with pytest.raises(LoadFailed, match="8 loads hang, .*: no other one is begun; restart the server"):
+            with pytest.raises(LoadFailed, match=r"8 loads hang, .*: no other one is begun; restart the server"):
                 await bench.plane.load("a")
             stuck.gate.open(MAX_LEFT_BEHIND)
             await until(lambda: bench.plane.left_behind == 0)
