@@ -218,7 +218,7 @@ class App:
             await asyncio.to_thread(self._traces.close, seconds)
         if self._memory.used:
             log.error("the memory budget does not balance: %d bytes are in use", self._memory.used)
-        return self._ledger.close() and not self._memory.used
+        return self._ledger.close(self._registry.answers - self._engine.undelivered) and not self._memory.used
 
     @property
     def left_behind(self) -> int:
