@@ -6,6 +6,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable
+from functools import partial
 from math import inf
 from pathlib import Path
 
@@ -20,10 +21,13 @@ from server.cache.store import Store
 from server.cache_config import CacheConfig, LocalCache
 from server.control import ControlSettings
 from server.errors import ConvoyError
+from server.files import given_by
 from server.flag_values import CompressionLevel, ModelControlMode
 from server.frontends.access import Gate
 from server.frontends.access_rules import CHANGING as CHANGING_RPCS
 from server.frontends.audit import Audit
+from server.frontends.decoding import Decoding, plainly
+from server.frontends.forwarding import decoding_with_headers
 from server.frontends.grpc.options import GrpcOptions
 from server.frontends.rest.options import HttpOptions
 from server.frontends.sockets import is_loopback
@@ -62,13 +66,16 @@ def memory_budget(settings: Settings) -> MemoryBudget:
 
 
 def http_options(settings: Settings, memory: MemoryBudget, failures: Failures) -> HttpOptions:
-    root = settings.http_root_cert if settings.http_use_ssl_mutual else None
+    tls = None
+    if settings.http_use_ssl:
+        root = settings.http_root_cert if settings.http_use_ssl_mutual else None
+        tls = _tls_files("http", settings.http_server_cert, settings.http_server_key, root)
     return HttpOptions(
         memory=memory,
         failures=failures,
         max_input_bytes=settings.http_max_input_size,
         reuse_port=settings.reuse_http_port,
-        tls=_tls_files(settings.http_server_cert, settings.http_server_key, root) if settings.http_use_ssl else None,
+        tls=tls,
     )
 
 
@@ -76,7 +83,7 @@ def grpc_options(settings: Settings, memory: MemoryBudget, failures: Failures) -
     tls = None
     if settings.grpc_use_ssl:
         root = settings.grpc_root_cert if settings.grpc_use_ssl_mutual else None
-        tls = _tls_files(settings.grpc_server_cert, settings.grpc_server_key, root)
+        tls = _tls_files("grpc", settings.grpc_server_cert, settings.grpc_server_key, root)
     return GrpcOptions(
         memory=memory,
         failures=failures,
@@ -94,13 +101,18 @@ def grpc_options(settings: Settings, memory: MemoryBudget, failures: Failures) -
     )
 
 
+def grpc_decoding(settings: Settings, gate: Gate | None) -> Decoding:
+    """How messages of inference over gRPC become requests."""
+    pattern = settings.grpc_header_forward_pattern
+    decoding = plainly if pattern is None else partial(decoding_with_headers, pattern)
+    return partial(gate.decoding, decoding) if gate and gate.guards_all else decoding
+
+
 def metrics_options(settings: Settings) -> HttpOptions:
-    root = settings.metrics_root_cert if settings.metrics_use_ssl_mutual else None
-    tls = (
-        _tls_files(settings.metrics_server_cert, settings.metrics_server_key, root)
-        if settings.metrics_use_ssl
-        else None
-    )
+    tls = None
+    if settings.metrics_use_ssl:
+        root = settings.metrics_root_cert if settings.metrics_use_ssl_mutual else None
+        tls = _tls_files("metrics", settings.metrics_server_cert, settings.metrics_server_key, root)
     return HttpOptions(tls=tls)
 
 
@@ -223,6 +235,11 @@ def control_settings(settings: Settings, on_grpcio: bool, memory: MemoryBudget) 
     )
 
 
-def _tls_files(cert: Path | None, key: Path | None, root: Path | None) -> TlsFiles:
+def _tls_files(protocol: str, cert: Path | None, key: Path | None, root: Path | None) -> TlsFiles:
+    """Raises `OSError` for one that cannot be read."""
+    for name, path in (("server-cert", cert), ("server-key", key), ("root-cert", root)):
+        if path is not None:
+            with given_by(f"--{protocol}-{name}", path):
+                path.open("rb").close()
     assert cert and key, "settings.parse sees to it"
     return TlsFiles(cert, key, root)

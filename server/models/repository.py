@@ -160,7 +160,7 @@ def version_number(folder_name: str) -> int | None:
 def _model_paths(roots: Sequence[Path]) -> dict[str, list[Path]]:
     found: dict[str, list[Path]] = {}
     for root in roots:
-        for path in _folders(root, "model repository"):
+        for path in _folders(root, "--model-repository"):
             found.setdefault(path.name, []).append(path)
     return found
 
@@ -190,9 +190,9 @@ def _entries(path: Path, what: str) -> list[Path]:
     try:
         return sorted(entry for entry in path.iterdir() if not entry.name.startswith("."))
     except FileNotFoundError:
-        raise LoadFailed(f"{path}: {what} does not exist") from None
+        raise LoadFailed(f"{what} {path}: does not exist") from None
     except OSError as error:
-        raise LoadFailed(f"{path}: {what} cannot be listed: {error.strerror}") from error
+        raise LoadFailed(f"{what} {path}: cannot be listed: {error.strerror}") from error
 
 
 def _inside(folder: ModelFolder, path: Path) -> Path:

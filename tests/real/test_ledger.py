@@ -116,8 +116,8 @@ def answered_and_refused(client: Client) -> None:
     for _ in range(2):
         client.infer("cached", {"x": ROWS})
     client.infer("both", {"x": ROWS})
-    for number, (start, end) in enumerate([(True, False), (False, True)]):
-        flags = {"sequence_start": start, "sequence_end": end}
+    for number, (starts, ends) in enumerate([(True, False), (False, True)]):
+        flags = {"sequence_start": starts, "sequence_end": ends}
         parameters = {name: pb.InferParameter(bool_param=value) for name, value in flags.items()}
         parameters["sequence_id"] = pb.InferParameter(int64_param=7)
         client.infer("sequence", {"x": np.array([[number]])}, parameters=parameters)
