@@ -172,7 +172,8 @@ def _add_access_control_flags(group: argparse._ArgumentGroup) -> None:
     group.add_argument(
         "--allow-admin", type=flag_values.boolean, metavar="true|false",
         help="without --auth-policy, whether callers may load and unload models, register shared memory and change "
-        "trace and log settings, as far as other flags allow it (default: the settings on loopback addresses only)",
+        "trace and log settings, as far as other flags allow it (default: on loopback addresses only; shared memory on "
+        "all)",
     )  # fmt: skip
     group.add_argument(
         "--audit-log", type=Path, metavar="PATH",

@@ -47,6 +47,9 @@ log = logging.getLogger(__name__)
 
 Count = Callable[[ConvoyError], None]
 
+OPENED_BY = "an operator opens it with --auth-policy or --allow-admin=true"
+CLOSED = f"other machines reach this address, and no policy says who may: {OPENED_BY}, or serves on a loopback address"
+
 GRPC, HTTP = "gRPC", "HTTP"
 """What the audit log calls the protocols."""
 
@@ -132,10 +135,11 @@ def gates(settings: Settings, count: Count) -> tuple[Gate | None, Gate | None]:
 
 
 def _gate_without_policy(settings: Settings, count: Count, protocol: str, address: str) -> Gate | None:
-    closed = closed_apis(settings.allow_admin, address)
+    explicit = settings.model_control_mode is ModelControlMode.EXPLICIT
+    closed = closed_apis(settings.allow_admin, address, explicit=explicit)
     if not closed and settings.audit_log is None:
         return None
-    access = Access(open_policy(closed, "an operator opens it with --auth-policy or --allow-admin=true"))
+    access = Access(open_policy(closed, CLOSED if settings.allow_admin is None else OPENED_BY))
     return Gate(lambda _: access, Audit(protocol) if settings.audit_log else None, count, only=CHANGING_RPCS)
 
 
@@ -152,23 +156,28 @@ def _warn_of_open_doors(settings: Settings) -> None:
             log.warning("%s on %s has no TLS: whoever is on the way can read callers' tokens", protocol, address)
         if settings.auth_policy is None and explicit:
             log.warning(
-                "whoever reaches %s on %s may load models, files of their own too: --auth-policy says who may, "
-                "--allow-admin=false that nobody may, --allow-admin=true that this is meant", protocol, address,
+                "nobody may load models over %s on %s, since other machines reach it: --auth-policy says who may, "
+                "--allow-admin=true that all may, with files of their own too; --allow-admin=false that this is meant",
+                protocol, address,
             )  # fmt: skip
 
 
-def closed_apis(allow_admin: bool | None, address: str) -> frozenset[str]:
-    """The APIs whose changing part is closed on an address, where there is no policy.
+def closed_apis(allow_admin: bool | None, address: str, *, explicit: bool) -> frozenset[str]:
+    """The APIs whose changing part is closed on an address, where there is no policy; `explicit`: models are loaded on
+    request.
 
-    Loading and shared memory have flags of their own that open them: --model-control-mode, --allow-client-shm. The
-    settings of traces and logs have none, so that only this machine may change them unless a flag says more.
+    Shared memory has a flag of its own that opens it, --allow-client-shm. In modes that load nothing on request, the
+    control plane refuses that in Triton's words.
     """
     match allow_admin:
         case True:
             return frozenset()
         case False:
             return frozenset(CHANGING)
-    return frozenset() if is_loopback(address) else frozenset((ApiCategory.TRACE.value, ApiCategory.LOGGING.value))
+    if is_loopback(address):
+        return frozenset()
+    loading = (ApiCategory.MODEL_REPOSITORY.value,) if explicit else ()
+    return frozenset((ApiCategory.TRACE.value, ApiCategory.LOGGING.value, *loading))
 
 
 def answer_store(config: CacheConfig | None) -> Store | None:

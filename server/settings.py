@@ -95,7 +95,7 @@ class Settings:
     http_metrics: bool
     auth_policy: Path | None
     allow_admin: bool | None
-    """None: changes of trace and log settings on loopback addresses only."""
+    """None: changes on loopback addresses only, but for shared memory."""
     audit_log: Path | None
     allow_metrics: bool
     allow_cpu_metrics: bool
