@@ -70,12 +70,10 @@ class LimitedLoad:
         self._seconds = seconds
         self._loop = asyncio.get_running_loop()
         self._watch = LoadWatch(seconds, clock.now())
-        self._alarm: Alarm | None = None
         self._left: asyncio.Future[Any] = self._loop.create_future()
         """Fails once nobody waits for the thread any more."""
         self._ended = False
         self.attempt = LoadAttempt(self._changed)
-        self._set_alarm()
 
     async def run(self, function: Callable[P, T], *arguments: P.args, **named: P.kwargs) -> T:
         """What the function returns or raises. Raises `LoadFailed` where the load is interrupted, and does not wait
@@ -103,21 +101,19 @@ class LimitedLoad:
     def end(self) -> None:
         """Nothing more will be run."""
         self._ended = True
-        if self._alarm is not None:
-            self._alarm.close()
         if not self._left.done():
             self._left.cancel()
 
     def _changed(self) -> None:
-        self._loop.call_soon_threadsafe(self._look)
+        self._loop.call_soon_threadsafe(self._threads.look)
 
-    def _set_alarm(self) -> None:
-        if self._watch.due < inf and self._alarm is None:
-            self._alarm = self._clock.alarm(self._look)
-        if self._alarm is not None:
-            self._alarm.set(self._watch.due)
+    @property
+    def due(self) -> float:
+        """When to look."""
+        return inf if self._ended or self._left.done() else self._watch.due
 
-    def _look(self) -> None:
+    def look(self) -> None:
+        """See what has become of it."""
         if self._ended or self._left.done():
             return
         attempt = self.attempt
@@ -132,10 +128,8 @@ class LimitedLoad:
                 attempt.leave()
                 self._threads.replace()
                 self._leave(error)
-                return
             case Verdict.WAIT:
                 pass
-        self._set_alarm()
 
     def _too_long(self, for_run: bool) -> LoadTimedOut:
         if for_run:
@@ -168,6 +162,8 @@ class LoadThreads:
         self._pool = self._new_pool()
         self._loads: set[LimitedLoad] = set()
         self._given_up: LoadFailed | None = None
+        self._alarm: Alarm | None = None
+        """One for all, and kept: a load is no reason to need another descriptor."""
         self.left_behind = 0
         """Loads that hang."""
 
@@ -192,6 +188,7 @@ class LoadThreads:
             )
         load = LimitedLoad(self, label, self._clock, self._load_seconds)
         self._loads.add(load)
+        self._set_alarm()
         try:
             yield load
         finally:
@@ -203,6 +200,25 @@ class LoadThreads:
         self._given_up = _given_up()
         for load in tuple(self._loads):
             load.give_up(self._given_up)
+
+    def look(self) -> None:
+        """See what has become of the loads."""
+        for load in tuple(self._loads):
+            load.look()
+        self._set_alarm()
+
+    def close(self) -> None:
+        """Watch no more. After the last load."""
+        if self._alarm is not None:
+            self._alarm.close()
+            self._alarm = None
+
+    def _set_alarm(self) -> None:
+        due = min([load.due for load in self._loads], default=inf)
+        if due < inf and self._alarm is None:
+            self._alarm = self._clock.alarm(self.look)
+        if self._alarm is not None:
+            self._alarm.set(due)
 
     def replace(self) -> None:
         """One of the threads is held for good: others take over, and the rest end when they have nothing to do."""

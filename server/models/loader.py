@@ -137,6 +137,7 @@ class Loader:
 
     async def close(self) -> None:
         """Release what the versions shared. After the last one has been unloaded."""
+        self._threads.close()
         if self._decoder is not None:
             await self._decoder.close()
             self._decoder = None
