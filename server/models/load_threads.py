@@ -160,6 +160,8 @@ class LoadThreads:
         self._clock = clock
         self._load_seconds = load_seconds or inf
         self._pool = self._new_pool()
+        self._files = ThreadPoolExecutor(1, thread_name_prefix="files")
+        """For what is no load: it must not wait behind one that hangs. No load ever waits for a thread."""
         self._loads: set[LimitedLoad] = set()
         self._given_up: LoadFailed | None = None
         self._alarm: Alarm | None = None
@@ -172,6 +174,11 @@ class LoadThreads:
         together = threading.Barrier(self._count)
         for _ in range(self._count):
             self._pool.submit(together.wait)
+        self._files.submit(int)
+
+    def read(self, function: Callable[P, T], *arguments: P.args, **named: P.kwargs) -> asyncio.Future[T]:
+        """Run a function that reads or writes files, beside the loads."""
+        return asyncio.get_running_loop().run_in_executor(self._files, partial(function, *arguments, **named))
 
     def submit(self, function: Callable[P, T], *arguments: P.args, **named: P.kwargs) -> asyncio.Future[T]:
         """Run a function that blocks on one of the threads."""

@@ -128,7 +128,7 @@ class Loader:
 
     async def run(self, function: Callable[P, T], *arguments: P.args, **named: P.kwargs) -> T:
         """What a function returns that blocks: it runs on one of the threads."""
-        return await self._threads.submit(function, *arguments, **named)
+        return await self._threads.read(function, *arguments, **named)
 
     def give_up(self) -> None:
         """Load nothing more, and do not finish what is being loaded."""
