@@ -163,6 +163,10 @@ class EnsembleVersion:
             # Not at once: who is let in may fail at once, and let in the next one, and so on without end.
             self._loop.call_soon(self._call_next, index)
 
+    def step_answered(self) -> None:
+        """See `ensemble_run.Owner.step_answered`."""
+        self.statistics.step_answers += 1
+
     def finish(self, run: EnsembleRun) -> None:
         """See `ensemble_run.Owner`."""
         batched = self.config.max_batch_size > 0

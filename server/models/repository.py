@@ -102,7 +102,7 @@ def read_config(folder: ModelFolder, config_name: str = "") -> str | None:
 def model_file(folder: ModelFolder, version: int, filename: str) -> Path:
     """The path of a version's model file. Raises LoadFailed where it is missing or outside the model's folder."""
     version_path = folder.path / str(version)
-    entries = _entries(version_path, f"version {version} of model '{folder.name}'")
+    entries = _entries(version_path, f"{version_path}: version {version} of model '{folder.name}'")
     if not entries:
         raise LoadFailed(f"{version_path}: the version folder is empty; put {filename} into it")
     path = _inside(folder, version_path / filename)
@@ -160,7 +160,7 @@ def version_number(folder_name: str) -> int | None:
 def _model_paths(roots: Sequence[Path]) -> dict[str, list[Path]]:
     found: dict[str, list[Path]] = {}
     for root in roots:
-        for path in _folders(root, "model repository"):
+        for path in _folders(root, f"--model-repository {root}:"):
             found.setdefault(path.name, []).append(path)
     return found
 
@@ -177,7 +177,7 @@ def _twice(name: str, paths: Sequence[Path]) -> str:
 
 
 def _versions(model_path: Path) -> tuple[int, ...]:
-    numbers = [version_number(path.name) for path in _folders(model_path, "model folder")]
+    numbers = [version_number(path.name) for path in _folders(model_path, f"{model_path}: model folder")]
     return tuple(sorted(number for number in numbers if number is not None))
 
 
@@ -186,13 +186,13 @@ def _folders(path: Path, what: str) -> list[Path]:
 
 
 def _entries(path: Path, what: str) -> list[Path]:
-    """What is in a folder, hidden entries left out, sorted by name."""
+    """What is in a folder, hidden entries left out, sorted by name. `what` names it in errors."""
     try:
         return sorted(entry for entry in path.iterdir() if not entry.name.startswith("."))
     except FileNotFoundError:
-        raise LoadFailed(f"{path}: {what} does not exist") from None
+        raise LoadFailed(f"{what} does not exist") from None
     except OSError as error:
-        raise LoadFailed(f"{path}: {what} cannot be listed: {error.strerror}") from error
+        raise LoadFailed(f"{what} cannot be listed: {error.strerror}") from error
 
 
 def _inside(folder: ModelFolder, path: Path) -> Path:
