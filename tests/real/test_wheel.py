@@ -48,7 +48,10 @@ def test_it_holds_the_protocol_and_no_tests(wheel: Path) -> None:
     proto_files = {str(path.relative_to(REPOSITORY)) for path in (REPOSITORY / "proto").rglob("*.proto")}
     assert proto_files
     assert proto_files <= names
-    assert {"server/__main__.py", "loadtest/locustfile.py"} <= names
+    page = {
+        f"server/playground/static/{name}" for name in ("index.html", "favicon.svg", "sources.json", "assets/app.js")
+    }
+    assert {"server/__main__.py", "loadtest/locustfile.py", *page} <= names
     assert not [name for name in names if name.startswith("tests/")]
 
 
