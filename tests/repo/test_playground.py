@@ -61,6 +61,16 @@ def test_a_change_that_was_not_built_is_found(tmp_path: Path, file: str, told: s
     assert told in checked.stderr
 
 
+def test_code_of_others_without_its_licence_is_found(tmp_path: Path) -> None:
+    copy = copy_of_the_page(tmp_path)
+    licenses = copy / "playground/public/licenses.txt"
+    licenses.write_text(licenses.read_text().replace("@preact/signals-core, ", ""))
+
+    checked = run(sys.executable, TOOL, "--check", folder=copy)
+
+    assert "does not name @preact/signals-core" in checked.stderr
+
+
 def test_a_page_that_is_too_large_is_found(tmp_path: Path) -> None:
     copy = copy_of_the_page(tmp_path)
     (copy / "server/playground/static/assets/noise.js").write_bytes(Random(1).randbytes(200_000))
