@@ -5,8 +5,8 @@
 Made by cyclonedx-py from the environment that it runs in, and cut down to what the server needs: what only training,
 load tests and development install is left out. The interpreter and the system's libraries that the HTTP/2 extension is
 linked with are added, where dpkg knows them, and what is built into the playground's page. What wheels carry inside
-(OpenMP in ONNX Runtime, libjpeg in Pillow) is part of the wheel's own version and not listed. The same environment gives
-the same bytes.
+(OpenMP in ONNX Runtime, libjpeg in Pillow) is part of the wheel's own version and not listed. The same environment
+gives the same bytes.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """What a browser asks for a page of another site: it may not change the server.
 
-Any site can have its visitors' browsers send requests to 127.0.0.1. It does not see the answers, but a load or an unload
+Any site can have its visitors' browsers send requests to 127.0.0.1. It sees no answers, but a load or an unload
 works without them. Browsers say whose page asks (Fetch Metadata, W3C), and pages cannot say it for them. Programs say
 nothing of the kind, and are not meant.
 """
