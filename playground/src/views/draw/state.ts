@@ -53,6 +53,8 @@ export const failure = signal<unknown>(null);
 export const shownMilliseconds = signal<number | null>(null);
 
 const latest = new Latest<Job>(work);
+/** Until when a server that refused is left alone, by the clock of `performance.now`. */
+let quietUntil = 0;
 let retry = 0;
 
 /** Learn which models there are. The chosen one stays so; where it is none of them, another is chosen. */
@@ -86,15 +88,27 @@ export function draw(next: Drawing, at: number): void {
   askAgain(at);
 }
 
-/** Ask about what is on the paper. */
+/** Ask about what is on the paper: now, or once a server that refused may be asked again. */
 export function askAgain(at = performance.now()): void {
   clearTimeout(retry);
   const [shown, classifier] = [drawing.value, chosen.value];
-  if (shown && classifier) latest.submit({ drawing: shown, classifier, centre: centre.value, at });
+  const wait = quietUntil - performance.now();
+  if (!shown || !classifier) return;
+  if (wait > 0) retry = setTimeout(askAgain, wait);
+  else latest.submit({ drawing: shown, classifier, centre: centre.value, at });
+}
+
+/** Another model answers from now on. */
+export function choose(model: string): void {
+  chosenName.value = model;
+  answer.value = failure.value = null;
+  quietUntil = 0;
+  askAgain();
 }
 
 export function clear(): void {
   clearTimeout(retry);
+  quietUntil = 0;
   latest.clear();
   drawing.value = answer.value = failure.value = shownMilliseconds.value = null;
 }
@@ -121,9 +135,11 @@ async function work({ drawing: asked, classifier, centre: moved, at }: Job): Pro
   } catch (error) {
     if (isOver(classifier)) return;
     failure.value = error;
-    if (error instanceof ApiError && error.mayPass) {
-      retry = setTimeout(askAgain, 1000 * (error.retryAfterSeconds ?? RETRY_SECONDS));
-    }
+    if (!(error instanceof ApiError)) return;
+    quietUntil = performance.now() + 1000 * (error.retryAfterSeconds ?? RETRY_SECONDS);
+    latest.clear();
+    // A model that is missing may be loaded again.
+    if (error.mayPass || error.kind === "missing") askAgain();
   }
 }
 
