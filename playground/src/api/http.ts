@@ -24,7 +24,8 @@ export async function ask(path: string, options: Options = {}): Promise<Response
   }
   if (response.ok) return response;
   const error = new ApiError(response.status, await messageOf(response), retryAfterOf(response));
-  if (error.kind === "unauthenticated" || error.kind === "forbidden") tokenRefused(sent, error.message);
+  const forbidden = error.kind === "forbidden";
+  if (forbidden || error.kind === "unauthenticated") tokenRefused(sent, error.message, forbidden);
   throw error;
 }
 
