@@ -70,7 +70,9 @@ export async function findClassifiers(): Promise<void> {
     classifiers.value = found;
     listError.value = null;
     const names = [chosenName.value, FAVOURITE, ...found.map(({ model }) => model)];
-    chosenName.value = names.find((name) => found.some(({ model }) => model === name)) ?? chosenName.value;
+    const next = names.find((name) => found.some(({ model }) => model === name)) ?? chosenName.value;
+    // A hand may have been quicker than the list.
+    if (next !== chosenName.value || !answer.value) choose(next);
   } catch (error) {
     listError.value = error;
   }
