@@ -34,7 +34,7 @@ const FAVOURITE = "lenet5_modern";
 
 /** `null` until the server has said which models there are. */
 export const classifiers = signal<readonly Classifier[] | null>(null);
-/** Models that do not serve now, and why, as the index says it. */
+/** Models that do not serve now, by name, with their states. */
 export const sleeping = signal<readonly { readonly name: string; readonly state: string }[]>([]);
 export const listError = signal<unknown>(null);
 
@@ -64,9 +64,8 @@ export async function findClassifiers(): Promise<void> {
     const ready = [...new Set(index.filter(({ state }) => state === "READY").map(({ name }) => name))];
     const configs = await Promise.all(ready.map((name) => modelConfig(name).catch(missingAsNull)));
     const found = configs.flatMap((config) => (config && classifierOf(config)) ?? []);
-    sleeping.value = index
-      .filter(({ name, state }) => state && state !== "READY" && !ready.includes(name))
-      .map(({ name, state = "" }) => ({ name, state }));
+    const others = index.filter(({ name, state }) => state && !ready.includes(name));
+    sleeping.value = [...new Map(others.map(({ name, state = "" }) => [name, { name, state }])).values()];
     classifiers.value = found;
     listError.value = null;
     const names = [chosenName.value, FAVOURITE, ...found.map(({ model }) => model)];
@@ -116,9 +115,9 @@ export function clear(): void {
 }
 
 async function work({ drawing: asked, classifier, centre: moved, at }: Job): Promise<void> {
-  const picture = pictureOf(asked, classifier, moved);
-  const began = performance.now();
   try {
+    const picture = pictureOf(asked, classifier, moved);
+    const began = performance.now();
     const outputs = await infer(
       classifier.model,
       [tensorOf(picture, classifier)],
