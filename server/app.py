@@ -41,6 +41,7 @@ from server.frontends.reflection_service import reflection_methods
 from server.frontends.repository_service import RepositoryService
 from server.frontends.rest.access import guard_routes
 from server.frontends.rest.bodies import Bodies
+from server.frontends.rest.card import card_routes
 from server.frontends.rest.cost import cost_routes
 from server.frontends.rest.exchange import Route
 from server.frontends.rest.generate import GenerateRoutes
@@ -269,6 +270,7 @@ class App:
             *health_routes(inference),
             *rpc_routes(self._http_gate.guard(methods) if self._http_gate else methods, self._bodies),
             *cost_routes(self._registry),
+            *card_routes(self._registry),
             *([metrics] if settings.http_metrics else []),
         ]
         every = self._behind_gate([*routes, openapi_route(routes)])

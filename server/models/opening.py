@@ -16,6 +16,7 @@ from server.backends.cores import available_cores
 from server.errors import ConfigInvalid, LoadFailed
 from server.models import config as model_config
 from server.models import repository
+from server.models.cards import Card, read_card
 from server.models.config import DeviceKind, LoadSettings, ModelConfig
 from server.models.config_fields import FieldInvalid
 from server.models.placement import place
@@ -49,6 +50,7 @@ class Opened(NamedTuple):
     """One for each instance."""
     on_gpu: bool
     costs: CostTable
+    card: Card
 
 
 class Opener:
@@ -104,7 +106,7 @@ class Opener:
                 ]
             finally:
                 self._measured = ()
-        return Opened(config, sessions, on_gpu, tables[0])
+        return Opened(config, sessions, on_gpu, tables[0], read_card(folder, version))
 
     def _check_given_up(self) -> None:
         if self._given_up:
