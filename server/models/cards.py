@@ -22,8 +22,8 @@ log = logging.getLogger(__name__)
 CARD_FILENAME = "card.json"
 LAYERS_FILENAME = "layers.json"
 
-MAX_CARD_BYTES = 1 << 20
-"""Of either file. A confusion matrix of 100 classes takes a fortieth of it."""
+MAX_CARD_BYTES = 4 << 20
+"""Of either file. A confusion matrix of 1,000 classes takes half of it."""
 
 
 class Card(NamedTuple):
