@@ -22,15 +22,16 @@ announce = @sed -n 's/^$@:.*\#\# /== make $@: /p' $(firstword $(MAKEFILE_LIST))
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help serve install-dev test check format proto dashboards train model fuzz proofs mutants sanitize load soak bench bench-check deploy-check sbom audit system-packages clean
+.PHONY: help serve install-dev test check format proto dashboards playground train model fuzz proofs mutants sanitize load soak bench bench-check deploy-check sbom audit system-packages clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
-	@echo '  ARGS="..." is passed on to the command of serve, test, fuzz, proofs, sanitize, train, model, load, soak, bench, bench-check, deploy-check, sbom and audit; PYTHON=... picks the interpreter.'
+	@echo '  ARGS="..." is passed on to the command of serve, test, fuzz, proofs, sanitize, playground, train, model, load, soak, bench, bench-check, deploy-check, sbom and audit; PYTHON=... picks the interpreter.'
 
-serve: $(SERVING) ## install what serving needs (no torch) and serve model_repository/ on ports 8001, 8000 and 8002
+serve: $(SERVING) ## install what serving needs (no torch) and serve model_repository/ on 127.0.0.1, ports 8001, 8000 and 8002, with a page to draw on
 	$(announce)
-	$(BIN)/python -m server --model-repository model_repository $(ARGS)
+	$(BIN)/python -m server --model-repository model_repository --model-control-mode explicit --load-model '*' \
+		--grpc-address 127.0.0.1 --http-address 127.0.0.1 $(ARGS)
 
 install-dev: $(EVERYTHING) ## install the rest: torch (CPU), training, load tests and the tools of development
 
@@ -77,6 +78,10 @@ proto: $(EVERYTHING) ## generate the Python of proto/*.proto
 dashboards: $(EVERYTHING) ## generate deploy/grafana/dashboards/*.json
 	$(announce)
 	$(BIN)/python -m deploy.grafana.generate
+
+playground: ## build the page in playground/ into server/playground/static/ (needs Node.js): npm ci, test, build, size; ARGS=--check without Node.js
+	$(announce)
+	$(PYTHON) tools/playground.py $(ARGS)
 
 train: $(EVERYTHING) ## train LeNet-5 on real handwritten digits
 	$(announce)

@@ -39,25 +39,15 @@ from server.frontends.health_service import HealthService
 from server.frontends.inference_service import InferenceService, accounted
 from server.frontends.reflection_service import reflection_methods
 from server.frontends.repository_service import RepositoryService
-from server.frontends.rest.access import guard_routes
 from server.frontends.rest.bodies import Bodies
-from server.frontends.rest.card import card_routes
-from server.frontends.rest.cost import cost_routes
-from server.frontends.rest.exchange import Route
-from server.frontends.rest.generate import GenerateRoutes
-from server.frontends.rest.health import health_routes
-from server.frontends.rest.infer import InferRoutes
-from server.frontends.rest.json_tensors import NonFinite
 from server.frontends.rest.listener import HttpListener
 from server.frontends.rest.metrics import metrics_route
-from server.frontends.rest.openapi import openapi_route
-from server.frontends.rest.restrictions import accounted_routes, restrict_routes
-from server.frontends.rest.rpc_routes import rpc_routes
 from server.frontends.restrictions import restrict
 from server.frontends.settings_service import SettingsService
 from server.frontends.shared_memory_service import SharedMemoryService
 from server.frontends.statuses import AS_TRITON, DISTINCT
 from server.frontends.watch import Watch
+from server.http_routes import behind_gate, http_routes
 from server.last_exit import LastExit
 from server.ledger import Ledger
 from server.logs import Logs, LogState
@@ -118,7 +108,7 @@ class App:
         self._engine = Engine(self._registry, shared)
         self._ledger = Ledger()
         self._memory = memory = part_options.memory_budget(settings)
-        grpc_gate, self._http_gate = part_options.gates(settings, self._engine.refuse)
+        grpc_gate, http_gate = part_options.gates(settings, self._engine.refuse)
         inference = InferenceService(
             self._engine,
             self._registry,
@@ -161,10 +151,12 @@ class App:
         self._watch = LoopWatch(clock)
         self._renderer = ThreadPoolExecutor(1, thread_name_prefix="metrics")
         metrics = metrics_route(self._observer().take, part_options.metrics_page(settings), self._renderer)
-        self._metrics = HttpListener(self._behind_gate([metrics]), part_options.metrics_options(settings))
+        self._metrics = HttpListener(behind_gate([metrics], http_gate), part_options.metrics_options(settings))
         self._bodies = Bodies(settings.http_max_input_size)
-        http_options = part_options.http_options(settings, memory, failures)
-        self._http = HttpListener(self._routes(inference, methods, metrics), http_options)
+        routes = http_routes(
+            settings, inference, self._registry, methods, metrics, self._bodies, http_gate, self._ledger.http
+        )
+        self._http = HttpListener(routes, part_options.http_options(settings, memory, failures))
 
     async def start(self) -> Ports:
         """Listen, then load. Raises `OSError` for an address that cannot be had, `LoadFailed` for a missing root, and
@@ -245,40 +237,12 @@ class App:
             )
             if port is not None
         ]
+        if ports.http is not None and part_options.serves_ui(self._settings):
+            addresses.append(f"  page     {part_options.page_address(self._settings, ports.http)}")
         return "\n".join([f"Convoy {__version__}", *lines, "", *addresses])
 
     def _access_logged(self, state: LogState) -> bool:
         return state.info and (self._settings.access_log or state.verbose > 0)
-
-    def _routes(self, inference: InferenceService, methods: MethodTable, metrics: Route) -> list[Route]:
-        """What is served over HTTP."""
-        settings = self._settings
-        non_finite = NonFinite.WORDS if settings.http_json_nan else NonFinite.REFUSE
-        forwarded = settings.http_header_forward_pattern
-        infer = InferRoutes(
-            inference,
-            self._registry,
-            self._bodies,
-            non_finite=non_finite,
-            forwarded=forwarded,
-            gate=self._http_gate if self._http_gate and self._http_gate.guards_all else None,
-        )
-        generate = GenerateRoutes(inference, self._registry, self._bodies, non_finite=non_finite, forwarded=forwarded)
-        routes = [
-            *infer.routes(),
-            *generate.routes(),
-            *health_routes(inference),
-            *rpc_routes(self._http_gate.guard(methods) if self._http_gate else methods, self._bodies),
-            *cost_routes(self._registry),
-            *card_routes(self._registry),
-            *([metrics] if settings.http_metrics else []),
-        ]
-        every = self._behind_gate([*routes, openapi_route(routes)])
-        return accounted_routes(restrict_routes(every, settings.http_restricted_apis), self._ledger.http)
-
-    def _behind_gate(self, routes: list[Route]) -> list[Route]:
-        gate = self._http_gate
-        return guard_routes(routes, gate) if gate and gate.guards_all else routes
 
     def _observer(self) -> Observer:
         return Observer(

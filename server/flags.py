@@ -240,6 +240,10 @@ def _add_http_flags(group: argparse._ArgumentGroup) -> None:
     _add_boolean(group, "--reuse-http-port", False, "share the port with other processes")
     _add_boolean(group, "--http-json-nan", False, "read and write NaN and Infinity in JSON, as bare words")
     _add_boolean(group, "--http-metrics", False, "serve the metrics page here too")
+    group.add_argument(
+        "--ui", type=flag_values.boolean, metavar="true|false",
+        help="serve the playground, a page for people, at / (default: where --http-address is a loopback address)",
+    )  # fmt: skip
     _add_access_flags(group, "http", "--http-restricted-api", "KEY")
     _add_tls_flags(group, "http")
 

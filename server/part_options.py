@@ -159,6 +159,19 @@ def closed_apis(allow_admin: bool | None, address: str) -> frozenset[str]:
     return frozenset() if is_loopback(address) else frozenset((ApiCategory.TRACE.value, ApiCategory.LOGGING.value))
 
 
+def serves_ui(settings: Settings) -> bool:
+    """Whether the page is served: where only this machine reaches it, unless a flag says otherwise."""
+    return is_loopback(settings.http_address) if settings.ui is None else settings.ui
+
+
+def page_address(settings: Settings, port: int) -> str:
+    """Where a browser finds the page."""
+    scheme = "https" if settings.http_use_ssl else "http"
+    address = settings.http_address
+    host = f"[{address}]" if ":" in address else "localhost" if address == "0.0.0.0" else address
+    return f"{scheme}://{host}:{port}/"
+
+
 def answer_store(config: CacheConfig | None) -> Store | None:
     """Where answers are kept; None: nowhere. Raises `OSError` where the client of Redis is not installed."""
     if config is None:

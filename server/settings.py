@@ -91,6 +91,8 @@ class Settings:
     http_header_forward_pattern: HeaderPattern | None
     http_restricted_apis: Restrictions
     http_metrics: bool
+    ui: bool | None
+    """None: on a loopback address only."""
     auth_policy: Path | None
     allow_admin: bool | None
     """None: changes of trace and log settings on loopback addresses only."""
@@ -208,6 +210,7 @@ def parse(argv: Sequence[str]) -> Settings:
         http_header_forward_pattern=_without_secrets(given.http_header_forward_pattern, http_restricted, ""),
         http_restricted_apis=http_restricted,
         http_metrics=given.http_metrics,
+        ui=given.ui,
         auth_policy=given.auth_policy,
         allow_admin=given.allow_admin,
         audit_log=given.audit_log,

@@ -23,6 +23,8 @@ MAX_TINY_CHUNKS = 1024
 SMALL_CHUNK_BYTES = 64
 """Chunks smaller than that cost more to take apart than they bring: but for the first ones, they are refused."""
 HEAD_END = b"\r\n\r\n"
+BODILESS = (HTTPStatus.NO_CONTENT, HTTPStatus.NOT_MODIFIED)
+"""Answers without a body say nothing of its length (RFC 9110, 8.6)."""
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 
 _VERSIONS = ("1.0", "1.1")
@@ -232,7 +234,7 @@ def answer_head(
     lines += [f"{name}: {value}\r\n" for name, value in headers]
     if connection:
         lines.append(f"Connection: {connection}\r\n")
-    if length or status is not HTTPStatus.NO_CONTENT:
+    if length or status not in BODILESS:
         lines.append(f"Content-Length: {length}\r\n")
     lines.append("\r\n")
     return "".join(lines).encode("latin-1")

@@ -1,0 +1,76 @@
+/** Models: which there are, what they are, loading and unloading. */
+
+import { askJson, part, postJson, type Options } from "./http";
+
+export type ModelState = "READY" | "LOADING" | "UNLOADING" | "UNAVAILABLE" | "UNKNOWN";
+
+/** One line of the repository index. */
+export interface IndexLine {
+  readonly name: string;
+  readonly version?: string;
+  readonly state?: ModelState;
+  readonly reason?: string;
+}
+
+export interface TensorMetadata {
+  readonly name: string;
+  readonly datatype: string;
+  /** With the batch axis, where the model has one; -1 is free. */
+  readonly shape: readonly number[];
+}
+
+export interface ModelMetadata {
+  readonly name: string;
+  readonly versions: readonly string[];
+  readonly platform: string;
+  readonly inputs: readonly TensorMetadata[];
+  readonly outputs: readonly TensorMetadata[];
+}
+
+export interface TensorConfig {
+  readonly name: string;
+  readonly data_type: string;
+  readonly format?: "FORMAT_NONE" | "FORMAT_NCHW" | "FORMAT_NHWC";
+  /** Without the batch axis; -1 is free. */
+  readonly dims: readonly number[];
+  readonly label_filename?: string;
+}
+
+/** What is read here of a configuration; the server sends all of it. */
+export interface ModelConfig {
+  readonly name: string;
+  readonly platform?: string;
+  readonly max_batch_size: number;
+  readonly input: readonly TensorConfig[];
+  readonly output: readonly TensorConfig[];
+  readonly parameters?: Readonly<Record<string, { readonly string_value: string }>>;
+}
+
+const path = (model: string, version = ""): string =>
+  version ? `/v2/models/${part(model)}/versions/${part(version)}` : `/v2/models/${part(model)}`;
+
+export function repositoryIndex(options: Options = {}): Promise<readonly IndexLine[]> {
+  return postJson("/v2/repository/index", {}, options);
+}
+
+export function modelMetadata(model: string, options: Options = {}): Promise<ModelMetadata> {
+  return askJson(path(model), options);
+}
+
+export function modelConfig(model: string, options: Options = {}): Promise<ModelConfig> {
+  return askJson(`${path(model)}/config`, options);
+}
+
+/** Any other resource of a model, as JSON: "card", "live", "stats", "cost". */
+export function modelResource<T>(model: string, name: string, version = "", options: Options = {}): Promise<T> {
+  return askJson(`${path(model, version)}/${name}`, options);
+}
+
+/** Parameters are strings, `config` the JSON of a configuration that replaces the model's file. */
+export function loadModel(model: string, parameters: Readonly<Record<string, string>> = {}): Promise<null> {
+  return postJson(`/v2/repository/models/${part(model)}/load`, { parameters });
+}
+
+export function unloadModel(model: string): Promise<null> {
+  return postJson(`/v2/repository/models/${part(model)}/unload`, {});
+}

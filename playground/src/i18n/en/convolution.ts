@@ -1,0 +1,3 @@
+export const convolution = {
+  title: "Convolution",
+};

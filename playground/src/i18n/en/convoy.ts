@@ -1,0 +1,3 @@
+export const convoy = {
+  title: "Convoy",
+};

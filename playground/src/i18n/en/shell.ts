@@ -1,0 +1,27 @@
+export const shell = {
+  navigation: "Views",
+  skip: "Skip to the content",
+  language: "Language",
+  loading: "Loading…",
+  views: { draw: "Draw", layers: "Layers", convolution: "Convolution", convoy: "Convoy", models: "Models" },
+  token: {
+    open: "Token",
+    title: "This server wants a token",
+    label: "Token",
+    kept: "It is kept in this tab until you close it, and sent to this server only.",
+    use: "Use it",
+    cancel: "Not now",
+  },
+  errors: {
+    unreachable: "The server does not answer",
+    unauthenticated: "The server wants a token",
+    forbidden: "You may not do that here",
+    missing: "There is no such thing on this server",
+    overloaded: "The server is asked too much at the moment",
+    unavailable: "The server cannot do that now",
+    late: "That took too long",
+    invalid: "The server does not accept that",
+    other: "Something went wrong",
+    again: (seconds: number) => `Try again in ${seconds} s.`,
+  },
+};

@@ -1,0 +1,5 @@
+import type { convoy as en } from "../en/convoy";
+
+export const convoy: typeof en = {
+  title: "Comboio",
+};
