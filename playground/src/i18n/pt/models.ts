@@ -17,15 +17,16 @@ export const models: typeof en = {
     UNKNOWN: "desconhecido",
     ABSENT: "não carregado",
   },
-  count: (count: number, state: string) => `${count} ${state}`,
+  count: (count: number, state: string) => `${state}: ${count}`,
   versions: "Versões",
   version: "Versão",
   state: "Estado",
-  reason: "Razão",
   whyNot: "Não está a servir",
+  problem: "Está a servir, mas não como o repositório o tem",
   absentHint:
     "Está no repositório, mas não carregado. Quando o estiver, esta página mostra os tensores, a ficha e os custos.",
   shownVersion: "Mostrar a versão",
+  oneVersion: (version: string) => `versão ${version}`,
   control: {
     load: "Carregar",
     reload: "Carregar de novo",
@@ -123,7 +124,6 @@ export const models: typeof en = {
     runs: "Medições",
     none: "Ainda nada foi medido.",
     objective: (ms: string) => `O seu objetivo é ${ms}.`,
-    perRow: "Tempo por linha",
   },
   config: {
     title: "Configuração",
