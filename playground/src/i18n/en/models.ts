@@ -32,6 +32,7 @@ export const models = {
     unloading: (name: string, seconds: number) => `Unloading ${name}… ${seconds} s`,
     loaded: (name: string) => `${name} is loaded.`,
     unloaded: (name: string) => `${name} is unloaded.`,
+    failed: (name: string) => `${name} cannot be loaded`,
     notHere:
       "This server loads its models at the start, and none on request. Started with --model-control-mode=explicit, it would.",
     confirmTitle: (name: string) => `Unload ${name}?`,

@@ -35,6 +35,7 @@ export const models: typeof en = {
     unloading: (name: string, seconds: number) => `A descarregar ${name}… ${seconds} s`,
     loaded: (name: string) => `${name} está carregado.`,
     unloaded: (name: string) => `${name} foi descarregado.`,
+    failed: (name: string) => `Não é possível carregar ${name}`,
     notHere:
       "Este servidor carrega os modelos ao arrancar, e nenhum a pedido. Fá-lo-ia se arrancasse com --model-control-mode=explicit.",
     confirmTitle: (name: string) => `Descarregar ${name}?`,

@@ -38,11 +38,11 @@ export function ModelDetails({ model, onRequest }: ModelDetailsProps) {
         <header class="model-head">
           <h2 id="model-name">{model.name}</h2>
           <StateBadge state={model.state} />
-          {only !== undefined && <span class="hint">{words.oneVersion(only)}</span>}
+          {only !== undefined && model.state !== "ABSENT" && <span class="hint">{words.oneVersion(only)}</span>}
         </header>
         <Reasons model={model} />
         <Controls model={model} onRequest={onRequest} />
-        {model.versions.length > 1 && <VersionTable model={model} />}
+        {model.versions.length > 1 && model.state !== "ABSENT" && <VersionTable model={model} />}
         {ready.length > 1 && (
           <label class="field">
             {words.shownVersion}
