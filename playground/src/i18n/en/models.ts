@@ -60,6 +60,7 @@ export const models = {
     exported: "Exported",
     data: "Data and licence",
     again: "Make it again",
+    draw: "Draw, and see what it says",
     libraries: "Made with",
   },
   confusion: {

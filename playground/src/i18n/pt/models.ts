@@ -63,6 +63,7 @@ export const models: typeof en = {
     exported: "Exportado",
     data: "Dados e licença",
     again: "Fazer de novo",
+    draw: "Desenhar e ver o que diz",
     libraries: "Feito com",
   },
   confusion: {

@@ -8,6 +8,7 @@ import { modelResource } from "../../api/models";
 import { useAsked } from "../../components/asked";
 import { ErrorNotice } from "../../components/notice";
 import { formatNumber, text } from "../../i18n";
+import { hashOf } from "../../navigation";
 import { Bar, Scrolls } from "./parts";
 import { ConfusionMatrix } from "./confusion-table";
 import { isSquare } from "./confusion";
@@ -42,6 +43,7 @@ export function CardSection({ model, version, load }: VersionProps) {
 }
 
 function CardFacts({ card }: { readonly card: ModelCard }) {
+  const words = text.value.models.card;
   const { confusion, labels } = card;
   return (
     <>
@@ -58,6 +60,11 @@ function CardFacts({ card }: { readonly card: ModelCard }) {
         <ConfusionMatrix matrix={confusion} labels={labels} />
       )}
       {card.latency && <Latency latency={card.latency} />}
+      {labels && labels.length > 0 && (
+        <p>
+          <a href={hashOf("draw", { model: card.model_name })}>{words.draw}</a>
+        </p>
+      )}
       <Sources card={card} />
     </>
   );
