@@ -165,6 +165,7 @@ def test_a_policy_is_obeyed_with_a_token_that_can_be_forgotten(visits: Visits, t
 
         page.get_by_role("button", name="Load again").click()
         expect(refusal).to_contain_text("You may not do that here")
+        page.get_by_role("button", name="Token").click()
         expect(dialog).to_contain_text("reader")
         show("operator")
         page.get_by_role("button", name="Load again").click()
