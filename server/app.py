@@ -116,7 +116,7 @@ class App:
             decoding=part_options.grpc_decoding(settings, grpc_gate),
             ledger=self._ledger,
             memory=memory,
-            more_extensions=self._regions.extensions if self._regions is not None else (),
+            more_extensions=part_options.more_extensions(settings, self._regions),
         )
         names = (inference_service.SERVICE, health_service.SERVICE)
         health = HealthService(

@@ -9,6 +9,7 @@ from server.frontends.inference_service import InferenceService
 from server.frontends.rest.access import guard_routes
 from server.frontends.rest.bodies import Bodies
 from server.frontends.rest.browsers import refuse_other_sites
+from server.frontends.rest.card import card_routes
 from server.frontends.rest.cost import cost_routes
 from server.frontends.rest.exchange import Route
 from server.frontends.rest.generate import GenerateRoutes
@@ -52,6 +53,7 @@ def http_routes(
         *health_routes(inference),
         *rpc_routes(gate.guard(methods) if gate else methods, bodies),
         *cost_routes(registry),
+        *card_routes(registry),
         *([metrics] if settings.http_metrics else []),
     ]
     every = refuse_other_sites(behind_gate([*routes, openapi_route(routes)], gate))

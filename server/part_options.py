@@ -39,6 +39,7 @@ from server.metrics.page import MetricsPage
 from server.models.model import TINY_BATCH_SECONDS
 from server.restricted_apis import ApiCategory
 from server.settings import Settings, largest_request
+from server.shared_memory.regions import Regions
 from server.trace_config import TraceMode
 from server.tracing import Sink
 from server.tracing.json_file import JsonFileSink
@@ -52,6 +53,9 @@ CLOSED = f"other machines reach this address, and no policy says who may: {OPENE
 
 GRPC, HTTP = "gRPC", "HTTP"
 """What the audit log calls the protocols."""
+
+LOADS_ON_REQUEST = "model_repository(load)"
+"""An extension of ours: without it a client cannot know, before it asks, that loads and unloads are refused."""
 
 MEMORY_SHARE = 4
 """What part of the memory is for requests: models, and what their runs need, take the rest."""
@@ -230,6 +234,12 @@ def metrics_page(settings: Settings) -> MetricsPage:
         page_locked=page_locked_bytes,
     )
     return MetricsPage(settings.metrics_config, machine)
+
+
+def more_extensions(settings: Settings, regions: Regions | None) -> tuple[str, ...]:
+    """What the server's metadata list that not every server offers."""
+    on_request = (LOADS_ON_REQUEST,) if settings.model_control_mode is ModelControlMode.EXPLICIT else ()
+    return (*on_request, *(regions.extensions if regions is not None else ()))
 
 
 def control_settings(settings: Settings, on_grpcio: bool, memory: MemoryBudget) -> ControlSettings:

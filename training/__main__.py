@@ -1,4 +1,4 @@
-"""python -m training: train, evaluate, export, build, check-zoo, lecture, list, digits, experiment.
+"""python -m training: train, evaluate, export, card, build, check-zoo, lecture, list, digits, experiment.
 
 Heavy imports are inside the commands, so that --help answers at once.
 """
@@ -75,6 +75,15 @@ def parser() -> argparse.ArgumentParser:
     export.add_argument("--version", type=int, help="default: one more than the highest there")
     add_form_flags(export)
     export.set_defaults(command=run_export)
+
+    card = commands.add_parser(
+        "card", help="evaluate and time a served version again, here and now, and write its model card anew"
+    )
+    card.add_argument("model", metavar="MODEL", help="a model of the repository that a run was exported to")
+    card.add_argument("--repository", type=Path, default=Path("model_repository"), help="default: model_repository")
+    card.add_argument("--version", type=int, help="default: the highest there")
+    card.add_argument("--data-dir", type=Path, metavar="DIR", help=DATA_DIR)
+    card.set_defaults(command=run_card)
 
     zoo = commands.add_parser("check-zoo", help="export networks at their papers' sizes and compare with torch")
     zoo.add_argument("networks", nargs="*", metavar="NETWORK", help="default: all")
@@ -275,6 +284,16 @@ def run_export(options: argparse.Namespace) -> None:
     from training.runs import find_folder
 
     export_run(find_folder(options.run), options.repository, options.name, options.version, options.data_dir, form)
+
+
+def run_card(options: argparse.Namespace) -> None:
+    """Measure, write, and say what has become of it."""
+    from training.export.refresh import refresh_card
+
+    card = refresh_card(options.repository, options.model, options.version, options.data_dir)
+    print(
+        f"{options.model} version {card.version}: {card.accuracy} of the held-out examples, on {card.latency.machine}"
+    )
 
 
 def run_check_zoo(options: argparse.Namespace) -> None:

@@ -17,6 +17,7 @@ import numpy as np
 from server.errors import ConvoyError, DeadlineExceeded, ExecutionFailed, QueueFull
 from server.messages import InferenceRequest, InferenceResponse, OutputTensor, RequestedOutput
 from server.models import admission
+from server.models.cards import NO_CARD, Card
 from server.models.classification import classify
 from server.models.config import ModelConfig
 from server.models.ensemble import flow_to
@@ -46,6 +47,7 @@ class EnsembleVersion:
 
     instances = 0
     lost: ConvoyError | None = None
+    card: Card = NO_CARD
 
     def __init__(
         self,

@@ -260,6 +260,7 @@ class Loader:
                     statistics=self._registry.statistics(name, version),
                     run_limit=self._opener.run_limit(model.config),
                 )
+                loaded.card = model.card
             except LoadFailed:
                 raise
             except Exception as error:  # a bug, or a backend's surprise: this version fails, the others serve

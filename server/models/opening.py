@@ -18,6 +18,7 @@ from server.backends.loading import LoadAttempt, LoadTurns
 from server.errors import ConfigInvalid
 from server.models import config as model_config
 from server.models import repository
+from server.models.cards import Card, read_card
 from server.models.config import DeviceKind, LoadSettings, ModelConfig
 from server.models.config_fields import FieldInvalid
 from server.models.placement import place
@@ -63,6 +64,7 @@ class Opened(NamedTuple):
     costs: CostTable
     probe: Probe | None
     """Tells whether the version works; None where nothing is known that must."""
+    card: Card
 
 
 class Opener:
@@ -130,7 +132,7 @@ class Opener:
                 tables = [warm_up(config, version, each, source, read_file, attempt.next_run) for each in distinct]
                 attempt.next_run()
                 probe = working_probe(config, version, sessions[0], tables[0], must_work=must_work)
-        return Opened(config, sessions, on_gpu, tables[0], probe)
+        return Opened(config, sessions, on_gpu, tables[0], probe, read_card(folder, version))
 
     def _sessions(
         self,

@@ -5,6 +5,7 @@
     <root>/<model>/warmup/<file>                    inputs of model_warmup samples, as raw tensor contents
     <root>/<model>/initial_state/<file>             what states of sequences begin with, as raw tensor contents
     <root>/<model>/<version>/model.onnx             versions are positive decimal integers
+    <root>/<model>/<version>/card.json, layers.json what is shown of a version; both optional
 
 Folders whose names begin with a dot are ignored, and so is whatever has no place in this layout. The configuration and
 every file that it names must lie inside the model's folder, symbolic links resolved: a configuration is no key to the
@@ -130,6 +131,13 @@ def read_labels(folder: ModelFolder, filename: str) -> tuple[str, ...]:
     if not os.path.isfile(path):
         raise LoadFailed(f"{path}: no such label file; add it or remove label_filename from {CONFIG_FILENAME}")
     return tuple(line.strip() for line in _read_text(path, MAX_LABEL_BYTES).rstrip().split("\n"))
+
+
+def read_version_file(folder: ModelFolder, version: int, filename: str, most_bytes: int) -> bytes | None:
+    """The contents of a file in a version's folder, of at most so many bytes; None where there is none. Raises
+    LoadFailed."""
+    path = folder.path / str(version) / filename
+    return read_file(_inside(folder, path), most_bytes) if os.path.lexists(path) else None
 
 
 def read_warmup_file(folder: ModelFolder, filename: str, most_bytes: int) -> bytes:

@@ -304,7 +304,7 @@ def test_every_route_is_reached_with_its_api(operation: str) -> None:
 
 @pytest.mark.parametrize("operation", sorted(OWN - {"Live", "Ready", "Metrics", "OpenApi"}))
 def test_the_model_in_a_path_is_asked_about(operation: str) -> None:
-    guarded = guard_routes(routes(operation), gate(allow("health", "inference", "statistics", models="a")))
+    guarded = guard_routes(routes(operation), gate(allow("health", "inference", "metadata", "statistics", models="a")))
     assert [http_peer.Peer(guarded).ask("POST", f"/v2/{m}/{operation}", authorization=BEARER).status for m in "ab"] == [
         200,
         403,

@@ -9,6 +9,7 @@ from server.engine import Engine
 from server.frontends.calls import UnaryMethod
 from server.frontends.inference_service import SERVICE, InferenceService
 from server.frontends.rest.bodies import Bodies
+from server.frontends.rest.card import card_routes
 from server.frontends.rest.cost import cost_routes
 from server.frontends.rest.exchange import Route
 from server.frontends.rest.generate import GenerateRoutes
@@ -43,6 +44,7 @@ def all_routes() -> list[Route]:
         *health_routes(service),
         *rpc_routes(METHODS, Bodies(1)),
         *cost_routes(registry),
+        *card_routes(registry),
         metrics_route(take, page_of(), ThreadPoolExecutor(1)),
     ]
 

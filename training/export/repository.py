@@ -5,6 +5,7 @@
       labels.txt            one class a line; must be the same for all versions
       README.md             the model card, of the version exported last
       <version>/model.onnx
+      <version>/card.json   the same card for programs
 
 All versions share config.pbtxt, so that all must have the inputs and outputs that it declares. Files are made in a
 hidden folder of the repository and renamed into place: nothing half-written is ever visible.
@@ -27,6 +28,7 @@ from proto import model_config_pb2 as pb
 from training.files import TrainingError, write_atomically
 
 MAX_BATCH_SIZE = 64
+CARD_FILENAME = "card.json"
 
 OPEN = -1
 """A dimension that each request chooses."""
@@ -114,6 +116,14 @@ def next_version(model: Path) -> int:
     return 1 + max(_versions(model), default=0)
 
 
+def newest_version(model: Path) -> int:
+    """The highest numbered folder's; raise TrainingError where there is none."""
+    newest = max(_versions(model), default=None)
+    if newest is None:
+        raise TrainingError(f"{model} holds no version of a model.")
+    return newest
+
+
 def choose_version(
     repository: Path, name: str, version: int | None, labels: Sequence[str], interface: Interface
 ) -> int:
@@ -189,7 +199,7 @@ def write_version(
     repository: Path,
     name: str,
     version: int | None,
-    graph: bytes,
+    files: Mapping[str, bytes],
     interface: Interface,
     config_text: str,
     labels: Sequence[str],
@@ -197,7 +207,7 @@ def write_version(
 ) -> Path:
     """Write one version (default: the next), and the model's folder around it if it is the first. Return its folder.
 
-    Without `labels` there is no labels.txt.
+    `files` are the version's, by name: "model.onnx" and what says more of it. Without `labels` there is no labels.txt.
     """
     version = choose_version(repository, name, version, labels, interface)
     model = repository / name
@@ -208,7 +218,8 @@ def write_version(
         raise TrainingError(f"{repository} cannot be made a folder: {error.strerror}.") from error
     with tempfile.TemporaryDirectory(prefix=f".{name}-", dir=repository) as hidden:
         made = Path(hidden) / name
-        write_atomically(made / str(version) / "model.onnx", graph)
+        for file, content in files.items():
+            write_atomically(made / str(version) / file, content)
         texts = {"config.pbtxt": config_text, "labels.txt": _lines(labels), "README.md": card_text}
         for file, text in texts.items():
             if text:

@@ -20,7 +20,9 @@ from server.frontends.statuses import AS_TRITON
 from server.restricted_apis import ApiCategory
 from server.tensors import Buffer
 
-OWN = frozenset({"Live", "Ready", "ModelReady", "Infer", "Generate", "GenerateStream", "Cost", "Metrics", "OpenApi"})
+OWN = frozenset({
+    "Live", "Ready", "ModelReady", "Infer", "Generate", "GenerateStream", "Cost", "Card", "Metrics", "OpenApi",
+})  # fmt: skip
 """Operations that are no RPC of the method table."""
 
 

@@ -62,6 +62,7 @@ OPERATIONS: Mapping[str, Operation] = {
     "TraceSetting": Operation("Trace settings", "TraceSettings", "TraceSettings", (400, 404, 501)),
     "LogSettings": Operation("Log settings", "LogSettings", "LogSettings", (400, 501)),
     "Cost": Operation("What batches of a model take", "", "Cost", _LOADED),
+    "Card": Operation("A version's model card: how it was trained, and how well it does", "", "Card", _LOADED),
     "Metrics": Operation("Metrics for Prometheus", "", "Metrics", (500,), (TEXT,)),
     "OpenApi": Operation("This document", "", "Document", ()),
 }
@@ -265,6 +266,7 @@ SCHEMAS: Mapping[str, Schema] = {
         instances=_COUNT,
         buckets=_array(_object(rows=_COUNT, p50_us=_NUMBER, p99_us=_NUMBER, runs=_COUNT)),
     ),
+    "Card": _object(("model_name", "model_version"), model_name=_STRING, model_version=_STRING),
     "Metrics": _STRING,
     "Document": {"type": "object"},
 }

@@ -21,6 +21,7 @@ CATEGORIES: dict[str, ApiCategory] = restrictions.CATEGORIES | {
     "Generate": ApiCategory.INFERENCE,
     "GenerateStream": ApiCategory.INFERENCE,
     "Cost": ApiCategory.STATISTICS,
+    "Card": ApiCategory.METADATA,
 }
 """Routes by their operations. The OpenAPI document and the metrics have none, as in Triton."""
 
