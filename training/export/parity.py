@@ -45,7 +45,7 @@ class Difference:
 
 
 class Runner:
-    """A graph in ONNX Runtime on the CPU, with one input and one output."""
+    """A graph in ONNX Runtime on the CPU, with one input; its first output is the answer."""
 
     def __init__(self, graph: bytes, threads: int | None = None) -> None:
         options = onnxruntime.SessionOptions()
@@ -57,6 +57,11 @@ class Runner:
     def __call__(self, images: Tensor) -> NDArray[np.float32]:
         """The answer to one batch."""
         return np.asarray(self._session.run(None, {self._input: images.numpy()})[0], dtype=np.float32)
+
+    def all(self, images: Tensor) -> dict[str, NDArray[Any]]:
+        """All outputs, by name."""
+        values = self._session.run(None, {self._input: images.numpy()})
+        return {output.name: value for output, value in zip(self._session.get_outputs(), values, strict=True)}
 
 
 def random_inputs(shape: Sequence[int], batch: int, seed: int, real: Tensor | None, dtype: torch.dtype) -> Tensor:

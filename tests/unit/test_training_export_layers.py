@@ -1,0 +1,149 @@
+"""Which nodes are one layer, and how its sizes are calculated."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from onnx import GraphProto, NodeProto, TensorProto, helper, numpy_helper
+
+from training.export.layer_groups import find_groups
+from training.export.layer_table import Window, count_parameters, windows_of
+from training.export.layers import constants_of, shapes_of, write_layers
+from training.files import TrainingError
+
+MODELS = Path(__file__).parents[2] / "model_repository"
+
+
+def graph(nodes: list[NodeProto], last: str, **weights: np.ndarray) -> GraphProto:
+    """`x` (batch, 1, 8, 8) → `last`, with the shapes that ONNX infers."""
+    made = helper.make_graph(
+        nodes,
+        "g",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["batch", 1, 8, 8])],
+        [helper.make_tensor_value_info(last, TensorProto.FLOAT, None)],
+        [numpy_helper.from_array(np.asarray(array, np.float32), name) for name, array in weights.items()],
+    )
+    opset = [helper.make_opsetid("", 18)]
+    return onnx.shape_inference.infer_shapes(helper.make_model(made, opset_imports=opset)).graph
+
+
+def kinds(made: GraphProto) -> list[tuple[str, tuple[str, ...]]]:
+    return [(group.kind, group.operators) for group in find_groups(made, shapes_of(made))]
+
+
+@pytest.mark.parametrize(
+    ("window", "size", "made", "formula"),
+    [
+        (Window(5, 1, (0, 0)), 32, 28, "(32 − 5 + 2·0)/1 + 1 = 28"),
+        (Window(3, 2, (1, 1)), 5, 3, "(5 − 3 + 2·1)/2 + 1 = 3"),
+        (Window(2, 2, (0, 0), pools=True), 28, 14, "(28 − 2)/2 + 1 = 14"),
+        (Window(11, 4, (2, 2)), 224, 55, "⌊(224 − 11 + 2·2)/4⌋ + 1 = 55"),
+        (Window(3, 2, (0, 0), ceil=True, pools=True), 112, 56, "⌈(112 − 3)/2⌉ + 1 = 56"),
+        (Window(3, 2, (0, 1)), 8, 4, "(8 − 3 + 0 + 1)/2 + 1 = 4"),
+        (Window(3, 1, (2, 2), dilation=2), 8, 8, "(8 − (2·(3 − 1) + 1) + 2·2)/1 + 1 = 8"),
+    ],
+)
+def test_the_lectures_formula_in_numbers(window: Window, size: int, made: int, formula: str) -> None:
+    assert window.formula(size, made) == formula
+    left, _, right = formula.translate(str.maketrans("−·/⌊⌋⌈⌉", "-*/()()")).partition(" = ")
+    assert (np.ceil if window.ceil else np.floor)(eval(left)) == int(right)
+
+
+@pytest.mark.parametrize(("same", "padding"), [("SAME_UPPER", (0, 1)), ("SAME_LOWER", (1, 0))])
+def test_padding_that_the_graph_leaves_to_the_runtime_is_written_out(same: str, padding: tuple[int, int]) -> None:
+    node = helper.make_node("Conv", ["x", "w"], ["y"], auto_pad=same, strides=[2, 2])
+    height, width = windows_of(node, (1, 8, 8), (1, 4, 4), {"w": np.zeros((1, 1, 3, 3))})
+    assert height == width == Window(3, 2, padding)
+
+
+def test_an_activation_takes_its_factors_and_a_pooling_its_coefficients() -> None:
+    nodes = [
+        helper.make_node("AveragePool", ["x"], ["p"], kernel_shape=[2, 2], strides=[2, 2]),
+        helper.make_node("Mul", ["p", "coefficient"], ["pc"]),
+        helper.make_node("Add", ["pc", "bias"], ["pb"]),
+        helper.make_node("Mul", ["pb", "slope"], ["s"]),
+        helper.make_node("Tanh", ["s"], ["t"]),
+        helper.make_node("Mul", ["t", "height"], ["y"]),
+    ]
+    ones = np.ones((1, 1, 1))
+    assert kinds(graph(nodes, "y", coefficient=ones, bias=ones, slope=np.array(2 / 3), height=np.array(1.7159))) == [
+        ("pooling", ("AveragePool", "Mul", "Add")),
+        ("activation", ("Mul", "Tanh", "Mul")),
+    ]
+
+
+def test_a_shortcut_ends_in_an_addition_and_a_bias_does_not() -> None:
+    nodes = [
+        helper.make_node("Conv", ["x", "w"], ["c"], kernel_shape=[1, 1]),
+        helper.make_node("Add", ["c", "bias"], ["b"]),
+        helper.make_node("Relu", ["b"], ["r"]),
+        helper.make_node("Add", ["r", "x"], ["y"]),
+    ]
+    assert kinds(graph(nodes, "y", w=np.ones((1, 1, 1, 1)), bias=np.ones((1, 1, 1)))) == [
+        ("convolution", ("Conv", "Add")),
+        ("activation", ("Relu",)),
+        ("addition", ("Add",)),
+    ]
+
+
+def test_planes_of_zeros_are_no_connections() -> None:
+    weights = np.ones((3, 2, 5, 5))
+    weights[0, 1] = weights[2, 0] = 0
+    made = graph(
+        [helper.make_node("Concat", ["x", "x"], ["xx"], axis=1), helper.make_node("Conv", ["xx", "w", "b"], ["y"])],
+        "y",
+        w=weights,
+        b=np.ones(3),
+    )
+    *_, convolution = find_groups(made, shapes_of(made))
+    assert count_parameters(convolution, constants_of(made)) == (103, "5·5·4 + 3 = 103", (4, 6))
+
+
+def test_weights_of_8_bits_are_the_numbers_that_they_stand_for() -> None:
+    node = helper.make_node("DequantizeLinear", ["q", "scale", "zero"], ["w"], axis=0)
+    made = graph([node, helper.make_node("Conv", ["x", "w"], ["y"])], "y", scale=np.array([0.5, 2]))
+    made.initializer.append(numpy_helper.from_array(np.array([[[[3]]], [[[4]]]], np.int8), "q"))
+    made.initializer.append(numpy_helper.from_array(np.array([1, 0], np.int8), "zero"))
+    assert constants_of(made)["w"].ravel().tolist() == [1, 8]
+
+
+def test_lenet5_has_the_papers_layers(tmp_path: Path) -> None:
+    shutil.copytree(MODELS / "lenet5", tmp_path / "lenet5")
+
+    folder = write_layers(tmp_path, "lenet5")
+
+    table = json.loads((folder / "layers.json").read_text())
+    weighted = [layer for layer in table["layers"] if layer["parameters"]]
+    assert [(layer["label"], layer["parameters"]) for layer in weighted] == [
+        ("c1", 156), ("", 12), ("c3", 1516), ("", 32), ("c5", 48120), ("f6", 10164), ("", 840)
+    ]  # fmt: skip
+    # What is committed is what this code makes of the committed network.
+    for name in ("1/layers.json", "config.pbtxt", "README.md"):
+        assert (tmp_path / "lenet5_layers" / name).read_text() == (MODELS / "lenet5_layers" / name).read_text()
+
+
+@pytest.mark.parametrize(
+    ("model", "sentence"),
+    [
+        (helper.make_node("Identity", ["x"], ["y"]), "no layers"),
+        (helper.make_node("Split", ["x"], ["y", "z"], axis=2, num_outputs=2), "2 outputs"),
+    ],
+)
+def test_what_cannot_be_looked_into_is_refused_and_nothing_is_written(
+    model: NodeProto, sentence: str, tmp_path: Path
+) -> None:
+    made = graph([model], "y")
+    made.output.extend(helper.make_tensor_value_info(name, TensorProto.FLOAT, None) for name in model.output[1:])
+    proto = helper.make_model(made, opset_imports=[helper.make_opsetid("", 18)], ir_version=9)
+    (tmp_path / "m" / "1").mkdir(parents=True)
+    onnx.save(onnx.shape_inference.infer_shapes(proto), tmp_path / "m" / "1" / "model.onnx")
+
+    with pytest.raises(TrainingError, match=sentence):
+        write_layers(tmp_path, "m")
+
+    assert [path.name for path in tmp_path.iterdir()] == ["m"]
