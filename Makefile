@@ -11,7 +11,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --disable-pip-version-check --no-input --constraint constraints.txt
 SERVING := $(VENV)/.serving-installed
 EVERYTHING := $(VENV)/.everything-installed
-TEST_PACKAGES := libb64-0d nghttp2-client unpack:nginx unpack:prometheus unpack:redis-server
+TEST_PACKAGES := chromium libb64-0d nghttp2-client unpack:nginx unpack:prometheus unpack:redis-server
 # What the HTTP/2 extension is built from and with. Without these packages the install succeeds, and serves with grpcio.
 EXTENSION := setup.py $(wildcard server/frontends/grpc/http2_build.py server/frontends/grpc/http2_shim.*)
 BUILD_PACKAGES = gcc libc6-dev libnghttp2-dev $(shell $(BIN)/python tools/needs_python_dev.py)
@@ -22,7 +22,7 @@ announce = @sed -n 's/^$@:.*\#\# /== make $@: /p' $(firstword $(MAKEFILE_LIST))
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help serve install-dev test check format proto dashboards playground train model fuzz proofs mutants sanitize load soak bench bench-check deploy-check sbom audit system-packages clean
+.PHONY: help serve install-dev test check format proto dashboards playground playground-screenshots train model fuzz proofs mutants sanitize load soak bench bench-check deploy-check sbom audit system-packages clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -82,6 +82,10 @@ dashboards: $(EVERYTHING) ## generate deploy/grafana/dashboards/*.json
 playground: ## build the page in playground/ into server/playground/static/ (needs Node.js): npm ci, test, build, size; ARGS=--check without Node.js
 	$(announce)
 	$(PYTHON) tools/playground.py $(ARGS)
+
+playground-screenshots: $(EVERYTHING) ## take the pictures of docs/playground.md anew, in headless Chromium
+	$(announce)
+	$(BIN)/python -m tests.browser.screenshots
 
 train: $(EVERYTHING) ## train LeNet-5 on real handwritten digits
 	$(announce)

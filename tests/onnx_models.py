@@ -51,6 +51,14 @@ def shouter() -> ModelProto:
     return _model([node], [_value("text", "BYTES", ("N",))], [_value("shout", "BYTES", ("M",))])
 
 
+def mean_colour(height: int, width: int, *, channels_last: bool = False) -> ModelProto:
+    """y = the means of a picture's three channels, over its height and width."""
+    shape = ("N", height, width, 3) if channels_last else ("N", 3, height, width)
+    axes = numpy_helper.from_array(np.array([1, 2] if channels_last else [2, 3], np.int64), "axes")
+    node = helper.make_node("ReduceMean", ["x", "axes"], ["y"], keepdims=0)
+    return _model([node], [_value("x", "FP32", shape)], [_value("y", "FP32", ("N", 3))], [axes])
+
+
 def affine(datatype: str = "INT64", shape: Shape = ("N", 1), *, factor: int = 3, offset: int = 1) -> ModelProto:
     """y = factor * x + offset, so that an answer names the request that it belongs to."""
     nodes = [helper.make_node("Mul", ["x", "factor"], ["m"]), helper.make_node("Add", ["m", "offset"], ["y"])]

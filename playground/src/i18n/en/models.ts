@@ -15,14 +15,15 @@ export const models = {
     UNKNOWN: "unknown",
     ABSENT: "not loaded",
   },
-  count: (count: number, state: string) => `${count} ${state}`,
+  count: (count: number, state: string) => `${state}: ${count}`,
   versions: "Versions",
   version: "Version",
   state: "State",
-  reason: "Reason",
   whyNot: "It does not serve",
+  problem: "It serves, but not as its repository has it",
   absentHint: "It is in the repository, and not loaded. Once it is, this page shows its tensors, card and costs.",
   shownVersion: "Show version",
+  oneVersion: (version: string) => `version ${version}`,
   control: {
     load: "Load",
     reload: "Load again",
@@ -31,6 +32,7 @@ export const models = {
     unloading: (name: string, seconds: number) => `Unloading ${name}… ${seconds} s`,
     loaded: (name: string) => `${name} is loaded.`,
     unloaded: (name: string) => `${name} is unloaded.`,
+    failed: (name: string) => `${name} cannot be loaded`,
     notHere:
       "This server loads its models at the start, and none on request. Started with --model-control-mode=explicit, it would.",
     confirmTitle: (name: string) => `Unload ${name}?`,
@@ -58,6 +60,7 @@ export const models = {
     exported: "Exported",
     data: "Data and licence",
     again: "Make it again",
+    draw: "Draw, and see what it says",
     libraries: "Made with",
   },
   confusion: {
@@ -120,7 +123,6 @@ export const models = {
     runs: "Runs",
     none: "Nothing has been measured yet.",
     objective: (ms: string) => `Its objective is ${ms}.`,
-    perRow: "Time per row",
   },
   config: {
     title: "Configuration",

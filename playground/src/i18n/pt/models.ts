@@ -17,15 +17,16 @@ export const models: typeof en = {
     UNKNOWN: "desconhecido",
     ABSENT: "não carregado",
   },
-  count: (count: number, state: string) => `${count} ${state}`,
+  count: (count: number, state: string) => `${state}: ${count}`,
   versions: "Versões",
   version: "Versão",
   state: "Estado",
-  reason: "Razão",
   whyNot: "Não está a servir",
+  problem: "Está a servir, mas não como o repositório o tem",
   absentHint:
     "Está no repositório, mas não carregado. Quando o estiver, esta página mostra os tensores, a ficha e os custos.",
   shownVersion: "Mostrar a versão",
+  oneVersion: (version: string) => `versão ${version}`,
   control: {
     load: "Carregar",
     reload: "Carregar de novo",
@@ -34,6 +35,7 @@ export const models: typeof en = {
     unloading: (name: string, seconds: number) => `A descarregar ${name}… ${seconds} s`,
     loaded: (name: string) => `${name} está carregado.`,
     unloaded: (name: string) => `${name} foi descarregado.`,
+    failed: (name: string) => `Não é possível carregar ${name}`,
     notHere:
       "Este servidor carrega os modelos ao arrancar, e nenhum a pedido. Fá-lo-ia se arrancasse com --model-control-mode=explicit.",
     confirmTitle: (name: string) => `Descarregar ${name}?`,
@@ -61,6 +63,7 @@ export const models: typeof en = {
     exported: "Exportado",
     data: "Dados e licença",
     again: "Fazer de novo",
+    draw: "Desenhar e ver o que diz",
     libraries: "Feito com",
   },
   confusion: {
@@ -123,7 +126,6 @@ export const models: typeof en = {
     runs: "Medições",
     none: "Ainda nada foi medido.",
     objective: (ms: string) => `O seu objetivo é ${ms}.`,
-    perRow: "Tempo por linha",
   },
   config: {
     title: "Configuração",

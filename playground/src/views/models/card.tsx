@@ -8,11 +8,15 @@ import { modelResource } from "../../api/models";
 import { useAsked } from "../../components/asked";
 import { ErrorNotice } from "../../components/notice";
 import { formatNumber, text } from "../../i18n";
-import { Bar } from "./bar";
+import { hashOf } from "../../navigation";
+import { Bar, Scrolls } from "./parts";
 import { ConfusionMatrix } from "./confusion-table";
 import { isSquare } from "./confusion";
 import type { VersionProps } from "./details";
 import { duration, percent, size, tiny } from "./format";
+
+/** Keys of a card that say nothing of how good a version is. */
+const NO_FACTS = ["model_name", "model_version", "layers"];
 
 export function CardSection({ model, version, load }: VersionProps) {
   const words = text.value.models.card;
@@ -22,24 +26,24 @@ export function CardSection({ model, version, load }: VersionProps) {
     { again: load },
   );
   const missing = error instanceof ApiError && error.kind === "missing";
+  const empty = value !== undefined && Object.keys(value).every((key) => NO_FACTS.includes(key));
   return (
     <section class="card" aria-labelledby="card-title">
       <h3 id="card-title">{words.title}</h3>
+      {(missing || empty) && <p class="hint">{words.none}</p>}
       {missing && (
-        <>
-          <p class="hint">{words.none}</p>
-          <p class="hint" lang="en">
-            {error.message}
-          </p>
-        </>
+        <p class="hint" lang="en">
+          {error.message}
+        </p>
       )}
       {error !== undefined && !missing && <ErrorNotice error={error} />}
-      {value !== undefined && error === undefined && <CardFacts card={value} />}
+      {value !== undefined && error === undefined && !empty && <CardFacts card={value} />}
     </section>
   );
 }
 
 function CardFacts({ card }: { readonly card: ModelCard }) {
+  const words = text.value.models.card;
   const { confusion, labels } = card;
   return (
     <>
@@ -56,6 +60,11 @@ function CardFacts({ card }: { readonly card: ModelCard }) {
         <ConfusionMatrix matrix={confusion} labels={labels} />
       )}
       {card.latency && <Latency latency={card.latency} />}
+      {labels && labels.length > 0 && (
+        <p>
+          <a href={hashOf("draw", { model: card.model_name })}>{words.draw}</a>
+        </p>
+      )}
       <Sources card={card} />
     </>
   );
@@ -124,15 +133,21 @@ function Latency({ latency }: { readonly latency: NonNullable<ModelCard["latency
   return (
     <>
       <h4>{words.title}</h4>
-      <div class="scrolls">
-        <table>
-          <caption>{words.caption(latency.machine, latency.onnxruntime, latency.date)}</caption>
+      <p class="hint" id="latency-caption">
+        {words.caption(latency.machine, latency.onnxruntime, latency.date)}
+      </p>
+      <Scrolls label={words.title}>
+        <table aria-describedby="latency-caption">
           <thead>
             <tr>
               {precisions.length > 1 && <th scope="col">{words.precision}</th>}
               <th scope="col">{words.batch}</th>
-              <th scope="col">{words.whole}</th>
-              <th scope="col">{words.each}</th>
+              <th scope="col" class="figure">
+                {words.whole}
+              </th>
+              <th scope="col" class="figure">
+                {words.each}
+              </th>
               <td />
             </tr>
           </thead>
@@ -150,7 +165,7 @@ function Latency({ latency }: { readonly latency: NonNullable<ModelCard["latency
             ))}
           </tbody>
         </table>
-      </div>
+      </Scrolls>
     </>
   );
 }

@@ -7,7 +7,7 @@ import { useAsked } from "../../components/asked";
 import { text } from "../../i18n";
 import type { VersionProps } from "./details";
 import { Section } from "./figures";
-import { isArray, isShort, withoutDefaults, type Json } from "./json";
+import { isArray, isPlain, withoutDefaults, type Json } from "./json";
 
 export function ConfigSection({ model, version, load }: VersionProps) {
   const words = text.value.models.config;
@@ -45,10 +45,10 @@ function Entries({ value }: { readonly value: Json }) {
 
 function Entry({ name, value }: { readonly name: string; readonly value: Json }) {
   const words = text.value.models.config;
-  if (value === null || typeof value !== "object" || isShort(value)) {
+  if (value === null || typeof value !== "object" || isPlain(value)) {
     return (
       <>
-        <span class="json-key">{name}</span> <code>{JSON.stringify(value)}</code>
+        <span class="json-key">{name}:</span> <code>{JSON.stringify(value)}</code>
       </>
     );
   }

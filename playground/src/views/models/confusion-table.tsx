@@ -1,7 +1,9 @@
 import { formatNumber, text } from "../../i18n";
+import { Scrolls } from "./parts";
 import { heat, mistakesOf, shares, type Matrix } from "./confusion";
 
 const MOST_MISTAKES = 5;
+const MOST_ROOMY_CLASSES = 14;
 
 interface ConfusionProps {
   readonly matrix: Matrix;
@@ -12,14 +14,17 @@ interface ConfusionProps {
 export function ConfusionMatrix({ matrix, labels }: ConfusionProps) {
   const words = text.value.models.confusion;
   const parts = shares(matrix);
+  const dense = labels.length > MOST_ROOMY_CLASSES;
   const mistakes = mistakesOf(matrix).slice(0, MOST_MISTAKES);
   return (
     <>
       <h4>{words.title}</h4>
-      <div class="confusion">
-        <div class="scrolls" role="region" aria-label={words.title} tabIndex={0}>
-          <table class="matrix">
-            <caption>{words.caption}</caption>
+      <p class="hint" id="matrix-caption">
+        {words.caption}
+      </p>
+      <div class={dense ? "confusion dense" : "confusion"}>
+        <Scrolls label={words.title}>
+          <table class="matrix" aria-describedby="matrix-caption">
             <thead>
               <tr>
                 <td class="matrix-corner">
@@ -50,7 +55,7 @@ export function ConfusionMatrix({ matrix, labels }: ConfusionProps) {
               ))}
             </tbody>
           </table>
-        </div>
+        </Scrolls>
         <div>
           <h4>{words.mistakes}</h4>
           {mistakes.length === 0 ? (

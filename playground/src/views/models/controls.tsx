@@ -2,7 +2,8 @@
 
 import { useEffect, useRef, useState } from "preact/hooks";
 
-import { ErrorNotice } from "../../components/notice";
+import { ApiError } from "../../api/errors";
+import { ErrorNotice, Notice } from "../../components/notice";
 import { text } from "../../i18n";
 import { isPending, order, orders } from "./control";
 import type { Model } from "./repository";
@@ -59,8 +60,16 @@ function Outcome({ name }: { readonly name: string }) {
   const latest = orders.value.get(name);
   const seconds = useSeconds(latest?.state === "pending" ? latest.since : null);
   if (latest === undefined) return null;
-  if (latest.state === "failed") return <ErrorNotice error={latest.error} />;
   const loads = latest.action === "load";
+  if (latest.state === "failed") {
+    const { error } = latest;
+    if (!(loads && error instanceof ApiError && error.kind === "invalid")) return <ErrorNotice error={error} />;
+    return (
+      <Notice kind="error" title={words.failed(name)}>
+        <p lang="en">{error.message}</p>
+      </Notice>
+    );
+  }
   if (latest.state === "done") {
     return (
       <p class="hint" role="status">

@@ -6,7 +6,7 @@ import { Notice } from "../../components/notice";
 import { text } from "../../i18n";
 import { CardSection } from "./card";
 import { ConfigSection } from "./config";
-import { settled } from "./control";
+import { isPending, loads } from "./control";
 import { Controls } from "./controls";
 import { CostsSection, StatisticsSection, TensorsSection } from "./figures";
 import { readyVersions, type Model } from "./repository";
@@ -29,17 +29,20 @@ export function ModelDetails({ model, onRequest }: ModelDetailsProps) {
   const words = text.value.models;
   const ready = readyVersions(model);
   const [wanted, setWanted] = useState("");
-  const version = ready.includes(wanted) ? wanted : ready[0];
+  // A version that is about to go is not asked any more.
+  const version = isPending(model.name, "unload") ? undefined : ready.includes(wanted) ? wanted : ready[0];
+  const only = model.versions.length === 1 ? model.versions[0]?.version : undefined;
   return (
     <article class="model-details" aria-labelledby="model-name">
       <section class="card">
         <header class="model-head">
           <h2 id="model-name">{model.name}</h2>
           <StateBadge state={model.state} />
+          {only !== undefined && model.state !== "ABSENT" && <span class="hint">{words.oneVersion(only)}</span>}
         </header>
         <Reasons model={model} />
         <Controls model={model} onRequest={onRequest} />
-        {model.versions.length > 0 && <VersionTable model={model} />}
+        {model.versions.length > 1 && model.state !== "ABSENT" && <VersionTable model={model} />}
         {ready.length > 1 && (
           <label class="field">
             {words.shownVersion}
@@ -51,7 +54,7 @@ export function ModelDetails({ model, onRequest }: ModelDetailsProps) {
           </label>
         )}
       </section>
-      {version !== undefined && <VersionSections model={model.name} version={version} load={settled.value} />}
+      {version !== undefined && <VersionSections model={model.name} version={version} load={loads.value} />}
     </article>
   );
 }
@@ -72,14 +75,15 @@ function VersionSections(props: VersionProps) {
 function Reasons({ model }: { readonly model: Model }) {
   const words = text.value.models;
   if (model.state === "ABSENT") return <p class="hint">{words.absentHint}</p>;
-  const failed = model.versions.filter(({ state, reason }) => state === "UNAVAILABLE" && reason);
+  const failed = model.versions.filter(({ reason }) => reason);
   if (!model.reason && failed.length === 0) return null;
+  const serves = readyVersions(model).length > 0;
   return (
-    <Notice kind={model.state === "UNAVAILABLE" ? "error" : "warning"} title={words.whyNot}>
+    <Notice kind={serves ? "warning" : "error"} title={serves ? words.problem : words.whyNot}>
       {model.reason && <p lang="en">{model.reason}</p>}
       {failed.map(({ version, reason }) => (
         <p key={version} lang="en">
-          {failed.length > 1 && `${words.version} ${version}: `}
+          {model.versions.length > 1 && `${words.version} ${version}: `}
           {reason}
         </p>
       ))}
@@ -89,7 +93,6 @@ function Reasons({ model }: { readonly model: Model }) {
 
 function VersionTable({ model }: { readonly model: Model }) {
   const words = text.value.models;
-  const reasons = model.versions.some(({ state, reason }) => reason && state !== "UNAVAILABLE");
   return (
     <table class="model-versions">
       <caption class="unseen">{words.versions}</caption>
@@ -97,11 +100,10 @@ function VersionTable({ model }: { readonly model: Model }) {
         <tr>
           <th scope="col">{words.version}</th>
           <th scope="col">{words.state}</th>
-          {reasons && <th scope="col">{words.reason}</th>}
         </tr>
       </thead>
       <tbody>
-        {model.versions.map(({ version, state, reason }) => (
+        {model.versions.map(({ version, state }) => (
           <tr key={version}>
             <th scope="row" class="number">
               {version}
@@ -109,7 +111,6 @@ function VersionTable({ model }: { readonly model: Model }) {
             <td>
               <StateBadge state={state} />
             </td>
-            {reasons && <td lang="en">{state === "UNAVAILABLE" ? "" : reason}</td>}
           </tr>
         ))}
       </tbody>

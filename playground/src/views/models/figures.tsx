@@ -7,7 +7,7 @@ import { modelMetadata, modelResource } from "../../api/models";
 import { useAsked, type Asked } from "../../components/asked";
 import { ErrorNotice } from "../../components/notice";
 import { formatNumber, text } from "../../i18n";
-import { Bar } from "./bar";
+import { Bar, Scrolls } from "./parts";
 import type { VersionProps } from "./details";
 import { duration, shape } from "./format";
 import { averagesOf } from "./statistics";
@@ -26,7 +26,7 @@ export function TensorsSection({ model, version, load }: VersionProps) {
   ];
   return (
     <Section id="tensors" title={words.title} asked={metadata}>
-      <div class="scrolls">
+      <Scrolls label={words.title}>
         <table>
           <thead>
             <tr>
@@ -44,12 +44,12 @@ export function TensorsSection({ model, version, load }: VersionProps) {
                 </th>
                 <td>{kind}</td>
                 <td class="number">{datatype}</td>
-                <td class="number">{shape(axes)}</td>
+                <td class="number whole">{shape(axes)}</td>
               </tr>
             ))}
           </tbody>
         </table>
-      </div>
+      </Scrolls>
       <p class="hint">{words.free}</p>
     </Section>
   );
@@ -101,13 +101,17 @@ export function StatisticsSection({ model, version }: VersionProps) {
       {batches.length > 0 && (
         <details>
           <summary>{words.sizes}</summary>
-          <div class="scrolls">
+          <Scrolls label={words.sizes}>
             <table>
               <thead>
                 <tr>
                   <th scope="col">{words.size}</th>
-                  <th scope="col">{words.times}</th>
-                  <th scope="col">{words.compute}</th>
+                  <th scope="col" class="figure">
+                {words.times}
+              </th>
+                  <th scope="col" class="figure">
+                {words.compute}
+              </th>
                   <td />
                 </tr>
               </thead>
@@ -124,7 +128,7 @@ export function StatisticsSection({ model, version }: VersionProps) {
                 ))}
               </tbody>
             </table>
-          </div>
+          </Scrolls>
         </details>
       )}
     </Section>
@@ -147,16 +151,24 @@ export function CostsSection({ model, version, load }: VersionProps) {
       {buckets.length === 0 ? (
         <p class="hint">{words.none}</p>
       ) : (
-        <div class="scrolls">
+        <Scrolls label={words.title}>
           <table>
             <thead>
               <tr>
                 <th scope="col">{words.rows}</th>
-                <th scope="col">{words.typical}</th>
-                <th scope="col">{words.worst}</th>
-                <th scope="col">{words.each}</th>
+                <th scope="col" class="figure">
+                {words.typical}
+              </th>
+                <th scope="col" class="figure">
+                {words.worst}
+              </th>
+                <th scope="col" class="figure">
+                {words.each}
+              </th>
                 <td />
-                <th scope="col">{words.runs}</th>
+                <th scope="col" class="figure">
+                {words.runs}
+              </th>
               </tr>
             </thead>
             <tbody>
@@ -174,7 +186,7 @@ export function CostsSection({ model, version, load }: VersionProps) {
               ))}
             </tbody>
           </table>
-        </div>
+        </Scrolls>
       )}
     </Section>
   );

@@ -1,14 +1,14 @@
 /** The view of the models: the repository beside one model of it. */
 
+import { ApiError } from "../../api/errors";
 import { serverMetadata, LOADS_ON_REQUEST } from "../../api/figures";
-import { repositoryIndex } from "../../api/models";
 import { useAsked } from "../../components/asked";
 import { ErrorNotice, Notice } from "../../components/notice";
 import { text } from "../../i18n";
 import { hashOf, place } from "../../navigation";
-import { orders, settled } from "./control";
+import { index, look, orders } from "./control";
 import { ModelDetails } from "./details";
-import { countsOf, modelsOf, type Model } from "./repository";
+import { countsOf, firstToShow, modelsOf, type Model } from "./repository";
 import { StateBadge } from "./state";
 import "./models.css";
 
@@ -18,15 +18,14 @@ const POLL_WHILE_ORDERED_MS = 1000;
 export function ModelsView() {
   const words = text.value.models;
   const ordered = [...orders.value.values()].some(({ state }) => state === "pending");
-  const index = useAsked("index", (signal) => repositoryIndex({ signal }), {
-    everyMs: ordered ? POLL_WHILE_ORDERED_MS : POLL_MS,
-    again: settled.value,
-  });
+  const { error } = useAsked("index", look, { everyMs: ordered ? POLL_WHILE_ORDERED_MS : POLL_MS });
   const server = useAsked("server", (signal) => serverMetadata({ signal }));
 
-  const models = modelsOf(index.value ?? []);
+  // Whoever may not see the repository sees nothing of it, not even as it was.
+  const refused = error instanceof ApiError && error.kind === "unauthenticated";
+  const models = modelsOf(refused ? [] : (index.value ?? []));
   const wanted = place.value.parameters.get("model");
-  const chosen = wanted === null ? models[0] : models.find(({ name }) => name === wanted);
+  const chosen = wanted === null ? firstToShow(models) : models.find(({ name }) => name === wanted);
   return (
     <div class="models">
       <header class="view-head">
@@ -34,9 +33,9 @@ export function ModelsView() {
         <p>{words.intro}</p>
         {server.value && <p class="hint number">{words.server(server.value.name, server.value.version)}</p>}
       </header>
-      {index.error !== undefined && <ErrorNotice error={index.error} />}
-      {index.value === undefined && index.error === undefined && <p role="status">{text.value.shell.loading}</p>}
-      {index.value !== undefined && models.length === 0 && <Notice title={words.none} />}
+      {error !== undefined && <ErrorNotice error={error} />}
+      {index.value === undefined && error === undefined && <p role="status">{text.value.shell.loading}</p>}
+      {index.value?.length === 0 && !refused && <Notice title={words.none} />}
       {models.length > 0 && (
         <div class="models-columns">
           <ModelList models={models} chosen={chosen?.name} />

@@ -1,6 +1,6 @@
 import { expect, it } from "vitest";
 
-import { isShort, withoutDefaults } from "./json";
+import { isPlain, withoutDefaults } from "./json";
 
 it("what says nothing is left out, at any depth", () => {
   const config = {
@@ -15,7 +15,15 @@ it("what says nothing is left out, at any depth", () => {
   expect(withoutDefaults(config)).toEqual({ name: "m", input: [{ name: "x", dims: [1, 0] }], dynamic_batching: {} });
 });
 
-it("short values are those of a line", () => {
-  expect(isShort([1, 32, 32])).toBe(true);
-  expect(isShort({ text: "x".repeat(60) })).toBe(false);
+it.each([
+  [[1, 32, 32], true],
+  [{}, true],
+  [{ string_value: "32x32" }, true],
+  [{ latest: { num_versions: 1 } }, true],
+  [{ name: "m", count: 1 }, false],
+  [[{ name: "x" }], false],
+  ["x".repeat(100), true],
+  [{ string_value: "x".repeat(100) }, false],
+])("%j is read best in one line: %s", (value, expected) => {
+  expect(isPlain(value)).toBe(expected);
 });

@@ -1,5 +1,7 @@
 /** JSON to be read by people. */
 
+const LONGEST_LINE = 60;
+
 export type Json = null | boolean | number | string | readonly Json[] | { readonly [key: string]: Json };
 
 /** The same without what says nothing, at any depth: protobuf's JSON has every field, and most are at their defaults.
@@ -15,9 +17,12 @@ export function withoutDefaults(value: Json): Json {
   );
 }
 
-/** Whether it is short enough to be read in one line. */
-export function isShort(value: Json): boolean {
-  return JSON.stringify(value).length <= 48;
+/** Whether it is read best in one line: a scalar, a few scalars, an object with one such field. */
+export function isPlain(value: Json): boolean {
+  if (value === null || typeof value !== "object") return true;
+  const values = Object.values(value);
+  const depth = isArray(value) ? values.every((each) => each === null || typeof each !== "object") : values.length <= 1;
+  return depth && values.every(isPlain) && JSON.stringify(value).length <= LONGEST_LINE;
 }
 
 export function isArray(value: Json): value is readonly Json[] {

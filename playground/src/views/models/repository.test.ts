@@ -1,6 +1,6 @@
 import { describe, expect, it } from "vitest";
 
-import { countsOf, modelsOf, readyVersions } from "./repository";
+import { countsOf, firstToShow, modelsOf, readyVersions } from "./repository";
 
 describe("the index", () => {
   it("is grouped by models, newest versions first", () => {
@@ -32,6 +32,14 @@ describe("the index", () => {
     ],
   ] as const)("%j is a model that is %s", (lines, state) => {
     expect(modelsOf(lines).map((model) => model.state)).toEqual([state]);
+  });
+
+  it("begins with a model that serves, where there is one", () => {
+    const models = modelsOf([{ name: "a" }, { name: "b", version: "1", state: "READY" }]);
+
+    expect(firstToShow(models)?.name).toBe("b");
+    expect(firstToShow(models.slice(0, 1))?.name).toBe("a");
+    expect(firstToShow([])).toBeUndefined();
   });
 
   it("is counted by states", () => {

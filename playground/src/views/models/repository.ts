@@ -48,6 +48,11 @@ export function readyVersions(model: Model): readonly string[] {
   return model.versions.filter(({ state }) => state === "READY").map(({ version }) => version);
 }
 
+/** What is shown where nobody has chosen: a model that serves, if there is one. */
+export function firstToShow(models: readonly Model[]): Model | undefined {
+  return models.find(({ state }) => state === "READY") ?? models[0];
+}
+
 /** How many models are in each state. */
 export function countsOf(models: readonly Model[]): ReadonlyMap<State, number> {
   const counts = new Map<State, number>();

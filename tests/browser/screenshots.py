@@ -1,0 +1,59 @@
+"""The pictures of docs/playground.md, of a server of the committed models: `make playground-screenshots` takes them."""
+
+from __future__ import annotations
+
+import sys
+import tempfile
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from playwright.sync_api import Page, expect, sync_playwright
+
+from tests.browser import chromium, strokes
+from tests.browser.visits import Visits
+from tests.real.conftest import ROOT, start
+
+FOLDER = ROOT / "docs" / "images"
+MOST_BYTES = 120_000
+
+
+def draw_a_digit(page: Page) -> None:
+    strokes.draw(page, "3")
+    expect(page.locator(".bars li").first).to_contain_text("3")
+
+
+SHOTS: Mapping[str, tuple[str, dict[str, object], Callable[[Page], None]]] = {
+    "draw": ("#/draw", {}, draw_a_digit),
+    "draw-phone": ("#/draw", {"phone": True, "dark": True, "language": "pt"}, draw_a_digit),
+}
+"""By the file's name: the view, how it is opened, and what is done in it."""
+
+
+def main() -> None:
+    found = chromium.find()
+    if found is None:
+        sys.exit("there is no Chromium: `make system-packages` gets it")
+    program, environment = found
+    FOLDER.mkdir(exist_ok=True)
+    with tempfile.TemporaryDirectory() as folder, sync_playwright() as playwright:
+        server = start(Path(folder), "--model-control-mode=explicit", "--load-model=*")
+        try:
+            browser = playwright.chromium.launch(executable_path=program, env=environment, args=chromium.ARGUMENTS)
+            for name, (place, how, prepare) in SHOTS.items():
+                visits = Visits(browser, server.http_url)
+                page = visits.open(place, **how)
+                prepare(page)
+                path = FOLDER / f"playground-{name}.png"
+                page.screenshot(path=path, full_page=True)
+                print(f"{path.relative_to(ROOT)}: {path.stat().st_size:,} bytes")
+                if complaints := visits.close():
+                    sys.exit("\n".join(complaints))
+                if path.stat().st_size > MOST_BYTES:
+                    sys.exit(f"{path} has more than {MOST_BYTES:,} bytes")
+            browser.close()
+        finally:
+            server.terminate()
+
+
+if __name__ == "__main__":
+    main()
