@@ -8,6 +8,7 @@ from server.frontends.calls import MethodTable
 from server.frontends.inference_service import InferenceService
 from server.frontends.rest.access import guard_routes
 from server.frontends.rest.bodies import Bodies
+from server.frontends.rest.browsers import refuse_other_sites
 from server.frontends.rest.card import card_routes
 from server.frontends.rest.cost import cost_routes
 from server.frontends.rest.exchange import Route
@@ -55,7 +56,7 @@ def http_routes(
         *card_routes(registry),
         *([metrics] if settings.http_metrics else []),
     ]
-    every = behind_gate([*routes, openapi_route(routes)], gate)
+    every = refuse_other_sites(behind_gate([*routes, openapi_route(routes)], gate))
     page = playground_routes() if part_options.serves_ui(settings) else ()
     return [*accounted_routes(restrict_routes(every, settings.http_restricted_apis), account), *page]
 

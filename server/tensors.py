@@ -133,14 +133,15 @@ LARGE_BYTES = 1 << 20
 
 def joined(parts: Sequence[Buffer]) -> Buffer:
     """All parts in a row. Others may run meanwhile, where they are large."""
-    size = sum(map(len, parts))
+    size = sum([memoryview(part).nbytes for part in parts])
     if size < LARGE_BYTES:
         return b"".join(parts)
     whole = np.empty(size, np.uint8)
     start = 0
     for part in parts:
-        whole[start : start + len(part)] = np.frombuffer(part, np.uint8)
-        start += len(part)
+        contents = np.frombuffer(part, np.uint8)
+        whole[start : start + len(contents)] = contents
+        start += len(contents)
     return whole.data.toreadonly()
 
 

@@ -19,6 +19,7 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 SOURCES = REPOSITORY / "playground"
 BUILT = REPOSITORY / "server" / "playground" / "static"
 MANIFEST = "sources.json"
+LICENSES = "public/licenses.txt"
 BUDGET_BYTES = 150 * 1024
 """Of all built files together, each as gzip makes it."""
 
@@ -49,6 +50,12 @@ def differences(recorded: Digests, found: Digests) -> list[str]:
     return sorted(name for name in recorded.keys() | found.keys() if recorded.get(name) != found.get(name))
 
 
+def bundled(folder: Path) -> list[str]:
+    """The names of the packages whose code is in the page, by the lock file."""
+    packages = json.loads((folder / "package-lock.json").read_text())["packages"]
+    return [path.removeprefix("node_modules/") for path, each in packages.items() if path and not each.get("dev")]
+
+
 def gzipped_bytes(folder: Path) -> int:
     """What a browser has to load, at most."""
     return sum(len(gzip.compress(path.read_bytes(), 9)) for path in built(folder))
@@ -63,9 +70,12 @@ def check(source_folder: Path, built_folder: Path) -> list[str]:
     changed = differences(manifest["sources"], digests(sources(source_folder), source_folder))
     touched = differences(manifest["built"], digests(built(built_folder), built_folder))
     size = gzipped_bytes(built_folder)
+    named = (source_folder / LICENSES).read_text().split()
+    unnamed = [name for name in bundled(source_folder) if f"{name}," not in named]
     return [
         *(f"playground/{name} is not what the page was built from" for name in changed),
         *(f"{name} is not as it was built" for name in touched),
+        *(f"playground/{LICENSES} does not name {name}, which is in the page" for name in unnamed),
         *([f"the page has {size} bytes gzipped, over {BUDGET_BYTES}"] if size > BUDGET_BYTES else []),
     ]
 

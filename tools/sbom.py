@@ -4,8 +4,9 @@
 
 Made by cyclonedx-py from the environment that it runs in, and cut down to what the server needs: what only training,
 load tests and development install is left out. The interpreter and the system's libraries that the HTTP/2 extension is
-linked with are added, where dpkg knows them. What wheels carry inside (OpenMP in ONNX Runtime, libjpeg in Pillow) is
-part of the wheel's own version and not listed. The same environment gives the same bytes.
+linked with are added, where dpkg knows them, and what is built into the playground's page. What wheels carry inside
+(OpenMP in ONNX Runtime, libjpeg in Pillow) is part of the wheel's own version and not listed. The same environment
+gives the same bytes.
 """
 
 from __future__ import annotations
@@ -59,7 +60,7 @@ def bill_of_materials() -> str:
     direct = [*project["dependencies"], *(text for extra in EXTRAS for text in project["optional-dependencies"][extra])]
     wanted = needed(direct)
     bill["components"] = [each for each in bill["components"] if canonicalize_name(each["name"]) in wanted]
-    system = [_interpreter(), *_system_components()]
+    system = [_interpreter(), *_system_components(), *_page_components()]
     root = bill["metadata"]["component"]["bom-ref"]
     kept = {each["bom-ref"] for each in bill["components"]} | {root}
     bill["dependencies"] = [
@@ -134,6 +135,23 @@ def _debian_component(name: str) -> dict[str, Any] | None:
     distribution = platform.freedesktop_os_release()["ID"]
     purl = PackageURL("deb", distribution, name, version, {"arch": architecture}).to_string()
     return {"bom-ref": purl, "name": name, "purl": purl, "type": "library", "version": version}
+
+
+def _page_components() -> list[dict[str, Any]]:
+    """What is built into the playground's page, by its lock file; what only builds it is left out."""
+    packages = json.loads((ROOT / "playground" / "package-lock.json").read_text())["packages"]
+    components = []
+    for path, package in sorted(packages.items()):
+        if not path or package.get("dev"):
+            continue
+        scope, _, name = path.removeprefix("node_modules/").rpartition("/")
+        purl = PackageURL("npm", scope or None, name, package["version"]).to_string()
+        licenses = [{"license": {"id": package["license"]}}]
+        components.append(
+            {"bom-ref": purl, "group": scope, "licenses": licenses, "name": name, "purl": purl, "type": "library",
+             "version": package["version"]}
+        )  # fmt: skip
+    return components
 
 
 if __name__ == "__main__":

@@ -25,7 +25,7 @@ from server.messages import (
     SharedPlaces,
     TensorSpec,
 )
-from server.tensors import BYTES, DATATYPES, Array, Buffer, Stored, encode_bytes_elements, joined
+from server.tensors import BYTES, DATATYPES, LARGE_BYTES, Array, Buffer, Stored, encode_bytes_elements, joined
 
 TYPED_FIELDS: dict[str, str] = {
     "BOOL": "bool_contents",
@@ -193,14 +193,17 @@ def encode_infer_response(response: InferenceResponse) -> Buffer:
     if response.request_id:
         encoded = response.request_id.encode()
         parts += (ANSWER_ID_TAG, varint(len(encoded)), encoded)
+    is_large = False
     for tensor in outputs:
         if tensor.datatype is BYTES:
             contents = encode_bytes_elements(tensor.data)
             parts += (RAW_OUTPUT_TAG, varint(len(contents)), contents)
         else:
             array = np.ascontiguousarray(tensor.data)
-            parts += (RAW_OUTPUT_TAG, varint(array.nbytes), array.data)
-    return joined(parts)
+            size = array.nbytes
+            is_large |= size >= LARGE_BYTES
+            parts += (RAW_OUTPUT_TAG, varint(size), array.data)
+    return joined(parts) if is_large else b"".join(parts)
 
 
 def delimited(field: int, *contents: Buffer) -> bytes:

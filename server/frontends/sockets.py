@@ -15,6 +15,8 @@ from math import inf
 from typing import Protocol
 
 BACKLOG = 4096
+READ_BYTES = 256 << 10
+"""What is read from one socket at a time, before it is others' turn."""
 
 
 def is_loopback(address: str) -> bool:
@@ -72,6 +74,46 @@ class Agenda:
         while self._entries and self._entries[0][0] <= now:
             heappop(self._entries)[2].check(now)
         self._arm()
+
+
+class ReadTurns:
+    """Whether a transport reads: where its connection wants it to, and never long while other sockets wait.
+
+    libuv reads from one socket up to 32 times in a row, as long as each read fills its buffer.
+    """
+
+    __slots__ = ("_filled_bytes", "_loop", "_others_turn", "_transport", "_wanted")
+
+    def __init__(self, transport: asyncio.Transport, loop: asyncio.AbstractEventLoop) -> None:
+        self._transport = transport
+        self._loop = loop
+        self._wanted = True
+        self._others_turn = False
+        self._filled_bytes = 0
+
+    def pause_reading(self) -> None:
+        self._wanted = False
+        if not self._others_turn:
+            self._transport.pause_reading()
+
+    def resume_reading(self) -> None:
+        self._wanted = True
+        if not self._others_turn:
+            self._transport.resume_reading()
+
+    def filled(self, length: int) -> None:
+        """A read has filled its buffer, of so many bytes, and so there may be more to read at once."""
+        self._filled_bytes += length
+        if self._filled_bytes >= READ_BYTES and self._wanted and not self._others_turn:
+            self._others_turn = True
+            self._transport.pause_reading()
+            self._loop.call_soon(self._go_on)
+
+    def _go_on(self) -> None:
+        self._others_turn = False
+        self._filled_bytes = 0
+        if self._wanted and not self._transport.is_closing():
+            self._transport.resume_reading()
 
 
 async def stop_listening(

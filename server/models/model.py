@@ -256,7 +256,7 @@ class LoadedVersion:
                 self._batcher.submit(work)
         except ConvoyError as error:
             self._memory.used -= answer_bytes
-            refusal = explained(error, request, self.config)
+            refusal = explained(error, request, self.config).with_traceback(None)  # it leads here, and to the request
             if request.record is not None:
                 request.record.version = self._version_text
             request_ns = round((self._clock.now() - arrived) * 1e9)

@@ -88,13 +88,14 @@ class ThreadLane(Generic[T, R]):
             self._jobs.put((batch, done, None))
             return
         try:
-            outcome: R | Exception = self._work(batch)
+            outcome = self._work(batch)
         except Exception as error:  # noqa: BLE001 -- whatever it is, the callers must hear of it
             if len(batch) > 1:
                 self._jobs.put((batch, done, error))
-                return
-            outcome = error
-        self._loop.call_soon(done, outcome)
+            else:
+                self._loop.call_soon(done, error)
+        else:
+            self._loop.call_soon(done, outcome)
 
     def close(self) -> None:
         self._jobs.put(None)
@@ -128,3 +129,5 @@ class ThreadLane(Generic[T, R]):
             return self._rescue(batch, failure)
         except Exception as error:  # noqa: BLE001 -- whatever it is, the callers must hear of it
             return error
+        finally:
+            del failure  # its traceback leads here: the two would keep the batch until a garbage collection

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import zipfile
 from pathlib import Path
+from urllib.request import urlopen
 
 import numpy as np
 import pytest
@@ -48,7 +49,10 @@ def test_it_holds_the_protocol_and_no_tests(wheel: Path) -> None:
     proto_files = {str(path.relative_to(REPOSITORY)) for path in (REPOSITORY / "proto").rglob("*.proto")}
     assert proto_files
     assert proto_files <= names
-    assert {"server/__main__.py", "loadtest/locustfile.py"} <= names
+    page = {
+        f"server/playground/static/{name}" for name in ("index.html", "favicon.svg", "sources.json", "assets/app.js")
+    }
+    assert {"server/__main__.py", "loadtest/locustfile.py", *page} <= names
     assert not [name for name in names if name.startswith("tests/")]
 
 
@@ -78,6 +82,8 @@ def test_it_serves_in_a_clean_environment_without_torch(wheel: Path, tmp_path: P
         asked.set_data_from_numpy(pixels)
         answer = client.infer("lenet5", [asked], client_timeout=30)
         client.close()
+        with urlopen(f"http://127.0.0.1:{served.ports['http']}/", timeout=30) as page:
+            assert b"<title>Convoy</title>" in page.read()
 
     scores = answer.as_numpy(metadata.outputs[0].name)
     assert scores is not None

@@ -25,7 +25,7 @@ ROOT = Path(__file__).parents[2]
 
 PAGES = (
     "serving", "metrics", "architecture", "gpu", "tracing", "repositories", "shared_memory", "http", "cache",
-    "security",
+    "security", "playground",
 )  # fmt: skip
 """Of `docs`, those that name flags of the server."""
 
@@ -104,7 +104,9 @@ def test_links_lead_to_headings() -> None:
 def test_flags_named_in_the_documentation_exist() -> None:
     flags = set(parser()._option_string_actions)
     for page in (ROOT / "README.md", *(ROOT / "docs" / f"{name}.md" for name in PAGES)):
-        text = re.sub(r"examples/\S+.*|pip install.*|docker compose .*|curl .*", "", page.read_text())
+        text = re.sub(
+            r"examples/\S+.*|pip install.*|docker compose .*|curl .*|make playground .*", "", page.read_text()
+        )
         for flag in re.findall(r"(--[a-z][a-z0-9-]+)", text):
             assert flag in flags, f"{page.name} names {flag}"
 

@@ -46,6 +46,12 @@ def test_what_serves_is_listed_and_what_only_develops_is_not(bill: dict[str, Any
     assert names(bill).isdisjoint({"torch", "pytest", "locust", "mypy", "cyclonedx-bom", "convoy"})
 
 
+def test_what_is_built_into_the_page_is_listed_and_what_builds_it_is_not(bill: dict[str, Any]) -> None:
+    packages = [each for each in bill["components"] if each["purl"].startswith("pkg:npm/")]
+    assert {each["name"] for each in packages} == {"preact", "signals", "signals-core"}
+    assert {each["licenses"][0]["license"]["id"] for each in packages} == {"MIT"}
+
+
 def test_every_package_has_the_version_that_is_pinned(bill: dict[str, Any]) -> None:
     pins = dict(line.split("==") for line in (ROOT / "constraints.txt").read_text().splitlines())
     pinned = {canonicalize_name(name): version for name, version in pins.items()}

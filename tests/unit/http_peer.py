@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -58,10 +58,16 @@ class FakeSink:
 class Peer:
     """One connection to some routes."""
 
-    def __init__(self, routes: Iterable[Route], *, max_input_bytes: int = 1 << 20) -> None:
-        self.dispatcher = Dispatcher(routes, max_input_bytes=max_input_bytes)
+    def __init__(
+        self,
+        routes: Iterable[Route],
+        *,
+        max_input_bytes: int = 1 << 20,
+        call_soon: Callable[[Callable[[], None]], object] = lambda work: work(),
+    ) -> None:
+        self.dispatcher = Dispatcher(routes, call_soon=call_soon, max_input_bytes=max_input_bytes)
         self.sink = FakeSink()
-        self.connection = Connection(self.dispatcher, self.sink, self.sink.hang_up)
+        self.connection = Connection(self.dispatcher, self.sink, self.sink, self.sink.hang_up)
 
     def send(self, data: bytes) -> None:
         """As the listener does: bodies of known length go where the connection wants them."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
 from collections.abc import Callable
 from http import HTTPStatus
 
@@ -46,6 +48,17 @@ def echo(exchange: Exchange, body: Buffer) -> None:
 
 def broken(exchange: Exchange, body: Buffer) -> None:
     raise RuntimeError("a bug")
+
+
+class Rendered:
+    """Knows the exchange that knows it, as those do that make an answer's content."""
+
+    def __init__(self, exchange: Exchange) -> None:
+        self.exchange = exchange
+        exchange.render = self.render
+
+    def render(self, message: Buffer) -> Content:
+        return Content(message, ())
 
 
 @pytest.fixture
@@ -350,3 +363,20 @@ def test_an_error_is_told_in_one_line_of_bounded_length(held: Held, peer: Peer) 
     (answer,) = peer.answers()
     assert answer.json["error"].startswith("not '\\x8d\\nxxx")
     assert len(answer.json["error"]) == MAX_MESSAGE_LENGTH
+
+
+def test_an_answered_request_leaves_nothing_to_the_garbage_collector() -> None:
+    made: list[weakref.ref[Rendered]] = []
+
+    def handle(exchange: Exchange, body: Buffer) -> None:
+        rendered = Rendered(exchange)
+        made.append(weakref.ref(rendered))
+        exchange.reply(body)
+
+    gc.collect()
+    gc.disable()
+    try:
+        assert Peer([Route("POST", "x", handle, "")]).ask("POST", "/x", b"body").status == 200
+        assert made[0]() is None
+    finally:
+        gc.enable()

@@ -252,3 +252,33 @@ def test_a_closed_lane_lets_go_of_whoever_did_its_work() -> None:
         assert lane
 
     run(main)
+
+
+@pytest.mark.parametrize("is_tiny", [True, False])
+def test_a_batch_that_failed_leaves_nothing_to_the_garbage_collector(is_tiny: bool) -> None:
+    def work(_: Sequence[RememberedTicket]) -> int:
+        raise RuntimeError("the model broke")
+
+    async def main() -> None:
+        lane: ThreadLane[RememberedTicket, int] = ThreadLane(
+            "lane", work, asyncio.get_running_loop(), rescue=lambda _batch, _failure: 1, is_tiny=lambda _: is_tiny
+        )
+        for size in (1, 2):
+            batch = [RememberedTicket(number) for number in range(size)]
+            left = weakref.ref(batch[0])
+            ended = asyncio.Event()
+            lane.submit(batch, lambda _, ended=ended: ended.set())
+            del batch
+            await ended.wait()
+            following = asyncio.Event()
+            lane.submit([RememberedTicket("next")], lambda _, ended=following: ended.set())
+            await following.wait()  # the lane has done with the one before
+            assert left() is None
+        lane.close()
+
+    gc.collect()
+    gc.disable()
+    try:
+        run(main)
+    finally:
+        gc.enable()

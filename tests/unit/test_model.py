@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import threading
+import weakref
 from collections.abc import Mapping
 
 import numpy as np
@@ -165,6 +166,26 @@ def test_a_refusal_is_answered_at_once_and_takes_no_room() -> None:
         [error] = reply.answers
         assert isinstance(error, InvalidRequest)
         assert (bench.version.in_flight, bench.version.pending) == (0, 0)
+        await bench.finish()
+
+    run(main)
+
+
+def test_a_refused_request_leaves_nothing_to_the_garbage_collector() -> None:
+    async def main() -> None:
+        bench = Bench()
+        contents = np.zeros(2, np.float64)
+        left = weakref.ref(contents)
+        gc.collect()
+        gc.disable()
+        try:
+            wrong = InferenceRequest("m", "", "r", (TensorSpec("x", "FP64", (1, 2)),), (contents,))
+            reply = OneReply()
+            assert bench.version.submit(wrong, reply) is None
+            del contents, wrong
+            assert left() is None
+        finally:
+            gc.enable()
         await bench.finish()
 
     run(main)

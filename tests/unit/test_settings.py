@@ -96,6 +96,7 @@ FLAGS: dict[str, tuple[str, str, object]] = {
     "--http-max-input-size": ("1000", "http_max_input_size", 1000),
     "--reuse-http-port": ("true", "reuse_http_port", True),
     "--http-json-nan": ("true", "http_json_nan", True),
+    "--ui": ("true", "ui", True),
     "--http-metrics": ("true", "http_metrics", True),
     "--http-use-ssl": ("true", "http_use_ssl", True),
     "--http-use-ssl-mutual": ("true", "http_use_ssl_mutual", True),

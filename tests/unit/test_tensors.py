@@ -15,11 +15,13 @@ from server.tensors import (
     FP16,
     FP32,
     FP64,
+    LARGE_BYTES,
     UINT8,
     UINT16,
     DataType,
     byte_size,
     decode_bytes_elements,
+    joined,
     nan_row,
 )
 from server.tensors import encode_bytes_elements as encode
@@ -148,3 +150,16 @@ def test_nan_is_found_in_any_memory_order() -> None:
 def test_other_datatypes_have_no_nan(datatype: DataType) -> None:
     assert nan_row(datatype, np.full((2, 2), 255).astype(datatype.dtype)) is None
     assert nan_row(UINT16, np.array([0xFFFF], np.uint16)) is None
+
+
+def test_parts_are_joined_whatever_their_shape_and_size() -> None:
+    for rows in (3, LARGE_BYTES // 16):
+        matrix = np.arange(4 * rows, dtype=np.float32).reshape(rows, 4)
+        whole = joined((b"head", matrix.data))
+        assert bytes(whole) == b"head" + matrix.tobytes()
+        assert memoryview(whole).readonly
+
+
+def test_a_large_row_is_joined_without_the_interpreters_lock() -> None:
+    row = np.zeros((1, LARGE_BYTES // 4), np.float32)
+    assert not isinstance(joined((row.data,)), bytes)  # whose making holds the lock

@@ -46,6 +46,8 @@ REMEMBERED_HEAD_BYTES = 1024
 """A larger one is looked at each time: what strangers make us remember must be little."""
 MAX_BROKEN_STREAMS = 1000
 """A peer that makes us break off so many of its streams does so on purpose (CVE-2025-8671)."""
+FLUSH_BYTES = 1 << 20
+"""A peer that reads quickly is sent no more before it is others' turn."""
 UNSENT_STREAM_BYTES = 1 << 20
 """A streaming caller that leaves this much of its answers unread is not read from until it catches up."""
 
@@ -260,8 +262,9 @@ class Connection:
             self.mark_dirty()
 
     def flush(self) -> None:
-        """Send what there is to send, as far as the socket takes it."""
+        """Send what there is to send, as far as the socket takes it, and others need not wait for it."""
         self._dirty = False
+        before = self.bytes_sent
         while self._writable and not self._closed:
             try:
                 data = self._http2.output()
@@ -281,6 +284,9 @@ class Connection:
                 self.dispatcher.sent_bytes += len(data)
                 self._write(data)
             if len(data) < http2.OUTPUT_BYTES:
+                break
+            if self.bytes_sent - before >= FLUSH_BYTES:
+                self.mark_dirty()
                 break
         if not self._closed and not self._http2.alive:
             self._hang_up()

@@ -183,7 +183,7 @@ class Http2Connection:
         if room:
             self._ahead = context.where[0]
             self._sends_large_frames = True
-            return memoryview(ffi.buffer(self._ahead, room))
+            return memoryview(ffi.buffer(self._ahead, min(room, INPUT_BYTES)))
         if self._sends_large_frames:
             self._sends_large_frames = False
             return context.short_input_view  # the next frame's head; the rest of it is read to where it belongs

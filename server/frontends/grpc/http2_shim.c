@@ -6,6 +6,7 @@
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 
 #include "http2_shim.h"
 
@@ -15,10 +16,11 @@ extern void nghttp2_option_set_stream_reset_rate_limit(nghttp2_option *, uint64_
 #define NO_EVENT 0
 #define PREFIX_BYTES 5
 #define FIRST_BODY_BYTES 16384
+#define HUGE_PAGES_BYTES (4u << 20)
+#define PAGE_BYTES 4096
 #ifndef DIRECT_BYTES /* tests read ahead for less */
 #define DIRECT_BYTES 65536 /* of a frame's rest: less is not worth a read of its own */
 #endif
-#define EXACT_BODY_BYTES (1u << 20) /* up to here a buffer is made as large as its message says it will be */
 #define FIELD_BYTES 32              /* what RFC 9113, 6.5.2 adds to each header's size */
 #define HOPELESS_HEADS 4            /* at so many times the limit, a header block is not even read to its end */
 #define KEPT_HEAD_BYTES (256u << 10)
@@ -91,10 +93,21 @@ struct h2_connection {
 
 /* --- memory ----------------------------------------------------------------------------------------------------- */
 
+/* A buffer that is filled once costs a page fault for each of its pages. Large pages are cleared faster, too. */
+static void ask_for_huge_pages(char *data, size_t length) {
+#ifdef MADV_HUGEPAGE
+    size_t offset = -(uintptr_t)data & (PAGE_BYTES - 1);
+    madvise(data + offset, length - offset, MADV_HUGEPAGE); /* where there are none, nothing is lost */
+#else
+    (void)data, (void)length;
+#endif
+}
+
 static int reserve(bytes *b, size_t capacity) {
     if (capacity <= b->capacity) return 0;
     char *data = realloc(b->data, capacity);
     if (!data) return -1;
+    if (capacity >= HUGE_PAGES_BYTES) ask_for_huge_pages(data, capacity);
     b->data = data;
     b->capacity = capacity;
     return 0;
@@ -148,6 +161,11 @@ static void drop_body(h2_connection *c, stream *s) {
     s->span_length = 0;
 }
 
+/* What of the memory that is counted its answer takes: a lent block is memory as a whole until its last byte is sent. */
+static size_t held_by_answer(const stream *s) {
+    return s->out.length - s->out_sent + (s->lent ? s->lent_length : 0);
+}
+
 static size_t unsent(const stream *s) {
     return s->out.length - s->out_sent + (s->lent ? s->lent_length - s->lent_sent : 0);
 }
@@ -161,7 +179,7 @@ static void free_stream(h2_connection *c, stream *s) {
     c->open_streams--;
     c->unended -= !s->ended;
     drop_body(c, s);
-    let_go(c, unsent(s) + s->kept);
+    let_go(c, held_by_answer(s) + s->kept);
     release(&s->out);
     if (s->own_trailers) h2_headers_free(s->trailers);
     free(s);
@@ -226,16 +244,13 @@ static uint64_t announced_length(const stream *s, const uint8_t *next, size_t mo
     return announced + PREFIX_BYTES;
 }
 
-/* Room for `more` bytes: what the first message says it needs, doubling beyond a size that is cheap to promise. */
+/* Room for `more` bytes: for all that the first message says it needs, where the limits allow it. What of it is never
+ * written to takes no memory, and growing a large buffer means to copy it. */
 static int make_room(stream *s, const uint8_t *next, size_t more, uint64_t limit) {
     size_t needed = s->body.length + more;
     if (needed <= s->body.capacity) return 0;
-    size_t capacity = FIRST_BODY_BYTES;
     uint64_t announced = announced_length(s, next, more);
-    if (announced) {
-        size_t ceiling = 2 * needed > EXACT_BODY_BYTES ? 2 * needed : EXACT_BODY_BYTES;
-        if (announced <= limit) capacity = announced < ceiling ? announced : ceiling;
-    }
+    size_t capacity = announced && announced <= limit ? announced : FIRST_BODY_BYTES;
     if (capacity < needed) capacity = 2 * needed;
     return reserve(&s->body, capacity);
 }
@@ -438,15 +453,18 @@ static ssize_t read_answer(nghttp2_session *session, int32_t id, uint8_t *buffer
     size_t taken = left < length ? left : length;
     if (taken) memcpy(buffer, s->out.data + s->out_sent, taken);
     s->out_sent += taken;
+    let_go(c, taken);
     if (s->lent && taken < length) {
         size_t rest = s->lent_length - s->lent_sent;
         size_t more = rest < length - taken ? rest : length - taken;
         memcpy(buffer + taken, s->lent + s->lent_sent, more);
         s->lent_sent += more;
         taken += more;
-        if (more == rest) s->lent = NULL;
+        if (more == rest) {
+            s->lent = NULL;
+            let_go(c, s->lent_length);
+        }
     }
-    let_go(c, taken);
     if (taken) {
         c->answer_frames++;
         c->idle_frames = 0;

@@ -17,7 +17,7 @@ from server.frontends.grpc import http2
 from server.frontends.grpc.connection import Connection, Dispatcher
 from server.frontends.grpc.options import GrpcOptions
 from server.frontends.grpc.pings import PingGuard
-from server.frontends.sockets import BACKLOG, Agenda, stop_listening
+from server.frontends.sockets import BACKLOG, Agenda, ReadTurns, stop_listening
 from server.frontends.tls import TlsConfig, peer_of
 from server.metrics.snapshots import TransportSnapshot
 
@@ -48,12 +48,12 @@ class Nghttp2Engine:
     def __init__(self, methods: MethodTable, options: GrpcOptions) -> None:
         """Raises `OSError` where TLS files cannot be used."""
         self.options = options
-        self._loop = asyncio.get_running_loop()
+        self.loop = asyncio.get_running_loop()
         # Many small messages of a stream may come in one read.
         max_body_bytes = max(options.max_message_bytes + PREFIX_BYTES, http2.INPUT_BYTES)
         self.dispatcher = Dispatcher(
             methods,
-            self._loop.call_soon,
+            self.loop.call_soon,
             max_message_bytes=options.max_message_bytes,
             limits=http2.Limits(
                 max_body_bytes=max_body_bytes,
@@ -68,7 +68,7 @@ class Nghttp2Engine:
         self._deflating = ThreadPoolExecutor(1, thread_name_prefix="deflate")  # starts with the first such answer
         self.sockets: set[_Socket] = set()
         self.opened = 0
-        self.agenda = Agenda(self._loop, self.sockets)
+        self.agenda = Agenda(self.loop, self.sockets)
         self._tls = TlsConfig(options.tls, ("h2",)) if options.tls else None
         self._server: asyncio.Server | None = None
         self._changed = asyncio.Event()
@@ -93,9 +93,9 @@ class Nghttp2Engine:
         try:
             if address.startswith(UNIX_PREFIX):
                 path = address.removeprefix(UNIX_PREFIX)
-                self._server = await self._loop.create_unix_server(self._accept, path, ssl=context, backlog=BACKLOG)
+                self._server = await self.loop.create_unix_server(self._accept, path, ssl=context, backlog=BACKLOG)
                 return 0
-            self._server = await self._loop.create_server(
+            self._server = await self.loop.create_server(
                 self._accept, address, port, ssl=context, backlog=BACKLOG, reuse_port=self.options.reuse_port or None
             )
         except OSError as error:
@@ -126,7 +126,7 @@ class Nghttp2Engine:
         self._deflating.shutdown(wait=False, cancel_futures=True)
 
     def _in_background(self, work: Callable[[], bytes], then: Callable[[bytes], None]) -> None:
-        future = self._loop.run_in_executor(self._deflating, work)
+        future = self.loop.run_in_executor(self._deflating, work)
         future.add_done_callback(lambda done: None if done.cancelled() else then(done.result()))
 
     def forget(self, peer: _Socket) -> None:
@@ -142,9 +142,9 @@ class _Socket(asyncio.BufferedProtocol):
     """One peer: its transport, its connection, and what it has to do by when."""
 
     __slots__ = (
-        "_answers_seen", "_asked_at", "_due", "_engine", "_gone", "_guard", "_heard_at", "_old_since", "_opened",
-        "_paused_since", "_pings_seen", "_received_before", "_refusing", "_sent_when_stuck", "_stuck_since",
-        "connection", "transport",
+        "_answers_seen", "_asked_at", "_due", "_engine", "_gone", "_guard", "_heard_at", "_offered", "_old_since",
+        "_opened", "_paused_since", "_pings_seen", "_received_before", "_refusing", "_sent_when_stuck", "_stuck_since",
+        "_turns", "connection", "transport",
     )  # fmt: skip
 
     transport: asyncio.Transport
@@ -167,6 +167,7 @@ class _Socket(asyncio.BufferedProtocol):
         self._received_before = 0  # how much had come by then
         self._sent_when_stuck = 0
         self._refusing = False  # new streams, for its age
+        self._offered = 0  # how much the read that comes next may bring
         # Since when something lasts; 0.0 while it does not.
         self._asked_at = 0.0  # it was asked whether it lives
         self._stuck_since = 0.0  # it has left something unfinished
@@ -175,6 +176,7 @@ class _Socket(asyncio.BufferedProtocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = cast("asyncio.Transport", transport)
+        self._turns = ReadTurns(self.transport, self._engine.loop)
         self.connection = Connection(
             self._engine.dispatcher, self.transport.write, self.transport.close, peer_of(transport)
         )
@@ -189,7 +191,9 @@ class _Socket(asyncio.BufferedProtocol):
         self._look_again(min(when for when, _ in self._deadlines()))
 
     def get_buffer(self, sizehint: int) -> memoryview:
-        return self.connection.read_buffer()
+        buffer = self.connection.read_buffer()
+        self._offered = len(buffer)
+        return buffer
 
     def buffer_updated(self, nbytes: int) -> None:
         connection = self.connection
@@ -200,6 +204,8 @@ class _Socket(asyncio.BufferedProtocol):
             connection.flush()
             self.transport.close()
             return
+        if nbytes == self._offered:
+            self._turns.filled(nbytes)
         if connection.pings != self._pings_seen:
             self._on_pings()
         if connection.next_deadline < self._due:
@@ -219,13 +225,13 @@ class _Socket(asyncio.BufferedProtocol):
 
     def pause_writing(self) -> None:
         self.connection.set_writable(False)
-        self.transport.pause_reading()
+        self._turns.pause_reading()
         self._paused_since = time.monotonic()
         self._look_again(self._paused_since + self._engine.options.request_timeout)
 
     def resume_writing(self) -> None:
         self._paused_since = 0.0
-        self.transport.resume_reading()
+        self._turns.resume_reading()
         self.connection.set_writable(True)
 
     def check(self, now: float) -> None:

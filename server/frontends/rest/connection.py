@@ -21,6 +21,7 @@ from server.frontends.calls import INTERNAL_MESSAGE, NOBODY, Peer
 from server.frontends.rest import http1
 from server.frontends.rest.exchange import Content, Exchange, Route, RouteCounts, json_content
 from server.frontends.rest.http1 import ChunkedBody, Head, HttpError
+from server.frontends.rest.outbox import Outbox, Sink
 from server.frontends.statuses import AS_TRITON, Failures
 from server.memory_budget import CALL_BYTES, SMALL_BYTES, MemoryBudget
 from server.metrics.snapshots import HttpRequestsSnapshot
@@ -57,10 +58,12 @@ class Dispatcher:
         self,
         routes: Iterable[Route],
         *,
+        call_soon: Callable[[Callable[[], None]], object],
         max_input_bytes: int,
         memory: MemoryBudget | None = None,
         failures: Failures = AS_TRITON,
     ) -> None:
+        self.call_soon = call_soon
         self.max_input_bytes = max_input_bytes
         self.memory = memory or MemoryBudget()
         self.failures = failures
@@ -123,12 +126,8 @@ def _matched(template: tuple[str, ...], segments: tuple[str, ...]) -> dict[str, 
     return parameters
 
 
-class Sink(Protocol):
-    """Where a connection's bytes go: a transport, as asyncio has it."""
-
-    def write(self, data: Buffer, /) -> None: ...
-
-    def writelines(self, data: Iterable[Buffer], /) -> None: ...
+class Source(Protocol):
+    """Where a connection's bytes come from."""
 
     def pause_reading(self) -> None: ...
 
@@ -139,7 +138,12 @@ class Connection:
     """One peer's requests."""
 
     def __init__(
-        self, dispatcher: Dispatcher, sink: Sink, hang_up: Callable[[bool], None], peer: Peer = NOBODY
+        self,
+        dispatcher: Dispatcher,
+        sink: Sink,
+        source: Source,
+        hang_up: Callable[[bool], None],
+        peer: Peer = NOBODY,
     ) -> None:
         """`hang_up` closes when what was written is sent; it is told whether the peer was refused, and so may still be
         sending."""
@@ -147,7 +151,8 @@ class Connection:
         self._dispatcher = dispatcher
         self.memory = dispatcher.memory
         self.failures = dispatcher.failures
-        self._sink = sink
+        self._source = source
+        self._outbox = Outbox(sink, dispatcher.memory, dispatcher.call_soon, self._on_emptied)
         self._hang_up = hang_up
         self._exchanges: deque[Exchange] = deque()  # in the order of their requests, until they are sent
         self._held_bytes = 0  # of the bodies of those
@@ -158,10 +163,8 @@ class Connection:
         self._filled = 0
         self._chunked: ChunkedBody | None = None
         self._arriving_bytes = 0  # what that request has taken of the memory budget
-        self._unsent_bytes = 0  # what answers have that the socket did not take
         self._last = False  # no request comes after those that there are
         self._closed = False
-        self._writable = True
         self._reading = True
         self.received_bytes = 0
         self.requests = 0
@@ -170,8 +173,8 @@ class Connection:
 
     @property
     def busy(self) -> bool:
-        """Whether a request waits for its answer, or for its turn to be sent."""
-        return bool(self._exchanges)
+        """Whether a request waits for its answer, or an answer for its turn to be sent."""
+        return bool(self._exchanges) or self._outbox.waiting
 
     @property
     def arriving(self) -> bool:
@@ -209,7 +212,7 @@ class Connection:
     def close_when_idle(self) -> None:
         """End with the answers that are due."""
         self._last = True
-        if not self._exchanges and not self.arriving:
+        if not self.busy and not self.arriving:
             self._end()
 
     def closed(self) -> None:
@@ -220,17 +223,16 @@ class Connection:
             exchange.abandoned()
             exchange.let_go()
         self._forget_arriving()
-        self.set_unsent(0)
+        self._outbox.drop()
 
     def set_writable(self, writable: bool) -> None:
         """Whether the peer reads its answers; while it does not, no more requests are read from it."""
-        self._writable = writable
+        self._outbox.set_writable(writable)
         self._read_on()
 
     def set_unsent(self, size: int) -> None:
-        """So much of the answers waits in front of the socket."""
-        self.memory.used += size - self._unsent_bytes
-        self._unsent_bytes = size
+        """So much of the answers waits in front of the socket, beside what it was not given yet."""
+        self._outbox.set_unsent(size)
 
     # --- requests ---
 
@@ -290,7 +292,7 @@ class Connection:
         except MemoryFull as error:
             if not is_whole:
                 raise
-            refusal = error
+            refusal = error.with_traceback(None)  # which leads here
         if not plan.head.keep_alive:
             self._last = True
         if (plan.head.chunked or len(data) - end < length) and self._refused_early(plan):
@@ -365,7 +367,8 @@ class Connection:
 
     def _has_room(self) -> bool:
         return (
-            self._writable
+            self._outbox.writable
+            and not self._outbox.waiting
             and len(self._exchanges) < MAX_PIPELINED
             and self._held_bytes <= self._dispatcher.max_input_bytes
         )
@@ -377,10 +380,10 @@ class Connection:
             return
         self._reading = room
         if room:
-            self._sink.resume_reading()
+            self._source.resume_reading()
             self._process()
         else:
-            self._sink.pause_reading()
+            self._source.pause_reading()
 
     # --- answers ---
 
@@ -396,7 +399,7 @@ class Connection:
             self._held_bytes -= exchange.held_bytes
             exchange.let_go()
             self._send(exchange.head, *answer)
-        if self._last and not exchanges and self._plan is None:
+        if self._last and not self.busy and self._plan is None:
             self._end()
         elif not self._reading:
             self._read_on()
@@ -442,12 +445,13 @@ class Connection:
             return
         size = sum(map(len, parts))
         self._dispatcher.sent_bytes += size
-        if not self._writable:
-            self.set_unsent(self._unsent_bytes + size)
-        if len(parts) == 1:
-            self._sink.write(parts[0])
+        self._outbox.write(parts, size)
+
+    def _on_emptied(self) -> None:
+        if self._last and not self.busy and self._plan is None:
+            self._end()
         else:
-            self._sink.writelines(parts)
+            self._read_on()
 
 
 def _no_route(exchange: Exchange, plan: _Plan) -> None:

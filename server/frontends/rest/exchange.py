@@ -218,9 +218,11 @@ class Exchange:
         self.budget_bytes += size
 
     def let_go(self) -> None:
-        """It holds nothing any more."""
+        """It holds nothing any more: not its answer, and not those who made it, who know it."""
         self._carrier.memory.used -= self.budget_bytes
         self.budget_bytes = 0
+        self.answer = None
+        self.render = _as_json
 
     def fail_with(self, error: ConvoyError) -> None:
         """End with an error."""

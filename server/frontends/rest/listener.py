@@ -13,14 +13,12 @@ from typing import cast
 from server.frontends.rest.connection import Connection, Dispatcher
 from server.frontends.rest.exchange import Route
 from server.frontends.rest.options import HttpOptions
-from server.frontends.sockets import BACKLOG, Agenda, stop_listening
+from server.frontends.sockets import BACKLOG, READ_BYTES, Agenda, ReadTurns, stop_listening
 from server.frontends.tls import TlsConfig, peer_of
 from server.metrics.snapshots import HttpSnapshot, TransportSnapshot
 
 log = logging.getLogger(__name__)
 
-READ_BYTES = 256 << 10
-"""How much is read at once, but for bodies whose length is known."""
 PROGRESS_BYTES = 16 << 10
 """A peer that moves this much within a timeout is slow, but not stuck."""
 LINGER_SECONDS = 2.0
@@ -35,14 +33,18 @@ class HttpListener:
     def __init__(self, routes: Iterable[Route], options: HttpOptions) -> None:
         """Raises `OSError` where TLS files cannot be used."""
         self.options = options
+        self.loop = asyncio.get_running_loop()
         self.dispatcher = Dispatcher(
-            routes, max_input_bytes=options.max_input_bytes, memory=options.memory, failures=options.failures
+            routes,
+            call_soon=self.loop.call_soon,
+            max_input_bytes=options.max_input_bytes,
+            memory=options.memory,
+            failures=options.failures,
         )
         self.sockets: set[_Socket] = set()
         self.opened = 0
         self.scratch = memoryview(bytearray(READ_BYTES))
-        self._loop = asyncio.get_running_loop()
-        self.agenda = Agenda(self._loop, self.sockets)
+        self.agenda = Agenda(self.loop, self.sockets)
         self._tls = TlsConfig(options.tls, ("http/1.1",)) if options.tls else None
         self._server: asyncio.Server | None = None
         self._changed = asyncio.Event()
@@ -56,7 +58,7 @@ class HttpListener:
     async def start(self, address: str, port: int) -> int:
         """Listen, and return the port. Raises `OSError` where the address cannot be had."""
         try:
-            self._server = await self._loop.create_server(
+            self._server = await self.loop.create_server(
                 self._accept,
                 address,
                 port,
@@ -118,8 +120,8 @@ class _Socket(asyncio.BufferedProtocol):
     """One peer: its transport, its connection, and what it has to do by when."""
 
     __slots__ = (
-        "_due", "_gone", "_heard_at", "_lingering", "_listener", "_paused_since", "_received_before",
-        "_requests_before", "_since", "_unsent_before", "connection", "transport",
+        "_due", "_gone", "_heard_at", "_lingering", "_listener", "_offered", "_paused_since", "_received_before",
+        "_requests_before", "_since", "_turns", "_unsent_before", "connection", "transport",
     )  # fmt: skip
 
     transport: asyncio.Transport
@@ -134,20 +136,27 @@ class _Socket(asyncio.BufferedProtocol):
         self._received_before = 0  # when its progress was last looked at
         self._requests_before = 0
         self._unsent_before = 0
+        self._offered = 0  # how much the read that comes next may bring
         # Since when something lasts; 0.0 while it does not.
         self._since = 0.0  # a request is arriving, or a refused peer is waited for
         self._paused_since = 0.0  # its socket takes nothing
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = cast("asyncio.Transport", transport)
-        self.connection = Connection(self._listener.dispatcher, self.transport, self._hang_up, peer_of(transport))
+        self._turns = ReadTurns(self.transport, self._listener.loop)
+        self.connection = Connection(
+            self._listener.dispatcher, self.transport, self._turns, self._hang_up, peer_of(transport)
+        )
         self._listener.sockets.add(self)
         self._listener.opened += 1
         self._since = self._heard_at  # a request, from the first moment on
         self._look_again(self._heard_at + self._listener.options.head_timeout)
 
     def get_buffer(self, sizehint: int) -> memoryview:
-        return self.connection.body_buffer() or self._listener.scratch
+        body = self.connection.body_buffer()
+        buffer = self._listener.scratch if body is None else body[:READ_BYTES]
+        self._offered = len(buffer)
+        return buffer
 
     def buffer_updated(self, nbytes: int) -> None:
         connection = self.connection
@@ -156,6 +165,8 @@ class _Socket(asyncio.BufferedProtocol):
             connection.body_read(nbytes)
         else:
             connection.receive(bytes(self._listener.scratch[:nbytes]))
+        if nbytes == self._offered:
+            self._turns.filled(nbytes)
         if self._lingering:
             return
         if connection.arriving:

@@ -29,6 +29,7 @@ TYPES = {
     ".json": "application/json",
     ".png": "image/png",
     ".svg": "image/svg+xml",
+    ".txt": "text/plain; charset=utf-8",
 }
 COMPRESSED = frozenset((".png",))
 """Gzip makes nothing smaller of these."""

@@ -1,0 +1,110 @@
+"""The built page is that of its sources: told by digests everywhere, and by building it anew where Node.js is."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from random import Random
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+SOURCES = ROOT / "playground"
+BUILT = ROOT / "server/playground/static"
+TOOL = "tools/playground.py"
+OLDEST_NODE = (20, 19)
+NO_NETWORK = re.compile("ENOTFOUND|EAI_AGAIN|ECONNREFUSED|ECONNRESET|ETIMEDOUT|ENETUNREACH")
+BUILD_SECONDS = 240
+
+
+def run(*command: str | Path, folder: Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [str(word) for word in command], cwd=folder, capture_output=True, text=True, timeout=BUILD_SECONDS
+    )
+
+
+def copy_of_the_page(target: Path) -> Path:
+    """The tool, the sources and what was built of them, in a folder of their own."""
+    (target / "tools").mkdir()
+    shutil.copy(ROOT / TOOL, target / TOOL)
+    shutil.copytree(SOURCES, target / "playground", ignore=shutil.ignore_patterns("node_modules"))
+    shutil.copytree(BUILT, target / "server/playground/static")
+    return target
+
+
+def test_the_page_is_current_and_within_its_size() -> None:
+    checked = run(sys.executable, TOOL, "--check", folder=ROOT)
+
+    assert checked.returncode == 0, checked.stderr
+
+
+@pytest.mark.parametrize(
+    ("file", "told"),
+    [
+        ("playground/src/app.tsx", "playground/src/app.tsx is not what the page was built from"),
+        ("playground/package-lock.json", "playground/package-lock.json is not what"),
+        ("playground/public/new.svg", "playground/public/new.svg is not what"),
+        ("server/playground/static/assets/app.js", "assets/app.js is not as it was built"),
+    ],
+)
+def test_a_change_that_was_not_built_is_found(tmp_path: Path, file: str, told: str) -> None:
+    copy = copy_of_the_page(tmp_path)
+    with (copy / file).open("a") as changed:
+        changed.write("\n")
+
+    checked = run(sys.executable, TOOL, "--check", folder=copy)
+
+    assert checked.returncode == 1
+    assert told in checked.stderr
+
+
+def test_code_of_others_without_its_licence_is_found(tmp_path: Path) -> None:
+    copy = copy_of_the_page(tmp_path)
+    licenses = copy / "playground/public/licenses.txt"
+    licenses.write_text(licenses.read_text().replace("@preact/signals-core, ", ""))
+
+    checked = run(sys.executable, TOOL, "--check", folder=copy)
+
+    assert "does not name @preact/signals-core" in checked.stderr
+
+
+def test_a_page_that_is_too_large_is_found(tmp_path: Path) -> None:
+    copy = copy_of_the_page(tmp_path)
+    (copy / "server/playground/static/assets/noise.js").write_bytes(Random(1).randbytes(200_000))
+
+    checked = run(sys.executable, TOOL, "--check", folder=copy)
+
+    assert checked.returncode == 1
+    assert "bytes gzipped, over" in checked.stderr
+
+
+@pytest.mark.timeout(2 * BUILD_SECONDS)
+def test_building_it_anew_gives_the_same_bytes(tmp_path: Path) -> None:
+    node, npm = shutil.which("node"), shutil.which("npm")
+    if node is None or npm is None:
+        pytest.skip("there is no Node.js with npm")
+    version = run(node, "--version", folder=ROOT).stdout.strip()
+    if tuple(map(int, version.removeprefix("v").split(".")[:2])) < OLDEST_NODE:
+        pytest.skip(f"Node.js {version} is too old to build the page")
+    copy = copy_of_the_page(tmp_path) / "playground"
+    if (SOURCES / "node_modules").is_dir():
+        (copy / "node_modules").symlink_to(SOURCES / "node_modules")
+    else:
+        installed = run(npm, "ci", folder=copy)
+        if NO_NETWORK.search(installed.stderr):
+            pytest.skip("there is no network to install what builds the page")
+        assert installed.returncode == 0, installed.stderr
+
+    tested = run(npm, "test", folder=copy)
+    assert tested.returncode == 0, tested.stdout
+    built = run(npm, "run", "build", folder=copy)
+    assert built.returncode == 0, built.stdout
+
+    anew = tmp_path / "server/playground/static"
+    files = sorted(path.relative_to(anew) for path in anew.rglob("*") if path.is_file())
+    kept = sorted(path.relative_to(BUILT) for path in BUILT.rglob("*") if path.is_file())
+    assert [*files, Path("sources.json")] == kept
+    assert [str(file) for file in files if (anew / file).read_bytes() != (BUILT / file).read_bytes()] == []
