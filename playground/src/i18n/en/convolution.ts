@@ -17,6 +17,7 @@ export const convolution = {
   products: "Products",
   productsOf: (channel: number) => `Products, channel ${channel}`,
   sum: "Sum",
+  sumOf: (channel: number) => `Sum of channel ${channel}`,
   bias: "bias",
   outputs: "Output",
   outputOf: (filter: number) => `Output of filter W${filter}`,

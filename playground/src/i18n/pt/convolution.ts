@@ -19,6 +19,7 @@ export const convolution: typeof en = {
   products: "Produtos",
   productsOf: (channel) => `Produtos, canal ${channel}`,
   sum: "Soma",
+  sumOf: (channel) => `Soma do canal ${channel}`,
   bias: "viés",
   outputs: "Saída",
   outputOf: (filter) => `Saída do filtro W${filter}`,

@@ -17,6 +17,17 @@ const SIDE = VOLUME[0]?.length ?? 0;
 const KERNEL = LAYER.filters[0]?.[0]?.length ?? 0;
 const LAST = STEPS.length - 1;
 
+/** From one step to another. */
+type Move = (at: number) => number;
+
+/** By the key that does it. */
+const MOVES = {
+  Home: () => 0,
+  ArrowLeft: (at) => at - 1,
+  ArrowRight: (at) => at + 1,
+  End: () => LAST,
+} satisfies Record<string, Move>;
+
 const FORMULA = [
   `(${SIDE} − ${KERNEL} + 2·${LAYER.padding})/${LAYER.stride} + 1`,
   sizeOf(SIDE, KERNEL, LAYER.padding, LAYER.stride),
@@ -26,15 +37,21 @@ export function ConvolutionView() {
   const words = text.value.convolution;
   const [at, setAt] = useState(0);
   const [playing, setPlaying] = useState(false);
-  const go = (to: number): void => {
+  const go = (move: Move): void => {
     setPlaying(false);
-    setAt(Math.min(Math.max(to, 0), LAST));
+    setAt((before) => Math.min(Math.max(move(before), 0), LAST));
   };
-  useArrowKeys(at, go);
-  usePlaying(playing && at < LAST, () => setAt(at + 1), at);
+  const play = (): void => {
+    if (at === LAST) setAt(0);
+    setPlaying(!playing);
+  };
+  useArrowKeys(go);
   useEffect(() => {
-    if (at === LAST) setPlaying(false);
-  }, [at]);
+    if (!playing) return;
+    if (at === LAST) return setPlaying(false);
+    const timer = setTimeout(() => setAt(at + 1), PLAY_MS);
+    return () => clearTimeout(timer);
+  }, [playing, at]);
 
   const step = STEPS[at] as Step;
   return (
@@ -48,16 +65,16 @@ export function ConvolutionView() {
       </header>
       <div class="convolution-controls card" role="group" aria-label={words.controls}>
         <div class="buttons">
-          <button type="button" onClick={() => go(0)} disabled={at === 0}>
+          <button type="button" onClick={() => go(MOVES.Home)} disabled={at === 0}>
             {words.first}
           </button>
-          <button type="button" onClick={() => go(at - 1)} disabled={at === 0}>
+          <button type="button" onClick={() => go(MOVES.ArrowLeft)} disabled={at === 0}>
             {words.previous}
           </button>
-          <button type="button" class="primary" onClick={() => (at === LAST ? (setAt(0), setPlaying(true)) : setPlaying(!playing))}>
+          <button type="button" class="primary" onClick={play}>
             {playing ? words.pause : words.play}
           </button>
-          <button type="button" onClick={() => go(at + 1)} disabled={at === LAST}>
+          <button type="button" onClick={() => go(MOVES.ArrowRight)} disabled={at === LAST}>
             {words.next}
           </button>
         </div>
@@ -94,8 +111,12 @@ function Channels({ step }: { readonly step: Step }) {
           <span class="operator">=</span>
           <Matrix label={words.productsOf(channel)} rows={products[channel] ?? []} />
           <span class="convolution-sum">
-            <span class="hint">{words.sum}</span>
-            <output class="number">{signed(sums[channel] ?? 0)}</output>
+            <abbr class="operator" title={words.sum}>
+              Σ
+            </abbr>
+            <output class="number" aria-label={words.sumOf(channel)}>
+              {signed(sums[channel] ?? 0)}
+            </output>
           </span>
         </div>
       ))}
@@ -106,7 +127,7 @@ function Channels({ step }: { readonly step: Step }) {
         <span class="unseen">{words.said(filter, row + 1, column + 1, terms.join(" + "), total)}</span>
       </p>
       <p class="hint convolution-legend">
-        {words.sum} 0 + {words.sum} 1 + {words.sum} 2 + {words.bias} b{filter}
+        {sums.map((_, channel) => `Σ${channel}`).join(" + ")} + {words.bias} b{filter}
       </p>
     </section>
   );
@@ -114,7 +135,7 @@ function Channels({ step }: { readonly step: Step }) {
 
 interface OutputsProps {
   readonly at: number;
-  readonly go: (to: number) => void;
+  readonly go: (move: Move) => void;
 }
 
 /** Both planes of the output, as far as they are calculated; each number leads to its window. */
@@ -139,7 +160,7 @@ function Outputs({ at, go }: OutputsProps) {
                     label={`${place}: ${shown || words.notYet}`}
                     shown={shown}
                     current={index === at}
-                    onClick={() => go(index)}
+                    onClick={() => go(() => index)}
                   />
                 );
               })}
@@ -166,24 +187,16 @@ function grouped(value: number): string {
 }
 
 /** Arrows step wherever the focus is, but for controls that know arrows themselves. */
-function useArrowKeys(at: number, go: (to: number) => void): void {
+function useArrowKeys(go: (move: Move) => void): void {
   useEffect(() => {
     const onKey = (event: KeyboardEvent): void => {
-      const to = { ArrowLeft: at - 1, ArrowRight: at + 1, Home: 0, End: LAST }[event.key];
       const target = event.target instanceof Element ? event.target : null;
-      if (to === undefined || event.altKey || event.ctrlKey || event.metaKey || target?.closest("select, input, dialog")) return;
+      const move = Object.entries(MOVES).find(([key]) => key === event.key)?.[1];
+      if (!move || event.altKey || event.ctrlKey || event.metaKey || target?.closest("select, input, dialog")) return;
       event.preventDefault();
-      go(to);
+      go(move);
     };
     document.addEventListener("keydown", onKey);
     return () => document.removeEventListener("keydown", onKey);
-  });
-}
-
-function usePlaying(playing: boolean, advance: () => void, at: number): void {
-  useEffect(() => {
-    if (!playing) return;
-    const timer = setTimeout(advance, PLAY_MS);
-    return () => clearTimeout(timer);
-  }, [playing, at]);
+  }, []);
 }

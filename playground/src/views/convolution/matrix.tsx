@@ -15,7 +15,7 @@ interface MatrixProps {
 /** Numbers by row and column. */
 export function Matrix({ label, rows, mark, window }: MatrixProps) {
   return (
-    <div class="matrix">
+    <div class="plane" style={{ "--columns": String(rows[0]?.length ?? 0) }}>
       <table aria-label={label}>
         <tbody>
           {rows.map((row, y) => (
@@ -31,7 +31,7 @@ export function Matrix({ label, rows, mark, window }: MatrixProps) {
       </table>
       {window && (
         <div
-          class="matrix-window"
+          class="plane-window"
           style={{ "--top": String(window.top), "--left": String(window.left), "--side": String(window.side) }}
         />
       )}
