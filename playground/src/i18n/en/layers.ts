@@ -25,7 +25,7 @@ export const layers = {
     letters: "Printed letters",
   },
   lens: {
-    point: "Point at a value to read it.",
+    point: "Point to read values",
     keys: "Arrow keys go from value to value.",
     place: (row: number, column: number) => `Row ${row}, column ${column}`,
     unit: (index: number) => `Unit ${index}`,

@@ -27,7 +27,7 @@ export const layers: typeof en = {
     letters: "Letras impressas",
   },
   lens: {
-    point: "Aponte para um valor para o ler.",
+    point: "Aponte para ler valores",
     keys: "As setas vão de valor em valor.",
     place: (row, column) => `Linha ${row}, coluna ${column}`,
     unit: (index) => `Unidade ${index}`,

@@ -35,10 +35,13 @@ export function Grid({ maps, label, nameOf, most }: GridProps) {
     const step = { ArrowLeft: -1, ArrowRight: 1, ArrowUp: -columns, ArrowDown: columns }[event.key];
     if (step === undefined) return;
     event.preventDefault();
-    const to = at + step;
-    if (to < 0 || to >= Math.min(shown, maps.length)) return;
-    setChosen(to);
-    document.getElementById(`${id}-${to}`)?.scrollIntoView({ block: "nearest" });
+    setChosen((before) => {
+      const to = Math.min(before, maps.length - 1) + step;
+      return to < 0 || to >= Math.min(shown, maps.length) ? before : to;
+    });
+    requestAnimationFrame(() => {
+      list.current?.querySelector("[aria-selected=true]")?.scrollIntoView({ block: "nearest" });
+    });
   };
   return (
     <div class="map-grid-and-lens">

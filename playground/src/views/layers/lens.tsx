@@ -44,7 +44,7 @@ export function Lens({ map, most, title }: LensProps) {
     const move = MOVES[event.key];
     if (!move) return;
     event.preventDefault();
-    setCell(cell ? { x: x + move.x, y: y + move.y } : { x, y });
+    setCell((before) => (before ? moved(before, move, map) : { x: 0, y: 0 }));
   };
   return (
     <figure class={map.isVector ? "map-lens map-lens-vector" : "map-lens"} style={{ "--columns": String(map.width), "--rows": String(map.height) }}>
@@ -62,7 +62,7 @@ export function Lens({ map, most, title }: LensProps) {
       </div>
       <figcaption>
         <span>{title}</span>
-        <output class="number" aria-live="polite">
+        <output class={cell ? "number" : "hint"} aria-live="polite">
           {cell ? `${place}: ${value === undefined ? words.nothing : valueText(value)}` : words.point}
         </output>
       </figcaption>
@@ -72,6 +72,10 @@ export function Lens({ map, most, title }: LensProps) {
 
 function cellAt(offset: number, length: number, cells: number): number {
   return Math.floor((offset / length) * cells);
+}
+
+function moved({ x, y }: Cell, move: Cell, { width, height }: FeatureMap): Cell {
+  return { x: clamped(x + move.x, width), y: clamped(y + move.y, height) };
 }
 
 function clamped(at: number, cells: number): number {
