@@ -6,6 +6,7 @@ import sys
 import tempfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any, NamedTuple
 
 from playwright.sync_api import Page, expect, sync_playwright
 
@@ -14,7 +15,7 @@ from tests.browser.visits import Visits
 from tests.real.conftest import ROOT, start
 
 FOLDER = ROOT / "docs" / "images"
-MOST_BYTES = 120_000
+MOST_BYTES = 150_000
 
 
 def draw_a_digit(page: Page) -> None:
@@ -22,11 +23,28 @@ def draw_a_digit(page: Page) -> None:
     expect(page.locator(".bars li").first).to_contain_text("3")
 
 
-SHOTS: Mapping[str, tuple[str, dict[str, object], Callable[[Page], None]]] = {
-    "draw": ("#/draw", {}, draw_a_digit),
-    "draw-phone": ("#/draw", {"phone": True, "dark": True, "language": "pt"}, draw_a_digit),
+def see_a_card(page: Page) -> None:
+    expect(page.locator(".matrix")).to_be_visible()
+
+
+class Shot(NamedTuple):
+    """One picture."""
+
+    place: str
+    how: dict[str, Any]
+    """How it is opened."""
+    prepare: Callable[[Page], None]
+    """What is done in it."""
+    whole: bool = True
+    """Or the part that a person sees first."""
+
+
+SHOTS: Mapping[str, Shot] = {
+    "draw": Shot("#/draw", {}, draw_a_digit),
+    "draw-phone": Shot("#/draw", {"phone": True, "dark": True, "language": "pt"}, draw_a_digit),
+    "models": Shot("#/models?model=lenet5", {}, see_a_card, whole=False),
 }
-"""By the file's name: the view, how it is opened, and what is done in it."""
+"""By the file's name."""
 
 
 def main() -> None:
@@ -39,12 +57,12 @@ def main() -> None:
         server = start(Path(folder), "--model-control-mode=explicit", "--load-model=*")
         try:
             browser = playwright.chromium.launch(executable_path=program, env=environment, args=chromium.ARGUMENTS)
-            for name, (place, how, prepare) in SHOTS.items():
+            for name, (place, how, prepare, whole) in SHOTS.items():
                 visits = Visits(browser, server.http_url)
                 page = visits.open(place, **how)
                 prepare(page)
                 path = FOLDER / f"playground-{name}.png"
-                page.screenshot(path=path, full_page=True)
+                page.screenshot(path=path, full_page=whole)
                 print(f"{path.relative_to(ROOT)}: {path.stat().st_size:,} bytes")
                 if complaints := visits.close():
                     sys.exit("\n".join(complaints))
