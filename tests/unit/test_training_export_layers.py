@@ -127,23 +127,71 @@ def test_lenet5_has_the_papers_layers(tmp_path: Path) -> None:
         assert (tmp_path / "lenet5_layers" / name).read_text() == (MODELS / "lenet5_layers" / name).read_text()
 
 
+def write_model(folder: Path, made: GraphProto) -> Path:
+    (folder / "1").mkdir(parents=True)
+    proto = helper.make_model(made, opset_imports=[helper.make_opsetid("", 18)], ir_version=9)
+    onnx.save(onnx.shape_inference.infer_shapes(proto), folder / "1" / "model.onnx")
+    return folder / "1" / "model.onnx"
+
+
+def closed(made: GraphProto) -> GraphProto:
+    """For batches of 4 only."""
+    made.input[0].type.tensor_type.shape.dim[0].dim_value = 4
+    return made
+
+
+def widened(made: GraphProto) -> GraphProto:
+    """For pictures of any width."""
+    made.input[0].type.tensor_type.shape.dim[3].dim_param = "width"
+    return made
+
+
+RELU = helper.make_node("Relu", ["x"], ["y"])
+
+
 @pytest.mark.parametrize(
-    ("model", "sentence"),
+    ("made", "sentence"),
     [
-        (helper.make_node("Identity", ["x"], ["y"]), "no layers"),
-        (helper.make_node("Split", ["x"], ["y", "z"], axis=2, num_outputs=2), "2 outputs"),
+        (graph([helper.make_node("Identity", ["x"], ["y"])], "y"), "no layers"),
+        (closed(graph([RELU], "y")), "batches of 4 only"),
+        (widened(graph([RELU], "y")), "leaves sizes open"),
     ],
 )
 def test_what_cannot_be_looked_into_is_refused_and_nothing_is_written(
-    model: NodeProto, sentence: str, tmp_path: Path
+    made: GraphProto, sentence: str, tmp_path: Path
 ) -> None:
-    made = graph([model], "y")
-    made.output.extend(helper.make_tensor_value_info(name, TensorProto.FLOAT, None) for name in model.output[1:])
-    proto = helper.make_model(made, opset_imports=[helper.make_opsetid("", 18)], ir_version=9)
-    (tmp_path / "m" / "1").mkdir(parents=True)
-    onnx.save(onnx.shape_inference.infer_shapes(proto), tmp_path / "m" / "1" / "model.onnx")
+    write_model(tmp_path / "m", made)
 
     with pytest.raises(TrainingError, match=sentence):
         write_layers(tmp_path, "m")
 
     assert [path.name for path in tmp_path.iterdir()] == ["m"]
+
+
+def test_layers_that_are_there_are_not_overwritten(tmp_path: Path) -> None:
+    write_model(tmp_path / "m", graph([RELU], "y"))
+    folder = write_layers(tmp_path, "m")
+
+    with pytest.raises(TrainingError, match="m_layers/1 exists"):
+        write_layers(tmp_path, "m")
+
+    assert write_layers(tmp_path, "m", layers_name="other") == tmp_path / "other" / "1"
+    assert (folder / "layers.json").exists()
+
+
+def test_weights_in_other_files_come_along_and_names_that_are_taken_are_not_used(tmp_path: Path) -> None:
+    nodes = [
+        helper.make_node("Conv", ["x", "filters"], ["convolution_1"]),
+        helper.make_node("Relu", ["convolution_1"], ["r"]),
+        helper.make_node("Flatten", ["r"], ["y"]),
+    ]
+    path = write_model(tmp_path / "m", graph(nodes, "y", filters=np.ones((2, 1, 5, 5))))
+    onnx.save(onnx.load(path), path, save_as_external_data=True, location="weights.bin", size_threshold=0)
+
+    folder = write_layers(tmp_path, "m")
+
+    assert [file.name for file in sorted(folder.iterdir())] == ["layers.json", "model.onnx"]
+    table = json.loads((folder / "layers.json").read_text())
+    assert [layer["output"] for layer in table["layers"]] == ["convolution_1_layer", "y"]
+    assert table["layers"][1]["output_shape"] == [32]
+    assert table["filters"]["output"] == "filters_layer"

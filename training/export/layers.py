@@ -44,6 +44,8 @@ SUFFIX = "_layers"
 FILTERS = "filters"
 MAX_BATCH_SIZE = 1
 """Every layer of one picture is much already: 60 MB in VGG-16."""
+MOST_BYTES = (1 << 31) - 1
+"""Of a protobuf message."""
 PROBED_BATCH = 3
 """By which the axis of the batch is told from others."""
 DTYPES = {"TYPE_FP32": torch.float32, "TYPE_UINT8": torch.uint8}
@@ -70,28 +72,33 @@ class Original:
 
 def write_layers(repository: Path, name: str, version: int | None = None, layers_name: str | None = None) -> Path:
     """Write the version's (default: the newest's) layers as a model, and return its folder; or raise TrainingError."""
+    layers_name = layers_name or name + SUFFIX
     original = read_original(repository, name, version)
+    target = repository / layers_name / str(original.version)
+    if target.exists():
+        raise TrainingError(f"{target} exists: these layers are written already. Remove it, or choose another --name.")
     proto = onnx.shape_inference.infer_shapes(onnx.load_from_string(original.graph))
     found = find_groups(proto.graph, shapes_of(proto.graph))
     shapes = measure(original, [name for group in found for name in (group.input, group.output)])
     groups = [group for group in found if group.output in shapes]
     if not groups:
         raise TrainingError(f"{name} has no layers: its graph only turns its input around. Nothing was written.")
-    outputs = name_outputs(groups, proto.graph)
+    outputs, filters_name = name_outputs(groups, proto.graph)
     constants = constants_of(proto.graph)
-    shown = first_filters(groups, outputs, constants)
+    shown = first_filters(groups, outputs, filters_name, constants)
     graph = add_outputs(proto, groups, outputs, constants, shown)
     prove(original, graph)
+    ends = [*(group.output for group in groups[:-1]), outputs[-1]]
     table = LayerTable(
         name,
         original.version,
         tuple(
-            describe(group, output, shapes.get(group.input, ()), shapes[group.output], constants)
-            for group, output in zip(groups, outputs, strict=True)
+            describe(group, output, shapes.get(group.input, ()), shapes[end], constants)
+            for group, output, end in zip(groups, outputs, ends, strict=True)
         ),
         shown,
     )
-    return publish(original, repository, layers_name or name + SUFFIX, graph, table)
+    return publish(original, repository, layers_name, graph, table)
 
 
 def read_original(repository: Path, name: str, version: int | None) -> Original:
@@ -114,18 +121,32 @@ def read_original(repository: Path, name: str, version: int | None) -> Original:
             f"{name}: its input {given} leaves sizes open, so that no formula has its numbers. "
             "Export the network again, without --any-size and by another --name."
         )
+    graph = read_graph(path)
     labels = folder / "labels.txt"
     parameters = read_parameters(folder / "config.pbtxt")
     threads = parameters.get("intra_op_thread_count")
     return Original(
         name,
         version,
-        path.read_bytes(),
+        graph,
         Interface(given, answered),
         tuple(labels.read_text().splitlines()) if labels.exists() else (),
-        None if threads is None else int(threads),
+        int(threads) if threads is not None and threads.isdecimal() else None,
         {key: text for key, text in parameters.items() if key.startswith("image.")},
     )
+
+
+def read_graph(path: Path) -> bytes:
+    """The file, with weights that lie in other files; raise TrainingError unless batches may be of any size."""
+    proto = onnx.load(path)
+    batch = proto.graph.input[0].type.tensor_type.shape.dim[0]
+    if batch.HasField("dim_value"):
+        raise TrainingError(
+            f"{path} is of batches of {batch.dim_value} only. Export it with an open first axis of its input."
+        )
+    if proto.ByteSize() > MOST_BYTES:
+        raise TrainingError(f"{path} has more than 2 GB of weights, which one ONNX file cannot hold.")
+    return bytes(proto.SerializeToString())
 
 
 def read_parameters(path: Path) -> dict[str, str]:
@@ -171,28 +192,29 @@ def dequantized(node: onnx.NodeProto, constants: Mapping[str, NDArray[Any]]) -> 
     return (quantized - shift) * scale.reshape(along)
 
 
-def name_outputs(groups: Sequence[Group], graph: onnx.GraphProto) -> list[str]:
-    """The layers' outputs: "convolution_1", and so on; the last layer's is the model's own, by its own name."""
+def name_outputs(groups: Sequence[Group], graph: onnx.GraphProto) -> tuple[list[str], str]:
+    """The layers' outputs: "convolution_1", and so on; the last layer's is the model's own. Then the filters'."""
     taken = {name for node in graph.node for name in (*node.input, *node.output)}
     counts: Counter[str] = Counter()
+
+    def free(name: str) -> str:
+        return free(f"{name}_layer") if name in taken else name
+
     names = []
     for group in groups[:-1]:
         counts[group.kind] += 1
-        name = f"{group.kind}_{counts[group.kind]}"
-        while name in taken:
-            name += "_layer"
-        names.append(name)
-    return [*names, graph.output[0].name]
+        names.append(free(f"{group.kind}_{counts[group.kind]}"))
+    return [*names, graph.output[0].name], free(FILTERS)
 
 
 def first_filters(
-    groups: Sequence[Group], outputs: Sequence[str], constants: Mapping[str, NDArray[Any]]
+    groups: Sequence[Group], outputs: Sequence[str], name: str, constants: Mapping[str, NDArray[Any]]
 ) -> Filters | None:
     """Of the first convolution, if its weights are in the file."""
     for group, output in zip(groups, outputs, strict=True):
         weights = constants.get(next(iter(group.constants), ""))
         if group.kind == "convolution" and weights is not None:
-            return Filters(FILTERS, output, weights.shape)
+            return Filters(name, output, weights.shape)
     return None
 
 
@@ -211,24 +233,24 @@ def add_outputs(
     if shown is not None:
         group = groups[outputs.index(shown.layer)]
         weights = constants[group.constants[0]].astype(np.float32)
-        add_filters(graph, weights)
+        add_filters(graph, shown.output, weights)
     return checked(onnx.shape_inference.infer_shapes(proto))
 
 
-def add_filters(graph: onnx.GraphProto, weights: NDArray[np.float32]) -> None:
+def add_filters(graph: onnx.GraphProto, output: str, weights: NDArray[np.float32]) -> None:
     """(K, C, F, F) → an output (batch, K, C, F, F)."""
-    first = numpy_helper.from_array(np.array([0], np.int64), f"{FILTERS}_first")
-    shape = numpy_helper.from_array(np.array(weights.shape, np.int64), f"{FILTERS}_shape")
-    graph.initializer.extend([numpy_helper.from_array(weights, f"{FILTERS}_weights"), first, shape])
+    first, shape, batch, batched = (f"{output}_{part}" for part in ("first", "shape", "batch", "batch_shape"))
+    for name, array in ((f"{output}_weights", weights), (first, np.array([0])), (shape, np.array(weights.shape))):
+        graph.initializer.append(numpy_helper.from_array(array, name))
     graph.node.extend(
         [
-            helper.make_node("Shape", [graph.input[0].name], [f"{FILTERS}_input_shape"]),
-            helper.make_node("Gather", [f"{FILTERS}_input_shape", first.name], [f"{FILTERS}_batch"]),
-            helper.make_node("Concat", [f"{FILTERS}_batch", shape.name], [f"{FILTERS}_batch_shape"], axis=0),
-            helper.make_node("Expand", [f"{FILTERS}_weights", f"{FILTERS}_batch_shape"], [FILTERS]),
+            helper.make_node("Shape", [graph.input[0].name], [f"{output}_input_shape"]),
+            helper.make_node("Gather", [f"{output}_input_shape", first], [batch]),
+            helper.make_node("Concat", [batch, shape], [batched], axis=0),
+            helper.make_node("Expand", [f"{output}_weights", batched], [output]),
         ]
     )
-    graph.output.append(helper.make_tensor_value_info(FILTERS, TensorProto.FLOAT, ["batch", *weights.shape]))
+    graph.output.append(helper.make_tensor_value_info(output, TensorProto.FLOAT, ["batch", *weights.shape]))
 
 
 def prove(original: Original, graph: bytes) -> None:
@@ -252,7 +274,10 @@ def measure(original: Original, names: Sequence[str]) -> dict[str, tuple[int, ..
     ends = {given.name, *(value.name for value in proto.graph.output)}
     proto.graph.output.extend(onnx.ValueInfoProto(name=name) for name in dict.fromkeys(names) if name not in ends)
     probe = torch.zeros(PROBED_BATCH, *given.dims, dtype=original.dtype)
-    values = Runner(proto.SerializeToString()).all(probe)
+    try:
+        values = Runner(proto.SerializeToString()).all(probe)
+    except Exception as error:
+        raise TrainingError(f"ONNX Runtime does not run {original.name}: {error}. Nothing was written.") from error
     rows = {name: value.shape[1:] for name, value in values.items() if value.shape[:1] == (PROBED_BATCH,)}
     return {given.name: given.dims, **rows}
 
@@ -261,7 +286,7 @@ def publish(original: Original, repository: Path, name: str, graph: bytes, table
     """Write the version, by the original's number."""
     dims = {layer.output: layer.output_shape for layer in table.layers[:-1]}
     if table.filters is not None:
-        dims[FILTERS] = table.filters.shape
+        dims[table.filters.output] = table.filters.shape
     interface = Interface(
         original.interface.input,
         original.interface.output,
