@@ -41,5 +41,5 @@ def draw(page: Page, name: str, *, size: float = 1.0, at: tuple[float, float] = 
         page.mouse.move(*places[0])
         page.mouse.down()
         for place in places[1:]:
-            page.mouse.move(*place, steps=2)
+            page.mouse.move(*place)
         page.mouse.up()

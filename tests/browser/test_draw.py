@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 from PIL import Image, ImageDraw
-from playwright.sync_api import Page, expect
+from playwright.sync_api import Page, Route, expect
 
 from tests.browser import strokes
 from tests.browser.drawing import best, give
@@ -56,6 +56,28 @@ def test_the_answer_follows_the_drawing(visits: Visits) -> None:
     expect(best(page)).to_have_text("0")
     page.get_by_label("Model", exact=True).select_option("letters26")
     expect(best(page)).to_have_text("O")
+
+
+def test_a_hand_that_is_quicker_than_the_list_of_models_is_answered(visits: Visits) -> None:
+    page = visits.open("#/models")
+    waiting: list[Route] = []
+    drawn = False
+
+    def hold(route: Route) -> None:
+        if drawn:
+            route.continue_()
+        else:
+            waiting.append(route)
+
+    page.route("**/v2/repository/index", hold)
+    page.get_by_role("navigation").get_by_role("link", name="Draw").click()
+    strokes.draw(page, "7")
+    expect(page.locator(".bars")).to_have_count(0)
+    drawn = True
+    for route in waiting:
+        route.continue_()
+
+    expect(best(page)).to_have_text("7")
 
 
 def test_a_keyboard_can_do_it_too(visits: Visits) -> None:

@@ -87,16 +87,23 @@ def test_only_classifiers_of_pictures_are_offered(visits: Visits) -> None:
     expect(page.get_by_label("Model", exact=True).locator("option")).to_have_text(["full", "pixels", "tensors"])
 
 
-def test_a_model_that_goes_is_missed_and_one_that_comes_is_found(visits: Visits, server: RunningServer) -> None:
+def test_a_model_that_goes_is_missed_and_found_when_it_comes_back(visits: Visits, server: RunningServer) -> None:
     page = visits.open("#/draw?model=pixels")
     visits.expected_statuses = {400, 404, 503}
     expect(page.get_by_label("Model", exact=True)).to_have_value("pixels")
 
-    for model in ("pixels", "tensors", "full"):
-        post(server, f"v2/repository/models/{model}/unload")
+    post(server, "v2/repository/models/pixels/unload")
     strokes.draw(page, "3")
     expect(page.locator(".answers .notice")).to_contain_text("pixels")
-    page.reload()
+    post(server, "v2/repository/models/pixels/load")
+    expect(page.locator(".bars")).to_be_visible()
+    expect(page.locator(".answers .notice")).to_have_count(0)
+
+
+def test_a_repository_without_classifiers_says_so(visits: Visits, server: RunningServer) -> None:
+    for model in ("pixels", "tensors", "full"):
+        post(server, f"v2/repository/models/{model}/unload")
+    page = visits.open("#/draw?model=pixels")
     expect(page.get_by_text("No classifier is loaded")).to_be_visible()
     for model in ("pixels", "tensors", "full"):
         post(server, f"v2/repository/models/{model}/load")

@@ -83,8 +83,8 @@ def test_the_confusion_matrix_is_a_table_of_the_cards_numbers(visits: Visits) ->
 @pytest.mark.parametrize("look", [{}, {"dark": True, "phone": True, "language": "pt-BR"}], ids=str)
 def test_it_is_accessible(look: dict[str, bool], visits: Visits) -> None:
     page = visits.open("#/models?model=lenet5", **look)  # type: ignore[arg-type]
-    expect(page.locator(".json").first).to_be_visible()
-    expect(page.locator(".matrix")).to_be_visible()
+    for part in (".json", ".matrix", "#costs-title ~ .scrolls", "#statistics-title ~ .figures"):
+        expect(page.locator(part).first).to_be_visible()
 
     assert accessibility_problems(page) == []
     assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
@@ -165,6 +165,7 @@ def test_a_policy_is_obeyed_with_a_token_that_can_be_forgotten(visits: Visits, t
 
         page.get_by_role("button", name="Load again").click()
         expect(refusal).to_contain_text("You may not do that here")
+        page.get_by_role("button", name="Token").click()
         expect(dialog).to_contain_text("reader")
         show("operator")
         page.get_by_role("button", name="Load again").click()

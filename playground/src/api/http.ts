@@ -24,8 +24,9 @@ export async function ask(path: string, options: Options = {}): Promise<Response
   }
   if (response.ok) return response;
   const error = new ApiError(response.status, await messageOf(response), retryAfterOf(response));
-  if (error.kind === "unauthenticated" || error.kind === "forbidden") {
-    tokenRefused(sent, error.message, response.headers.get("WWW-Authenticate") ?? "");
+  const forbidden = error.kind === "forbidden";
+  if (forbidden || error.kind === "unauthenticated") {
+    tokenRefused(sent, error.message, forbidden, response.headers.get("WWW-Authenticate") ?? "");
   }
   throw error;
 }

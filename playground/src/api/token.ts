@@ -24,10 +24,13 @@ export function setToken(value: string): void {
   else sessionStorage.removeItem(KEY);
 }
 
-/** The server turned a request away that carried `sent` as its token. Asks once for each token that is refused. */
-export function tokenRefused(sent: string, message: string, challenge: string): void {
+/**
+ * The server turned a request away that carried `sent` as its token. Asks for another one, once for each that is wrong;
+ * where the caller is known, or may be anybody, but may not do this (`forbidden`), another token is only offered.
+ */
+export function tokenRefused(sent: string, message: string, forbidden: boolean, challenge: string): void {
   if (sent !== token.value) return;
-  if (!tokenRefusal.value) tokenAsked.value = true;
+  if (!tokenRefusal.value && !forbidden) tokenAsked.value = true;
   tokenRefusal.value = message;
   tokenChallenge.value = challenge;
 }

@@ -3,7 +3,8 @@ export const draw = {
   lead: "Draw a digit or a letter, and a network on this server says what it sees, while you draw.",
   paper: {
     label:
-      "Paper: draw with a mouse, a finger or a pen. With a keyboard, press the key of a character to print it, and Escape to clear the paper.",
+      "Paper: draw with a mouse, a finger or a pen. " +
+      "With a keyboard, press the key of a character to print it, and Escape to clear the paper.",
     empty: "Draw here",
     keys: "Or press a key here, paste an image, or drop one.",
     undo: "Undo",

@@ -5,7 +5,8 @@ export const draw: typeof en = {
   lead: "Desenhe um algarismo ou uma letra, e uma rede neste servidor diz o que vê, enquanto desenha.",
   paper: {
     label:
-      "Papel: desenhe com o rato, o dedo ou uma caneta. Com o teclado, prima a tecla de um carácter para o imprimir, e Escape para limpar o papel.",
+      "Papel: desenhe com o rato, o dedo ou uma caneta. " +
+      "Com o teclado, prima a tecla de um carácter para o imprimir, e Escape para limpar o papel.",
     empty: "Desenhe aqui",
     keys: "Ou prima uma tecla aqui, cole uma imagem ou largue-a aqui.",
     undo: "Desfazer",

@@ -25,7 +25,7 @@ export function greyOf(rgba: Uint8ClampedArray, width: number, height: number): 
   return { width, height, data };
 }
 
-/** Dark ink on white paper, whatever they were: the paper is what most of the border is. `null` where there is no ink. */
+/** Dark ink on white paper, whatever they were: the paper is what most of the border is. `null` without ink. */
 export function inked({ width, height, data }: Grey): Grey | null {
   const paper = median(border(width, height, data));
   const light = paper >= 128;

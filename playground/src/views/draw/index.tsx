@@ -10,7 +10,7 @@ import { hashOf, place } from "../../navigation";
 import { Answers, Seen } from "./answers";
 import "./draw.css";
 import { Paper, Samples } from "./paper";
-import { answer, askAgain, chosen, chosenName, classifiers, failure, findClassifiers, listError, sleeping } from "./state";
+import { choose, chosen, chosenName, classifiers, findClassifiers, listError, sleeping } from "./state";
 
 export function DrawView() {
   const words = text.value.draw;
@@ -95,10 +95,4 @@ function Retry({ children }: { readonly children: ComponentChildren }) {
       </button>
     </div>
   );
-}
-
-function choose(model: string): void {
-  chosenName.value = model;
-  answer.value = failure.value = null;
-  askAgain();
 }

@@ -125,7 +125,7 @@ function begin(event: PointerEvent): void {
   draw({ kind: "strokes", strokes: [...strokes(), [pointOf(event, canvas)]] }, event.timeStamp);
 }
 
-/** While the pointer is down, the last stroke goes on; a hand is quicker than the screen, hence the coalesced events. */
+/** While the pointer is down, the last stroke goes on. A hand is quicker than the screen, hence coalesced events. */
 function go(event: PointerEvent): void {
   const canvas = event.currentTarget as HTMLCanvasElement;
   if (!canvas.hasPointerCapture(event.pointerId)) return;

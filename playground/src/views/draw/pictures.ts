@@ -36,10 +36,12 @@ export function paint(context: Context, side: number, drawing: Drawing | null): 
 /** The picture that a model is shown. `centre`: the ink alone, in the middle; for models of one channel. */
 export function pictureOf(drawing: Drawing, classifier: Classifier, centre: boolean): Picture {
   if (classifier.channels === 3 && drawing.kind === "image") return covered(drawing.image, classifier);
-  const grey = drawing.kind === "strokes" ? drawn(drawing.strokes, classifier, centre) : found(drawing.image, classifier, centre);
-  const { width, height, data } = grey;
+  const { width, height, data } =
+    drawing.kind === "strokes"
+      ? drawn(drawing.strokes, classifier, centre)
+      : found(drawing.image, classifier, centre);
   const { channels } = classifier;
-  const pixels = channels === 1 ? data : Uint8ClampedArray.from({ length: 3 * data.length }, (_, at) => data[Math.floor(at / 3)] ?? 0);
+  const pixels = channels === 1 ? data : tripled(data);
   return { width, height, channels, pixels };
 }
 
@@ -135,7 +137,10 @@ function paintStrokes(context: Context, side: number, strokes: readonly Stroke[]
   context.lineCap = "round";
   context.lineJoin = "round";
   for (const stroke of strokes) {
-    const points = stroke.map(({ x, y }) => ({ x: (x * place.scale + place.x) * side, y: (y * place.scale + place.y) * side }));
+    const points = stroke.map(({ x, y }) => ({
+      x: (x * place.scale + place.x) * side,
+      y: (y * place.scale + place.y) * side,
+    }));
     const [first, last] = [points[0], points.at(-1)];
     if (!first || !last) continue;
     context.beginPath();
@@ -161,6 +166,11 @@ function surface(width: number, height: number) {
 function blank(context: Context, width: number, height: number): void {
   context.fillStyle = PAPER;
   context.fillRect(0, 0, width, height);
+}
+
+/** Grey as three channels. */
+function tripled(grey: Uint8ClampedArray): Uint8ClampedArray {
+  return Uint8ClampedArray.from({ length: 3 * grey.length }, (_, at) => grey[Math.floor(at / 3)] ?? 0);
 }
 
 function rgba(pixels: Uint8ClampedArray, channels: number): Uint8ClampedArray<ArrayBuffer> {

@@ -1,5 +1,7 @@
-/** Where a drawing goes in the picture: in the middle, as large as models were trained with. Pure. Lengths are shares of the
- * picture's side, from 0 at its top left corner to 1. */
+/**
+ * Where a drawing goes in the picture: in the middle, as large as models were trained with. Pure. Lengths are shares of
+ * the picture's side, from 0 at its top left corner to 1.
+ */
 
 export interface Point {
   readonly x: number;

@@ -34,7 +34,7 @@ const FAVOURITE = "lenet5_modern";
 
 /** `null` until the server has said which models there are. */
 export const classifiers = signal<readonly Classifier[] | null>(null);
-/** Models that do not serve now, and why, as the index says it. */
+/** Models that do not serve now, by name, with their states. */
 export const sleeping = signal<readonly { readonly name: string; readonly state: string }[]>([]);
 export const listError = signal<unknown>(null);
 
@@ -53,6 +53,8 @@ export const failure = signal<unknown>(null);
 export const shownMilliseconds = signal<number | null>(null);
 
 const latest = new Latest<Job>(work);
+/** Until when a server that refused is left alone, by the clock of `performance.now`. */
+let quietUntil = 0;
 let retry = 0;
 
 /** Learn which models there are. The chosen one stays so; where it is none of them, another is chosen. */
@@ -62,13 +64,14 @@ export async function findClassifiers(): Promise<void> {
     const ready = [...new Set(index.filter(({ state }) => state === "READY").map(({ name }) => name))];
     const configs = await Promise.all(ready.map((name) => modelConfig(name).catch(missingAsNull)));
     const found = configs.flatMap((config) => (config && classifierOf(config)) ?? []);
-    sleeping.value = index
-      .filter(({ name, state }) => state && state !== "READY" && !ready.includes(name))
-      .map(({ name, state = "" }) => ({ name, state }));
+    const others = index.filter(({ name, state }) => state && !ready.includes(name));
+    sleeping.value = [...new Map(others.map(({ name, state = "" }) => [name, { name, state }])).values()];
     classifiers.value = found;
     listError.value = null;
     const names = [chosenName.value, FAVOURITE, ...found.map(({ model }) => model)];
-    chosenName.value = names.find((name) => found.some(({ model }) => model === name)) ?? chosenName.value;
+    const next = names.find((name) => found.some(({ model }) => model === name)) ?? chosenName.value;
+    // A hand may have been quicker than the list.
+    if (next !== chosenName.value || !answer.value) choose(next);
   } catch (error) {
     listError.value = error;
   }
@@ -86,23 +89,35 @@ export function draw(next: Drawing, at: number): void {
   askAgain(at);
 }
 
-/** Ask about what is on the paper. */
+/** Ask about what is on the paper: now, or once a server that refused may be asked again. */
 export function askAgain(at = performance.now()): void {
   clearTimeout(retry);
   const [shown, classifier] = [drawing.value, chosen.value];
-  if (shown && classifier) latest.submit({ drawing: shown, classifier, centre: centre.value, at });
+  const wait = quietUntil - performance.now();
+  if (!shown || !classifier) return;
+  if (wait > 0) retry = setTimeout(askAgain, wait);
+  else latest.submit({ drawing: shown, classifier, centre: centre.value, at });
+}
+
+/** Another model answers from now on. */
+export function choose(model: string): void {
+  chosenName.value = model;
+  answer.value = failure.value = null;
+  quietUntil = 0;
+  askAgain();
 }
 
 export function clear(): void {
   clearTimeout(retry);
+  quietUntil = 0;
   latest.clear();
   drawing.value = answer.value = failure.value = shownMilliseconds.value = null;
 }
 
 async function work({ drawing: asked, classifier, centre: moved, at }: Job): Promise<void> {
-  const picture = pictureOf(asked, classifier, moved);
-  const began = performance.now();
   try {
+    const picture = pictureOf(asked, classifier, moved);
+    const began = performance.now();
     const outputs = await infer(
       classifier.model,
       [tensorOf(picture, classifier)],
@@ -121,9 +136,11 @@ async function work({ drawing: asked, classifier, centre: moved, at }: Job): Pro
   } catch (error) {
     if (isOver(classifier)) return;
     failure.value = error;
-    if (error instanceof ApiError && error.mayPass) {
-      retry = setTimeout(askAgain, 1000 * (error.retryAfterSeconds ?? RETRY_SECONDS));
-    }
+    if (!(error instanceof ApiError)) return;
+    quietUntil = performance.now() + 1000 * (error.retryAfterSeconds ?? RETRY_SECONDS);
+    latest.clear();
+    // A model that is missing may be loaded again.
+    if (error.mayPass || error.kind === "missing") askAgain();
   }
 }
 

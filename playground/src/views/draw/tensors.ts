@@ -12,8 +12,8 @@ export interface Picture {
 }
 
 /**
- * Pixels where the server makes the model's numbers of them; else those numbers. A model of one channel that does not say
- * how it was trained is taken to know light ink on dark paper, from 0 to 1, as MNIST has it.
+ * Pixels where the server makes the model's numbers of them; else those numbers. A model of one channel that does not
+ * say how it was trained is taken to know light ink on dark paper, from 0 to 1, as MNIST has it.
  */
 export function tensorOf(picture: Picture, classifier: Classifier): InputTensor {
   const { height, width, channels, pixels } = picture;
