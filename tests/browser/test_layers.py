@@ -8,7 +8,7 @@ from typing import Any
 import onnx
 import pytest
 from onnx import numpy_helper
-from playwright.sync_api import Locator, Page, expect
+from playwright.sync_api import Locator, Page, Route, expect
 
 from tests.browser import strokes
 from tests.browser.drawing import best
@@ -90,6 +90,18 @@ def test_without_the_served_convolution_the_page_still_steps(visits: Visits, ser
         assert page.request.post(f"{control}/load").ok
 
 
+def test_a_server_that_calculates_otherwise_is_told_of(visits: Visits) -> None:
+    def falsify(route: Route) -> None:
+        response = route.fetch()
+        route.fulfill(response=response, body=response.body()[:-4] + bytes(4))  # the last number is 0, not −5
+
+    page = visits.open("#/draw")
+    page.route("**/lecture_conv/infer", falsify)
+    page.get_by_role("link", name="Convolution").click()
+
+    expect(page.get_by_text("It differs in 1 of 18 numbers.")).to_be_visible()
+
+
 def test_a_drawn_digit_is_seen_in_every_layer(visits: Visits) -> None:
     page = visits.open("#/draw")
     strokes.draw(page, "3")
@@ -139,8 +151,10 @@ def test_maps_and_their_values_are_reached_with_a_keyboard(visits: Visits) -> No
 
 
 def test_another_network_and_another_picture(visits: Visits) -> None:
-    page = visits.open("#/layers")
+    page = visits.open("#/models?model=lenet5_layers")
 
+    page.get_by_role("link", name="Look inside").click()
+    expect(best(page)).to_have_text("3")
     page.get_by_label("Network", exact=True).select_option("letters26_layers")
     expect(best(page)).to_have_text("A")
     expect(layer(page, "convolution_2")).to_contain_text("(12 − 5 + 2·0)/1 + 1 = 8")

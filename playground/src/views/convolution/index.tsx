@@ -2,12 +2,12 @@
 
 import { useEffect, useMemo, useState } from "preact/hooks";
 
-import { signed } from "../../components/signed";
 import { text } from "../../i18n";
 import "./convolution.css";
 import { LAYER, VOLUME } from "./example";
 import { Matrix, Slot, type Mark } from "./matrix";
 import { ServerSays } from "./server";
+import { signed } from "./signed";
 import { padded, sizeOf, stepsOf, type Step } from "./steps";
 
 const PLAY_MS = 1400;

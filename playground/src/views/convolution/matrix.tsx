@@ -1,4 +1,4 @@
-import { signed } from "../../components/signed";
+import { signed } from "./signed";
 import type { Plane } from "./steps";
 
 /** How a cell is set off. */

@@ -1,11 +1,12 @@
 import { useState } from "preact/hooks";
 
 import { text } from "../../i18n";
+import { decimalText } from "./format";
 import { Grid } from "./grid";
 import { filterPlanes, mostOf, rangeOf, type FeatureMap } from "./maps";
-import { signed } from "../../components/signed";
 
 const DIGITS = 2;
+const MOST_TABLES = 32;
 
 interface FiltersProps {
   readonly values: Float32Array;
@@ -40,8 +41,6 @@ export function FilterPictures({ values, shape }: FiltersProps) {
   );
 }
 
-const MOST_TABLES = 32;
-
 function Numbers({ plane, label }: { readonly plane: FeatureMap; readonly label: string }) {
   const rows = Array.from({ length: plane.height }, (_, y) => [...plane.values.subarray(y * plane.width, (y + 1) * plane.width)]);
   return (
@@ -53,7 +52,7 @@ function Numbers({ plane, label }: { readonly plane: FeatureMap; readonly label:
             <tr key={y}>
               {row.map((value, x) => (
                 <td key={x} class="number">
-                  {signed(value, DIGITS)}
+                  {decimalText(value, DIGITS)}
                 </td>
               ))}
             </tr>

@@ -4,7 +4,18 @@ import { formatNumber } from "../../i18n";
 
 /** Three significant digits; a minus, not a hyphen. */
 export function valueText(value: number): string {
-  return formatNumber(value, { maximumSignificantDigits: 3 }).replace("-", "−");
+  return minus(formatNumber(value, { maximumSignificantDigits: 3, signDisplay: "negative" }));
+}
+
+/** With so many decimals. */
+export function decimalText(value: number, digits: number): string {
+  return minus(
+    formatNumber(value, { minimumFractionDigits: digits, maximumFractionDigits: digits, signDisplay: "negative" }),
+  );
+}
+
+function minus(text: string): string {
+  return text.replace("-", "−");
 }
 
 /** 16×10×10. */

@@ -61,7 +61,7 @@ export function Lens({ map, most, title }: LensProps) {
         <span class="map-lens-cursor" style={{ "--x": String(x), "--y": String(y) }} />
       </div>
       <figcaption>
-        <span>{title}</span>
+        {!map.isVector && <span>{title}</span>}
         <output class={cell ? "number" : "hint"} aria-live="polite">
           {cell ? `${place}: ${value === undefined ? words.nothing : valueText(value)}` : words.point}
         </output>
