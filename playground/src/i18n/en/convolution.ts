@@ -27,7 +27,8 @@ export const convolution = {
     `Filter W${filter}, output row ${row}, column ${column}: ${sums} = ${output}`,
   server: {
     title: "What the server says",
-    intro: (model: string) => `The model ${model} is this layer. It was sent the input, and answered all 18 numbers at once:`,
+    intro: (model: string) =>
+      `The model ${model} is this layer. It was sent the input, and answered all 18 numbers at once:`,
     outputOf: (filter: number) => `The server's output of filter W${filter}`,
     agrees: "The same, all 18 of them.",
     differs: (count: number) => `It differs in ${count} of 18 numbers.`,

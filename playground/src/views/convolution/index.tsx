@@ -1,6 +1,6 @@
 /** A convolution, stepped window by window on the lecture's example. */
 
-import { useEffect, useMemo, useState } from "preact/hooks";
+import { useEffect, useState } from "preact/hooks";
 
 import { text } from "../../i18n";
 import "./convolution.css";
@@ -15,6 +15,7 @@ const STEPS = stepsOf(VOLUME, LAYER);
 const INPUT = padded(VOLUME, LAYER.padding);
 const SIDE = VOLUME[0]?.length ?? 0;
 const KERNEL = LAYER.filters[0]?.[0]?.length ?? 0;
+const STEPS_OF_FILTERS = LAYER.filters.map((_, index) => STEPS.filter(({ filter }) => filter === index));
 const LAST = STEPS.length - 1;
 
 /** From one step to another. */
@@ -105,7 +106,12 @@ function Channels({ step }: { readonly step: Step }) {
       {INPUT.map((plane, channel) => (
         <div class="convolution-channel" key={channel}>
           <h3>{words.channel(channel)}</h3>
-          <Matrix label={words.input(channel)} rows={plane} mark={windowAt(top, left)} window={{ top, left, side: KERNEL }} />
+          <Matrix
+            label={words.input(channel)}
+            rows={plane}
+            mark={windowAt(top, left)}
+            window={{ top, left, side: KERNEL }}
+          />
           <span class="operator">×</span>
           <Matrix label={words.filterPlane(filter, channel)} rows={planes[channel] ?? []} />
           <span class="operator">=</span>
@@ -122,7 +128,8 @@ function Channels({ step }: { readonly step: Step }) {
       ))}
       <p class="convolution-total number" aria-live="polite">
         <span aria-hidden="true">
-          {sums.map((sum) => grouped(sum)).join(" + ")} + <span class="bias">{grouped(bias)}</span> = <strong>{total}</strong>
+          {sums.map((sum) => grouped(sum)).join(" + ")} + <span class="bias">{grouped(bias)}</span> ={" "}
+          <strong>{total}</strong>
         </span>
         <span class="unseen">{words.said(filter, row + 1, column + 1, terms.join(" + "), total)}</span>
       </p>
@@ -141,12 +148,11 @@ interface OutputsProps {
 /** Both planes of the output, as far as they are calculated; each number leads to its window. */
 function Outputs({ at, go }: OutputsProps) {
   const words = text.value.convolution;
-  const filters = useMemo(() => LAYER.filters.map((_, index) => STEPS.filter(({ filter }) => filter === index)), []);
   return (
     <section class="card" aria-labelledby="convolution-outputs">
       <h2 id="convolution-outputs">{words.outputs}</h2>
       <div class="convolution-planes">
-        {filters.map((steps, filter) => (
+        {STEPS_OF_FILTERS.map((steps, filter) => (
           <div key={filter} role="group" aria-label={words.outputOf(filter)}>
             <h3>W{filter}</h3>
             <div class="convolution-slots">

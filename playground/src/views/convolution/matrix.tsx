@@ -50,7 +50,13 @@ interface SlotProps {
 /** One number of the output; a button to its window. */
 export function Slot({ label, shown, current, onClick }: SlotProps) {
   return (
-    <button type="button" class="slot number" aria-label={label} aria-current={current ? "step" : undefined} onClick={onClick}>
+    <button
+      type="button"
+      class="slot number"
+      aria-label={label}
+      aria-current={current ? "step" : undefined}
+      onClick={onClick}
+    >
       {shown || "·"}
     </button>
   );

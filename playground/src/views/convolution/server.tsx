@@ -45,7 +45,9 @@ function Comparison({ answer }: { readonly answer: readonly number[] }) {
           <Matrix
             key={filter}
             label={words.outputOf(filter)}
-            rows={Array.from({ length: side }, (_, row) => answer.slice((filter * side + row) * side, (filter * side + row + 1) * side))}
+            rows={Array.from({ length: side }, (_, row) =>
+              answer.slice((filter * side + row) * side, (filter * side + row + 1) * side),
+            )}
           />
         ))}
       </div>

@@ -54,7 +54,9 @@ export function stepsOf(volume: Volume, { filters, biases, stride, padding }: La
       range(sizeOf(width, kernel, padding, stride)).map((column) => {
         const [top, left] = [row * stride, column * stride];
         const products = filter.map((plane, channel) =>
-          plane.map((weights, y) => weights.map((weight, x) => times(weight, input[channel]?.[top + y]?.[left + x] ?? 0))),
+          plane.map((weights, y) =>
+            weights.map((weight, x) => times(weight, input[channel]?.[top + y]?.[left + x] ?? 0)),
+          ),
         );
         const sums = products.map((plane) => sum(plane.flat()));
         const bias = biases[index] ?? 0;

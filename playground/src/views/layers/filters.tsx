@@ -20,7 +20,9 @@ export function FilterPictures({ values, shape }: FiltersProps) {
   const [filters = 0, channels = 0] = shape;
   const planes = filterPlanes(values, shape);
   const nameOf = (index: number): string =>
-    channels === 1 ? words.filter(index + 1, filters) : words.plane(Math.floor(index / channels) + 1, (index % channels) + 1);
+    channels === 1
+      ? words.filter(index + 1, filters)
+      : words.plane(Math.floor(index / channels) + 1, (index % channels) + 1);
   return (
     <section class="layer-filters">
       <h3>{words.title}</h3>
@@ -42,7 +44,9 @@ export function FilterPictures({ values, shape }: FiltersProps) {
 }
 
 function Numbers({ plane, label }: { readonly plane: FeatureMap; readonly label: string }) {
-  const rows = Array.from({ length: plane.height }, (_, y) => [...plane.values.subarray(y * plane.width, (y + 1) * plane.width)]);
+  const rows = Array.from({ length: plane.height }, (_, y) => [
+    ...plane.values.subarray(y * plane.width, (y + 1) * plane.width),
+  ]);
   return (
     <div class="scrolls" tabIndex={0} role="group" aria-label={label}>
       <table>

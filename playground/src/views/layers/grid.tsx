@@ -75,9 +75,7 @@ export function Grid({ maps, label, nameOf, most }: GridProps) {
           </button>
         )}
       </div>
-      {map && (
-        <Lens map={map} most={most ?? mostOf(rangeOf(map.values))} title={`${nameOf(at)}: ${rangeText(map)}`} />
-      )}
+      {map && <Lens map={map} most={most ?? mostOf(rangeOf(map.values))} title={`${nameOf(at)}: ${rangeText(map)}`} />}
     </div>
   );
 }

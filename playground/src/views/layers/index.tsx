@@ -58,7 +58,9 @@ export function LayersView() {
       )}
       {model && inside.value === null && <Notice kind="warning" title={words.noTable(model)} />}
       {inside.value && <Network key={inside.value.classifier.model} inside={inside.value} />}
-      {model && inside.value === undefined && inside.error === undefined && <p role="status">{text.value.shell.loading}</p>}
+      {model && inside.value === undefined && inside.error === undefined && (
+        <p role="status">{text.value.shell.loading}</p>
+      )}
     </div>
   );
 }
@@ -108,7 +110,12 @@ function Network({ inside }: { readonly inside: Inside }) {
 }
 
 /** The values for the picture; those of the one before stay until they are there. */
-function useValues(inside: Inside, picture: Parameters<typeof askValues>[1], wanted: ReadonlySet<string>, drawing: Drawing) {
+function useValues(
+  inside: Inside,
+  picture: Parameters<typeof askValues>[1],
+  wanted: ReadonlySet<string>,
+  drawing: Drawing,
+) {
   const question = `${numberOf(drawing)} ${centre.value} ${wanted.size}`;
   const asked = useAsked(question, (signal) => askValues(inside, picture, wanted, signal));
   const latest = useRef<Values | undefined>(undefined);

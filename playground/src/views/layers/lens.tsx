@@ -47,7 +47,10 @@ export function Lens({ map, most, title }: LensProps) {
     setCell((before) => (before ? moved(before, move, map) : { x: 0, y: 0 }));
   };
   return (
-    <figure class={map.isVector ? "map-lens map-lens-vector" : "map-lens"} style={{ "--columns": String(map.width), "--rows": String(map.height) }}>
+    <figure
+      class={map.isVector ? "map-lens map-lens-vector" : "map-lens"}
+      style={{ "--columns": String(map.width), "--rows": String(map.height) }}
+    >
       <div
         class="map-lens-sheet"
         tabIndex={0}

@@ -72,8 +72,12 @@ export interface Palette {
 export const LIGHT: Palette = { negative: [180, 83, 9], zero: [250, 251, 251], positive: [10, 84, 78] };
 export const DARK: Palette = { negative: [246, 173, 85], zero: [16, 22, 21], positive: [94, 234, 212] };
 
-/** The map's pixels as RGBA: 0 is the palette's middle, `most` and −`most` are its ends. Units that are not there are clear. */
-export function coloured({ width, height, values }: FeatureMap, most: number, palette: Palette): Uint8ClampedArray<ArrayBuffer> {
+/** The map's pixels as RGBA: 0 is the palette's middle, `most` and −`most` are its ends. Where no unit is, they are clear. */
+export function coloured(
+  { width, height, values }: FeatureMap,
+  most: number,
+  palette: Palette,
+): Uint8ClampedArray<ArrayBuffer> {
   const pixels = new Uint8ClampedArray(4 * width * height);
   values.forEach((value, at) => {
     const share = most > 0 ? Math.min(Math.abs(value) / most, 1) : 0;

@@ -24,13 +24,21 @@ test("a table as export writes it", () => {
   const table = tableOf({ model: "lenet5", version: 1, layers: [LAYER], filters });
 
   expect(table).toMatchObject({ model: "lenet5", filters });
-  expect(table?.layers[0]).toMatchObject({ label: "c3", outputShape: [16, 10, 10], connections: [60, 96], parameters: 1516 });
+  expect(table?.layers[0]).toMatchObject({
+    label: "c3",
+    outputShape: [16, 10, 10],
+    connections: [60, 96],
+    parameters: 1516,
+  });
 });
 
 test("a layer without windows, and of a kind that nobody knows here", () => {
   const { kernel, stride, padding, connections } = { kernel: null, stride: null, padding: null, connections: null };
 
-  const table = tableOf({ layers: [{ ...LAYER, kind: "attention", kernel, stride, padding, connections }], filters: null });
+  const table = tableOf({
+    layers: [{ ...LAYER, kind: "attention", kernel, stride, padding, connections }],
+    filters: null,
+  });
 
   expect(table?.layers[0]).toMatchObject({ kind: "arithmetic", kernel: [], connections: null });
 });

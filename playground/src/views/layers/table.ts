@@ -84,7 +84,8 @@ function layerOf(value: unknown): Layer | null {
 }
 
 function filtersOf(value: unknown): Filters | null {
-  if (!isFields(value) || typeof value.output !== "string" || !isShape(value.shape) || value.shape.length !== 4) return null;
+  if (!isFields(value) || typeof value.output !== "string" || !isShape(value.shape) || value.shape.length !== 4)
+    return null;
   return { output: value.output, layer: textOf(value.layer), shape: value.shape };
 }
 
