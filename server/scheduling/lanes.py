@@ -49,10 +49,15 @@ def join_lanes(seconds: float) -> bool:
     """Wait for the threads of lanes that were closed, and say whether all have ended. One that is inside of a runtime
     when the interpreter goes may bring it down."""
     deadline = time.monotonic() + seconds
-    threads = [thread for thread in threading.enumerate() if isinstance(thread, LaneThread)]
-    for thread in threads:
-        thread.join(max(0.0, deadline - time.monotonic()))
-    return not any(thread.is_alive() for thread in threads)
+    while threads := [thread for thread in threading.enumerate() if isinstance(thread, LaneThread)]:
+        left = deadline - time.monotonic()
+        if left <= 0:
+            return False
+        try:
+            threads[0].join(left)
+        except RuntimeError:  # it is listed, and does not run yet: a lane that was closed as soon as it was made
+            time.sleep(0.001)
+    return True
 
 
 class ThreadLane(Generic[T, R]):

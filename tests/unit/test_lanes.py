@@ -11,7 +11,8 @@ from typing import Any
 
 import pytest
 
-from server.scheduling.lanes import ThreadLane, join_lanes
+from server.scheduling import lanes
+from server.scheduling.lanes import LaneThread, ThreadLane, join_lanes
 from tests.fakes import Gate, NamedTicket, names
 
 
@@ -282,3 +283,13 @@ def test_a_batch_that_failed_leaves_nothing_to_the_garbage_collector(is_tiny: bo
         run(main)
     finally:
         gc.enable()
+
+
+def test_a_lane_that_is_about_to_run_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Between `start` and the thread's first step it is listed, and nobody can join it."""
+    ran = threading.Event()
+    thread = LaneThread(target=ran.set)
+    monkeypatch.setitem(threading._limbo, thread, thread)  # type: ignore[attr-defined]
+    monkeypatch.setattr(lanes.time, "sleep", lambda _: thread.start())
+    assert join_lanes(30.0)
+    assert ran.is_set() and not thread.is_alive()
