@@ -147,6 +147,7 @@ def widened(made: GraphProto) -> GraphProto:
 
 
 RELU = helper.make_node("Relu", ["x"], ["y"])
+DICE = [helper.make_node("RandomUniformLike", ["x"], ["r"]), helper.make_node("Add", ["x", "r"], ["y"])]
 
 
 @pytest.mark.parametrize(
@@ -155,6 +156,7 @@ RELU = helper.make_node("Relu", ["x"], ["y"])
         (graph([helper.make_node("Identity", ["x"], ["y"])], "y"), "no layers"),
         (closed(graph([RELU], "y")), "batches of 4 only"),
         (widened(graph([RELU], "y")), "leaves sizes open"),
+        (graph(DICE, "y"), "answers otherwise"),
     ],
 )
 def test_what_cannot_be_looked_into_is_refused_and_nothing_is_written(

@@ -47,8 +47,11 @@ class Difference:
 class Runner:
     """A graph in ONNX Runtime on the CPU, with one input; its first output is the answer."""
 
-    def __init__(self, graph: bytes, threads: int | None = None) -> None:
+    def __init__(self, graph: bytes, threads: int | None = None, *, as_written: bool = False) -> None:
+        """`as_written`: node by node, without what ONNX Runtime makes of several nodes."""
         options = onnxruntime.SessionOptions()
+        if as_written:
+            options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
         options.intra_op_num_threads = threads or 0
         options.log_severity_level = 3  # what it optimises away is nobody's business
         self._session = onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
