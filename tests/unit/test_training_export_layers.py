@@ -13,7 +13,7 @@ from onnx import GraphProto, NodeProto, TensorProto, helper, numpy_helper
 
 from training.export.layer_groups import find_groups
 from training.export.layer_table import Window, count_parameters, windows_of
-from training.export.layers import constants_of, shapes_of, write_layers
+from training.export.layers import constants_of, prove, read_original, shapes_of, write_layers
 from training.files import TrainingError
 
 MODELS = Path(__file__).parents[2] / "model_repository"
@@ -147,7 +147,6 @@ def widened(made: GraphProto) -> GraphProto:
 
 
 RELU = helper.make_node("Relu", ["x"], ["y"])
-DICE = [helper.make_node("RandomUniformLike", ["x"], ["r"]), helper.make_node("Add", ["x", "r"], ["y"])]
 
 
 @pytest.mark.parametrize(
@@ -156,7 +155,6 @@ DICE = [helper.make_node("RandomUniformLike", ["x"], ["r"]), helper.make_node("A
         (graph([helper.make_node("Identity", ["x"], ["y"])], "y"), "no layers"),
         (closed(graph([RELU], "y")), "batches of 4 only"),
         (widened(graph([RELU], "y")), "leaves sizes open"),
-        (graph(DICE, "y"), "answers otherwise"),
     ],
 )
 def test_what_cannot_be_looked_into_is_refused_and_nothing_is_written(
@@ -168,6 +166,16 @@ def test_what_cannot_be_looked_into_is_refused_and_nothing_is_written(
         write_layers(tmp_path, "m")
 
     assert [path.name for path in tmp_path.iterdir()] == ["m"]
+
+
+def test_a_graph_that_answers_otherwise_is_no_proof(tmp_path: Path) -> None:
+    write_model(tmp_path / "m", graph([RELU], "y"))
+    other = write_model(tmp_path / "other", graph([helper.make_node("Sigmoid", ["x"], ["y"])], "y"))
+    original = read_original(tmp_path, "m", None)
+
+    prove(original, original.graph)
+    with pytest.raises(TrainingError, match="m answers otherwise"):
+        prove(original, other.read_bytes())
 
 
 def test_layers_that_are_there_are_not_overwritten(tmp_path: Path) -> None:
