@@ -11,8 +11,8 @@ import onnx
 import pytest
 from onnx import GraphProto, NodeProto, TensorProto, helper, numpy_helper
 
-from training.export.layer_groups import find_groups
-from training.export.layer_table import Window, count_parameters, windows_of
+from training.export.layer_groups import Group, find_groups
+from training.export.layer_table import Window, count_parameters, describe, windows_of
 from training.export.layers import constants_of, prove, read_original, shapes_of, write_layers
 from training.files import TrainingError
 
@@ -61,6 +61,19 @@ def test_padding_that_the_graph_leaves_to_the_runtime_is_written_out(same: str, 
     assert height == width == Window(3, 2, padding)
 
 
+def test_a_row_of_the_table_has_height_before_width_and_the_beginning_before_the_end() -> None:
+    attributes = {"kernel_shape": [3, 5], "strides": [2, 1], "pads": [0, 2, 1, 3], "dilations": [1, 1]}
+    made = graph([helper.make_node("Conv", ["x", "stem.weight"], ["y"], **attributes)], "y")
+    weights = {"stem.weight": np.ones((4, 1, 3, 5), np.float32)}
+    group = Group("convolution", list(made.node), "x", "y", list(weights))
+
+    row = describe(group, "convolution_1", (1, 8, 8), (4, 4, 9), weights)
+
+    assert (row.label, row.kernel, row.stride, row.padding) == ("stem", (3, 5), (2, 1), (0, 2, 1, 3))
+    assert row.formulas == ("(8 − 3 + 0 + 1)/2 + 1 = 4", "(8 − 5 + 2 + 3)/1 + 1 = 9")
+    assert row.parameters_formula == "3·5·1·4 = 60"
+
+
 def test_an_activation_takes_its_factors_and_a_pooling_its_coefficients() -> None:
     nodes = [
         helper.make_node("AveragePool", ["x"], ["p"], kernel_shape=[2, 2], strides=[2, 2]),
@@ -91,9 +104,53 @@ def test_a_shortcut_ends_in_an_addition_and_a_bias_does_not() -> None:
     ]
 
 
+def test_what_is_read_twice_is_an_output_of_its_own() -> None:
+    nodes = [
+        helper.make_node("Mul", ["x", "slope"], ["s"]),
+        helper.make_node("Add", ["s", "x"], ["sx"]),
+        helper.make_node("Tanh", ["s"], ["t"]),
+        helper.make_node("Mul", ["t", "slope"], ["h"]),
+        helper.make_node("Add", ["sx", "t"], ["sxt"]),
+        helper.make_node("Add", ["sxt", "h"], ["y"]),
+    ]
+    assert kinds(graph(nodes, "y", slope=np.array(2))) == [
+        ("arithmetic", ("Mul",)),
+        ("addition", ("Add",)),
+        ("activation", ("Tanh",)),
+        ("arithmetic", ("Mul",)),
+        ("addition", ("Add",)),
+        ("addition", ("Add",)),
+    ]
+
+
+def test_shapes_that_are_calculated_are_no_layers() -> None:
+    nodes = [
+        helper.make_node("Relu", ["x"], ["r"]),
+        helper.make_node("Shape", ["r"], ["all"]),
+        helper.make_node("Gather", ["all", "zero"], ["batch"]),
+        helper.make_node("Concat", ["batch", "rest"], ["shape"], axis=0),
+        helper.make_node("Reshape", ["r", "shape"], ["y"]),
+    ]
+    made = graph(nodes, "y")
+    made.initializer.append(numpy_helper.from_array(np.array([0]), "zero"))
+    made.initializer.append(numpy_helper.from_array(np.array([64]), "rest"))
+    assert kinds(made) == [("activation", ("Relu",))]
+
+
+def test_looking_up_weights_is_a_layer_and_choosing_values_is_none() -> None:
+    nodes = [
+        helper.make_node("Cast", ["x"], ["i"], to=TensorProto.INT64),
+        helper.make_node("Gather", ["words", "i"], ["w"]),
+        helper.make_node("Gather", ["w", "first"], ["y"], axis=1),
+    ]
+    made = graph(nodes, "y", words=np.ones((5, 2)))
+    made.initializer.append(numpy_helper.from_array(np.array([0]), "first"))
+    assert kinds(made) == [("arithmetic", ("Gather",))]
+
+
 def test_planes_of_zeros_are_no_connections() -> None:
     weights = np.ones((3, 2, 5, 5))
-    weights[0, 1] = weights[2, 0] = 0
+    weights[0, 1] = weights[2, 0] = weights[1, 1, 0] = 0
     made = graph(
         [helper.make_node("Concat", ["x", "x"], ["xx"], axis=1), helper.make_node("Conv", ["xx", "w", "b"], ["y"])],
         "y",
@@ -176,6 +233,20 @@ def test_a_graph_that_answers_otherwise_is_no_proof(tmp_path: Path) -> None:
     prove(original, original.graph)
     with pytest.raises(TrainingError, match="m answers otherwise"):
         prove(original, other.read_bytes())
+
+
+def test_what_does_not_begin_with_the_batch_is_no_output(tmp_path: Path) -> None:
+    nodes = [
+        helper.make_node("Transpose", ["x"], ["turned"], perm=[1, 0, 2, 3]),
+        helper.make_node("Relu", ["turned"], ["r"]),
+        helper.make_node("Transpose", ["r"], ["back"], perm=[1, 0, 2, 3]),
+        helper.make_node("Sigmoid", ["back"], ["y"]),
+    ]
+    write_model(tmp_path / "m", graph(nodes, "y"))
+
+    table = json.loads((write_layers(tmp_path, "m") / "layers.json").read_text())
+
+    assert [layer["output"] for layer in table["layers"]] == ["y"]
 
 
 def test_layers_that_are_there_are_not_overwritten(tmp_path: Path) -> None:

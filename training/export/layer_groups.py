@@ -151,4 +151,4 @@ class _Grouping:
         if producer.kind == ARITHMETIC:
             return True
         same_shape = self._shapes.get(node.output[0], ()) == self._shapes.get(producer.output)
-        return node.op_type in ELEMENTWISE and producer.output == source and same_shape
+        return node.op_type in ELEMENTWISE and same_shape
