@@ -27,6 +27,23 @@ def see_a_card(page: Page) -> None:
     expect(page.locator(".matrix")).to_be_visible()
 
 
+def step_to_the_seven(page: Page) -> None:
+    expect(page.locator(".agrees")).to_be_visible()
+    page.get_by_role("button", name="W0, row 2, column 2").click()
+    expect(page.locator(".convolution-total strong")).to_have_text("7")
+
+
+def look_inside(page: Page) -> None:
+    expect(page.locator(".bars li").first).to_contain_text("3")
+    page.locator("[data-layer=convolution_1] li").nth(4).click()
+
+
+def look_further_inside(page: Page) -> None:
+    look_inside(page)
+    page.get_by_role("button", name="c3").click()
+    page.locator("[data-layer=convolution_2] li").nth(4).click()
+
+
 class Shot(NamedTuple):
     """One picture."""
 
@@ -42,6 +59,9 @@ class Shot(NamedTuple):
 SHOTS: Mapping[str, Shot] = {
     "draw": Shot("#/draw", {}, draw_a_digit),
     "draw-phone": Shot("#/draw", {"phone": True, "dark": True, "language": "pt"}, draw_a_digit),
+    "layers": Shot("#/layers", {}, look_inside, whole=False),
+    "layers-phone": Shot("#/layers", {"phone": True, "dark": True, "language": "pt"}, look_further_inside, whole=False),
+    "convolution": Shot("#/convolution", {}, step_to_the_seven),
     "models": Shot("#/models?model=lenet5", {}, see_a_card, whole=False),
 }
 """By the file's name."""

@@ -88,7 +88,9 @@ def test_the_repository_holds_these_models_and_what_a_server_needs_of_each() -> 
 
     needed = ["1/model.onnx", "README.md", "config.pbtxt"]
     trained = ["1/card.json", *needed, "labels.txt"]
+    inside = ["1/layers.json", *needed, "labels.txt"]
     expected = dict.fromkeys(PROMISES, trained) | {"lecture_conv": needed}
+    expected |= dict.fromkeys(("lenet5_layers", "letters26_layers"), inside)
     assert {model.name: files(model) for model in MODEL_REPOSITORY.iterdir()} == expected
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import re
 import shutil
 from collections.abc import Iterator
@@ -24,6 +25,7 @@ from training.data import DATA_SETS
 from training.export import ExportOptions, export_run
 from training.export.card import Score, read_card
 from training.export.card_text import render
+from training.export.layers import write_layers
 from training.export.pixels import Scaling
 from training.export.publish import publish
 from training.export.refresh import refresh_card
@@ -228,3 +230,17 @@ def test_int8_that_loses_too_much_is_not_written(
     with pytest.raises(TrainingError, match=r"m is not exported: .* right in int8, .* in float32\. 1\.00% less"):
         publish(source, tmp_path, None, ExportOptions(precision="int8"))
     assert list(tmp_path.iterdir()) == []
+
+
+def test_the_layers_of_every_form_are_those_of_the_network(repository: Path, tmp_path: Path) -> None:
+    def weighted(name: str, version: int) -> list[tuple[str, list[int], int]]:
+        shutil.copytree(repository / name / str(version), tmp_path / name / str(version))
+        shutil.copy(repository / name / "config.pbtxt", tmp_path / name)
+        folder = write_layers(tmp_path, name, version)
+        layers = json.loads((folder / "layers.json").read_text())["layers"]
+        kinds = ("convolution", "dense")
+        return [
+            (layer["kind"], layer["output_shape"], layer["parameters"]) for layer in layers if layer["kind"] in kinds
+        ]
+
+    assert weighted("plain", 1) == weighted("plain", 2) == weighted("small", 1) != []

@@ -64,6 +64,13 @@ class Interface:
 
     input: Port
     output: Port
+    further_outputs: tuple[Port, ...] = ()
+    """Of a model that shows its layers."""
+
+    @property
+    def outputs(self) -> tuple[Port, ...]:
+        """All of them."""
+        return (self.output, *self.further_outputs)
 
 
 def config(
@@ -81,10 +88,19 @@ def config(
     server. `pictures` are the parameters by which the server makes an input of a picture; without them it takes
     tensors only.
     """
-    given, answered = interface.input, interface.output
+    given = interface.input
     threading = {} if threads is None else {"intra_op_thread_count": str(threads)}
     labels = '\n    label_filename: "labels.txt"' if labelled else ""
     layout = f"\n    format: {given.format}" if pictures else ""
+    outputs = ",".join(
+        f"""
+  {{
+    name: "{port.name}"
+    data_type: {port.datatype}
+    dims: [ {", ".join(map(str, port.dims))} ]{labels if port is interface.output else ""}
+  }}"""
+        for port in interface.outputs
+    )
     parameters = "".join(
         f'parameters {{\n  key: "{key}"\n  value {{ string_value: "{value}" }}\n}}\n'
         for key, value in {**threading, **pictures}.items()
@@ -100,12 +116,7 @@ input [
     dims: [ {", ".join(map(str, given.dims))} ]
   }}
 ]
-output [
-  {{
-    name: "{answered.name}"
-    data_type: {answered.datatype}
-    dims: [ {", ".join(map(str, answered.dims))} ]{labels}
-  }}
+output [{outputs}
 ]
 dynamic_batching {{ }}
 {parameters}"""
@@ -154,14 +165,15 @@ def refuse_other_interface(model: Path, interface: Interface) -> None:
     """Raise unless the model's versions read and answer the same: as its config.pbtxt says, or else as they do."""
     newest = max(_versions(model), default=None)
     declared = declared_ports(model / "config.pbtxt")
-    for kind, wanted in (("input", interface.input), ("output", interface.output)):
+    for kind, wanted in (("input", (interface.input,)), ("output", interface.outputs)):
         where, found = model / "config.pbtxt", declared[kind]
         if not found and newest is not None:
             where = model / str(newest) / "model.onnx"
             found = graph_ports(where)[kind]
-        if found and not (len(found) == 1 and found[0].fits(wanted)):
+        same = len(found) == len(wanted) and all(one.fits(other) for one, other in zip(found, wanted, strict=True))
+        if found and not same:
             raise TrainingError(
-                f"{where} has the {kind} {' and '.join(map(str, found))}; this export has {wanted}. "
+                f"{where} has the {kind} {_listed(found)}; this export has {_listed(wanted)}. "
                 "All versions of a model share one config.pbtxt. Nothing was written. Choose another --name."
             )
 
@@ -239,6 +251,10 @@ def write_version(
                 f"{target} cannot be put into place: {error.strerror}. Is another export at it?"
             ) from error
     return target
+
+
+def _listed(ports: Sequence[Port]) -> str:
+    return " and ".join(map(str, ports))
 
 
 def _lines(labels: Sequence[str]) -> str:

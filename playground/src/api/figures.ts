@@ -96,6 +96,8 @@ export interface ModelCard {
   };
   readonly data?: { readonly source: string; readonly licence: string; readonly split: string } | null;
   readonly again?: readonly string[];
+  /** The table of its layers. */
+  readonly layers?: unknown;
 }
 
 export function serverMetadata(options: Options = {}): Promise<ServerMetadata> {

@@ -43,6 +43,7 @@ export const models = {
   card: {
     title: "Model card",
     none: "This version has no card.",
+    layers: "Look inside",
     accuracy: "Held-out accuracy",
     counts: (right: string, of: string) => `${right} of ${of} right`,
     before: (score: string) => `${score} in float32`,

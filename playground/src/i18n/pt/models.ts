@@ -46,6 +46,7 @@ export const models: typeof en = {
   card: {
     title: "Ficha do modelo",
     none: "Esta versão não tem ficha.",
+    layers: "Ver por dentro",
     accuracy: "Acerto em exemplos não vistos",
     counts: (right: string, of: string) => `${right} certos em ${of}`,
     before: (score: string) => `${score} em float32`,

@@ -38,6 +38,11 @@ export function CardSection({ model, version, load }: VersionProps) {
       )}
       {error !== undefined && !missing && <ErrorNotice error={error} />}
       {value !== undefined && error === undefined && !empty && <CardFacts card={value} />}
+      {value?.layers !== undefined && (
+        <p>
+          <a href={hashOf("layers", { model })}>{words.layers}</a>
+        </p>
+      )}
     </section>
   );
 }
