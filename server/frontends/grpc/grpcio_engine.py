@@ -142,8 +142,8 @@ def _handler(
 
 
 async def abort_call(context: Context, status: StatusCode, message: str) -> None:
-    """End a call with a status. Always raises `grpc.aio.AbortError`, also where the peer has gone meanwhile: grpcio would
-    log anything else as a bug of the method."""
+    """End a call with a status. Always raises `grpc.aio.AbortError`, also where the peer has gone meanwhile: grpcio
+    would log anything else as a bug of the method."""
     try:
         await context.abort(_GRPC_CODES[status], message)
     except grpc.aio.InternalError as error:
