@@ -18,13 +18,13 @@ from server.errors import ConvoyError, InvalidRequest, Reason, ShuttingDown
 from server.ledger import Account
 from server.messages import InferenceRequest, TensorSpec
 from server.models.registry import Registry
-from server.models.samples import random_rows
+from server.models.samples import Sample, random_requests
 from server.models.work import Answer, Pending
 from server.scheduling.clock import Alarm, Clock
-from server.tensors import Buffer
 
 MOST_PER_SECOND = 20_000.0
 MOST_SECONDS = 60.0
+MOST_ROWS = 64
 TICK_SECONDS = 0.5e-3
 """Arrivals are let in together that come within it: an alarm for each would cost more than they do."""
 MOST_AT_ONCE = 64
@@ -44,11 +44,15 @@ class OfferedLoad:
     """Requests per second, on average."""
     seconds: float
     """How long it lasts."""
+    rows: int = 1
+    """Of each request."""
 
     def __post_init__(self) -> None:
         for name, value, most in (("rate", self.rate, MOST_PER_SECOND), ("seconds", self.seconds, MOST_SECONDS)):
             if not 0 < value <= most:
                 raise InvalidRequest(f"'{name}' must be more than 0 and at most {most:g}, not {value:g}")
+        if not 1 <= self.rows <= MOST_ROWS:
+            raise InvalidRequest(f"'rows' must be 1 to {MOST_ROWS}, not {self.rows}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +87,7 @@ class LoadGenerator:
         self._ends = 0.0
         self._due = inf
         self._specs: tuple[TensorSpec, ...] = ()
-        self._inputs: Sequence[tuple[Buffer, ...]] = ()
+        self._samples: Sequence[Sample] = ()
         self._sent = 0
         self._answered = 0
         self._failed: Counter[Reason] = Counter()
@@ -99,11 +103,11 @@ class LoadGenerator:
         if self._engine.exiting:
             raise ShuttingDown("Server exiting")
         config = self._registry.find(load.model, load.version).config
-        specs, inputs = random_rows(config)
+        specs, samples = random_requests(config, load.rows)
         if self._load is None or (self._load.model, self._load.version) != (load.model, load.version):
             self._sent = self._answered = self._skipped = 0
             self._failed = Counter()
-        self._load, self._specs, self._inputs = load, specs, inputs
+        self._load, self._specs, self._samples = load, specs, samples
         now = self._clock.now()
         self._ends = now + load.seconds
         # An exponential gap has no memory: whoever changes the rate may draw anew.
@@ -149,7 +153,7 @@ class LoadGenerator:
         self._alarm.set(min(max(self._due, now + TICK_SECONDS), self._ends))
 
     def _send_one(self, load: OfferedLoad) -> None:
-        buffers = self._random.choice(self._inputs)
+        buffers = self._random.choice(self._samples)
         sent = _Sent(self)
         self._account.begin(sent)
         self._open.add(sent)

@@ -15,33 +15,36 @@ from server.tensors import BF16, BYTES, FP16, FP32, FP64, Buffer, DataType, byte
 
 EMPTY_TEXT_BYTES = 4
 """Of a BYTES element that is empty: its length."""
-MOST_ROWS = 16
+MOST_SAMPLES = 16
 MOST_BYTES = 8 << 20
-"""Of all rows together."""
+"""Of all samples together."""
+
+Sample = tuple[Buffer, ...]
+"""The contents of one request: a buffer for each input."""
 
 
-def random_rows(config: ModelConfig, seed: int = 0) -> tuple[tuple[TensorSpec, ...], Sequence[tuple[Buffer, ...]]]:
-    """What requests of one row each state, and the contents of some. Raises `InvalidRequest` for models whose
-    configuration does not say what a request must have."""
+def random_requests(config: ModelConfig, rows: int, seed: int = 0) -> tuple[tuple[TensorSpec, ...], Sequence[Sample]]:
+    """What requests of so many rows state, and the contents of some. Raises `InvalidRequest` for more rows than the
+    model takes, and for models whose configuration does not say what a request must have."""
     where = f"no requests can be made up for model '{config.name}'"
     if config.sequence is not None:
         raise InvalidRequest(f"{where}: it takes sequences")
+    if rows > max(1, config.max_batch_size):
+        raise InvalidRequest(f"{where} of {rows} rows: it takes {max(1, config.max_batch_size)} at most")
     for tensor in config.inputs:
         if -1 in tensor.dims:
             raise InvalidRequest(f"{where}: input '{tensor.name}' has dims {list(tensor.dims)}, which callers decide")
-    row_bytes = sum([_size(tensor) for tensor in config.inputs])
-    if row_bytes > MOST_BYTES:
-        raise InvalidRequest(f"{where}: a row has {row_bytes} bytes, and {MOST_BYTES} are made up at most")
+    size = sum([_row_bytes(tensor) for tensor in config.inputs]) * rows
+    if size > MOST_BYTES:
+        raise InvalidRequest(f"{where}: it would have {size} bytes, and {MOST_BYTES} are made up at most")
+    shapes = [(rows, *tensor.dims) if config.max_batch_size else tensor.dims for tensor in config.inputs]
+    specs = tuple([TensorSpec(t.name, t.datatype.name, shape) for t, shape in zip(config.inputs, shapes, strict=True)])
     random = np.random.default_rng(seed)
-    specs = tuple([TensorSpec(t.name, t.datatype.name, spec_shape(config, t.dims)) for t in config.inputs])
-    count = min(MOST_ROWS, MOST_BYTES // max(1, row_bytes))
-    rows = [tuple([random_bytes(t.datatype, t.dims, random) for t in config.inputs]) for _ in range(count)]
-    return specs, rows
-
-
-def spec_shape(config: ModelConfig, dims: tuple[int, ...]) -> tuple[int, ...]:
-    """The shape of one row, as callers state it."""
-    return (1, *dims) if config.max_batch_size else dims
+    samples = [
+        tuple([random_bytes(t.datatype, shape, random) for t, shape in zip(config.inputs, shapes, strict=True)])
+        for _ in range(min(MOST_SAMPLES, MOST_BYTES // max(1, size)))
+    ]
+    return specs, samples
 
 
 def random_bytes(datatype: DataType, dims: tuple[int, ...], random: np.random.Generator) -> bytes:
@@ -61,5 +64,5 @@ def zero_bytes(datatype: DataType, dims: tuple[int, ...]) -> bytes:
     return bytes(EMPTY_TEXT_BYTES * prod(dims) if datatype is BYTES else byte_size(datatype, dims))
 
 
-def _size(tensor: TensorConfig) -> int:
+def _row_bytes(tensor: TensorConfig) -> int:
     return EMPTY_TEXT_BYTES * prod(tensor.dims) if tensor.datatype is BYTES else byte_size(tensor.datatype, tensor.dims)

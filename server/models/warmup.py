@@ -20,7 +20,7 @@ from server.models import admission
 from server.models.config import ModelConfig
 from server.models.config_types import Fill, TensorConfig, WarmupInput, WarmupSample
 from server.models.execution import Executor, as_failure, empty_costs
-from server.models.samples import random_bytes, spec_shape, zero_bytes
+from server.models.samples import random_bytes, zero_bytes
 from server.models.sequence_execution import make_executor
 from server.models.work import Work
 from server.scheduling.costs import CostTable
@@ -210,7 +210,7 @@ def _work(config: ModelConfig, tensors: Sequence[tuple[TensorSpec, bytes]]) -> W
 
 
 def _spec(config: ModelConfig, name: str, datatype: DataType, dims: tuple[int, ...]) -> TensorSpec:
-    return TensorSpec(name, datatype.name, spec_shape(config, dims))
+    return TensorSpec(name, datatype.name, (1, *dims) if config.max_batch_size else dims)
 
 
 def _from_file(tensor: WarmupInput, read_file: ReadFile) -> bytes:

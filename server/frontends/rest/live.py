@@ -103,7 +103,7 @@ def live_page(
         "latency_us": {"p50": _rounded(figures.p50_us), "p99": _rounded(figures.p99_us)},
         "answered_per_second": round(figures.answered, 2),
         "in_time_per_second": None if figures.in_time is None else round(figures.in_time, 2),
-        "failed_per_second": {reason: round(rate, 2) for reason, rate in figures.failed.items()},
+        "failed_per_second": {reason.value: round(rate, 2) for reason, rate in figures.failed.items()},
         "cursor": observation.ran,
         "missed_batches": observation.ran - before - len(batches),
         "batches": {

@@ -292,11 +292,14 @@ SCHEMAS: Mapping[str, Schema] = {
             started_us=_COUNTS, rows=_COUNTS, requests=_COUNTS, duration_us=_COUNTS, queue_delay_us=_COUNTS
         ),
     ),
-    "PlaygroundLoad": _object(("model", "rate"), model=_STRING, version=_STRING, rate=_NUMBER, seconds=_NUMBER),
+    "PlaygroundLoad": _object(
+        ("model", "rate"), model=_STRING, version=_STRING, rows=_COUNT, rate=_NUMBER, seconds=_NUMBER
+    ),
     "PlaygroundLoadState": _object(
         running=_BOOLEAN,
         model=_STRING_OR_NULL,
         version=_STRING_OR_NULL,
+        rows=_NUMBER_OR_NULL,
         rate=_NUMBER_OR_NULL,
         seconds_left=_NUMBER,
         sent=_COUNT,
@@ -304,7 +307,7 @@ SCHEMAS: Mapping[str, Schema] = {
         failed=_BY_REASON,
         skipped=_COUNT,
         in_progress=_COUNT,
-        limits=_object(rate=_NUMBER, seconds=_NUMBER),
+        limits=_object(rows=_COUNT, rate=_NUMBER, seconds=_NUMBER),
     ),
     "Metrics": _STRING,
     "Document": {"type": "object"},

@@ -21,12 +21,20 @@ from server.frontends.rest.json_tensors import NonFinite
 from server.frontends.rest.restrictions import CATEGORIES
 from server.frontends.sockets import is_loopback
 from server.frontends.statuses import AS_TRITON
-from server.load_generator import MOST_PER_SECOND, MOST_SECONDS, LoadGenerator, LoadSnapshot, OfferedLoad
+from server.load_generator import (
+    MOST_PER_SECOND,
+    MOST_ROWS,
+    MOST_SECONDS,
+    LoadGenerator,
+    LoadSnapshot,
+    OfferedLoad,
+)
 from server.tensors import Buffer
 
 OPERATION = "PlaygroundLoad"
 TEMPLATE = "v2/playground/load"
 MOST_BODY_BYTES = 4096
+FIELDS = ("model", "version", "rows", "rate", "seconds")
 _API = CATEGORIES[OPERATION].value
 
 
@@ -85,14 +93,18 @@ def offered_load(body: Buffer) -> OfferedLoad:
     fields = json_tensors.parse(bytes(body), NonFinite.REFUSE)
     if not isinstance(fields, dict):
         raise InvalidRequest("the request's JSON must be an object")
-    unknown = fields.keys() - {"model", "version", "rate", "seconds"}
+    unknown = fields.keys() - FIELDS
     if unknown:
-        raise InvalidRequest(f"unknown field '{min(unknown)}'; there are model, version, rate, seconds")
+        raise InvalidRequest(f"unknown field '{min(unknown)}'; there are {', '.join(FIELDS)}")
+    rows = fields.get("rows", 1)
+    if type(rows) is not int:
+        raise InvalidRequest("'rows' must be a whole number")
     return OfferedLoad(
         _text(fields, "model"),
         _text(fields, "version", ""),
-        _positive(fields, "rate"),
-        _positive(fields, "seconds", MOST_SECONDS),
+        _number(fields, "rate"),
+        _number(fields, "seconds", MOST_SECONDS),
+        rows,
     )
 
 
@@ -103,14 +115,15 @@ def load_page(state: LoadSnapshot) -> dict[str, object]:
         "running": state.seconds_left > 0,
         "model": None if load is None else load.model,
         "version": None if load is None else load.version,
+        "rows": None if load is None else load.rows,
         "rate": None if load is None else load.rate,
         "seconds_left": round(state.seconds_left, 3),
         "sent": state.sent,
         "answered": state.answered,
-        "failed": dict(state.failed),
+        "failed": {reason.value: count for reason, count in state.failed.items()},
         "skipped": state.skipped,
         "in_progress": state.in_progress,
-        "limits": {"rate": MOST_PER_SECOND, "seconds": MOST_SECONDS},
+        "limits": {"rows": MOST_ROWS, "rate": MOST_PER_SECOND, "seconds": MOST_SECONDS},
     }
 
 
@@ -128,7 +141,7 @@ def _text(fields: dict[str, Any], name: str, default: str | None = None) -> str:
     return value
 
 
-def _positive(fields: dict[str, Any], name: str, default: float | None = None) -> float:
+def _number(fields: dict[str, Any], name: str, default: float | None = None) -> float:
     value = fields.get(name, default)
     if isinstance(value, bool) or not isinstance(value, int | float) or not isfinite(value):
         raise InvalidRequest(f"'{name}' must be a number" if name in fields else f"the request has no '{name}'")
