@@ -3,7 +3,7 @@ import type { Reading } from "../../views/convoy/reading";
 
 const policies: Readonly<Record<Policy, string>> = {
   window: "window",
-  slo: "objective",
+  slo: "latency objective",
   sequence: "sequences",
   ensemble: "ensemble",
   single: "one by one",
@@ -53,7 +53,7 @@ export const convoy = {
     start: "Start the load",
     stop: "Stop the load",
     capacity: (rate: string, rows: string) =>
-      `The model does about ${rate} requests of ${rows} rows each per second, by its own measurements before it served.`,
+      `The model does about ${rate} requests of ${rows} rows each per second: so it was measured before it served. It does less while the machine has other things to do, this page among them.`,
     unmeasured: "The model has not been measured, so that nobody knows what it can do.",
     honest:
       "The server makes these requests itself: random numbers, at random moments (a Poisson process), straight into the " +
@@ -65,7 +65,7 @@ export const convoy = {
     title: "When more comes than goes",
     window: "Window",
     windowHint: "Everyone may wait, until the queue is full.",
-    slo: "Objective",
+    slo: "Latency objective",
     sloHint: "Who cannot be answered in time is refused at once.",
     objective: "Objective, in milliseconds",
     changed: (rows: string) =>
@@ -96,7 +96,7 @@ export const convoy = {
     rates: "Requests per second",
     queue: "Requests in the queue",
     sizes: "Requests in a batch",
-    sizesHint: "Batches of the last 3 seconds",
+    sizesHint: "last 3 s",
     sizeRange: (from: string, to: string) => `${from}–${to}`,
     share: (requests: string, percent: string) => `${requests}: ${percent}`,
     noBatches: "No batch ran.",

@@ -7,7 +7,7 @@ export const convoy: typeof en = {
     "Peça ao modelo mais do que ele consegue, e veja o que cada política faz disso.",
   policies: {
     window: "janela",
-    slo: "objetivo",
+    slo: "objetivo de latência",
     sequence: "sequências",
     ensemble: "conjunto",
     single: "um a um",
@@ -48,7 +48,7 @@ export const convoy: typeof en = {
     start: "Iniciar a carga",
     stop: "Parar a carga",
     capacity: (rate: string, rows: string) =>
-      `O modelo faz cerca de ${rate} pedidos de ${rows} linhas por segundo, pelo que mediu antes de servir.`,
+      `O modelo faz cerca de ${rate} pedidos de ${rows} linhas por segundo: assim se mediu antes de servir. Faz menos quando a máquina tem mais que fazer, como mostrar esta página.`,
     unmeasured: "O modelo não foi medido, por isso ninguém sabe o que consegue.",
     honest:
       "É o próprio servidor que faz estes pedidos: números ao acaso, em momentos ao acaso (um processo de Poisson), " +
@@ -59,7 +59,7 @@ export const convoy: typeof en = {
     title: "Quando chega mais do que sai",
     window: "Janela",
     windowHint: "Todos podem esperar, até a fila encher.",
-    slo: "Objetivo",
+    slo: "Objetivo de latência",
     sloHint: "Quem não pode ter resposta a tempo é recusado logo.",
     objective: "Objetivo, em milissegundos",
     changed: (rows: string) =>
@@ -90,7 +90,7 @@ export const convoy: typeof en = {
     rates: "Pedidos por segundo",
     queue: "Pedidos na fila",
     sizes: "Pedidos num lote",
-    sizesHint: "Lotes dos últimos 3 segundos",
+    sizesHint: "últimos 3 s",
     sizeRange: (from: string, to: string) => `${from}–${to}`,
     share: (requests: string, percent: string) => `${requests}: ${percent}`,
     noBatches: "Nenhum lote correu.",

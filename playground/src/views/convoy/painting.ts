@@ -1,6 +1,6 @@
 /** Paints the road: requests come from the left, wait, and leave in convoys to the right; refused ones turn off. */
 
-import { CONVOY_LANES, DOT_LANES, type Convoy, type Dot, type Traffic } from "./traffic";
+import { CONVOY_LANES, DOT_LANES, MOST_WAGONS, type Convoy, type Dot, type Traffic } from "./traffic";
 
 export interface Colours {
   readonly road: string;
@@ -10,6 +10,8 @@ export interface Colours {
   readonly request: string;
   readonly engine: string;
   readonly refused: string;
+  /** A font's families. */
+  readonly font: string;
 }
 
 export interface Words {
@@ -25,7 +27,7 @@ export interface Scene {
   readonly words: Words;
 }
 
-const NAMES: Readonly<Record<keyof Colours, string>> = {
+const NAMES: Readonly<Record<keyof Omit<Colours, "font">, string>> = {
   road: "--sunken",
   line: "--line-strong",
   ink: "--ink",
@@ -35,11 +37,11 @@ const NAMES: Readonly<Record<keyof Colours, string>> = {
   refused: "--bad",
 };
 
-/** The colours of the scheme that is on. */
+/** The colours of the scheme that is on. Takes a while: not for every frame. */
 export function coloursOf(element: Element): Colours {
   const style = getComputedStyle(element);
   const entries = Object.entries(NAMES).map(([name, property]) => [name, style.getPropertyValue(property).trim()]);
-  return Object.fromEntries(entries) as unknown as Colours;
+  return Object.fromEntries([...entries, ["font", style.fontFamily]]) as unknown as Colours;
 }
 
 /** Where what is, in pixels. */
@@ -55,8 +57,9 @@ interface Map {
   readonly dot: number;
 }
 
-const MOST_WAGONS = 16;
 const TEXT_PIXELS = 13;
+/** On a narrower road there is no room for what a convoy carries. */
+const LABELLED_WIDTH = 500;
 
 export function paint(context: CanvasRenderingContext2D, width: number, height: number, scene: Scene): void {
   const map: Map = {
@@ -66,10 +69,10 @@ export function paint(context: CanvasRenderingContext2D, width: number, height: 
     gate: 0.27 * width + Math.min(0.3 * width, 260),
     top: 34,
     bottom: height - 44,
-    dot: width < 500 ? 3 : 3.5,
+    dot: width < LABELLED_WIDTH ? 3 : 3.5,
   };
   context.clearRect(0, 0, width, height);
-  context.font = `${TEXT_PIXELS}px ${getComputedStyle(context.canvas).fontFamily}`;
+  context.font = `${TEXT_PIXELS}px ${scene.colours.font}`;
   paintRoad(context, map, scene);
   const tail = paintQueue(context, map, scene);
   for (const dot of scene.traffic.dots) paintDot(context, map, dot, tail, scene.colours);
@@ -152,9 +155,11 @@ function paintConvoy(context: CanvasRenderingContext2D, map: Map, convoy: Convoy
     context.roundRect(x, y - size / 2, size, size, index === 0 ? [2, 6, 6, 2] : 2);
     context.fill();
   }
-  context.fillStyle = colours.ink;
-  context.textAlign = "left";
-  context.fillText(words.rows(convoy.rows), front - length + 3, y - size / 2 - 5);
+  if (map.width >= LABELLED_WIDTH) {
+    context.fillStyle = colours.ink;
+    context.textAlign = "left";
+    context.fillText(words.rows(convoy.rows), front - length + 3, y - size / 2 - 5);
+  }
   context.restore();
 }
 

@@ -4,7 +4,7 @@ import { effect } from "@preact/signals";
 import { useEffect, useRef } from "preact/hooks";
 
 import { formatNumber, text } from "../../i18n";
-import { coloursOf, paint, type Words } from "./painting";
+import { coloursOf, paint, type Colours, type Words } from "./painting";
 import { failedPerSecond } from "./reading";
 import { departures, lastBatches, now } from "./state";
 import { advance, EMPTY, still, type Flow, type Traffic } from "./traffic";
@@ -12,6 +12,8 @@ import { advance, EMPTY, still, type Flow, type Traffic } from "./traffic";
 const HEIGHT = 220;
 /** A tab that was hidden goes on from where it is, and does not catch up. */
 const LONGEST_STEP_SECONDS = 0.1;
+/** More pictures a second would take the processor from the model, on a machine without a graphics card. */
+const FRAME_MILLISECONDS = 1000 / 31;
 
 export function Road() {
   const canvas = useRef<HTMLCanvasElement>(null);
@@ -24,13 +26,15 @@ export function Road() {
     let frame = 0;
     let before = performance.now();
     let traffic: Traffic = EMPTY;
+    let colours = coloursOf(element);
 
     const move = (at: number): void => {
+      frame = requestAnimationFrame(move);
+      if (at - before < FRAME_MILLISECONDS) return;
       const seconds = Math.min(LONGEST_STEP_SECONDS, (at - before) / 1000);
       before = at;
       traffic = advance(traffic, seconds, flow(), departures.splice(0));
-      show(element, traffic);
-      frame = requestAnimationFrame(move);
+      show(element, traffic, colours);
     };
     const begin = (): void => {
       cancelAnimationFrame(frame);
@@ -40,7 +44,8 @@ export function Road() {
     quiet.addEventListener("change", begin);
     const endStill = effect(() => {
       const batches = lastBatches.value;
-      if (now.value !== undefined && quiet.matches) show(element, still(batches));
+      colours = coloursOf(element);
+      if (now.value && quiet.matches) show(element, still(batches), colours);
     });
     return () => {
       cancelAnimationFrame(frame);
@@ -60,7 +65,7 @@ function flow(): Flow {
   return { arrivals, refusedShare: arrivals ? failed / arrivals : 0 };
 }
 
-function show(canvas: HTMLCanvasElement, traffic: Traffic): void {
+function show(canvas: HTMLCanvasElement, traffic: Traffic, colours: Colours): void {
   const context = canvas.getContext("2d");
   if (!context) return;
   const width = canvas.clientWidth;
@@ -74,5 +79,5 @@ function show(canvas: HTMLCanvasElement, traffic: Traffic): void {
     refused: words.refused,
     rows: (count) => words.rows(formatNumber(count)),
   };
-  paint(context, width, HEIGHT, { traffic, waiting, colours: coloursOf(canvas), words: said });
+  paint(context, width, HEIGHT, { traffic, waiting, colours, words: said });
 }

@@ -44,7 +44,7 @@ export const samples = signal<readonly Sample[]>([]);
 export const recentBatches = signal<readonly Batch[]>([]);
 export const lastBatches = computed(() => recentBatches.value.slice(-SHOWN_BATCHES));
 /** How many batches there are for each that is drawn. */
-export const oneIn = computed(() => shownOneIn(recentBatches.value.length / BATCH_SECONDS));
+export const oneIn = computed(() => shownOneIn(recentBatches.value, BATCH_SECONDS));
 /** Batches that the road has not shown yet. It takes them out. */
 export const departures: Batch[] = [];
 export const lookError = signal<unknown>(null);

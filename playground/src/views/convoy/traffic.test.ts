@@ -50,11 +50,20 @@ describe("convoys", () => {
     expect(second.convoys.map(({ lane }) => lane)).toEqual([0, 1]);
   });
 
+  it("keep a longer distance behind a long one", () => {
+    const long = advance(EMPTY, 1, NO_FLOW, [{ requests: 16, rows: 16 }]);
+
+    expect(advance(long, 0.3, NO_FLOW, [{ requests: 1, rows: 1 }]).convoys).toHaveLength(1);
+    expect(advance(long, 0.4, NO_FLOW, [{ requests: 1, rows: 1 }]).convoys).toHaveLength(2);
+  });
+
   it.each([
-    [2, 1],
-    [50, 8],
-  ])("at %i batches a second, one in %i is shown", (rate, oneIn) => {
-    expect(shownOneIn(rate)).toBe(oneIn);
+    [6, 1, 1],
+    [150, 1, 8],
+    [150, 16, 17],
+  ])("of %i batches in 3 seconds, of %i requests, one in %i is shown", (count, requests, oneIn) => {
+    const batches = Array.from({ length: count }, () => ({ requests, rows: requests }));
+    expect(shownOneIn(batches, 3)).toBe(oneIn);
   });
 });
 

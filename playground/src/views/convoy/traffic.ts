@@ -51,13 +51,21 @@ export const DOT_LANES = 5;
 export const CONVOY_LANES = 3;
 /** More cannot be followed by eye. */
 const MOST_ARRIVALS = 30;
-const CONVOY_GAP_SECONDS = 0.16;
+export const MOST_WAGONS = 16;
+/** A convoy keeps so long behind the one before it, and longer behind a long one. */
+const LEAST_GAP_SECONDS = 0.16;
+const WAGON_SECONDS = 0.02;
 const DOT_SECONDS = 1.1;
 const CONVOY_SECONDS = 2.2;
 
-/** How many of the convoys are shown, as one in so many: 1 shows all. */
-export function shownOneIn(batchesPerSecond: number): number {
-  return Math.max(1, Math.round(batchesPerSecond * CONVOY_GAP_SECONDS));
+function gapSeconds(wagons: number): number {
+  return Math.max(LEAST_GAP_SECONDS, WAGON_SECONDS * (1 + Math.min(wagons, MOST_WAGONS)));
+}
+
+/** How many of these batches, seen in so many seconds, there are for each that is shown: 1 shows all. */
+export function shownOneIn(batches: readonly Departure[], seconds: number): number {
+  const gaps = batches.reduce((sum, { requests }) => sum + gapSeconds(requests), 0);
+  return Math.max(1, Math.round(gaps / seconds));
 }
 
 /** The same a moment later. `departures` are the batches that may leave now: one of them does if there is room. */
@@ -80,8 +88,9 @@ export function advance(traffic: Traffic, seconds: number, flow: Flow, departure
     .filter(({ progress }) => progress < 1);
   sinceConvoy += seconds;
   const last = departures.at(-1);
-  if (last && sinceConvoy >= CONVOY_GAP_SECONDS) {
-    const lane = ((traffic.convoys.at(-1)?.lane ?? -1) + 1) % CONVOY_LANES;
+  const ahead = traffic.convoys.at(-1);
+  if (last && sinceConvoy >= gapSeconds(ahead?.wagons ?? 0)) {
+    const lane = ((ahead?.lane ?? -1) + 1) % CONVOY_LANES;
     convoys.push({ progress: 0, lane, wagons: last.requests, rows: last.rows });
     sinceConvoy = 0;
   }
