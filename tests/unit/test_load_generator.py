@@ -20,7 +20,7 @@ from server.models.registry import Registry
 from server.models.samples import random_requests
 from tests.fakes import model_config
 from tests.unit.http_peer import Peer
-from tests.unit.loaded import X, Y, Z, Bench, batching_config, run, turn
+from tests.unit.loaded import Bench, X, Y, Z, batching_config, run, turn
 
 FIXED = TensorConfig("x", tensors.FP32, (2,))
 HERE, ELSEWHERE = "127.0.0.1:40000", "192.0.2.7:40000"
