@@ -25,7 +25,7 @@ const SHOWN_BATCHES = 8;
 const LOOK_MILLISECONDS = 200;
 const RETRY_MILLISECONDS = 1000;
 /** A load ends so long after the page has gone without a word. */
-const LOAD_SECONDS = 15;
+const LOAD_SECONDS = 20;
 const RENEW_MILLISECONDS = 5000;
 /** A slider that is moved is waited for. */
 const SETTLE_MILLISECONDS = 80;
@@ -70,6 +70,7 @@ export const offeredRate = computed(() => {
 
 let isOffering = false;
 let offerSoon = 0;
+let turn: Promise<void> = Promise.resolve();
 let original: FullConfig | null = null;
 let cursor: number | null = null;
 
@@ -116,8 +117,7 @@ export async function watch(signal: AbortSignal): Promise<void> {
         if (performance.now() >= renewAt) {
           renewAt = performance.now() + RENEW_MILLISECONDS;
           if (isOffering && !busy.value) await offer();
-          else load.value = await loadState({ signal });
-          loadError.value = null;
+          else if (load.value) load.value = await loadState({ signal });
         }
       } catch (error) {
         if (signal.aborted) return;
@@ -170,14 +170,12 @@ export async function start(): Promise<void> {
   });
 }
 
-export async function stop(): Promise<void> {
+export function stop(): Promise<void> {
   isOffering = false;
-  try {
+  return inTurn(async () => {
     await endLoad();
     load.value = await loadState();
-  } catch (error) {
-    loadError.value = error;
-  }
+  });
 }
 
 export async function changePolicy(policy: WantedPolicy): Promise<void> {
@@ -211,12 +209,23 @@ export async function restore(): Promise<void> {
 
 /** Undo everything, also while the page goes away: nobody waits for the answers. */
 export function leave(): void {
-  if (isOffering) endLoad().catch(ignore);
-  if (isChanged.value) loadModel(chosen.value, {}, { keepalive: true }).catch(ignore);
+  const model = chosen.value;
+  if (isOffering) void inTurn(endLoad);
+  if (isChanged.value) void inTurn(() => loadModel(model, {}, { keepalive: true }));
   isOffering = isChanged.value = false;
 }
 
-function ignore(): void {}
+/** Do something once what was begun before is done: a load that is renewed must not come after its end. */
+function inTurn(work: () => Promise<unknown>): Promise<void> {
+  turn = turn.then(async () => {
+    try {
+      await work();
+    } catch (error) {
+      loadError.value = error;
+    }
+  });
+  return turn;
+}
 
 async function during(work: () => Promise<void>): Promise<void> {
   if (busy.value) return;
@@ -247,27 +256,24 @@ async function configure(): Promise<void> {
   await measure();
 }
 
+/** Learn what the model can do, and whether the server makes a load for whoever is here. */
 async function measure(): Promise<void> {
   const model = chosen.value;
   try {
-    const [costs, state] = await Promise.all([cost(model), loadState()]);
-    load.value = state;
-    const rows = capacity.value?.rows ?? rowsOfRequest(costs, state.limits.rows);
+    load.value = await loadState();
+    const costs = await cost(model);
+    const rows = capacity.value?.rows ?? rowsOfRequest(costs, load.value.limits.rows);
     if (model === chosen.value) capacity.value = { requestsPerSecond: rowsPerSecond(costs) / rows, rows };
   } catch (error) {
     loadError.value = error;
   }
 }
 
-async function offer(): Promise<void> {
-  const { rows = 1 } = capacity.value ?? {};
-  const rate = offeredRate.value;
-  try {
-    if (rate > 0) load.value = await offerLoad({ model: chosen.value, rows, rate, seconds: LOAD_SECONDS });
-    else await endLoad();
+function offer(): Promise<void> {
+  return inTurn(async () => {
+    const rate = offeredRate.value;
+    if (!isOffering || !capacity.value || rate === 0) return;
+    load.value = await offerLoad({ model: chosen.value, rows: capacity.value.rows, rate, seconds: LOAD_SECONDS });
     loadError.value = null;
-  } catch (error) {
-    isOffering = false;
-    loadError.value = error;
-  }
+  });
 }
