@@ -17,6 +17,8 @@ EXTENSION := setup.py $(wildcard server/frontends/grpc/http2_build.py server/fro
 BUILD_PACKAGES = gcc libc6-dev libnghttp2-dev $(shell $(BIN)/python tools/needs_python_dev.py)
 UNPACKED := $(CURDIR)/.cache/debian/usr
 BUILD_PATHS = CPATH="$(UNPACKED)/include" LIBRARY_PATH="$(wildcard $(UNPACKED)/lib/*-linux-gnu)"
+# Where the environment says that bytecode is not to be kept, each of the tests' hundreds of servers compiles the source.
+unexport PYTHONDONTWRITEBYTECODE
 announce = @sed -n 's/^$@:.*\#\# /== make $@: /p' $(firstword $(MAKEFILE_LIST))
 
 .DEFAULT_GOAL := help

@@ -21,7 +21,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from loadtest.errors import LoadTestError
 from loadtest.figures import Counts, finite, percentile
-from loadtest.processes import our_server, running
+from loadtest.processes import ending_with_us, our_server, running
 from loadtest.swarm import reports
 from loadtest.swarm.flags import NO_SHAPE, as_arguments, plan_of, shapes_of
 from loadtest.swarm.latencies import PERCENTILES, percentile_name, total
@@ -234,7 +234,12 @@ def _locust(test: LoadTest, server: _Server) -> list[dict[str, Any]]:
 @contextmanager
 def _worker(command: Sequence[str]) -> Iterator[None]:
     """A process of Locust that sends, and ends when its master has ended; otherwise than with 0 is an error."""
-    process = subprocess.Popen(command, stdin=subprocess.DEVNULL, process_group=0)
+    process = subprocess.Popen(
+        command,
+        stdin=subprocess.DEVNULL,
+        process_group=0,
+        preexec_fn=ending_with_us(),  # noqa: PLW1509 -- it takes no lock
+    )
     try:
         yield
     except BaseException:

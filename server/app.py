@@ -16,7 +16,6 @@ import signal
 import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from random import Random
 from typing import TYPE_CHECKING
@@ -28,13 +27,11 @@ from server.backends.onnx import OnnxBackend
 from server.control import ControlPlane
 from server.engine import Engine
 from server.errors import LoadFailed
+from server.files import given_by
 from server.flag_values import CompressionLevel, GrpcEngine, ModelControlMode
 from server.frontends import health_service, inference_service
-from server.frontends.access import Gate
 from server.frontends.calls import MethodTable
 from server.frontends.compressed_answers import compress_answers
-from server.frontends.decoding import Decoding, plainly
-from server.frontends.forwarding import decoding_with_headers
 from server.frontends.grpc.grpcio_engine import GrpcioEngine
 from server.frontends.health_service import HealthService
 from server.frontends.inference_service import InferenceService, accounted
@@ -118,10 +115,10 @@ class App:
             strict_readiness=settings.strict_readiness,
             watch=watch,
             failures=failures,
-            decoding=_grpc_decoding(settings, grpc_gate),
+            decoding=part_options.grpc_decoding(settings, grpc_gate),
             ledger=self._ledger,
             memory=memory,
-            more_extensions=self._regions.extensions if self._regions is not None else (),
+            more_extensions=part_options.more_extensions(settings, self._regions),
         )
         names = (inference_service.SERVICE, health_service.SERVICE)
         health = HealthService(
@@ -229,7 +226,12 @@ class App:
             await asyncio.to_thread(self._traces.close, seconds)
         if self._memory.used:
             log.error("the memory budget does not balance: %d bytes are in use", self._memory.used)
-        return self._ledger.close() and not self._memory.used
+        return self._ledger.close(self._registry.answers - self._engine.undelivered) and not self._memory.used
+
+    @property
+    def left_behind(self) -> int:
+        """Loads that hang: their threads will not end."""
+        return self._control.left_behind
 
     def _cut_off(self) -> None:
         self._ledger.begin_cut_off(self._engine.in_flight)
@@ -305,7 +307,7 @@ async def serve(settings: Settings, logs: Logs) -> bool:
         ports = await starting
         print(app.summary(ports), flush=True)
         if settings.ports_file:
-            _write_ports(settings.ports_file, ports)
+            write_ports(settings.ports_file, ports)
         await stop.wait()
         if settings.shutdown_delay_secs:
             log.info("stopping: not ready, serving for %g s; a second signal ends that", settings.shutdown_delay_secs)
@@ -319,7 +321,7 @@ async def serve(settings: Settings, logs: Logs) -> bool:
     finally:
         last_exit.leave_within(settings.exit_timeout_secs + LAST_SECONDS)
         balances = await app.stop()
-        if not join_lanes(LAST_SECONDS):
+        if not join_lanes(LAST_SECONDS) or app.left_behind:
             last_exit.leave_within(0)
             join_lanes(LAST_SECONDS)
         # All is done: who asks once more while the interpreter goes shall not change the exit status.
@@ -344,13 +346,6 @@ def _freeze_heap() -> None:
     gc.freeze()
 
 
-def _grpc_decoding(settings: Settings, gate: Gate | None) -> Decoding:
-    """How messages of inference over gRPC become requests."""
-    pattern = settings.grpc_header_forward_pattern
-    decoding = plainly if pattern is None else partial(decoding_with_headers, pattern)
-    return partial(gate.decoding, decoding) if gate and gate.guards_all else decoding
-
-
 def _grpc_engine(settings: Settings) -> type[Nghttp2Engine] | type[GrpcioEngine]:
     """The engine that the flags ask for. Raises `OSError` where it is nghttp2, and that was not built."""
     wanted = settings.grpc_engine
@@ -369,9 +364,10 @@ def _grpc_engine(settings: Settings) -> type[Nghttp2Engine] | type[GrpcioEngine]
     return Nghttp2Engine
 
 
-def _write_ports(path: Path, ports: Ports) -> None:
-    """Atomically, so that whoever waits for the file never reads half of it."""
+def write_ports(path: Path, ports: Ports) -> None:
+    """Atomically, so that whoever waits for the file never reads half of it. Raises `OSError`."""
     content = {"grpc": ports.grpc, "http": ports.http, "metrics": ports.metrics}
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    temporary.write_text(json.dumps(content))
-    temporary.replace(path)
+    with given_by("--ports-file", path):
+        temporary.write_text(json.dumps(content))
+        temporary.replace(path)

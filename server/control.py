@@ -84,6 +84,8 @@ class ControlSettings:
     """How often a load is tried again that failed."""
     run_timeout_ms: int = 0
     """How long a run may take of a model that does not say; 0: as long as it likes."""
+    load_timeout_secs: float = 0.0
+    """How long a load may take; 0: as long as it likes."""
 
     @property
     def everything(self) -> bool:
@@ -122,6 +124,7 @@ class ControlPlane:
             tiny_batch_seconds=settings.tiny_batch_seconds,
             summaries=settings.summaries,
             run_timeout_ms=settings.run_timeout_ms,
+            load_timeout_secs=settings.load_timeout_secs,
             turns=self.turns,
             store=answers,
         )
@@ -146,6 +149,11 @@ class ControlPlane:
     def unseen_repositories(self) -> int:
         """How many could not be looked at the last time that they were to be followed."""
         return len(self._outlook.unseen)
+
+    @property
+    def left_behind(self) -> int:
+        """Loads that hang: their threads will not end."""
+        return self._loader.left_behind
 
     async def load_all(self) -> None:
         """Bring every model that should serve to READY or UNAVAILABLE. Raises `LoadFailed` where a root is missing."""

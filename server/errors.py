@@ -33,6 +33,7 @@ Messages follow Triton's wording wherever Triton has the case, because clients m
     │   └── RunTimedOut         the run took longer than the model may
     └── LoadFailed              a version cannot be loaded
         ├── ConfigInvalid       its config.pbtxt asks for the unknown or the impossible
+        ├── LoadTimedOut        the load, or a run of it, took longer than it may
         └── ChecksumWrong       a file of it at a distance is not what its maker meant
 """
 
@@ -361,6 +362,10 @@ def _shortened(message: str) -> str:
 
 class ConfigInvalid(LoadFailed):
     """A model's configuration asks for the unknown or the impossible. The message names file and field."""
+
+
+class LoadTimedOut(LoadFailed):
+    """The load, or a run of it, took longer than it may. Another try would take as long."""
 
 
 class ChecksumWrong(LoadFailed):

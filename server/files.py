@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import os
 import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from server.errors import LoadFailed
@@ -26,6 +28,15 @@ def problem_of_name(name: str) -> str:
     if len(name.encode()) > MAX_NAME_BYTES:
         return f"a name must not be longer than {MAX_NAME_BYTES} bytes"
     return ""
+
+
+@contextmanager
+def given_by(flag: str, path: Path) -> Iterator[None]:
+    """While a file that a flag names is opened. Raises `OSError` that names both, and says what is wrong."""
+    try:
+        yield
+    except OSError as error:
+        raise OSError(f"{flag} {path}: {error.strerror or error}") from error
 
 
 def read_file(path: Path, most_bytes: int) -> bytes:

@@ -77,6 +77,10 @@ def _add_model_flags(group: argparse._ArgumentGroup) -> None:
         "--model-load-retry-count", type=flag_values.natural, default=0, metavar="N",
         help="how often a load that failed is tried again at once, unless the configuration is wrong (default 0)",
     )  # fmt: skip
+    group.add_argument(
+        "--model-load-timeout-secs", type=flag_values.seconds, default=1800.0, metavar="SECONDS",
+        help="how long it may take to load a version before it is given up; 0: as long as it likes (default 1800)",
+    )  # fmt: skip
     _add_boolean(group, "--exit-on-error", False, "do not start where a model cannot be loaded at start")
     _add_boolean(group, "--model-namespacing", False, "not offered: models of one name in two repositories")
     _add_boolean(group, "--strict-readiness", True, "ready only when every model that should serve does")
@@ -168,7 +172,8 @@ def _add_access_control_flags(group: argparse._ArgumentGroup) -> None:
     group.add_argument(
         "--allow-admin", type=flag_values.boolean, metavar="true|false",
         help="without --auth-policy, whether callers may load and unload models, register shared memory and change "
-        "trace and log settings, as far as other flags allow it (default: the settings on loopback addresses only)",
+        "trace and log settings, as far as other flags allow it (default: on loopback addresses only; shared memory on "
+        "all)",
     )  # fmt: skip
     group.add_argument(
         "--audit-log", type=Path, metavar="PATH",

@@ -8,6 +8,7 @@ from server.frontends.inference_service import InferenceService
 from server.frontends.rest.access import guard_routes
 from server.frontends.rest.bodies import Bodies
 from server.frontends.rest.browsers import refuse_other_sites
+from server.frontends.rest.card import card_routes
 from server.frontends.rest.cost import cost_routes
 from server.frontends.rest.exchange import Route
 from server.frontends.rest.generate import GenerateRoutes
@@ -60,6 +61,7 @@ def http_routes(
         *cost_routes(registry),
         *LiveRoutes(registry).routes(),
         *(load_routes(load, bodies, gate if gate and gate.guards_all else None) if load is not None else []),
+        *card_routes(registry),
         *([metrics] if settings.http_metrics else []),
     ]
     every = refuse_other_sites(behind_gate([*routes, openapi_route(routes)], gate))

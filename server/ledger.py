@@ -168,9 +168,17 @@ class Ledger:
     def snapshot(self) -> list[AccountSnapshot]:
         return [account.snapshot() for account in self.accounts]
 
-    def close(self) -> bool:
-        """Log what the server did in its life. Returns whether every request was answered once, or abandoned."""
-        wrong = self.lost > 0
+    def close(self, given: int) -> bool:
+        """Log what the server did in its life. Returns whether every request was answered once, or abandoned.
+
+        `given` is how many answers were given to callers, as models and whoever keeps their answers back have it.
+        """
+        answered = sum([account.answered for account in self.accounts])
+        wrong = self.lost > 0 or answered != given
+        if answered != given:
+            log.error(
+                "the ledger does not balance: %d requests were answered, and models gave %d answers", answered, given
+            )
         if wrong:
             log.error("the ledger does not balance: %d requests were not answered, and no model had them", self.lost)
         for account in self.accounts:

@@ -18,6 +18,7 @@ from typing import Any
 
 from pythonjsonlogger.json import JsonFormatter
 
+from server.files import given_by
 from server.flag_values import LogFormat
 from server.settings import Settings
 from server.urls import redacted
@@ -96,9 +97,13 @@ class Logs:
 
 def configure(settings: Settings) -> Logs:
     """Send this process's log where the flags say. Raises `OSError` where a file cannot be opened."""
-    handler = logging.FileHandler(settings.log_file) if settings.log_file else logging.StreamHandler(sys.stderr)
+    handler: logging.Handler = logging.StreamHandler(sys.stderr)
+    if settings.log_file:
+        with given_by("--log-file", settings.log_file):
+            handler = logging.FileHandler(settings.log_file)
     if settings.audit_log:
-        audit_to(settings.audit_log)
+        with given_by("--audit-log", settings.audit_log):
+            audit_to(settings.audit_log)
     state = LogState(
         settings.log_info, settings.log_warning, settings.log_error, settings.log_verbose, settings.log_format
     )

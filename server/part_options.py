@@ -6,6 +6,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable
+from functools import partial
 from math import inf
 from pathlib import Path
 
@@ -20,10 +21,13 @@ from server.cache.store import Store
 from server.cache_config import CacheConfig, LocalCache
 from server.control import ControlSettings
 from server.errors import ConvoyError
+from server.files import given_by
 from server.flag_values import CompressionLevel, ModelControlMode
 from server.frontends.access import Gate
 from server.frontends.access_rules import CHANGING as CHANGING_RPCS
 from server.frontends.audit import Audit
+from server.frontends.decoding import Decoding, plainly
+from server.frontends.forwarding import decoding_with_headers
 from server.frontends.grpc.options import GrpcOptions
 from server.frontends.rest.options import HttpOptions
 from server.frontends.sockets import is_loopback
@@ -35,6 +39,7 @@ from server.metrics.page import MetricsPage
 from server.models.model import TINY_BATCH_SECONDS
 from server.restricted_apis import ApiCategory
 from server.settings import Settings, largest_request
+from server.shared_memory.regions import Regions
 from server.trace_config import TraceMode
 from server.tracing import Sink
 from server.tracing.json_file import JsonFileSink
@@ -43,8 +48,14 @@ log = logging.getLogger(__name__)
 
 Count = Callable[[ConvoyError], None]
 
+OPENED_BY = "an operator opens it with --auth-policy or --allow-admin=true"
+CLOSED = f"other machines reach this address, and no policy says who may: {OPENED_BY}, or serves on a loopback address"
+
 GRPC, HTTP = "gRPC", "HTTP"
 """What the audit log calls the protocols."""
+
+LOADS_ON_REQUEST = "model_repository(load)"
+"""An extension of ours: without it a client cannot know, before it asks, that loads and unloads are refused."""
 
 MEMORY_SHARE = 4
 """What part of the memory is for requests: models, and what their runs need, take the rest."""
@@ -62,13 +73,16 @@ def memory_budget(settings: Settings) -> MemoryBudget:
 
 
 def http_options(settings: Settings, memory: MemoryBudget, failures: Failures) -> HttpOptions:
-    root = settings.http_root_cert if settings.http_use_ssl_mutual else None
+    tls = None
+    if settings.http_use_ssl:
+        root = settings.http_root_cert if settings.http_use_ssl_mutual else None
+        tls = _tls_files("http", settings.http_server_cert, settings.http_server_key, root)
     return HttpOptions(
         memory=memory,
         failures=failures,
         max_input_bytes=settings.http_max_input_size,
         reuse_port=settings.reuse_http_port,
-        tls=_tls_files(settings.http_server_cert, settings.http_server_key, root) if settings.http_use_ssl else None,
+        tls=tls,
     )
 
 
@@ -76,7 +90,7 @@ def grpc_options(settings: Settings, memory: MemoryBudget, failures: Failures) -
     tls = None
     if settings.grpc_use_ssl:
         root = settings.grpc_root_cert if settings.grpc_use_ssl_mutual else None
-        tls = _tls_files(settings.grpc_server_cert, settings.grpc_server_key, root)
+        tls = _tls_files("grpc", settings.grpc_server_cert, settings.grpc_server_key, root)
     return GrpcOptions(
         memory=memory,
         failures=failures,
@@ -94,13 +108,18 @@ def grpc_options(settings: Settings, memory: MemoryBudget, failures: Failures) -
     )
 
 
+def grpc_decoding(settings: Settings, gate: Gate | None) -> Decoding:
+    """How messages of inference over gRPC become requests."""
+    pattern = settings.grpc_header_forward_pattern
+    decoding = plainly if pattern is None else partial(decoding_with_headers, pattern)
+    return partial(gate.decoding, decoding) if gate and gate.guards_all else decoding
+
+
 def metrics_options(settings: Settings) -> HttpOptions:
-    root = settings.metrics_root_cert if settings.metrics_use_ssl_mutual else None
-    tls = (
-        _tls_files(settings.metrics_server_cert, settings.metrics_server_key, root)
-        if settings.metrics_use_ssl
-        else None
-    )
+    tls = None
+    if settings.metrics_use_ssl:
+        root = settings.metrics_root_cert if settings.metrics_use_ssl_mutual else None
+        tls = _tls_files("metrics", settings.metrics_server_cert, settings.metrics_server_key, root)
     return HttpOptions(tls=tls)
 
 
@@ -120,10 +139,11 @@ def gates(settings: Settings, count: Count) -> tuple[Gate | None, Gate | None]:
 
 
 def _gate_without_policy(settings: Settings, count: Count, protocol: str, address: str) -> Gate | None:
-    closed = closed_apis(settings.allow_admin, address)
+    explicit = settings.model_control_mode is ModelControlMode.EXPLICIT
+    closed = closed_apis(settings.allow_admin, address, explicit=explicit)
     if not closed and settings.audit_log is None:
         return None
-    access = Access(open_policy(closed, "an operator opens it with --auth-policy or --allow-admin=true"))
+    access = Access(open_policy(closed, CLOSED if settings.allow_admin is None else OPENED_BY))
     return Gate(lambda _: access, Audit(protocol) if settings.audit_log else None, count, only=CHANGING_RPCS)
 
 
@@ -140,23 +160,28 @@ def _warn_of_open_doors(settings: Settings) -> None:
             log.warning("%s on %s has no TLS: whoever is on the way can read callers' tokens", protocol, address)
         if settings.auth_policy is None and explicit:
             log.warning(
-                "whoever reaches %s on %s may load models, files of their own too: --auth-policy says who may, "
-                "--allow-admin=false that nobody may, --allow-admin=true that this is meant", protocol, address,
+                "nobody may load models over %s on %s, since other machines reach it: --auth-policy says who may, "
+                "--allow-admin=true that all may, with files of their own too; --allow-admin=false that this is meant",
+                protocol, address,
             )  # fmt: skip
 
 
-def closed_apis(allow_admin: bool | None, address: str) -> frozenset[str]:
-    """The APIs whose changing part is closed on an address, where there is no policy.
+def closed_apis(allow_admin: bool | None, address: str, *, explicit: bool) -> frozenset[str]:
+    """The APIs whose changing part is closed on an address, where there is no policy; `explicit`: models are loaded on
+    request.
 
-    Loading and shared memory have flags of their own that open them: --model-control-mode, --allow-client-shm. The
-    settings of traces and logs have none, so that only this machine may change them unless a flag says more.
+    Shared memory has a flag of its own that opens it, --allow-client-shm. In modes that load nothing on request, the
+    control plane refuses that in Triton's words.
     """
     match allow_admin:
         case True:
             return frozenset()
         case False:
             return frozenset(CHANGING)
-    return frozenset() if is_loopback(address) else frozenset((ApiCategory.TRACE.value, ApiCategory.LOGGING.value))
+    if is_loopback(address):
+        return frozenset()
+    loading = (ApiCategory.MODEL_REPOSITORY.value,) if explicit else ()
+    return frozenset((ApiCategory.TRACE.value, ApiCategory.LOGGING.value, *loading))
 
 
 def serves_ui(settings: Settings) -> bool:
@@ -211,6 +236,12 @@ def metrics_page(settings: Settings) -> MetricsPage:
     return MetricsPage(settings.metrics_config, machine)
 
 
+def more_extensions(settings: Settings, regions: Regions | None) -> tuple[str, ...]:
+    """What the server's metadata list that not every server offers."""
+    on_request = (LOADS_ON_REQUEST,) if settings.model_control_mode is ModelControlMode.EXPLICIT else ()
+    return (*on_request, *(regions.extensions if regions is not None else ()))
+
+
 def control_settings(settings: Settings, on_grpcio: bool, memory: MemoryBudget) -> ControlSettings:
     explicit = settings.model_control_mode is ModelControlMode.EXPLICIT
     return ControlSettings(
@@ -232,9 +263,15 @@ def control_settings(settings: Settings, on_grpcio: bool, memory: MemoryBudget) 
         load_threads=settings.model_load_thread_count or min(MOST_LOAD_THREADS, max(1, available_cores() // 2)),
         load_retries=settings.model_load_retry_count,
         run_timeout_ms=settings.run_timeout_ms,
+        load_timeout_secs=settings.model_load_timeout_secs,
     )
 
 
-def _tls_files(cert: Path | None, key: Path | None, root: Path | None) -> TlsFiles:
+def _tls_files(protocol: str, cert: Path | None, key: Path | None, root: Path | None) -> TlsFiles:
+    """Raises `OSError` for one that cannot be read."""
+    for name, path in (("server-cert", cert), ("server-key", key), ("root-cert", root)):
+        if path is not None:
+            with given_by(f"--{protocol}-{name}", path):
+                path.open("rb").close()
     assert cert and key, "settings.parse sees to it"
     return TlsFiles(cert, key, root)

@@ -35,6 +35,8 @@ class Settings:
     model_load_thread_count: int | None
     """None: half as many as cores, 4 at most."""
     model_load_retry_count: int
+    model_load_timeout_secs: float
+    """0: no limit."""
     exit_on_error: bool
     strict_readiness: bool
     disable_auto_complete_config: bool
@@ -95,7 +97,7 @@ class Settings:
     """None: on a loopback address only."""
     auth_policy: Path | None
     allow_admin: bool | None
-    """None: changes of trace and log settings on loopback addresses only."""
+    """None: changes on loopback addresses only, but for shared memory."""
     audit_log: Path | None
     allow_metrics: bool
     allow_cpu_metrics: bool
@@ -158,6 +160,7 @@ def parse(argv: Sequence[str]) -> Settings:
         model_config_name=given.model_config_name or "",
         model_load_thread_count=given.model_load_thread_count,
         model_load_retry_count=given.model_load_retry_count,
+        model_load_timeout_secs=given.model_load_timeout_secs,
         exit_on_error=given.exit_on_error,
         strict_readiness=given.strict_readiness,
         allow_custom_ops=given.allow_custom_ops,

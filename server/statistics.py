@@ -174,6 +174,8 @@ class VersionStatistics:
     """Answers out of the response cache, and the time that it took to look them up, without waiting for others."""
     cache_miss: Duration = field(default_factory=Duration)
     """Answers of a model with a cache that had to be computed, and the time to look them up and to keep them."""
+    step_answers: int = 0
+    """Of an ensemble: answers of models to steps of its requests. They are successes of the models, and no caller's."""
     cache_joined: int = 0
     """Hits that waited for an equal request in progress."""
 

@@ -14,6 +14,7 @@ import numpy as np
 
 from server import tensors
 from server.backends.base import Devices, GraphTensor, SessionOptions
+from server.backends.loading import LoadAttempt
 from server.errors import ConvoyError, LoadFailed, Reason, SharedMemoryFailed
 from server.frontends.calls import NOBODY, Call, Peer, StatusCode
 from server.frontends.statuses import STATUSES
@@ -274,14 +275,13 @@ class PuppetBackend:
     sessions: dict[str, PuppetSession] = field(default_factory=dict)
     opened: list[tuple[Path, SessionOptions]] = field(default_factory=list)
     machine: Devices = field(default_factory=Devices)
-    given_up: bool = False
     short_of: OSError | None = None
     """What every load fails with."""
 
     def devices(self) -> Devices:
         return self.machine
 
-    def load(self, path: Path, options: SessionOptions) -> PuppetSession:
+    def load(self, path: Path, options: SessionOptions, attempt: LoadAttempt | None = None) -> PuppetSession:
         self.opened.append((path, options))
         if self.short_of is not None:
             raise self.short_of
@@ -289,9 +289,6 @@ class PuppetBackend:
         if session is None:
             raise LoadFailed(f"{path}: not a model")
         return session
-
-    def give_up_loads(self) -> None:
-        self.given_up = True
 
 
 @dataclass

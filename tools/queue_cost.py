@@ -30,6 +30,8 @@ OBJECTIVE_SECONDS = 60.0
 """Long enough to let in whatever is to wait."""
 SEQUENCES_PER_ROW = 4
 """Of a queue of sequences that takes the oldest, for each row of a batch."""
+CROWD = 10_000
+"""Sequences that all have a slot, and wait in turns."""
 LEVELS = (LevelPolicy(max_queued_rows=1_000_000),)
 COLUMNS = ("queue", "waiting", "batch", "put µs", "batch's µs/request", "µs/request")
 
@@ -75,6 +77,11 @@ def _oldest(rows: int) -> Queue[Ticket]:
     return SequenceQueue(policy, 1, _steps_of(SEQUENCES_PER_ROW * rows))
 
 
+def _crowd(rows: int) -> Queue[Ticket]:
+    policy = SequencePolicy(rows, LEVELS, slots=CROWD, max_idle=1e6)
+    return SequenceQueue(policy, 1, _steps_of(CROWD))
+
+
 def _steps_of(sequences: int) -> Callable[[Ticket], Step]:
     """Requests of so many sequences in turns, none of which ends."""
     numbers = count()
@@ -91,6 +98,7 @@ QUEUES: dict[str, Callable[[int], Queue[Ticket]]] = {
     "slo": _slo,
     "direct": _direct,
     "oldest": _oldest,
+    "crowd": _crowd,
 }
 
 

@@ -1,4 +1,4 @@
-"""python -m training: train, evaluate, export, build, check-zoo, lecture, list, digits, experiment.
+"""python -m training: train, evaluate, export, card, layers, build, check-zoo, lecture, list, digits, experiment.
 
 Heavy imports are inside the commands, so that --help answers at once.
 """
@@ -75,6 +75,24 @@ def parser() -> argparse.ArgumentParser:
     export.add_argument("--version", type=int, help="default: one more than the highest there")
     add_form_flags(export)
     export.set_defaults(command=run_export)
+
+    card = commands.add_parser(
+        "card", help="evaluate and time a served version again, here and now, and write its model card anew"
+    )
+    card.add_argument("model", metavar="MODEL", help="a model of the repository that a run was exported to")
+    card.add_argument("--repository", type=Path, default=Path("model_repository"), help="default: model_repository")
+    card.add_argument("--version", type=int, help="default: the highest there")
+    card.add_argument("--data-dir", type=Path, metavar="DIR", help=DATA_DIR)
+    card.set_defaults(command=run_card)
+
+    layers = commands.add_parser(
+        "layers", help="write a model beside a served one that answers with the values of every layer, to look inside"
+    )
+    layers.add_argument("model", metavar="MODEL", help="a model of the repository, whatever exported it")
+    layers.add_argument("--repository", type=Path, default=Path("model_repository"), help="default: model_repository")
+    layers.add_argument("--version", type=int, help="to look into (default: the highest there)")
+    layers.add_argument("--name", help="of the model that is written (default: MODEL_layers)")
+    layers.set_defaults(command=run_layers)
 
     zoo = commands.add_parser("check-zoo", help="export networks at their papers' sizes and compare with torch")
     zoo.add_argument("networks", nargs="*", metavar="NETWORK", help="default: all")
@@ -275,6 +293,23 @@ def run_export(options: argparse.Namespace) -> None:
     from training.runs import find_folder
 
     export_run(find_folder(options.run), options.repository, options.name, options.version, options.data_dir, form)
+
+
+def run_card(options: argparse.Namespace) -> None:
+    """Measure, write, and say what has become of it."""
+    from training.export.refresh import refresh_card
+
+    card = refresh_card(options.repository, options.model, options.version, options.data_dir)
+    print(
+        f"{options.model} version {card.version}: {card.accuracy} of the held-out examples, on {card.latency.machine}"
+    )
+
+
+def run_layers(options: argparse.Namespace) -> None:
+    """Write the model."""
+    from training.export.layers import write_layers
+
+    write_layers(options.repository, options.model, options.version, options.name)
 
 
 def run_check_zoo(options: argparse.Namespace) -> None:

@@ -1,7 +1,7 @@
 """Scikit-learn's handwritten digits: the fixed split, and the way from 8×8 counts to a network's 32×32 input.
 
 1,797 real digits of 13 writers, 8×8 pixels whose value 0..16 counts the ink in a 4×4 block (Alpaydin & Kaynak 1998: the
-test part of UCI's "Optical Recognition of Handwritten Digits", CC BY 4.0). Needs numpy; scikit-learn only to read them.
+test part of UCI's "Optical Recognition of Handwritten Digits", CC BY 4.0). Needs numpy, and scikit-learn's file of it.
 Must not know torch: an example without it takes its pictures from here, or from the file that `write_held_out` makes.
 
 The same split for everybody: a function of `SPLIT` and of scikit-learn's order, through SHA-256, so that no version
@@ -13,6 +13,7 @@ from __future__ import annotations
 import hashlib
 import io
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -97,9 +98,18 @@ def write_held_out(path: Path) -> Digits:
 
 
 def _side(*, held_out: bool) -> Digits:
-    from sklearn.datasets import load_digits
-
-    bunch = load_digits()
-    images, labels = bunch.images.astype(np.uint8), bunch.target.astype(np.uint8)
+    table = _table()
+    images, labels = table[:, :-1].reshape(-1, 8, 8), table[:, -1]
     mask = held_out_mask(labels) == held_out
     return Digits(images[mask], labels[mask])
+
+
+def _table() -> NDArray[np.uint8]:
+    """A digit in each of 1,797 rows: 64 pixels, then the label.
+
+    From the file that scikit-learn's `load_digits` reads: to import that takes as long as to import torch.
+    """
+    package = find_spec("sklearn")
+    if package is None or package.origin is None:
+        raise ModuleNotFoundError("the digits are in the package scikit-learn, which is missing", name="sklearn")
+    return np.loadtxt(Path(package.origin).parent / "datasets/data/digits.csv.gz", np.uint8, delimiter=",")

@@ -64,7 +64,7 @@ def write_model(repository: Path, version: int | None) -> Path:
     worst_of(NAME, compare(NAME, graph, layer, probes(shape, (1, 2, 5))), TOLERANCE)
     interface = Interface(Port(INPUT, "TYPE_FP32", shape), Port(OUTPUT, "TYPE_FP32", (2, 3, 3)))
     settings = config(NAME, interface, threads=1, labelled=False)
-    target = write_version(repository, NAME, version, graph, interface, settings, (), CARD)
+    target = write_version(repository, NAME, version, {"model.onnx": graph}, interface, settings, (), CARD)
     print(f"{target / 'model.onnx'}: {len(graph)} bytes")
     return target
 

@@ -63,7 +63,7 @@ def export_weights(
         origin = f"random, seed {seed}: for benchmarks; the answers mean nothing"
         flag = f"--random-weights --seed {seed}"
     name = name or network_name
-    again = [f"    python -m training export {network_name} {flag} --name {name}"]
+    again = [f"python -m training export {network_name} {flag} --name {name}"]
     again += [f"--labels {labels.name}"] if labels else []
     again += [f"--pictures {pictures}"] if pictures else []
     source = Source(
@@ -73,9 +73,9 @@ def export_weights(
         row.input_shape,
         len(names) or row.classes,
         names,
-        origin=("weights", origin),
         preparation="Prepared as the weights were trained." if data_set is None else data_set.preprocessing,
-        again=" ".join(again),
+        again=(" ".join(again),),
+        weights=origin,
         pictures={} if data_set is None else data_set.pictures,
     )
     return publish(source, repository, version, options)

@@ -33,7 +33,7 @@ _FEWEST_VOLLEYS = 2
 """In each of the two parts, after a first one that warms up: fewer say nothing of a 99th percentile."""
 _START_SECONDS = 60.0
 _LARGE_MODELS = 2
-_LAYERS = 14
+LAYERS = 14
 _CHANNELS = 1024
 """A layer of 3×3 kernels between so many channels is 37.7 MB."""
 
@@ -66,7 +66,7 @@ def write_repository(folder: Path) -> None:
     helper, real = onnx.helper, onnx.TensorProto.FLOAT
     random = np.random.default_rng(0)
     nodes, weights, last = [], [], "x0"
-    for i in range(_LAYERS):
+    for i in range(LAYERS):
         kernels = random.random((_CHANNELS, _CHANNELS, 3, 3), dtype=np.float32) * np.float32(1e-4)
         weights.append(onnx.numpy_helper.from_array(kernels, f"kernels{i}"))
         ones = [f"{what}{i}" for what in ("scale", "shift", "mean", "variance")]

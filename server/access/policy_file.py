@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 from server.access.decisions import Access
 from server.access.policy import Policy
 from server.access.policy_text import PolicyInvalid, parse_policy
+from server.files import given_by
 
 if TYPE_CHECKING:
     from server.access.jwt_tokens import Verifiers
@@ -67,7 +68,9 @@ class PolicyFile:
 def read_policy(path: Path) -> tuple[Policy, Verifiers | None]:
     """A policy, and who checks its JWTs. Raises `OSError` with what is wrong, and where."""
     try:
-        policy = parse_policy(path.read_text(encoding="utf-8"), path)
+        with given_by("--auth-policy", path):
+            text = path.read_text(encoding="utf-8")
+        policy = parse_policy(text, path)
     except (PolicyInvalid, UnicodeDecodeError) as error:
         raise OSError(f"--auth-policy: {error}") from None
     if not policy.issuers:
@@ -77,9 +80,14 @@ def read_policy(path: Path) -> tuple[Policy, Verifiers | None]:
     except ImportError as error:
         raise OSError(f"--auth-policy {path}: [[jwt]]: {error}: pip install 'convoy[auth]'") from error
     try:
-        return policy, Verifiers([Verifier(issuer, issuer.jwks_file.read_bytes()) for issuer in policy.issuers])
+        return policy, Verifiers([Verifier(issuer, _key_set(path, issuer.jwks_file)) for issuer in policy.issuers])
     except KeysInvalid as error:
         raise OSError(f"--auth-policy: {error}") from None
+
+
+def _key_set(policy: Path, path: Path) -> bytes:
+    with given_by(f"--auth-policy {policy}: [[jwt]]: jwks_file", path):
+        return path.read_bytes()
 
 
 def _stamp(path: Path) -> tuple[int, int, int] | None:

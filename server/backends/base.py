@@ -9,6 +9,7 @@ from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
+from server.backends.loading import LoadAttempt
 from server.tensors import Array, DataType
 
 RUN_LOG_SEVERITY = 4
@@ -118,10 +119,7 @@ class Backend(Protocol):
         """What models can run on."""
         ...
 
-    def load(self, path: Path, options: SessionOptions) -> Session:
-        """Open the model at `path`. Raises `LoadFailed` naming the file and the reason. Runs on a thread of its own."""
-        ...
-
-    def give_up_loads(self) -> None:
-        """End the loads in progress as soon as may be, and all that come: they raise `LoadFailed`."""
+    def load(self, path: Path, options: SessionOptions, attempt: LoadAttempt) -> Session:
+        """Open the model at `path`, as part of a load that can be interrupted. Raises `LoadFailed` naming the file and
+        the reason. Runs on a thread of its own."""
         ...

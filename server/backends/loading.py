@@ -1,51 +1,125 @@
-"""Sessions that are being opened: they can be given up, and they should not hold up whoever serves meanwhile."""
+"""Loads in progress: each can be ended from another thread, and some go on one after another."""
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
-
-import onnxruntime as ort
 
 from server.errors import LoadFailed
-
-log = logging.getLogger(__name__)
 
 OPENS_BESIDE_OTHERS = (1, 31)
 """The first ONNX Runtime that lets go of the interpreter while it opens a session (docs/performance.md)."""
 
 
-class Loads:
-    """The loads in progress of one backend. Used from any thread."""
+class LoadAttempt:
+    """One load, as its thread, and those who watch it from another one, know of it."""
 
-    def __init__(self) -> None:
-        self._in_progress: set[ort.SessionOptions] = set()
-        self._given_up = False
+    def __init__(self, changed: Callable[[], None] = lambda: None) -> None:
+        """`changed` is called on the load's thread when the first run with a limit begins."""
+        self.runs = 0
+        """The number of the latest run of the model."""
+        self.run_limit = 0.0
+        """Seconds that a run may take from now on; 0: as many as it likes."""
+        self.waits = False
+        """Whether it waits for its turn."""
+        self.error: LoadFailed | None = None
+        """What it fails with, since it was interrupted."""
+        self.left = False
+        """Whether nobody waits for its thread any more."""
+        self._changed = changed
+        self._lock = threading.Lock()
+        self._ends: list[Callable[[], None]] = []
+
+    def check(self) -> None:
+        """Raise `LoadFailed` where the load was interrupted."""
+        if self.error is not None:
+            raise self.error
+
+    def next_run(self) -> None:
+        """The model is about to run. Raises `LoadFailed` where the load was interrupted."""
+        self.check()
+        self.runs += 1
+        if self.runs == 1 and self.run_limit:
+            self._changed()
 
     @contextmanager
-    def in_progress(self, path: Path, settings: ort.SessionOptions) -> Iterator[None]:
-        """While a session with these options is opened. Raises `LoadFailed` where it was given up."""
-        self._in_progress.add(settings)  # before the question, so that none slips through between the two
+    def limited_runs(self, seconds: float) -> Iterator[None]:
+        """While each run may take so long; 0: as long as it likes."""
+        self.run_limit = seconds
         try:
-            if not self._given_up:
-                log.debug("%s: being opened", path)
-                yield
-                return
-        except LoadFailed:
-            if not self._given_up:
-                raise
+            yield
         finally:
-            self._in_progress.discard(settings)
-        log.info("%s: given up, because the server stops", path)  # who waited for it may be gone
-        raise LoadFailed(f"{path}: given up, because the server stops")
+            self.run_limit = 0.0
 
-    def give_up(self) -> None:
-        """End the loads in progress at their next step, and all that come at once."""
-        self._given_up = True
-        for settings in tuple(self._in_progress):
-            settings.set_load_cancellation_flag(True)
+    @contextmanager
+    def interruptible(self, end: Callable[[], None]) -> Iterator[None]:
+        """While `end` makes what is being done end as soon as may be: it raises `LoadFailed` then. `end` is called from
+        another thread, perhaps twice, and must not wait."""
+        with self._lock:
+            self.check()
+            self._ends.append(end)
+        try:
+            yield
+        except Exception as error:
+            if self.error is None or error is self.error:
+                raise
+            raise self.error from None
+        finally:
+            with self._lock:
+                self._ends.remove(end)
+        self.check()
+
+    def interrupt(self, error: LoadFailed) -> None:
+        """End the load as soon as may be: it fails with this error, or the one of the first interruption."""
+        with self._lock:
+            self.error = self.error or error
+            ends = tuple(self._ends)
+        for end in ends:
+            end()
+
+    def leave(self) -> None:
+        """Nobody waits for the load's thread any more: others take the turns that it has."""
+        self.left = True
+        with self._lock:
+            ends = tuple(self._ends)
+        for end in ends:
+            end()
+
+
+class LoadTurns:
+    """Loads that go on one after another. A load that was left behind holds up nobody."""
+
+    def __init__(self) -> None:
+        self._changed = threading.Condition()
+        self._holder: LoadAttempt | None = None
+
+    @contextmanager
+    def turn(self, attempt: LoadAttempt, at_most: float | None = None) -> Iterator[bool]:
+        """Wait for a turn, for so many seconds at most, and hold it. Gives whether there is one. Raises `LoadFailed`
+        where the load is interrupted."""
+        with attempt.interruptible(self._wake):
+            with self._changed:
+                attempt.waits = True
+                mine = self._changed.wait_for(lambda: attempt.error is not None or self._is_free(), at_most)
+                attempt.waits = False
+                attempt.check()
+                if mine:
+                    self._holder = attempt
+            try:
+                yield mine
+            finally:
+                with self._changed:
+                    if self._holder is attempt:
+                        self._holder = None
+                        self._changed.notify_all()
+
+    def _is_free(self) -> bool:
+        return self._holder is None or self._holder.left
+
+    def _wake(self) -> None:
+        with self._changed:
+            self._changed.notify_all()
 
 
 def holds_up_others(version: str) -> bool:

@@ -27,7 +27,7 @@ from server.backends.base import RUN_LOG_SEVERITY, Devices, GraphTensor, Session
 from server.backends.external_data import external_files
 from server.backends.gpus import count_gpus
 from server.backends.load_failures import explained, unserved_type
-from server.backends.loading import Loads, holds_up_others
+from server.backends.loading import LoadAttempt, LoadTurns, holds_up_others
 from server.backends.memory import is_out_of_memory
 from server.backends.model_cache import cache_key
 from server.errors import LoadFailed, OutOfMemory
@@ -135,22 +135,19 @@ class OnnxBackend:
         self._model_cache_dir = model_cache_dir
         self._allow_custom_ops = allow_custom_ops
         self._devices: Devices | None = None
-        self._loads = Loads()
-        self._alone = threading.Lock()
-        """Of what must not happen twice at once."""
+        self._looking = threading.Lock()
+        """For devices."""
+        self._alone = LoadTurns()
+        """Of what must not be opened twice at once."""
         if holds_up_others(ort.__version__):
             log.warning(
                 "with ONNX Runtime %s no request is answered while a model is opened; 1.31 and later let both go on",
                 ort.__version__,
             )
 
-    def give_up_loads(self) -> None:
-        """See `base.Backend.give_up_loads`."""
-        self._loads.give_up()
-
     def devices(self) -> Devices:
         """See `base.Backend.devices`."""
-        with self._alone:
+        with self._looking:
             return self._look_for_devices()
 
     def _look_for_devices(self) -> Devices:
@@ -162,12 +159,13 @@ class OnnxBackend:
             self._devices = Devices(providers, count, problem)
         return self._devices
 
-    def load(self, path: Path, options: SessionOptions) -> Session:
-        """See `base.Backend.load`."""
-        with self._alone if options.device is not None or options.op_libraries else nullcontext():
-            return self._load(path, options)
+    def load(self, path: Path, options: SessionOptions, attempt: LoadAttempt | None = None) -> Session:
+        """See `base.Backend.load`. Without an `attempt` nobody interrupts it."""
+        attempt = attempt or LoadAttempt()
+        with self._alone.turn(attempt) if options.device is not None or options.op_libraries else nullcontext():
+            return self._load(path, options, attempt)
 
-    def _load(self, path: Path, options: SessionOptions) -> Session:
+    def _load(self, path: Path, options: SessionOptions, attempt: LoadAttempt) -> Session:
         if options.op_libraries and not self._allow_custom_ops:
             raise LoadFailed(
                 f"{path}: field 'model_operations.op_library_filename' names code, which this server does not run; "
@@ -176,7 +174,7 @@ class OnnxBackend:
         files = external_files(path, options.folder or path.parent)
         options = self._with_engine_cache(path, files, options)
         if not options.cache_optimized_model:
-            return self._open(path, session_settings(path, options), options)
+            return _open(path, session_settings(path, options), options, attempt)
         if options.device is not None:
             raise LoadFailed(
                 f"{path}: parameters['optimized_model_cache'] is for models on the CPU; remove it (for TensorRT, use "
@@ -197,7 +195,7 @@ class OnnxBackend:
         def open_entry(entry: Path) -> Session:
             settings = session_settings(path, options)
             settings.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
-            return self._open(entry, settings, options)
+            return _open(entry, settings, options, attempt)
 
         def open_and_save(entry: Path | None) -> Session:
             settings = session_settings(path, options)
@@ -205,13 +203,9 @@ class OnnxBackend:
                 settings.optimized_model_filepath = str(entry)
                 # Beside the graph, not inside: a protobuf message ends at 2 GB, and a file of its own is memory-mapped.
                 settings.add_session_config_entry(_SAVED_WEIGHTS, model_cache.WEIGHTS)
-            return self._open(path, settings, options)
+            return _open(path, settings, options, attempt)
 
         return model_cache.open_through_cache(self._model_cache_dir, key, open_entry, open_and_save)
-
-    def _open(self, path: Path, settings: ort.SessionOptions, options: SessionOptions) -> Session:
-        with self._loads.in_progress(path, settings):
-            return _open(path, settings, options)
 
     def _with_engine_cache(self, path: Path, files: Sequence[Path], options: SessionOptions) -> SessionOptions:
         """The options with a place for TensorRT's engines, one for each model, where they ask for any."""
@@ -253,7 +247,18 @@ def session_settings(path: Path, options: SessionOptions) -> ort.SessionOptions:
     return settings
 
 
-def _open(path: Path, settings: ort.SessionOptions, options: SessionOptions) -> Session:
+def _open(path: Path, settings: ort.SessionOptions, options: SessionOptions, attempt: LoadAttempt) -> Session:
+    try:
+        with attempt.interruptible(lambda: settings.set_load_cancellation_flag(True)):
+            log.debug("%s: being opened", path)
+            return open_session(path, settings, options)
+    finally:
+        if attempt.error is not None:
+            log.info("%s: %s", path, attempt.error)  # who waited for it may be gone
+
+
+def open_session(path: Path, settings: ort.SessionOptions, options: SessionOptions) -> Session:
+    """A session with these settings. Raises `LoadFailed`, also where its load is cancelled."""
     try:
         # Without fallback: it would hide what is wrong with the options, and print to stdout.
         providers = [(name, dict(given)) for name, given in options.providers]

@@ -49,6 +49,7 @@ STATUSES: dict[type[ConvoyError], StatusCode] = {
     errors.ExecutionFailed: StatusCode.INTERNAL,
     errors.RunTimedOut: StatusCode.INTERNAL,
     errors.LoadFailed: StatusCode.INVALID_ARGUMENT,
+    errors.LoadTimedOut: StatusCode.INVALID_ARGUMENT,
     errors.ConfigInvalid: StatusCode.INVALID_ARGUMENT,
     errors.ChecksumWrong: StatusCode.INVALID_ARGUMENT,
 }

@@ -17,6 +17,7 @@ import numpy as np
 from server.errors import ConvoyError, DeadlineExceeded, ExecutionFailed, QueueFull
 from server.messages import InferenceRequest, InferenceResponse, OutputTensor, RequestedOutput
 from server.models import admission
+from server.models.cards import NO_CARD, Card
 from server.models.classification import classify
 from server.models.config import ModelConfig
 from server.models.ensemble import flow_to
@@ -47,6 +48,7 @@ class EnsembleVersion:
 
     instances = 0
     lost: ConvoyError | None = None
+    card: Card = NO_CARD
 
     def __init__(
         self,
@@ -166,6 +168,10 @@ class EnsembleVersion:
             self._gates[index].leave()
             # Not at once: who is let in may fail at once, and let in the next one, and so on without end.
             self._loop.call_soon(self._call_next, index)
+
+    def step_answered(self) -> None:
+        """See `ensemble_run.Owner.step_answered`."""
+        self.statistics.step_answers += 1
 
     def finish(self, run: EnsembleRun) -> None:
         """See `ensemble_run.Owner`."""

@@ -104,6 +104,10 @@ class Owner(Protocol):
         """A request gives its place at a step back."""
         ...
 
+    def step_answered(self) -> None:
+        """A model has computed the answer to a step, and counted it as its success."""
+        ...
+
     def finish(self, run: EnsembleRun) -> None:
         """All steps are done: `run.end` with the answer."""
         ...
@@ -273,6 +277,8 @@ class EnsembleRun:
 
     def _stepped(self, index: int, answer: Answer) -> None:
         """A step's model has answered."""
+        if not isinstance(answer, ConvoyError):
+            self._owner.step_answered()
         if self.is_over:
             return
         self._working.pop(index, None)

@@ -8,12 +8,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import threading
 import time
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
-from errno import EAGAIN, EIO, EMFILE, ENFILE, ENOMEM, ENOSPC
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple, ParamSpec, TypeVar
@@ -21,7 +18,7 @@ from typing import NamedTuple, ParamSpec, TypeVar
 from server.backends.base import Backend
 from server.backends.cores import available_cores
 from server.cache.store import Store
-from server.errors import ConfigInvalid, LoadFailed
+from server.errors import ConfigInvalid, LoadFailed, LoadTimedOut
 from server.malloc import give_back_freed_memory
 from server.models import stamps
 from server.models.cached import CachedEnsemble, CachedVersion
@@ -31,14 +28,15 @@ from server.models.ensemble_run import Members
 from server.models.ensembles import Ensembles
 from server.models.identity import content_identity, ensemble_identity, new_identity
 from server.models.lifecycle import UNLOADED, State
+from server.models.load_threads import LimitedLoad, LoadThreads
 from server.models.model import LoadedVersion
 from server.models.opening import Configuration, Opened, Opener, open_ensemble, read_configuration
 from server.models.pictures import PictureDecoder
-from server.models.probe import Probe, working_probe
 from server.models.recovery import Recovery
 from server.models.registry import Registry
 from server.models.repository import ModelFolder
 from server.models.served import Served
+from server.models.shortages import is_passing
 from server.models.stamps import VersionStamp
 from server.models.succession import Successions
 from server.scheduling.budget import ByteBudget
@@ -47,12 +45,6 @@ from server.scheduling.turns import Turns
 from server.summaries import LatencySummaries
 
 log = logging.getLogger(__name__)
-
-SHORTAGES = frozenset({EAGAIN, EIO, EMFILE, ENFILE, ENOMEM, ENOSPC})
-"""What the system says where files are not to blame."""
-
-NO_THREAD = ("can't start new thread", "pthread_create failed")
-"""Python's words and ONNX Runtime's, where the system gives no thread."""
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -93,24 +85,28 @@ class Loader:
         tiny_batch_seconds: float,
         summaries: bool,
         run_timeout_ms: int,
+        load_timeout_secs: float,
         turns: Turns,
         store: Store | None,
     ) -> None:
-        """`threads` versions are loaded at once; a load that fails is tried `retries` times more. `run_timeout_ms` is
-        how long a run may take of a model that does not say; 0: as long as it likes."""
+        """`threads` versions are loaded at once, each within `load_timeout_secs` (0: as long as it likes); a load that
+        fails is tried `retries` times more. `run_timeout_ms`: see `Opener`."""
         self._registry = registry
-        self._opener = Opener(backend, default_max_batch_size=default_max_batch_size, autocomplete=autocomplete)
+        self._opener = Opener(
+            backend,
+            default_max_batch_size=default_max_batch_size,
+            autocomplete=autocomplete,
+            run_timeout_ms=run_timeout_ms,
+        )
         self._clock = clock
         self._config_name = config_name
-        self._threads = threads
         self._retries = retries
         self._budget = budget
         self._tiny_batch_seconds = tiny_batch_seconds
         self._summaries = summaries
-        self._run_timeout_ms = run_timeout_ms
         self._turns = turns
         self._store = store
-        self._pool = ThreadPoolExecutor(threads, thread_name_prefix="load")
+        self._threads = LoadThreads(threads, clock, load_timeout_secs)
         self._slots = asyncio.Semaphore(threads)
         self._decoder: PictureDecoder | None = None
         self._given_up = False
@@ -122,22 +118,26 @@ class Loader:
         """Where the versions that serve, or are about to serve again, were loaded from."""
 
     def start_threads(self) -> None:
-        """Start the threads now, before anyone is served: the event loop waits while one starts."""
-        together = threading.Barrier(self._threads)
-        for _ in range(self._threads):
-            self._pool.submit(together.wait)
+        """See `LoadThreads.start`."""
+        self._threads.start()
+
+    @property
+    def left_behind(self) -> int:
+        """Loads that hang: their threads will not end."""
+        return self._threads.left_behind
 
     async def run(self, function: Callable[P, T], *arguments: P.args, **named: P.kwargs) -> T:
         """What a function returns that blocks: it runs on one of the threads."""
-        return await asyncio.get_running_loop().run_in_executor(self._pool, partial(function, *arguments, **named))
+        return await self._threads.read(function, *arguments, **named)
 
     def give_up(self) -> None:
         """Load nothing more, and do not finish what is being loaded."""
         self._given_up = True
-        self._opener.give_up()
+        self._threads.give_up()
 
     async def close(self) -> None:
         """Release what the versions shared. After the last one has been unloaded."""
+        self._threads.close()
         if self._decoder is not None:
             await self._decoder.close()
             self._decoder = None
@@ -239,10 +239,9 @@ class Loader:
         async with self._slots:
             started = time.monotonic()
             try:
-                opened = await self._open_with_retries(origin, version, must_work)
-                if isinstance(opened, ModelConfig):
-                    return self.ensembles.open(opened, version)
-                model, probe = opened
+                model = await self._open_with_retries(origin, version, must_work)
+                if isinstance(model, ModelConfig):
+                    return self.ensembles.open(model, version)
                 make = await self._kind_of(model.config, origin.folder, version)
                 loaded = make(
                     model.config,
@@ -259,8 +258,9 @@ class Loader:
                     decoder=self._picture_decoder() if model.config.preprocessing is not None else None,
                     summaries=self._latency_summaries(),
                     statistics=self._registry.statistics(name, version),
-                    run_limit=self._run_limit(model.config),
+                    run_limit=self._opener.run_limit(model.config),
                 )
+                loaded.card = model.card
             except LoadFailed:
                 raise
             except Exception as error:  # a bug, or a backend's surprise: this version fails, the others serve
@@ -269,7 +269,7 @@ class Loader:
                 log.exception("loading model '%s' version %d raised", name, version)
                 raise LoadFailed(f"unexpected {type(error).__name__}: {error}") from error
         again = Origin(origin.folder, _as_given(origin.configuration))
-        self.recovery.watch(loaded, probe, partial(self._recover, again, version))
+        self.recovery.watch(loaded, model.probe, partial(self._recover, again, version))
         return loaded
 
     def _note_failure(self, name: str, version: int, error: LoadFailed) -> None:
@@ -277,13 +277,11 @@ class Loader:
         if is_passing(error):
             self.tried.pop((name, version), None)
 
-    async def _open_with_retries(
-        self, origin: Origin, version: int, must_work: bool
-    ) -> ModelConfig | tuple[Opened, Probe | None]:
+    async def _open_with_retries(self, origin: Origin, version: int, must_work: bool) -> ModelConfig | Opened:
         for retry in range(1, self._retries + 1):
             try:
                 return await self._open_once(origin, version, must_work)
-            except ConfigInvalid:
+            except (ConfigInvalid, LoadTimedOut):
                 raise
             except LoadFailed as error:
                 if self._given_up:
@@ -294,28 +292,27 @@ class Loader:
                 )  # fmt: skip
         return await self._open_once(origin, version, must_work)
 
-    async def _open_once(
-        self, origin: Origin, version: int, must_work: bool
-    ) -> ModelConfig | tuple[Opened, Probe | None]:
-        """A model with what tells whether it works; the configuration of an ensemble, which has nothing to open."""
+    async def _open_once(self, origin: Origin, version: int, must_work: bool) -> ModelConfig | Opened:
+        with self._threads.load(f"model '{origin.folder.name}' version {version}") as load:
+            return await self._open_in(load, origin, version, must_work)
+
+    async def _open_in(self, load: LimitedLoad, origin: Origin, version: int, must_work: bool) -> ModelConfig | Opened:
+        """A model; the configuration of an ensemble, which has nothing to open."""
         folder, configuration, expected = origin
         key, given = (folder.name, version), configuration.given if configuration else ""
         if expected is None:
-            self.tried[key] = Tried(await self.run(_stamp, folder, version), given)
+            self.tried[key] = Tried(await load.run(_stamp, folder, version), given)
         else:
             self.tried[key] = Tried(expected, given)
-            await self.run(_check_unchanged, folder, version, expected)
+            await load.run(_check_unchanged, folder, version, expected)
         if configuration is None:
-            configuration = await self.run(read_configuration, folder, self._config_name)
+            configuration = await load.run(read_configuration, folder, self._config_name)
         if configuration.settings.ensemble is not None:
-            return await self.run(open_ensemble, folder, configuration)
-        opened = await self.run(self._opener.open, folder, version, configuration)
+            return await load.run(open_ensemble, folder, configuration)
+        opened = await load.run(self._opener.open, folder, version, configuration, must_work, load.attempt)
         if expected is not None:
-            await self.run(_check_unchanged, folder, version, expected)
-        probe = await self.run(
-            working_probe, opened.config, version, opened.sessions[0], opened.costs, must_work=must_work
-        )
-        return opened, probe
+            await load.run(_check_unchanged, folder, version, expected)
+        return opened
 
     async def _kind_of(self, config: ModelConfig, folder: ModelFolder, version: int) -> Callable[..., LoadedVersion]:
         """What makes a version of this configuration: with a response cache, or without."""
@@ -353,10 +350,6 @@ class Loader:
             return ensemble_identity(config, version, models)
         return new_identity(config, version)
 
-    def _run_limit(self, config: ModelConfig) -> float:
-        """Seconds that a run may take; 0: as many as it likes."""
-        return (self._run_timeout_ms if config.run_timeout_ms is None else config.run_timeout_ms) / 1000
-
     def _latency_summaries(self) -> LatencySummaries | None:
         return LatencySummaries() if self._summaries else None
 
@@ -375,17 +368,6 @@ def _warn_of_no_cache(config: ModelConfig) -> None:
         "--cache-config local,size=BYTES",
         config.name,
     )
-
-
-def is_passing(error: BaseException | None) -> bool:
-    """Whether a load failed for what this machine was short of, which it may have again. Pure."""
-    while error is not None:
-        if isinstance(error, OSError) and error.errno in SHORTAGES:
-            return True
-        if isinstance(error, MemoryError) or any(words in str(error) for words in NO_THREAD):
-            return True
-        error = error.__cause__
-    return False
 
 
 def _as_given(configuration: Configuration | None) -> Configuration | None:

@@ -29,6 +29,7 @@ from server.memory_budget import MemoryBudget
 from server.messages import InferenceRequest
 from server.models import admission
 from server.models.admission import Plan
+from server.models.cards import NO_CARD, Card
 from server.models.config import ModelConfig, QueuePolicy
 from server.models.execution import (
     CALLER_GONE,
@@ -75,6 +76,7 @@ fifth to a third more CPU, and no answer comes sooner (docs/performance.md). It 
 class LoadedVersion:
     """A version that can serve, with a lane for each of `sessions`."""
 
+    card: Card = NO_CARD
     _instances_of = Instances
 
     def __init__(

@@ -1,11 +1,12 @@
 """Opening a version: everything about it is read, checked and measured, on the caller's thread.
 
-Several may be opened at once, and one is measured at a time: what one run takes must not depend on another model's.
+Several may be opened at once, and one is measured at a time: what one run takes should not depend on another model's.
+So nobody waits for his turn very long.
 """
 
 from __future__ import annotations
 
-import threading
+import logging
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -13,16 +14,28 @@ from typing import NamedTuple
 
 from server.backends.base import Backend, Session
 from server.backends.cores import available_cores
-from server.errors import ConfigInvalid, LoadFailed
+from server.backends.loading import LoadAttempt, LoadTurns
+from server.errors import ConfigInvalid
 from server.models import config as model_config
 from server.models import repository
+from server.models.cards import Card, read_card
 from server.models.config import DeviceKind, LoadSettings, ModelConfig
 from server.models.config_fields import FieldInvalid
 from server.models.placement import place
+from server.models.probe import Probe, working_probe
 from server.models.repository import ModelFolder
 from server.models.runtime import session_options
 from server.models.warmup import warm_up
 from server.scheduling.costs import CostTable
+
+log = logging.getLogger(__name__)
+
+MEASURING_SECONDS = 60.0
+"""A load waits so long for its turn to be measured; then it is measured beside another one."""
+
+FIRST_RUNS_FACTOR = 10
+"""So many times as long as a run may take later, it may take on the CPU while a version is loaded: the first of a size
+finds its memory."""
 
 
 class Configuration(NamedTuple):
@@ -49,36 +62,41 @@ class Opened(NamedTuple):
     """One for each instance."""
     on_gpu: bool
     costs: CostTable
+    probe: Probe | None
+    """Tells whether the version works; None where nothing is known that must."""
+    card: Card
 
 
 class Opener:
     """Opens versions for one backend."""
 
-    def __init__(self, backend: Backend, *, default_max_batch_size: int, autocomplete: bool) -> None:
+    def __init__(
+        self, backend: Backend, *, default_max_batch_size: int, autocomplete: bool, run_timeout_ms: int = 0
+    ) -> None:
+        """`run_timeout_ms` is how long a run may take of a model that does not say; 0: as long as it likes."""
         self._backend = backend
         self._default_max_batch_size = default_max_batch_size
         self._autocomplete = autocomplete
-        self._measuring = threading.Lock()
-        self._measured: tuple[Session, ...] = ()
-        """What runs before it serves."""
-        self._given_up = False
+        self._run_timeout_ms = run_timeout_ms
+        self._measuring = LoadTurns()
 
-    def give_up(self) -> None:
-        """Run nothing more: what is being opened raises `LoadFailed`. From any thread."""
-        self._given_up = True
-        self._backend.give_up_loads()
-        for session in self._measured:
-            session.interrupt()
+    def run_limit(self, config: ModelConfig) -> float:
+        """Seconds that a run of this model may take; 0: as many as it likes."""
+        return (self._run_timeout_ms if config.run_timeout_ms is None else config.run_timeout_ms) / 1000
 
-    def open(self, folder: ModelFolder, version: int, configuration: Configuration) -> Opened:
-        """Read and check everything about a version, and measure it. Runs on a thread of its own."""
+    def open(
+        self, folder: ModelFolder, version: int, configuration: Configuration, must_work: bool, attempt: LoadAttempt
+    ) -> Opened:
+        """Read and check everything about a version, and measure it; where it `must_work`, because it did before, a run
+        of zeros that fails is an error. Runs on a thread of its own. Raises `LoadFailed`, also where it is interrupted.
+        """
         message, settings, source, _ = configuration
         try:
             placement = place(settings, self._backend.devices())
         except FieldInvalid as error:
             raise ConfigInvalid(f"{source}: {error}") from error
         path = repository.model_file(folder, version, settings.model_filename)
-        sessions = self._sessions(folder, path, settings, placement)
+        sessions = self._sessions(folder, path, settings, placement, attempt)
         on_gpu = placement[0] is not None
         config = model_config.complete(
             message,
@@ -96,22 +114,33 @@ class Opener:
             _import_pillow(source)
         read_file = partial(repository.read_warmup_file, folder)
         # Instances may share a session: each that there is gets warm, and the first one is measured for all.
-        with self._measuring:
-            self._measured = tuple(dict.fromkeys(sessions))
-            try:
-                tables = [
-                    warm_up(config, version, each, source, read_file, self._check_given_up) for each in self._measured
-                ]
-            finally:
-                self._measured = ()
-        return Opened(config, sessions, on_gpu, tables[0])
+        distinct = tuple(dict.fromkeys(sessions))
 
-    def _check_given_up(self) -> None:
-        if self._given_up:
-            raise LoadFailed("given up, because the server stops")
+        def interrupt() -> None:
+            for session in distinct:
+                session.interrupt()
+
+        # On a GPU a first run may take minutes: there it has the load's own limit.
+        limit = 0.0 if on_gpu else FIRST_RUNS_FACTOR * self.run_limit(config)
+        with attempt.interruptible(interrupt), self._measuring.turn(attempt, MEASURING_SECONDS) as alone:
+            if not alone:
+                log.warning(
+                    "model '%s' version %d is measured beside another one, which has been at it for more than %.0f s",
+                    config.name, version, MEASURING_SECONDS,
+                )  # fmt: skip
+            with attempt.limited_runs(limit):
+                tables = [warm_up(config, version, each, source, read_file, attempt.next_run) for each in distinct]
+                attempt.next_run()
+                probe = working_probe(config, version, sessions[0], tables[0], must_work=must_work)
+        return Opened(config, sessions, on_gpu, tables[0], probe, read_card(folder, version))
 
     def _sessions(
-        self, folder: ModelFolder, path: Path, settings: LoadSettings, placement: Sequence[int | None]
+        self,
+        folder: ModelFolder,
+        path: Path,
+        settings: LoadSettings,
+        placement: Sequence[int | None],
+        attempt: LoadAttempt,
     ) -> list[Session]:
         """A session for each instance, on its device; instances of one device share one, unless they should not."""
         sessions: list[Session] = []
@@ -124,9 +153,9 @@ class Opener:
                 folder=folder.path,
                 op_library=lambda filename: repository.op_library(folder, filename),
             )
-            opened = [self._backend.load(path, options)]
+            opened = [self._backend.load(path, options, attempt)]
             while not settings.share_session and len(opened) < placement.count(device):
-                opened.append(self._backend.load(path, options))
+                opened.append(self._backend.load(path, options, attempt))
             sessions += [opened[i % len(opened)].for_instance() for i in range(placement.count(device))]
         return sessions
 

@@ -77,6 +77,14 @@ class Registry:
     def __init__(self) -> None:
         self._models: dict[str, ModelEntry] = {}
         self._listeners: list[Callable[[], None]] = []
+        self._forgotten_answers = 0
+        """Of versions that were forgotten."""
+
+    @property
+    def answers(self) -> int:
+        """What all versions that ever served have answered, but for steps of ensembles: what callers asked for."""
+        every = [statistics for entry in self._models.values() for statistics in entry.statistics.values()]
+        return self._forgotten_answers + sum(map(_answers, every))
 
     def __iter__(self) -> Iterator[ModelEntry]:
         """All models, by name."""
@@ -198,7 +206,8 @@ class Registry:
             del entry.statuses[version]
             entry.beside.discard(version)
             entry.retired.discard(version)
-            entry.statistics.pop(version, None)
+            if version in entry.statistics:
+                self._forgotten_answers += _answers(entry.statistics.pop(version))
         self.changed()
 
     def retire(self, name: str) -> None:
@@ -246,6 +255,10 @@ class Registry:
         entry = self.entry(name)
         current = entry.statuses.get(version, VersionStatus(version, State.UNKNOWN))
         entry.statuses[version] = VersionStatus(version, move(current.state, state), reason)
+
+
+def _answers(statistics: VersionStatistics) -> int:
+    return statistics.success.count - statistics.step_answers
 
 
 def parse_version(text: str) -> int:

@@ -5,6 +5,7 @@
     <root>/<model>/warmup/<file>                    inputs of model_warmup samples, as raw tensor contents
     <root>/<model>/initial_state/<file>             what states of sequences begin with, as raw tensor contents
     <root>/<model>/<version>/model.onnx             versions are positive decimal integers
+    <root>/<model>/<version>/card.json, layers.json what is shown of a version; both optional
 
 Folders whose names begin with a dot are ignored, and so is whatever has no place in this layout. The configuration and
 every file that it names must lie inside the model's folder, symbolic links resolved: a configuration is no key to the
@@ -102,7 +103,7 @@ def read_config(folder: ModelFolder, config_name: str = "") -> str | None:
 def model_file(folder: ModelFolder, version: int, filename: str) -> Path:
     """The path of a version's model file. Raises LoadFailed where it is missing or outside the model's folder."""
     version_path = folder.path / str(version)
-    entries = _entries(version_path, f"version {version} of model '{folder.name}'")
+    entries = _entries(version_path, f"{version_path}: version {version} of model '{folder.name}'")
     if not entries:
         raise LoadFailed(f"{version_path}: the version folder is empty; put {filename} into it")
     path = _inside(folder, version_path / filename)
@@ -130,6 +131,13 @@ def read_labels(folder: ModelFolder, filename: str) -> tuple[str, ...]:
     if not os.path.isfile(path):
         raise LoadFailed(f"{path}: no such label file; add it or remove label_filename from {CONFIG_FILENAME}")
     return tuple(line.strip() for line in _read_text(path, MAX_LABEL_BYTES).rstrip().split("\n"))
+
+
+def read_version_file(folder: ModelFolder, version: int, filename: str, most_bytes: int) -> bytes | None:
+    """The contents of a file in a version's folder, of at most so many bytes; None where there is none. Raises
+    LoadFailed."""
+    path = folder.path / str(version) / filename
+    return read_file(_inside(folder, path), most_bytes) if os.path.lexists(path) else None
 
 
 def read_warmup_file(folder: ModelFolder, filename: str, most_bytes: int) -> bytes:
@@ -160,7 +168,7 @@ def version_number(folder_name: str) -> int | None:
 def _model_paths(roots: Sequence[Path]) -> dict[str, list[Path]]:
     found: dict[str, list[Path]] = {}
     for root in roots:
-        for path in _folders(root, "model repository"):
+        for path in _folders(root, f"--model-repository {root}:"):
             found.setdefault(path.name, []).append(path)
     return found
 
@@ -177,7 +185,7 @@ def _twice(name: str, paths: Sequence[Path]) -> str:
 
 
 def _versions(model_path: Path) -> tuple[int, ...]:
-    numbers = [version_number(path.name) for path in _folders(model_path, "model folder")]
+    numbers = [version_number(path.name) for path in _folders(model_path, f"{model_path}: model folder")]
     return tuple(sorted(number for number in numbers if number is not None))
 
 
@@ -186,13 +194,13 @@ def _folders(path: Path, what: str) -> list[Path]:
 
 
 def _entries(path: Path, what: str) -> list[Path]:
-    """What is in a folder, hidden entries left out, sorted by name."""
+    """What is in a folder, hidden entries left out, sorted by name. `what` names it in errors."""
     try:
         return sorted(entry for entry in path.iterdir() if not entry.name.startswith("."))
     except FileNotFoundError:
-        raise LoadFailed(f"{path}: {what} does not exist") from None
+        raise LoadFailed(f"{what} does not exist") from None
     except OSError as error:
-        raise LoadFailed(f"{path}: {what} cannot be listed: {error.strerror}") from error
+        raise LoadFailed(f"{what} cannot be listed: {error.strerror}") from error
 
 
 def _inside(folder: ModelFolder, path: Path) -> Path:

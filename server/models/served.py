@@ -7,6 +7,7 @@ from typing import NamedTuple, Protocol
 
 from server.errors import ConvoyError
 from server.messages import InferenceRequest
+from server.models.cards import Card
 from server.models.config import ModelConfig
 from server.models.work import Pending, Reply
 from server.scheduling.costs import CostTable
@@ -32,6 +33,7 @@ class Served(Protocol):
     load_seconds: float
     instances: int
     costs: CostTable
+    card: Card
     lost: ConvoyError | None
     """Why no request may be submitted any more, whoever holds the version; None where it may."""
 

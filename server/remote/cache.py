@@ -42,7 +42,8 @@ class Cache:
         Raises `LoadFailed` where it cannot be made, or another server has it.
         """
         self._temporary: Path | None = None
-        with _explained("the cache of the model repository"):
+        what = "the cache of the model repository" if folder is None else f"--model-repository-cache-dir {folder}"
+        with _explained(what):
             if folder is None:
                 folder = self._temporary = Path(tempfile.mkdtemp(prefix="convoy-repository-"))
             self._home = folder.absolute() / hashlib.sha256(url.text.encode()).hexdigest()[:16]

@@ -51,8 +51,18 @@ def join_lanes(seconds: float) -> bool:
     deadline = time.monotonic() + seconds
     threads = [thread for thread in threading.enumerate() if isinstance(thread, LaneThread)]
     for thread in threads:
-        thread.join(max(0.0, deadline - time.monotonic()))
+        _join(thread, deadline)
     return not any(thread.is_alive() for thread in threads)
+
+
+def _join(thread: threading.Thread, deadline: float) -> None:
+    while (left := deadline - time.monotonic()) > 0:
+        try:
+            thread.join(left)
+        except RuntimeError:  # it is only just being started
+            time.sleep(0.001)
+        else:
+            return
 
 
 class ThreadLane(Generic[T, R]):

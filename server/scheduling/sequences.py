@@ -17,13 +17,14 @@ import sys
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 from heapq import heapify, heappop, heappush
-from itertools import count, dropwhile, islice, takewhile
+from itertools import count, dropwhile, islice
 from math import inf
 from typing import Any, Generic, NamedTuple, TypeVar
 
 from server.errors import SequenceNotStarted
 from server.scheduling.budget import ByteBudget
 from server.scheduling.deadlines import Deadlines
+from server.scheduling.heads import Heads
 from server.scheduling.policy import WindowPolicy
 from server.scheduling.queue import REMEMBERED_LIMITS, Load, Ticket
 
@@ -134,7 +135,7 @@ class SequenceQueue(Generic[T]):
         self._waiting: dict[T, None] = {}  # in order of arrival
         self._open: dict[Hashable, _Sequence[T]] = {}  # those whose last request has not come
         self._backlog: dict[_Sequence[T], None] = {}  # in order of arrival; empty while a slot is free
-        self._ready: list[dict[_Sequence[T], None]] = [{} for _ in range(instances)]  # with a slot and a line
+        self._ready: list[Heads[T]] = [Heads() for _ in range(instances)]  # of those with a slot and a line
         self._busy = [False] * instances
         self._free: list[tuple[int, int]] = []  # slot and instance, of those that have been in use
         self._opened = 0  # those that have been in use, counted slot by slot across instances
@@ -191,9 +192,10 @@ class SequenceQueue(Generic[T]):
         sequence.owes_start = False
         step.sequence, step.number = sequence, next(self._numbers)
         ticket.step = step
+        if not sequence.line and sequence.instance >= 0:
+            self._ready[sequence.instance].add(ticket)
         sequence.line[ticket] = None
         sequence.touched, sequence.idle_at = now, inf
-        self._show(sequence)
         self._waiting[ticket] = None
         self._load.rows += ticket.rows
         self._load.requests += 1
@@ -229,7 +231,7 @@ class SequenceQueue(Generic[T]):
                 self._release(self._timers[0][2])
         best: list[T] = []
         for ready, busy in zip(self._ready, self._busy, strict=True):
-            if ready and not busy:
+            if ready.count and not busy:
                 batch = self._runnable(ready, now)
                 if batch and (not best or batch[0].step.number < best[0].step.number):
                     best = batch
@@ -272,22 +274,18 @@ class SequenceQueue(Generic[T]):
 
     def next_due(self) -> float:
         """When `take` will have a batch, even if nothing joins it; inf where no clock decides that."""
-        heads = [_head(s) for ready, busy in zip(self._ready, self._busy, strict=True) if not busy for s in ready]
-        return self._policy.due(min([head.arrived for head in heads])) if heads else inf
+        free = [ready for ready, busy in zip(self._ready, self._busy, strict=True) if ready.count and not busy]
+        lines = [line for ready in free for line in islice(ready.lines(), 1 if self._policy.in_order else None)]
+        return self._policy.due(min([line[0].arrived for line in lines])) if lines else inf
 
     def next_deadline(self) -> float:
         """When `expire` has something to do next; inf where it never has."""
         return min(self._deadlines.next(), self._next_idle())
 
-    def _runnable(self, ready: dict[_Sequence[T], None], now: float) -> list[T]:
-        heads = sorted(map(_head, ready), key=lambda ticket: ticket.step.number)
+    def _runnable(self, ready: Heads[T], now: float) -> list[T]:
         if self._policy.in_order:
-            first = heads[0].signature
-            return self._chosen(list(takewhile(lambda t: t.signature == first, heads)), len(heads), now)
-        lines: dict[Hashable, list[T]] = {}
-        for ticket in heads:
-            lines.setdefault(ticket.signature, []).append(ticket)
-        return next(filter(None, (self._chosen(line, len(line), now) for line in lines.values())), [])
+            return self._chosen(ready.first_of_all(self._policy.max_rows), ready.count, now)
+        return next(filter(None, (self._chosen(line, len(line), now) for line in ready.lines())), [])
 
     def _chosen(self, line: list[T], waiting: int, now: float) -> list[T]:
         """Of requests of one signature, oldest first, those to run now. `waiting` may count others behind them."""
@@ -295,11 +293,6 @@ class SequenceQueue(Generic[T]):
         batch = line[: policy.max_rows]
         rows = list(range(1, len(batch) + 1))
         return batch[: policy.choose(rows, waiting > len(batch), line[0].arrived, now)]
-
-    def _show(self, sequence: _Sequence[T]) -> None:
-        """Let it be found where its first request can run."""
-        if sequence.line and sequence.instance >= 0:
-            self._ready[sequence.instance][sequence] = None
 
     def _active(self) -> int:
         return self._opened - len(self._free)
@@ -316,7 +309,8 @@ class SequenceQueue(Generic[T]):
 
     def _place(self, sequence: _Sequence[T], slot: int, instance: int) -> None:
         sequence.slot, sequence.instance = slot, instance
-        self._show(sequence)
+        if sequence.line:
+            self._ready[instance].add(_head(sequence))
 
     def _skip(self, ticket: T) -> None:
         """Let a request go that has not run."""
@@ -332,9 +326,13 @@ class SequenceQueue(Generic[T]):
 
     def _leave(self, ticket: T) -> None:
         sequence = ticket.step.sequence
+        was_first = sequence.instance >= 0 and _head(sequence) is ticket
         del sequence.line[ticket]
-        if not sequence.line and sequence.instance >= 0:
-            del self._ready[sequence.instance][sequence]
+        if was_first:
+            ready = self._ready[sequence.instance]
+            ready.remove(ticket)
+            if sequence.line:
+                ready.add(_head(sequence))
         del self._waiting[ticket]
         self._load.rows -= ticket.rows
         self._load.requests -= 1

@@ -6,6 +6,7 @@ import sys
 import tempfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any, NamedTuple
 
 from playwright.sync_api import Page, expect, sync_playwright
 
@@ -14,7 +15,7 @@ from tests.browser.visits import Visits
 from tests.real.conftest import ROOT, start
 
 FOLDER = ROOT / "docs" / "images"
-MOST_BYTES = 120_000
+MOST_BYTES = 150_000
 
 
 def draw_a_digit(page: Page) -> None:
@@ -22,11 +23,68 @@ def draw_a_digit(page: Page) -> None:
     expect(page.locator(".bars li").first).to_contain_text("3")
 
 
-SHOTS: Mapping[str, tuple[str, dict[str, object], Callable[[Page], None]]] = {
-    "draw": ("#/draw", {}, draw_a_digit),
-    "draw-phone": ("#/draw", {"phone": True, "dark": True, "language": "pt"}, draw_a_digit),
+def see_a_card(page: Page) -> None:
+    expect(page.locator(".matrix")).to_be_visible()
+
+
+def overload_a_window(page: Page) -> None:
+    page.emulate_media(reduced_motion="no-preference")
+    page.get_by_label("Load, in multiples").fill("2")
+    page.get_by_role("button", name="Start the load").click()
+    expect(page.locator("[data-reading=windowFull]")).to_be_visible()
+    expect(page.locator("[data-figure=goodput] .tile-value")).to_have_text("0")
+
+
+def overload_an_objective(page: Page) -> None:
+    page.emulate_media(reduced_motion="no-preference", color_scheme="dark")
+    page.locator("input[value=slo]").check()
+    expect(page.locator("[data-policy=slo]")).to_be_visible()
+    page.get_by_label("Load, in multiples").fill("2")
+    page.get_by_role("button", name="Start the load").click()
+    expect(page.locator("[data-reading=sloRefuses]")).to_be_visible()
+    expect(page.locator("[data-figure=p99]")).to_contain_text(" ms")
+
+
+def step_to_the_seven(page: Page) -> None:
+    expect(page.locator(".agrees")).to_be_visible()
+    page.get_by_role("button", name="W0, row 2, column 2").click()
+    expect(page.locator(".convolution-total strong")).to_have_text("7")
+
+
+def look_inside(page: Page) -> None:
+    expect(page.locator(".bars li").first).to_contain_text("3")
+    page.locator("[data-layer=convolution_1] li").nth(4).click()
+
+
+def look_further_inside(page: Page) -> None:
+    look_inside(page)
+    page.get_by_role("button", name="c3").click()
+    page.locator("[data-layer=convolution_2] li").nth(4).click()
+
+
+class Shot(NamedTuple):
+    """One picture."""
+
+    place: str
+    how: dict[str, Any]
+    """How it is opened."""
+    prepare: Callable[[Page], None]
+    """What is done in it."""
+    whole: bool = True
+    """Or the part that a person sees first."""
+
+
+SHOTS: Mapping[str, Shot] = {
+    "draw": Shot("#/draw", {}, draw_a_digit),
+    "draw-phone": Shot("#/draw", {"phone": True, "dark": True, "language": "pt"}, draw_a_digit),
+    "layers": Shot("#/layers", {}, look_inside, whole=False),
+    "layers-phone": Shot("#/layers", {"phone": True, "dark": True, "language": "pt"}, look_further_inside, whole=False),
+    "convolution": Shot("#/convolution", {}, step_to_the_seven),
+    "models": Shot("#/models?model=lenet5", {}, see_a_card, whole=False),
+    "convoy-window": Shot("#/convoy", {}, overload_a_window, whole=False),
+    "convoy-slo": Shot("#/convoy", {"dark": True}, overload_an_objective, whole=False),
 }
-"""By the file's name: the view, how it is opened, and what is done in it."""
+"""By the file's name."""
 
 
 def main() -> None:
@@ -39,12 +97,12 @@ def main() -> None:
         server = start(Path(folder), "--model-control-mode=explicit", "--load-model=*")
         try:
             browser = playwright.chromium.launch(executable_path=program, env=environment, args=chromium.ARGUMENTS)
-            for name, (place, how, prepare) in SHOTS.items():
+            for name, (place, how, prepare, whole) in SHOTS.items():
                 visits = Visits(browser, server.http_url)
                 page = visits.open(place, **how)
                 prepare(page)
                 path = FOLDER / f"playground-{name}.png"
-                page.screenshot(path=path, full_page=True)
+                page.screenshot(path=path, full_page=whole)
                 print(f"{path.relative_to(ROOT)}: {path.stat().st_size:,} bytes")
                 if complaints := visits.close():
                     sys.exit("\n".join(complaints))

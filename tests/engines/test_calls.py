@@ -126,6 +126,17 @@ def test_the_method_sees_the_callers_metadata(serve: Serve, connect: Connect, he
     assert [held_call.call.has_metadata(key) for key in ("one", "many", "three")] == [True, True, False]
 
 
+def test_white_space_around_a_value_is_no_part_of_it(serve: Serve, connect: Connect, held: Held) -> None:
+    sent = (("one", " a value  "), ("many", " x"), ("many", "y "), ("authorization", " Bearer token"))
+    call = start(connect(serve(held.methods)), path=HELD, metadata=sent)
+    held_call = held.next_call()
+    seen = dict(held_call.host.do(lambda: held_call.call.metadata))
+    authorization = held_call.host.do(lambda: held_call.call.authorization)
+    held_call.reply(b"")
+    assert call.result() == b""
+    assert (seen["one"], seen["many"], authorization) == ("a value", "x,y", "Bearer token")
+
+
 def with_metadata(call: Call) -> None:
     call.send_initial_metadata(INITIAL)
     call.set_trailing_metadata(TRAILING)

@@ -25,7 +25,7 @@ from tests.unit.loaded import Bench, run
 pytestmark = pytest.mark.gpu
 
 EXPORTED = 4 << 20
-PATTERN = bytes(i % 251 for i in range(EXPORTED))
+PATTERN = (bytes(range(251)) * (EXPORTED // 251 + 1))[:EXPORTED]
 
 
 class Exporter:

@@ -168,6 +168,12 @@ def test_metadata_that_is_no_utf8_is_nobodys_business(victim: AttackedServer):
     assert peer.status(1) == OK
 
 
+def test_white_space_around_a_value_is_no_part_of_it(victim: AttackedServer):
+    peer = victim.peer()
+    peer.send(hello() + frames.call(1, LIVE, b"", (b"grpc-timeout", b" \t1H "), (b"name", b" "), (b"other", b"a b\t")))
+    assert peer.status(1) == OK  # a timeout with a space in it is refused
+
+
 def test_a_closed_connection_leaves_nothing_of_half_a_request(victim: AttackedServer):
     for _ in range(20):
         peer = victim.peer()

@@ -197,7 +197,7 @@ class _Freezer(pickle.Pickler):
         return NotImplemented
 
 
-_OPAQUE = {"FutureIter", "async_generator_asend", "async_generator_athrow", "lock"}
+_OPAQUE = {"Condition", "FutureIter", "async_generator_asend", "async_generator_athrow", "lock"}
 """Names of types of which it does not matter what is in them: it is known from elsewhere, or never changes."""
 
 

@@ -102,6 +102,7 @@ class ManualLoader(Loader):
             tiny_batch_seconds=0.0,
             summaries=False,
             run_timeout_ms=0,
+            load_timeout_secs=0.0,
             turns=Turns(),
             store=None,
         )

@@ -212,7 +212,7 @@ def test_a_missing_repository_is_exit_status_1_and_a_sentence(tmp_path: Path) ->
     ended = run(*FREE_PORTS, f"--model-repository={tmp_path}/nowhere")
 
     assert ended.returncode == 1
-    assert f"cannot start: {tmp_path}/nowhere: model repository does not exist" in ended.stderr
+    assert f"cannot start: --model-repository {tmp_path}/nowhere: does not exist" in ended.stderr
     assert "Traceback" not in ended.stderr
 
 
@@ -247,9 +247,10 @@ def test_a_wrong_flag_is_exit_status_2_and_a_sentence(flags: tuple[str, ...], me
     assert "Traceback" not in ended.stderr
 
 
-def test_a_log_file_that_cannot_be_opened_is_exit_status_1_and_a_sentence(tmp_path: Path) -> None:
-    ended = run(*FREE_PORTS, f"--model-repository={tmp_path}", f"--log-file={tmp_path}/none/server.log")
+def test_a_file_that_cannot_be_written_is_exit_status_1_and_a_sentence(tmp_path: Path) -> None:
+    file = f"{tmp_path}/none/ports.json"
+    ended = run(*FREE_PORTS, f"--model-repository={tmp_path}", f"--ports-file={file}")
 
     assert ended.returncode == 1
-    assert "cannot start:" in ended.stderr and "none/server.log" in ended.stderr
+    assert f"cannot start: --ports-file {file}: No such file or directory" in ended.stderr
     assert "Traceback" not in ended.stderr

@@ -91,7 +91,7 @@ def test_reflection_describes_every_method(client: Client) -> None:
         ("/v2/models/add_sub/versions/7/ready", "GET", 404),
         ("/v2/models/add_sub/versions/one/ready", "GET", 400),
         ("/v2/models/nobody/ready", "GET", 404),
-        ("/", "GET", 404),
+        ("/nothing", "GET", 404),
     ],
 )
 def test_health_over_http(path: str, method: str, status: int, zoo: RunningServer) -> None:

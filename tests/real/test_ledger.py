@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.client
 import json
+import sys
 from collections import Counter
 from contextlib import closing
 from pathlib import Path
@@ -12,10 +13,11 @@ import numpy as np
 from prometheus_client.parser import text_string_to_metric_families
 
 from proto import grpc_service_pb2 as pb
+from server.__main__ import UNBALANCED
 from tests import onnx_models
 from tests.ensembles import add_ensemble, ensemble, step
 from tests.real.clients import SERVICE, Client, infer_request, metric, read_url, wait_for_pending
-from tests.real.conftest import RunningServer, StartServer, connect
+from tests.real.conftest import STOP_SECONDS, RunningServer, StartServer, connect, start
 from tests.real.waiting import wait_until
 from tests.real.zoo import held
 from tests.repositories import add_model
@@ -81,14 +83,41 @@ def test_the_ledger_agrees_with_statistics_and_metrics_on_every_outcome(
     assert "ledger: grpc: " in server.log.read_text()
 
 
+MISCOUNTING_SERVER = (
+    sys.executable,
+    "-c",
+    """
+import sys
+from server import __main__, statistics
+record = statistics.VersionStatistics.record_success
+def twice(self, queue_ns, request_ns):
+    record(self, queue_ns, request_ns)
+    record(self, queue_ns, request_ns)
+statistics.VersionStatistics.record_success = twice
+sys.exit(__main__.main())
+""",
+)
+
+
+def test_a_model_that_counts_otherwise_than_the_ledger_is_found_at_the_end(tmp_path: Path) -> None:
+    repository = write_models(tmp_path / "models")
+    server = start(tmp_path, model_repository=repository, program=MISCOUNTING_SERVER)
+    with connect(server) as channel:
+        Client(channel).infer("affine", {"x": ROWS})
+    server.process.terminate()
+    assert server.process.wait(STOP_SECONDS) == UNBALANCED
+    why = "the ledger does not balance: 1 requests were answered, and models gave 2 answers"
+    assert why in server.log.read_text()
+
+
 def answered_and_refused(client: Client) -> None:
     for _ in range(3):
         client.infer("affine", {"x": ROWS})
     for _ in range(2):
         client.infer("cached", {"x": ROWS})
     client.infer("both", {"x": ROWS})
-    for number, (start, end) in enumerate([(True, False), (False, True)]):
-        flags = {"sequence_start": start, "sequence_end": end}
+    for number, (starts, ends) in enumerate([(True, False), (False, True)]):
+        flags = {"sequence_start": starts, "sequence_end": ends}
         parameters = {name: pb.InferParameter(bool_param=value) for name, value in flags.items()}
         parameters["sequence_id"] = pb.InferParameter(int64_param=7)
         client.infer("sequence", {"x": np.array([[number]])}, parameters=parameters)

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from server.backends.base import SessionOptions
+from server.backends.loading import LoadAttempt
 from server.backends.onnx import OnnxBackend
 from server.errors import LoadFailed
 from tests import onnx_models
@@ -52,22 +53,22 @@ def test_other_threads_run_while_a_session_is_opened(large_file: Path) -> None:
 
 
 def test_a_session_that_is_being_opened_is_given_up_on_request(large_file: Path) -> None:
-    backend = OnnxBackend()
+    attempt = LoadAttempt()
     with ThreadPoolExecutor(1) as pool:
-        future = pool.submit(backend.load, large_file, ONE_THREAD)
+        future = pool.submit(OnnxBackend().load, large_file, ONE_THREAD, attempt)
         wait_until(future.running, 10)
-        backend.give_up_loads()
+        attempt.interrupt(LoadFailed("not wanted any more"))
 
-    with pytest.raises(LoadFailed, match=r"model\.onnx: given up, because the server stops"):
+    with pytest.raises(LoadFailed, match=r"^not wanted any more$"):
         future.result()
 
 
-def test_nothing_more_is_opened_once_loads_are_given_up(large: Path) -> None:
-    backend = OnnxBackend()
-    backend.give_up_loads()
+def test_nothing_is_opened_for_a_load_that_was_given_up(large: Path) -> None:
+    attempt = LoadAttempt()
+    attempt.interrupt(LoadFailed("not wanted any more"))
 
-    with pytest.raises(LoadFailed, match="given up"):
-        backend.load(large / "affine" / "1" / "model.onnx", ONE_THREAD)
+    with pytest.raises(LoadFailed, match=r"^not wanted any more$"):
+        OnnxBackend().load(large / "affine" / "1" / "model.onnx", ONE_THREAD, attempt)
 
 
 def test_sigterm_while_a_large_model_is_opened_gives_it_up(engine: str, large: Path, tmp_path: Path) -> None:

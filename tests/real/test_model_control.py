@@ -183,6 +183,7 @@ def test_other_modes_load_nothing_on_request(start_server: StartServer, root: Pa
             "StatusCode.UNAVAILABLE",
             "explicit model load / unload is not allowed if polling is enabled",
         )
+        assert "model_repository(load)" not in triton.get_server_metadata().extensions
 
 
 def test_a_server_that_must_not_start_with_a_model_that_fails_does_not(root: Path) -> None:

@@ -24,6 +24,7 @@ from jwt.algorithms import ECAlgorithm
 from proto import grpc_service_pb2 as pb
 from server.access.tokens import digest_of, shown
 from server.frontends.statuses import CHALLENGE, CHALLENGE_WRONG
+from server.part_options import CLOSED
 from tests import onnx_models
 from tests.real.clients import SERVICE, WAIT_SECONDS, infer_request
 from tests.real.conftest import ENGINES, ROOT, RunningServer, StartServer, connect, start
@@ -341,3 +342,21 @@ def test_without_a_policy_an_operator_closes_what_changes_the_server(start_serve
         ("HTTP", "anonymous", "PERMISSION_DENIED"),
     ]
     assert [line.get("model") for line in lines] == ["affine", "affine", None]
+
+
+def test_without_a_policy_nobody_loads_models_on_an_address_that_others_reach(
+    start_server: StartServer, tmp_path: Path
+) -> None:
+    add_model(tmp_path / "models", "affine", onnx_models.affine())
+    # Another spelling of a loopback address: of a name, nobody knows who reaches it.
+    flags = ("--model-control-mode=explicit", "--load-model=*", "--grpc-address=127.1", "--http-address=127.1")
+    server = start_server(*flags, model_repository=tmp_path / "models")
+    reached = Secured(server, tmp_path / "audit.jsonl")
+    load = pb.RepositoryModelLoadRequest(model_name="affine").SerializeToString()
+    status, message, _ = reached.ask("RepositoryModelLoad", load)
+    assert status == "PERMISSION_DENIED"
+    assert message == f"'model-repository' is closed here; {CLOSED}"
+    assert reached.get("v2/repository/models/affine/unload", body=b"{}")[0] == 403
+    assert reached.ask("RepositoryIndex", b"")[0] == "OK"
+    assert reached.ask("ModelInfer", INFER)[0] == "OK"
+    assert "nobody may load models over gRPC on 127.1" in server.log.read_text()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import re
+import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,9 +13,11 @@ import onnxruntime
 import pytest
 from numpy.typing import NDArray
 
-from tests.real.clients import Client
+from tests.real.clients import Client, http_status, read_url
 from tests.real.conftest import MODEL_REPOSITORY, ROOT
-from training.data.letters import HELD_OUT_PER_GLYPH, SEED, find_fonts, render
+from training.data import letters as printed
+from training.export.card import read_card
+from training.export.card_text import render
 
 if TYPE_CHECKING:
     from tests.real.conftest import RunningServer
@@ -25,7 +27,7 @@ Examples = tuple[NDArray[np.float32], NDArray[Any]]
 
 PROMISES = {"lenet5": 98.5, "lenet5_modern": 98.5, "dbn_digits": 97.0, "letters26": 97.0}
 """% of the held-out examples."""
-PARAMETERS = {"lenet5": "60,000", "lenet5_modern": "61,706", "dbn_digits": "133,810", "letters26": "6,366"}
+PARAMETERS = {"lenet5": 60_000, "lenet5_modern": 61_706, "dbn_digits": 133_810, "letters26": 6_366}
 AT_ONCE = 64
 
 
@@ -39,8 +41,8 @@ def digits() -> Examples:
 @pytest.fixture(scope="module")
 def letters() -> Examples:
     """As the card says they are prepared: from bytes, `byte / 255 * 1.275 - 0.1`."""
-    fonts = [font for font in find_fonts(Path(mpl.get_data_path()) / "fonts" / "ttf") if font.held_out]
-    images, labels = render(fonts, HELD_OUT_PER_GLYPH, SEED + 1)
+    fonts = [font for font in printed.find_fonts(Path(mpl.get_data_path()) / "fonts" / "ttf") if font.held_out]
+    images, labels = printed.render(fonts, printed.HELD_OUT_PER_GLYPH, printed.SEED + 1)
     return (images / 255 * 1.275 - 0.1).astype(np.float32), np.array([chr(ord("A") + label) for label in labels])
 
 
@@ -60,20 +62,35 @@ def test_the_card_tells_the_truth_and_it_is_good_enough(
     np.testing.assert_allclose(answers[:AT_ONCE], alone, rtol=0, atol=1e-5)
 
     named = np.array((MODEL_REPOSITORY / name / "labels.txt").read_text().split())[answers.argmax(axis=1)]
-    card = (MODEL_REPOSITORY / name / "README.md").read_text()
-    said = re.search(r"held-out accuracy \| ([\d.]+)% \((\d+) of (\d+)\)", card)
-    assert said is not None
-    assert (int(said[2]), int(said[3])) == (int((named == truth).sum()), len(truth))
-    assert float(said[1]) == round(100 * int(said[2]) / int(said[3]), 2) >= PROMISES[name]
-    assert f"{PARAMETERS[name]} trainable parameters" in card
+    card = json.loads(read_url(f"{shared_server.http_url}/v2/models/{name}/card"))
+    labels = card["labels"]
+    confusion = np.zeros((len(labels), len(labels)), np.int64)
+    np.add.at(confusion, tuple([labels.index(label) for label in side] for side in (truth, named)), 1)
+    assert card["confusion"] == confusion.tolist()
+    assert card["accuracy"] == {"right": int((named == truth).sum()), "of": len(truth)}
+    assert 100 * card["accuracy"]["right"] / len(truth) >= PROMISES[name]
+    assert card["parameters"] == PARAMETERS[name]
+
+
+@pytest.mark.parametrize("name", PROMISES)
+def test_the_readme_is_the_card_for_people(name: str) -> None:
+    model = MODEL_REPOSITORY / name
+    assert (model / "README.md").read_text() == render(read_card(model / "1"))
+
+
+def test_the_lectures_layer_was_never_evaluated_and_has_no_card(shared_server: RunningServer) -> None:
+    assert http_status(f"{shared_server.http_url}/v2/models/lecture_conv/card") == 404
 
 
 def test_the_repository_holds_these_models_and_what_a_server_needs_of_each() -> None:
     def files(model: Path) -> list[str]:
         return sorted(str(path.relative_to(model)) for path in model.rglob("*") if path.is_file())
 
-    needed = ["1/model.onnx", "README.md", "config.pbtxt", "labels.txt"]
-    expected = dict.fromkeys(PROMISES, needed) | {"lecture_conv": needed[:3]}
+    needed = ["1/model.onnx", "README.md", "config.pbtxt"]
+    trained = ["1/card.json", *needed, "labels.txt"]
+    inside = ["1/layers.json", *needed, "labels.txt"]
+    expected = dict.fromkeys(PROMISES, trained) | {"lecture_conv": needed}
+    expected |= dict.fromkeys(("lenet5_layers", "letters26_layers"), inside)
     assert {model.name: files(model) for model in MODEL_REPOSITORY.iterdir()} == expected
 
 

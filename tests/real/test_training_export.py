@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import re
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -21,10 +23,15 @@ from tests.real.conftest import start
 from training import nets, runs
 from training.data import DATA_SETS
 from training.export import ExportOptions, export_run
+from training.export.card import Score, read_card
+from training.export.card_text import render
+from training.export.layers import write_layers
 from training.export.pixels import Scaling
 from training.export.publish import publish
+from training.export.refresh import refresh_card
 from training.export.source import Examples, Source
 from training.files import TrainingError
+from training.recipes import RECIPES
 from training.runs import Plan
 from training.train import train
 from training.weights import export_weights, settle
@@ -146,6 +153,37 @@ def test_int8_logits_are_as_right_as_the_card_says(
         assert words in card
 
 
+def test_a_versions_card_says_what_its_readme_says_and_keeps_the_truth_when_measured_again(
+    run: Path, repository: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(repository / "small", tmp_path / "small")
+    exported = read_card(tmp_path / "small" / "1")
+    readme = tmp_path / "small" / "README.md"
+    assert render(exported) == readme.read_text()
+    assert exported.confusion is not None and exported.accuracy is not None and exported.training is not None
+    assert [sum(row) for row in exported.confusion] == [2] * 10
+    assert sum(exported.confusion[c][c] for c in range(10)) == exported.accuracy.right
+    assert (exported.training.seed, exported.training.epochs, exported.file.precision) == (0, RECIPE.epochs, "int8")
+
+    (tmp_path / "small" / "1" / "card.json").write_bytes(
+        dataclasses.replace(exported, accuracy=Score(0, 20), confusion=()).to_json()
+    )
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(RECIPES, "tiny", RECIPE)
+        again = refresh_card(tmp_path, "small", None)
+    assert again == dataclasses.replace(exported, latency=again.latency)
+    assert [one.batch for one in again.latency.medians["int8"]] == [1, 8, 32, 64]
+    assert readme.read_text() == render(read_card(tmp_path / "small" / "1")) == render(again)
+
+
+def test_weights_from_elsewhere_have_a_card_and_nothing_to_be_measured_on(repository: Path) -> None:
+    card = read_card(repository / RESNET / "1")
+    assert (card.accuracy, card.confusion, card.training, card.data) == (None, None, None, None)
+    assert card.weights.startswith("random, seed 0")
+    with pytest.raises(TrainingError, match="weights are from elsewhere, and no data came with them"):
+        refresh_card(repository, RESNET, 1)
+
+
 def test_pictures_of_any_size_are_answered_as_torch_answers_them(client: triton.InferenceServerClient) -> None:
     (tensor,) = client.get_model_metadata(RESNET).inputs
     assert list(tensor.shape) == [-1, 3, -1, -1]
@@ -186,9 +224,23 @@ def test_int8_that_loses_too_much_is_not_written(
         held_out[0], lambda size: iter([(held_out[0], labels)]), lambda count: torch.zeros(count, 1, 32, 32)
     )
     source = Source(
-        "m", RECIPE.network, network, (1, 32, 32), 10, tuple("0123456789"), ("training", ""), "", "",
+        "m", RECIPE.network, network, (1, 32, 32), 10, tuple("0123456789"), "", (),
         examples=badly_calibrated,
     )  # fmt: skip
     with pytest.raises(TrainingError, match=r"m is not exported: .* right in int8, .* in float32\. 1\.00% less"):
         publish(source, tmp_path, None, ExportOptions(precision="int8"))
     assert list(tmp_path.iterdir()) == []
+
+
+def test_the_layers_of_every_form_are_those_of_the_network(repository: Path, tmp_path: Path) -> None:
+    def weighted(name: str, version: int) -> list[tuple[str, list[int], int]]:
+        shutil.copytree(repository / name / str(version), tmp_path / name / str(version))
+        shutil.copy(repository / name / "config.pbtxt", tmp_path / name)
+        folder = write_layers(tmp_path, name, version)
+        layers = json.loads((folder / "layers.json").read_text())["layers"]
+        kinds = ("convolution", "dense")
+        return [
+            (layer["kind"], layer["output_shape"], layer["parameters"]) for layer in layers if layer["kind"] in kinds
+        ]
+
+    assert weighted("plain", 1) == weighted("plain", 2) == weighted("small", 1) != []

@@ -16,8 +16,9 @@ import onnxruntime
 import pytest
 import torch
 
-from tests.tiny_training import leaves
+from tests.tiny_training import leaves, torch_as_before
 from training import digits
+from training.__main__ import main
 
 ROOT = Path(__file__).parents[2]
 EPOCHS = 8
@@ -29,10 +30,18 @@ def command(*arguments: object) -> list[str]:
 
 
 def run(*arguments: object) -> str:
+    """In a process of its own."""
     done = subprocess.run(command(*arguments), cwd=ROOT, capture_output=True, text=True, timeout=240)
     assert done.returncode == 0, done.stderr
     assert "Traceback" not in done.stderr
     return done.stdout
+
+
+def run_here(capsys: pytest.CaptureFixture[str], *arguments: object) -> str:
+    """In this process, which has imported torch. One of its own does the same in `test_training_build.py`."""
+    with torch_as_before():
+        assert main([*map(str, arguments)]) == 0
+    return capsys.readouterr().out
 
 
 def train(folder: Path, *more: str) -> list[str]:
@@ -85,9 +94,9 @@ def test_a_run_leaves_its_figures_and_pictures(finished: Path) -> None:
     assert (config["recipe"]["name"], config["seed"], config["epochs"]) == ("lenet5", 5, EPOCHS)
 
 
-def test_evaluate_tells_what_the_run_told(finished: Path) -> None:
+def test_evaluate_tells_what_the_run_told(finished: Path, capsys: pytest.CaptureFixture[str]) -> None:
     right = json.loads((finished / "metrics.json").read_text())["final"]["held_out_right"]
-    said = run("evaluate", finished)
+    said = run_here(capsys, "evaluate", finished)
     assert f"{right} of 360 held-out examples right" in said
     assert sum(int(times) for times in re.findall(r"^(\d+) × ", said, re.MULTILINE)) == 360 - right
 
@@ -111,8 +120,11 @@ def test_a_killed_run_resumes_to_the_same_bits(finished: Path, tmp_path: Path) -
     assert [epoch["loss"] for epoch in resumed["history"]] == [epoch["loss"] for epoch in undisturbed["history"]]
 
 
-def test_export_writes_a_model_that_answers_as_the_run_did(finished: Path, tmp_path: Path) -> None:
-    said = run("export", finished, "--repository", tmp_path / "repository", "--name", "mine", "--version", "3")
+def test_export_writes_a_model_that_answers_as_the_run_did(
+    finished: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    where = ("--repository", tmp_path / "repository", "--name", "mine", "--version", "3")
+    said = run_here(capsys, "export", finished, *where)
     worst = re.search(r"worst difference (\S+) \(batch \d+, \w+ inputs\)", said)
     assert worst is not None
     assert float(worst[1]) <= 1e-5

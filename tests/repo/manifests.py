@@ -13,11 +13,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-import kubernetes_validate
 import pytest
 import yaml
-from jsonschema import Draft202012Validator
-from kubernetes_validate.utils import schema_contents
 
 from server.settings import Settings, parse
 
@@ -85,7 +82,11 @@ def kserve_problems(value: Any, kind: str, where: str = "") -> list[str]:
 
 def _kubernetes_errors(value: Any, kind: str) -> Iterator[Any]:
     """What is wrong with a part of a manifest by the schema of a type of Kubernetes: V1Container, V1ObjectMeta, …"""
-    latest = kubernetes_validate.latest_version()
+    from jsonschema import Draft202012Validator
+    from kubernetes_validate import latest_version  # as slow as its tests, and whoever collects would wait for it
+    from kubernetes_validate.utils import schema_contents
+
+    latest = latest_version()
     schema = schema_contents(f"kubernetes-json-schema/v{latest}-local-strict/_definitions.json", latest)
     wanted = {f"{package}.v1.{kind[2:]}" for package in KUBERNETES_PACKAGES}
     (name,) = wanted & schema["$defs"].keys()

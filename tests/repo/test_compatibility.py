@@ -72,7 +72,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
     """A server with everything switched on, and no model."""
     folder = tmp_path_factory.mktemp("server")
     flags = ("--allow-client-shm=true", "--http-metrics=true", f"--trace-config=triton,file={folder / 'traces'}")
-    server = start(folder, *flags, model_repository=tmp_path_factory.mktemp("models"))
+    server = start(folder, *flags, "--model-control-mode=explicit", model_repository=tmp_path_factory.mktemp("models"))
     yield server
     assert server.terminate() == 0, server.log.read_text()
 

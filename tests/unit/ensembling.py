@@ -13,6 +13,7 @@ from server import tensors
 from server.errors import ConvoyError
 from server.messages import InferenceRequest, InferenceResponse, OutputTensor, RequestedOutput, TensorSpec
 from server.models.cached import CachedEnsemble
+from server.models.cards import NO_CARD
 from server.models.config import ModelConfig, TensorConfig
 from server.models.config_types import EnsembleSchedule, EnsembleStep
 from server.models.ensemble_model import EnsembleVersion
@@ -85,6 +86,7 @@ class PuppetMember:
         self.load_seconds = 0.0
         self.instances = 1
         self.costs = CostTable((1,))
+        self.card = NO_CARD
         self.lost: ConvoyError | None = None
         self.refusal: Exception | None = None
         self.at_once: np.ndarray[Any, Any] | None = None

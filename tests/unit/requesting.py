@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from server.backends.base import SessionOptions
+from server.backends.loading import LoadAttempt
 from server.models.overrides import Override
 from tests.fakes import PuppetSession
 from tests.unit.controlling import TREBLING, Bench
@@ -57,8 +58,8 @@ class Held:
         self._loop = asyncio.get_running_loop()
         bench.backend.load = self._load  # type: ignore[method-assign]
 
-    def _load(self, path: Path, options: SessionOptions) -> PuppetSession:
+    def _load(self, path: Path, options: SessionOptions, attempt: LoadAttempt) -> PuppetSession:
         gate = self.gates.get(path.parent.parent.name)
         if gate is not None:
             asyncio.run_coroutine_threadsafe(gate.wait(), self._loop).result(20)
-        return self._honest(path, options)
+        return self._honest(path, options, attempt)

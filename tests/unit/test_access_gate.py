@@ -266,13 +266,16 @@ def test_without_a_policy_only_what_changes_the_server_is_looked_at() -> None:
         (None, "127.0.0.1", set()), (None, "localhost", set()), (None, "::1", set()), (None, "unix:/s", set()),
         (None, "0.0.0.0", {"trace", "logging"}), (None, "::", {"trace", "logging"}),
         (None, "host", {"trace", "logging"}),
-        (True, "0.0.0.0", set()), (False, "127.0.0.1", {"trace", "logging", "shared-memory", "model-repository"}),
+        (True, "0.0.0.0", set()), (False, "127.0.0.1", {"trace", "logging", "shared-memory"}),
     ],
 )  # fmt: skip
 def test_what_is_closed_depends_on_the_flag_and_on_who_can_reach_the_address(
     allow_admin: bool | None, address: str, closed: set[str]
 ) -> None:
-    assert part_options.closed_apis(allow_admin, address) == closed
+    apis = {explicit: part_options.closed_apis(allow_admin, address, explicit=explicit) for explicit in (True, False)}
+    assert apis[True] - {"model-repository"} == apis[False] - {"model-repository"} == closed
+    assert ("model-repository" in apis[True]) == bool(closed)
+    assert ("model-repository" in apis[False]) == (allow_admin is False)
 
 
 def routes(*operations: str) -> list[Route]:
@@ -301,7 +304,7 @@ def test_every_route_is_reached_with_its_api(operation: str) -> None:
 
 @pytest.mark.parametrize("operation", sorted(OWN - {"Live", "Ready", "Metrics", "OpenApi"}))
 def test_the_model_in_a_path_is_asked_about(operation: str) -> None:
-    guarded = guard_routes(routes(operation), gate(allow("health", "inference", "statistics", models="a")))
+    guarded = guard_routes(routes(operation), gate(allow("health", "inference", "metadata", "statistics", models="a")))
     assert [http_peer.Peer(guarded).ask("POST", f"/v2/{m}/{operation}", authorization=BEARER).status for m in "ab"] == [
         200,
         403,

@@ -14,6 +14,7 @@ from proto.model_config_pb2 import ModelConfig as ModelConfigMessage
 from proto.model_config_pb2 import ModelInstanceGroup
 from server.backends.base import Devices, SessionOptions
 from server.backends.cores import available_cores
+from server.backends.loading import LoadAttempt
 from server.control import ControlPlane, ControlSettings
 from server.engine import Engine
 from server.models.registry import Registry
@@ -149,9 +150,9 @@ def test_one_thread_opens_all_models(tmp_path: Path, monkeypatch: pytest.MonkeyP
             bench.add(name, 1)
         load = bench.backend.load
 
-        def load_and_tell(path: Path, options: SessionOptions) -> PuppetSession:
+        def load_and_tell(path: Path, options: SessionOptions, attempt: LoadAttempt) -> PuppetSession:
             names.add(threading.current_thread().name)
-            return load(path, options)
+            return load(path, options, attempt)
 
         monkeypatch.setattr(bench.backend, "load", load_and_tell)
         await bench.plane.load_all()
@@ -159,13 +160,6 @@ def test_one_thread_opens_all_models(tmp_path: Path, monkeypatch: pytest.MonkeyP
 
     run(main)
     assert names == {"load_0"}
-
-
-def test_loads_are_given_up_by_the_backend(tmp_path: Path) -> None:
-    bench = Bench(tmp_path)
-    bench.plane.give_up_loads()
-
-    assert bench.backend.given_up
 
 
 def test_a_version_is_measured_before_it_serves_and_that_is_no_inference(tmp_path: Path) -> None:

@@ -13,11 +13,12 @@ from pathlib import Path
 import pytest
 
 from server.backends.base import SessionOptions
+from server.backends.loading import LoadAttempt
 from server.control import ControlPlane
 from server.engine import Engine
 from server.errors import LoadFailed, NotFound
 from server.models.lifecycle import State
-from server.models.loader import is_passing
+from server.models.shortages import is_passing
 from tests.fakes import OneReply, PuppetAlarm, PuppetClock, PuppetSession
 from tests.unit.controlling import (
     DOUBLING,
@@ -259,10 +260,10 @@ def test_a_repository_that_is_away_changes_nothing(tmp_path: Path, caplog: pytes
 
 def test_files_that_change_while_they_are_loaded_are_loaded_once_they_are_still(tmp_path: Path) -> None:
     async def test(bench: Bench) -> None:
-        def load(path: Path, options: SessionOptions) -> PuppetSession:
+        def load(path: Path, options: SessionOptions, attempt: LoadAttempt) -> PuppetSession:
             bench.backend.load = honest
             path.write_text(DOUBLING)
-            return honest(path, options)
+            return honest(path, options, attempt)
 
         honest = bench.backend.load
         write(bench, 2, TREBLING)

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from server.backends.base import SessionOptions
+from server.backends.loading import LoadAttempt
 from server.control import MAX_REQUESTED, NOT_EXPLICIT, ControlPlane
 from server.engine import Engine
 from server.errors import InvalidRequest, LoadFailed, NotFound, NotReady, QueueFull, ShuttingDown, Unavailable
@@ -217,9 +218,9 @@ def test_no_more_versions_are_loaded_at_once_than_there_are_threads(tmp_path: Pa
     async def test(bench: Bench) -> None:
         ready: list[int] = []
 
-        def load(path: Path, options: SessionOptions) -> PuppetSession:
+        def load(path: Path, options: SessionOptions, attempt: LoadAttempt) -> PuppetSession:
             ready.append([states.get(1) for states in bench.states().values()].count("READY"))
-            return honest(path, options)
+            return honest(path, options, attempt)
 
         honest, bench.backend.load = bench.backend.load, load  # type: ignore[method-assign]
         for name in "nop":
@@ -232,9 +233,9 @@ def test_no_more_versions_are_loaded_at_once_than_there_are_threads(tmp_path: Pa
 
 def test_files_that_change_while_they_are_read_make_the_load_fail(tmp_path: Path) -> None:
     async def test(bench: Bench) -> None:
-        def load(path: Path, options: SessionOptions) -> PuppetSession:
+        def load(path: Path, options: SessionOptions, attempt: LoadAttempt) -> PuppetSession:
             bench.backend.load = honest  # type: ignore[method-assign]
-            session = honest(path, options)
+            session = honest(path, options, attempt)
             path.write_text(TREBLING)
             return session
 
@@ -302,10 +303,10 @@ def test_a_load_that_fails_is_tried_again_as_often_as_asked_for(
     async def test(bench: Bench) -> None:
         failures = [LoadFailed("the disk is away"), LoadFailed("still away")]
 
-        def load(path: Path, options: SessionOptions) -> PuppetSession:
+        def load(path: Path, options: SessionOptions, attempt: LoadAttempt) -> PuppetSession:
             if failures:
                 raise failures.pop(0)
-            return honest(path, options)
+            return honest(path, options, attempt)
 
         honest, bench.backend.load = bench.backend.load, load  # type: ignore[method-assign]
         await bench.plane.load("m")

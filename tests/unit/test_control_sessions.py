@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from server.backends.base import SessionOptions
+from server.backends.loading import LoadAttempt
 from server.control import ControlPlane
 from server.engine import Engine
 from server.models.overrides import Override
@@ -37,10 +38,10 @@ def test_a_version_that_was_replaced_or_unloaded_lets_go_of_its_session(tmp_path
         """Every load gives a new session."""
 
         def __init__(self, bench: Bench) -> None:
-            self.devices, self.give_up_loads = bench.backend.devices, bench.backend.give_up_loads
+            self.devices = bench.backend.devices
             self.gone: list[threading.Event] = []
 
-        def load(self, path: Path, options: SessionOptions) -> PuppetSession:
+        def load(self, path: Path, options: SessionOptions, attempt: LoadAttempt) -> PuppetSession:
             session = PuppetSession([fp32("x", -1, 2)], [fp32("y", -1, 2)], lambda inputs: {"y": inputs["x"]})
             self.gone.append(threading.Event())
             weakref.finalize(session, self.gone[-1].set)

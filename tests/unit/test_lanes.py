@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from server.scheduling.lanes import ThreadLane, join_lanes
+from server.scheduling.lanes import LaneThread, ThreadLane, join_lanes
 from tests.fakes import Gate, NamedTicket, names
 
 
@@ -252,6 +252,25 @@ def test_a_closed_lane_lets_go_of_whoever_did_its_work() -> None:
         assert lane
 
     run(main)
+
+
+def test_a_thread_that_is_only_just_starting_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    ran: list[str] = []
+
+    class Starting(LaneThread):
+        """Starts when it was waited for too early."""
+
+        def join(self, timeout: float | None = None) -> None:
+            try:
+                super().join(timeout)
+            except RuntimeError:
+                self.start()
+                raise
+
+    thread = Starting(target=ran.append, args=("it ran",))
+    monkeypatch.setattr(threading, "enumerate", lambda: [thread])
+    assert join_lanes(20)
+    assert ran == ["it ran"]
 
 
 @pytest.mark.parametrize("is_tiny", [True, False])

@@ -54,7 +54,7 @@ def test_what_is_cut_off_although_no_model_had_it_is_lost(caplog: pytest.LogCapt
     ledger.begin_cut_off(held=1)
     for token in tokens:
         ledger.grpc.abandon(token)
-    assert not ledger.close()
+    assert not ledger.close(given=0)
     assert "1 requests were not answered, and no model had them" in caplog.text
 
 
@@ -64,7 +64,7 @@ def test_a_ledger_that_balances_says_what_there_was(caplog: pytest.LogCaptureFix
     ledger.http.begin(token)
     ledger.http.fail(token, Reason.INVALID)
     ledger.begin_cut_off(held=0)
-    assert ledger.close()
+    assert ledger.close(given=0)
     assert caplog.messages == [
         "ledger: http: 1 received = answered 0, invalid 1, abandoned 0, in progress 0",
     ]
@@ -84,6 +84,15 @@ def test_an_account_more_balances_as_the_others_do() -> None:
 def test_a_request_in_progress_in_the_end_is_an_error(caplog: pytest.LogCaptureFixture) -> None:
     ledger = Ledger()
     ledger.grpc_stream.begin(object())
-    assert not ledger.close()
+    assert not ledger.close(given=0)
     assert caplog.records[0].levelno == logging.ERROR
     assert "1 still in progress" in caplog.text
+
+
+@pytest.mark.parametrize("given", [0, 2])
+def test_an_answer_that_no_model_gave_or_that_nobody_got_is_found(given: int, caplog: pytest.LogCaptureFixture) -> None:
+    ledger, token = Ledger(), object()
+    ledger.http.begin(token)
+    ledger.http.answer(token)
+    assert not ledger.close(given)
+    assert f"the ledger does not balance: 1 requests were answered, and models gave {given} answers" in caplog.text

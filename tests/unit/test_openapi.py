@@ -6,12 +6,11 @@ from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from random import Random
 
-from openapi_spec_validator import validate
-
 from server.engine import Engine
 from server.frontends.calls import UnaryMethod
 from server.frontends.inference_service import SERVICE, InferenceService
 from server.frontends.rest.bodies import Bodies
+from server.frontends.rest.card import card_routes
 from server.frontends.rest.cost import cost_routes
 from server.frontends.rest.exchange import Route
 from server.frontends.rest.generate import GenerateRoutes
@@ -53,11 +52,14 @@ def all_routes() -> list[Route]:
         *cost_routes(registry),
         *LiveRoutes(registry).routes(),
         *load_routes(generator, Bodies(1), None),
+        *card_routes(registry),
         metrics_route(take, page_of(), ThreadPoolExecutor(1)),
     ]
 
 
 def test_the_document_is_valid_and_is_served() -> None:
+    from openapi_spec_validator import validate  # seconds of importing, which whoever collects would wait for
+
     routes = all_routes()
     route = openapi_route(routes)
     shown = Peer([route]).ask("GET", "/v2/openapi.json").json

@@ -38,12 +38,15 @@ def test_answers_are_compressed_as_much_as_their_flag_says(word: str | None, lev
     assert grpc_options(settings, MemoryBudget(), AS_TRITON).compression_level == level
 
 
-def test_metrics_have_tls_of_their_own() -> None:
-    files = ["--metrics-server-cert=c.pem", "--metrics-server-key=k.pem", "--metrics-root-cert=r.pem"]
-    for flag, root in (("--metrics-use-ssl=true", None), ("--metrics-use-ssl-mutual=true", Path("r.pem"))):
+def test_metrics_have_tls_of_their_own(tmp_path: Path) -> None:
+    cert, key, root_cert = (tmp_path / name for name in ("c.pem", "k.pem", "r.pem"))
+    for path in (cert, key, root_cert):
+        path.touch()
+    files = [f"--metrics-server-cert={cert}", f"--metrics-server-key={key}", f"--metrics-root-cert={root_cert}"]
+    for flag, root in (("--metrics-use-ssl=true", None), ("--metrics-use-ssl-mutual=true", root_cert)):
         settings = parse(["--model-repository=models", flag, *files])
         tls = metrics_options(settings).tls
-        assert tls is not None and (tls.certificate, tls.root) == (Path("c.pem"), root)
+        assert tls is not None and (tls.certificate, tls.root) == (cert, root)
         assert http_options(settings, MemoryBudget(), AS_TRITON).tls is None
     assert metrics_options(parse(["--model-repository=models", *files])).tls is None
 
@@ -54,7 +57,10 @@ WARNINGS = {
     "a policy without TLS": (("--auth-policy=POLICY",), ["gRPC on 0.0.0.0 has no TLS", "HTTP on 0.0.0.0 has no TLS"]),
     "a policy with TLS": (("--auth-policy=POLICY", *TLS), []),
     "a policy on loopback": (("--auth-policy=POLICY", *LOCAL), []),
-    "loading for all": (("--model-control-mode=explicit", "--allow-http=false"), ["whoever reaches gRPC on 0.0.0.0"]),
+    "loading for all": (
+        ("--model-control-mode=explicit", "--allow-http=false"),
+        ["nobody may load models over gRPC on 0.0.0.0"],
+    ),
     "loading on loopback": (("--model-control-mode=explicit", *LOCAL), []),
     "loading that is meant": (("--model-control-mode=explicit", "--allow-admin=true"), []),
     "loading that is closed": (("--model-control-mode=explicit", "--allow-admin=false"), []),

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 from server.backends.base import Devices, SessionOptions
+from server.backends.loading import LoadAttempt
 from server.control import ControlPlane, ControlSettings
 from server.engine import Engine
 from server.errors import ExecutionFailed, LoadFailed, NotReady
@@ -52,10 +53,7 @@ class Sessions:
     def devices(self) -> Devices:
         return Devices()
 
-    def give_up_loads(self) -> None:
-        """Loads end at once."""
-
-    def load(self, path: Path, _: SessionOptions) -> PuppetSession:
+    def load(self, path: Path, _: SessionOptions, attempt: LoadAttempt) -> PuppetSession:
         if not self.loadable:
             raise LoadFailed(f"{path}: not a model")
         number = len(self.opened)

@@ -420,3 +420,20 @@ def test_the_counts_of_a_version_are_kept_until_it_is_forgotten() -> None:
     assert registry.statistics("m", 1) is counts
     registry.forget("m", 1)
     assert registry.statistics("m", 1) is not counts
+
+
+def test_answers_are_those_to_callers_of_all_versions_that_ever_served() -> None:
+    async def main() -> None:
+        registry = with_versions(1, 2)
+        for version, answers, steps in ((1, 5, 0), (2, 3, 2)):
+            statistics = registry.statistics("m", version)
+            statistics.step_answers = steps
+            for _ in range(answers):
+                statistics.record_success(queue_ns=1, request_ns=2)
+        assert registry.answers == 6
+        for state in (State.DRAINING, State.UNAVAILABLE):
+            registry.set_state("m", 2, state)
+        registry.forget("m", 2)
+        assert registry.answers == 6
+
+    run(main)

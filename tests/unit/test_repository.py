@@ -67,13 +67,13 @@ def test_scan_ignores_folders_that_are_not_positive_decimal_integers(tmp_path: P
 
 
 def test_a_missing_root_is_named(tmp_path: Path) -> None:
-    with pytest.raises(LoadFailed, match=f"{tmp_path / 'nowhere'}: model repository does not exist"):
+    with pytest.raises(LoadFailed, match=f"--model-repository {tmp_path / 'nowhere'}: does not exist"):
         scan([tmp_path, tmp_path / "nowhere"])
 
 
 def test_a_root_that_is_a_file_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    with pytest.raises(LoadFailed, match="file: model repository cannot be listed: Not a directory"):
+    with pytest.raises(LoadFailed, match=r"^--model-repository .*file: cannot be listed: Not a directory"):
         scan([tmp_path / "file"])
 
 

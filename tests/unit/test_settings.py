@@ -44,6 +44,7 @@ FLAGS: dict[str, tuple[str, str, object]] = {
     "--response-cache-byte-size": ("1000", "cache", LocalCache(1000)),
     "--max-running-batches": ("3", "max_running_batches", 3),
     "--run-timeout-ms": ("3000", "run_timeout_ms", 3000),
+    "--model-load-timeout-secs": ("90", "model_load_timeout_secs", 90.0),
     "--id": ("name", "server_id", "name"),
     "--exit-timeout-secs": ("2.5", "exit_timeout_secs", 2.5),
     "--shutdown-delay-secs": ("7.5", "shutdown_delay_secs", 7.5),

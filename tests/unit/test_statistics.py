@@ -169,6 +169,7 @@ def count_everything(statistics: VersionStatistics) -> None:
     statistics.cache_hit.add(1)
     statistics.cache_miss.add(1)
     statistics.cache_joined += 1
+    statistics.step_answers += 1
 
 
 def repr_of(value: object) -> str:

@@ -29,7 +29,9 @@ def write(
     card: str = "card",
     interface: Interface = TENSOR,
 ) -> Path:
-    return write_version(repository, "m", version, b"graph", interface, CONFIG, labels, card)
+    return write_version(
+        repository, "m", version, {"model.onnx": b"graph", "card.json": b"{}"}, interface, CONFIG, labels, card
+    )
 
 
 def files(folder: Path) -> dict[str, str]:
@@ -43,6 +45,7 @@ def files(folder: Path) -> dict[str, str]:
 def test_first_version_brings_the_models_folder(tmp_path: Path) -> None:
     assert write(tmp_path / "repository") == tmp_path / "repository" / "m" / "1"
     assert files(tmp_path / "repository") == {
+        "m/1/card.json": "{}",
         "m/1/model.onnx": "graph",
         "m/README.md": "card",
         "m/config.pbtxt": CONFIG,
@@ -56,7 +59,9 @@ def test_next_version_is_one_more_than_the_highest_and_the_owners_config_stays(t
     (tmp_path / "m" / "config.pbtxt").write_text(tuned)
     assert write(tmp_path, card="newer card") == tmp_path / "m" / "10"
     assert files(tmp_path / "m") == {
+        "9/card.json": "{}",
         "9/model.onnx": "graph",
+        "10/card.json": "{}",
         "10/model.onnx": "graph",
         "README.md": "newer card",
         "config.pbtxt": tuned,
@@ -130,7 +135,7 @@ def test_a_config_that_cannot_be_read_is_its_owners_to_mend(tmp_path: Path) -> N
 @pytest.mark.parametrize("name", ["", ".hidden", "a/b", 'a"b', "a\nb"])
 def test_a_name_that_is_no_folder_name_is_refused(tmp_path: Path, name: str) -> None:
     with pytest.raises(TrainingError, match="cannot be a model's name"):
-        write_version(tmp_path, name, None, b"", TENSOR, "", LABELS, "")
+        write_version(tmp_path, name, None, {}, TENSOR, "", LABELS, "")
     assert list(tmp_path.iterdir()) == []
 
 
@@ -163,7 +168,8 @@ def test_an_export_that_ends_between_two_renames_leaves_no_version_without_what_
     else:
         write(tmp_path, interface=ends)
     made = {name for name in files(tmp_path / "m") if not name.startswith("1/")} - {"README.md"}
-    assert made == set(("config.pbtxt", "labels.txt", "2/model.onnx")[:calls])
+    renamed = ({"config.pbtxt"}, {"labels.txt"}, {"2/model.onnx", "2/card.json"})
+    assert made == set().union(*renamed[:calls])
     assert [path.name for path in tmp_path.iterdir()] == ["m"]
 
 

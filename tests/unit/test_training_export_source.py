@@ -18,8 +18,6 @@ from tests.unit.test_training_folder import picture
 from training import nets
 from training.data import DATA_SETS, Streamed
 from training.data.sets import IMAGENET, INK
-from training.export.card import Card, describe_mistakes
-from training.export.measure import Accuracy
 from training.export.pixels import Pixels, Scaling, picture_size
 from training.export.repository import config
 from training.export.run import AT_ONCE, examples_of
@@ -37,7 +35,7 @@ def source(network: str = "resnet20", data_set: str | None = "cifar10", **fields
     with torch.device("meta"):
         made = nets.build(network)
     pictures = {} if data_set is None else DATA_SETS[data_set].pictures
-    plain = Source("m", network, made, row.input_shape, row.classes, (), ("weights", ""), "", "", pictures)
+    plain = Source("m", network, made, row.input_shape, row.classes, (), "", (), pictures=pictures)
     return dataclasses.replace(plain, **fields)
 
 
@@ -127,33 +125,19 @@ def test_any_size_is_for_the_networks_whose_answer_has_one_shape_at_any_size(nam
 
 
 @pytest.mark.parametrize(
-    ("row", "form", "sentence"),
+    ("network", "data_set", "form", "sentence"),
     [
-        (source("vgg16", None), ExportOptions(any_size=True), "--any-size: vgg16 reads 224×224 only.*: resnet18, "),
-        (source("lstm_rows", None), ExportOptions(any_size=True), "--any-size: lstm_rows reads 32×32 only"),
-        (source(data_set=None), ExportOptions(input="pixels"), "--input pixels: .* --pictures DATA_SET"),
-        (source(), ExportOptions(precision="int8"), "--int8 needs data .* none comes with --weights"),
-        (source(data_set="folder224"), ExportOptions(), "resnet20 reads 3×32×32, and .* pictures are 3×224×224"),
-        (source("lenet5"), ExportOptions(), "lenet5 reads 1×32×32, and the data set's pictures are 3×32×32"),
+        ("vgg16", None, ExportOptions(any_size=True), "--any-size: vgg16 reads 224×224 only.*: resnet18, "),
+        ("lstm_rows", None, ExportOptions(any_size=True), "--any-size: lstm_rows reads 32×32 only"),
+        ("resnet20", None, ExportOptions(input="pixels"), "--input pixels: .* --pictures DATA_SET"),
+        ("resnet20", "cifar10", ExportOptions(precision="int8"), "--int8 needs data .* none comes with --weights"),
+        ("resnet20", "folder224", ExportOptions(), "resnet20 reads 3×32×32, and .* pictures are 3×224×224"),
+        ("lenet5", "cifar10", ExportOptions(), "lenet5 reads 1×32×32, and the data set's pictures are 3×32×32"),
     ],
 )
-def test_what_cannot_be_made_is_refused_by_name(row: Source, form: ExportOptions, sentence: str) -> None:
+def test_what_cannot_be_made_is_refused_by_name(
+    network: str, data_set: str | None, form: ExportOptions, sentence: str
+) -> None:
+    row = source(network, data_set)
     with pytest.raises(TrainingError, match=sentence):
         refuse_impossible(row, form)
-
-
-def test_the_card_names_what_is_confused_most() -> None:
-    confusion = np.diag([10, 10, 10, 10])
-    for truth, answer, times in ((0, 1, 4), (1, 0, 1), (2, 0, 2), (2, 1, 1), (2, 3, 1), (3, 0, 1)):
-        confusion[truth, answer] += times
-        confusion[truth, truth] -= times
-    said = describe_mistakes(Accuracy(confusion), ("a", "b", "c", "d"))
-    assert "recognised: a 60.0% (6 of 10), c 60.0% (6 of 10), b 90.0% (9 of 10)." in said
-    assert said.count("\n- ") == 6 and "- 4 × a taken for b\n- 2 × c taken for a\n" in said
-    assert said.endswith("- and 1 other kinds")
-    assert describe_mistakes(Accuracy(np.diag([3, 3])), ("a", "b")) == ""
-
-
-def test_a_card_leaves_out_what_it_has_nothing_to_say_on() -> None:
-    card = Card("m", "", [("weights", "mine")], [("Data", "none"), ("Mistakes", "")])
-    assert card.render() == "# m\n\n| | |\n|---|---|\n| weights | mine |\n\n## Data\n\nnone\n"

@@ -46,6 +46,10 @@ class Accuracy:
         """0 to 1."""
         return self.right / self.count
 
+    def rows(self) -> tuple[tuple[int, ...], ...]:
+        """The matrix in plain numbers."""
+        return tuple(tuple(row) for row in self.confusion.tolist())
+
     def __str__(self) -> str:
         return f"{self.part:.2%} ({self.right} of {self.count})"
 
@@ -81,7 +85,7 @@ def _median_ms(run: Runner, images: Tensor) -> float:
         began = time.perf_counter()
         run(images)
         seconds.append(time.perf_counter() - began)
-    return median(seconds) * 1000
+    return round(median(seconds) * 1000, 4)
 
 
 def machine(threads: int | None) -> str:

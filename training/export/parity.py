@@ -45,10 +45,13 @@ class Difference:
 
 
 class Runner:
-    """A graph in ONNX Runtime on the CPU, with one input and one output."""
+    """A graph in ONNX Runtime on the CPU, with one input; its first output is the answer."""
 
-    def __init__(self, graph: bytes, threads: int | None = None) -> None:
+    def __init__(self, graph: bytes, threads: int | None = None, *, as_written: bool = False) -> None:
+        """`as_written`: node by node, without what ONNX Runtime makes of several nodes."""
         options = onnxruntime.SessionOptions()
+        if as_written:
+            options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
         options.intra_op_num_threads = threads or 0
         options.log_severity_level = 3  # what it optimises away is nobody's business
         self._session = onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
@@ -57,6 +60,11 @@ class Runner:
     def __call__(self, images: Tensor) -> NDArray[np.float32]:
         """The answer to one batch."""
         return np.asarray(self._session.run(None, {self._input: images.numpy()})[0], dtype=np.float32)
+
+    def all(self, images: Tensor) -> dict[str, NDArray[Any]]:
+        """All outputs, by name."""
+        values = self._session.run(None, {self._input: images.numpy()})
+        return {output.name: value for output, value in zip(self._session.get_outputs(), values, strict=True)}
 
 
 def random_inputs(shape: Sequence[int], batch: int, seed: int, real: Tensor | None, dtype: torch.dtype) -> Tensor:

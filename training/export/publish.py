@@ -11,12 +11,13 @@ from pathlib import Path
 import onnx
 import onnxruntime
 
-from training.export.card import Card, describe_ends, describe_latency, describe_mistakes
+from training.export.card import Agreement, Card, Exported, File, Score, Timing
+from training.export.card_text import describe_preparation, describe_size, render
 from training.export.graph import Served, to_onnx
 from training.export.lower_precision import CALIBRATION_PICTURES, to_float16, to_int8
 from training.export.measure import Accuracy, accuracy, latencies, machine
 from training.export.parity import HALF_TOLERANCE, TOLERANCE, TRAINED_TOLERANCE, compare, probes, worst_of
-from training.export.repository import MAX_BATCH_SIZE, choose_version, config, write_version
+from training.export.repository import CARD_FILENAME, MAX_BATCH_SIZE, Interface, choose_version, config, write_version
 from training.export.source import Inputs, Source, refuse_impossible
 from training.export_options import ExportOptions
 from training.files import TrainingError
@@ -26,9 +27,6 @@ MAX_BATCH_VALUES = 16 * 3 * 224 * 224
 """What `max_batch_size` lets a batch hold: 16 pictures of ImageNet's size, whose maps take a GB in VGG."""
 TIMED_BATCHES = (1, 8, 32, 64)
 
-Rows = list[tuple[str, str]]
-"""Of the card's table."""
-
 
 @dataclass(frozen=True, slots=True)
 class Made:
@@ -37,10 +35,13 @@ class Made:
     graph: bytes
     plain: bytes
     """The same in float32; the same object, if that was asked for."""
-    accuracy: Accuracy | None
+    agreement: tuple[Agreement, ...]
+    """With torch, by precision."""
+    accuracy: Accuracy | None = None
     """Of `graph`; None: without data."""
-    rows: Rows
-    """What was found."""
+    plain_accuracy: Accuracy | None = None
+    """Of `plain`, where that is another one."""
+    calibration_pictures: int | None = None
 
 
 def publish(source: Source, repository: Path, version: int | None, options: ExportOptions) -> Path:
@@ -51,42 +52,55 @@ def publish(source: Source, repository: Path, version: int | None, options: Expo
     version = choose_version(repository, source.name, version, source.labels, interface)
 
     made = make(source, inputs, options)
-    largest = max_batch_size(source.shape)
-    timed = [batch for batch in TIMED_BATCHES if batch <= largest]
-    graphs = {"float32": made.plain, options.precision: made.graph}
-    medians = {name: latencies(graph, inputs.example[:1], timed, source.threads) for name, graph in graphs.items()}
-    count = sum(parameter.numel() for parameter in source.network.parameters())
-    card = Card(
-        source.name,
-        source.task,
-        [
-            ("network", f"`{source.network_name}`, {count:,} trainable parameters (`training/nets/`)"),
-            *made.rows,
-            source.origin,
-            ("file", f"version {version}, {sizes(made, options)}, opset {options.opset}"),
-            ("exported", f"{datetime.now(UTC).date().isoformat()}, with {libraries()}"),
-        ],
-        [
-            ("Input and output", describe_ends(source, interface, inputs.scaling)),
-            ("Mistakes", "" if made.accuracy is None else describe_mistakes(made.accuracy, source.labels)),
-            ("Latency", describe_latency(medians, machine(source.threads))),
-            ("Data", source.data or "How well it does is not known here: no data came with the weights."),
-            ("Again", " ".join([source.again, *options.flags()])),
-        ],
-    )
+    card = describe(source, inputs, interface, version, made, options)
     settings = config(
         source.name,
         interface,
         source.threads,
         inputs.pictures(source),
         labelled=bool(source.labels),
-        max_batch_size=largest,
+        max_batch_size=max_batch_size(source.shape),
     )
-    target = write_version(
-        repository, source.name, version, made.graph, interface, settings, source.labels, card.render()
-    )
-    print(f"{target / 'model.onnx'}: {sizes(made, options)}")
+    files = {"model.onnx": made.graph, CARD_FILENAME: card.to_json()}
+    target = write_version(repository, source.name, version, files, interface, settings, source.labels, render(card))
+    print(f"{target / 'model.onnx'}: {describe_size(card.file)}")
     return target
+
+
+def describe(
+    source: Source, inputs: Inputs, interface: Interface, version: int, made: Made, options: ExportOptions
+) -> Card:
+    """What is known of the version; how long it takes is measured here."""
+    batches = timed_batches(source.shape)
+    graphs = {"float32": made.plain, options.precision: made.graph}
+    medians = {
+        name: tuple(latencies(graph, inputs.example[:1], batches, source.threads)) for name, graph in graphs.items()
+    }
+    today = datetime.now(UTC).date().isoformat()
+    *commands, last = source.again
+    return Card(
+        name=source.name,
+        version=version,
+        task=source.task,
+        network=source.network_name,
+        parameters=sum(parameter.numel() for parameter in source.network.parameters()),
+        labels=source.labels,
+        training=source.training,
+        weights=source.weights,
+        accuracy=None if made.accuracy is None else Score.from_accuracy(made.accuracy),
+        float32_accuracy=None if made.plain_accuracy is None else Score.from_accuracy(made.plain_accuracy),
+        confusion=None if made.accuracy is None else made.accuracy.rows(),
+        agreement=made.agreement,
+        calibration_pictures=made.calibration_pictures,
+        file=File(len(made.graph), options.precision, options.opset, len(made.plain)),
+        exported=Exported(today, libraries()),
+        input=interface.input,
+        output=interface.output,
+        preparation=describe_preparation(source.preparation, source.shape[0], inputs.scaling),
+        latency=Timing(machine(source.threads), onnxruntime.__version__, today, medians),
+        data=source.data,
+        again=(*commands, " ".join([last, *options.flags()])),
+    )
 
 
 def make(source: Source, inputs: Inputs, options: ExportOptions) -> Made:
@@ -101,28 +115,24 @@ def make(source: Source, inputs: Inputs, options: ExportOptions) -> Made:
         open_axes=dict(zip(inputs.spatial_axes, ("height", "width"), strict=True)) if options.any_size else None,
     )
     trained = source.examples is not None and options.output == "softmax"
-    rows = [agreement(source, inputs, options, model, plain, "float32", TRAINED_TOLERANCE if trained else TOLERANCE)]
-    graph = plain
+    found = [agreement(source, inputs, options, model, plain, "float32", TRAINED_TOLERANCE if trained else TOLERANCE)]
+    graph, calibrated_on = plain, None
     if options.precision == "float16":
         graph = to_float16(plain)
-        rows.append(agreement(source, inputs, options, model, graph, "float16", HALF_TOLERANCE))
+        found.append(agreement(source, inputs, options, model, graph, "float16", HALF_TOLERANCE))
     elif options.precision == "int8":
         assert source.examples is not None
         pictures = inputs.prepared(source.examples.to_learn_from(CALIBRATION_PICTURES))
-        graph = to_int8(source.name, plain, pictures)
-        rows.append(("calibration", f"on {len(pictures)} pictures of the training data, undistorted"))
+        graph, calibrated_on = to_int8(source.name, plain, pictures), len(pictures)
     if source.examples is None:
-        return Made(graph, plain, None, rows)
+        return Made(graph, plain, tuple(found))
     largest = max_batch_size(source.shape)
     before = accuracy(plain, inputs.held_out(source.examples, largest), source.classes)
     if graph is plain:
-        return Made(
-            graph, plain, before, [("held-out accuracy", f"{before}, of this ONNX file in ONNX Runtime"), *rows]
-        )
+        return Made(graph, plain, tuple(found), before)
     after = accuracy(graph, inputs.held_out(source.examples, largest), source.classes)
     refuse_loss(source.name, before, after, options)
-    row = ("held-out accuracy", f"{after}, of this ONNX file in ONNX Runtime; {before} in float32")
-    return Made(graph, plain, after, [row, *rows])
+    return Made(graph, plain, tuple(found), after, before, calibrated_on)
 
 
 def agreement(
@@ -133,8 +143,8 @@ def agreement(
     graph: bytes,
     precision: str,
     tolerance: float,
-) -> tuple[str, str]:
-    """The card's row on how well the graph agrees with torch; raise if not well enough."""
+) -> Agreement:
+    """How well the graph agrees with torch; raise if not well enough."""
     batches = (1, 7, max_batch_size(source.shape)) if source.examples else (1, 2, 5)
     tried = probes(
         inputs.shape,
@@ -145,8 +155,7 @@ def agreement(
     )
     worst = worst_of(source.name, compare(source.name, graph, model, tried), tolerance)
     print(f"ONNX Runtime agrees with torch in {precision}: worst difference {worst}")
-    said = f"worst difference {worst}, as a part of the greatest answer; {tolerance:.0e} is allowed"
-    return f"ONNX Runtime against torch{'' if options.precision == 'float32' else f' in {precision}'}", said
+    return Agreement(precision, worst.worst, worst.batch, worst.inputs, tolerance)
 
 
 def refuse_loss(name: str, before: Accuracy, after: Accuracy, options: ExportOptions) -> None:
@@ -165,19 +174,11 @@ def max_batch_size(shape: Sequence[int]) -> int:
     return max(1, min(MAX_BATCH_SIZE, MAX_BATCH_VALUES // math.prod(shape)))
 
 
-def sizes(made: Made, options: ExportOptions) -> str:
-    """Of the file; of a lower precision also what it was in float32."""
-    if made.graph is made.plain:
-        return f"{size(made.plain)} in float32"
-    return f"{size(made.graph)} in {options.precision} ({size(made.plain)} in float32)"
+def timed_batches(shape: Sequence[int]) -> list[int]:
+    """Batch sizes that are measured for rows of that shape."""
+    return [batch for batch in TIMED_BATCHES if batch <= max_batch_size(shape)]
 
 
-def size(graph: bytes) -> str:
-    """For people."""
-    return f"{len(graph) / 1e6:.1f} MB" if len(graph) >= 1e6 else f"{len(graph) / 1e3:.0f} kB"
-
-
-def libraries() -> str:
+def libraries() -> dict[str, str]:
     """That took part, and their versions."""
-    used = {**versions(), "onnx": onnx.__version__, "onnxruntime": onnxruntime.__version__}
-    return ", ".join(f"{library} {number}" for library, number in used.items())
+    return {**versions(), "onnx": onnx.__version__, "onnxruntime": onnxruntime.__version__}

@@ -5,6 +5,7 @@
       labels.txt            one class a line; must be the same for all versions
       README.md             the model card, of the version exported last
       <version>/model.onnx
+      <version>/card.json   the same card for programs
 
 All versions share config.pbtxt, so that all must have the inputs and outputs that it declares. Files are made in a
 hidden folder of the repository and renamed into place: nothing half-written is ever visible.
@@ -27,6 +28,7 @@ from proto import model_config_pb2 as pb
 from training.files import TrainingError, write_atomically
 
 MAX_BATCH_SIZE = 64
+CARD_FILENAME = "card.json"
 
 OPEN = -1
 """A dimension that each request chooses."""
@@ -62,6 +64,13 @@ class Interface:
 
     input: Port
     output: Port
+    further_outputs: tuple[Port, ...] = ()
+    """Of a model that shows its layers."""
+
+    @property
+    def outputs(self) -> tuple[Port, ...]:
+        """All of them."""
+        return (self.output, *self.further_outputs)
 
 
 def config(
@@ -79,10 +88,19 @@ def config(
     server. `pictures` are the parameters by which the server makes an input of a picture; without them it takes
     tensors only.
     """
-    given, answered = interface.input, interface.output
+    given = interface.input
     threading = {} if threads is None else {"intra_op_thread_count": str(threads)}
     labels = '\n    label_filename: "labels.txt"' if labelled else ""
     layout = f"\n    format: {given.format}" if pictures else ""
+    outputs = ",".join(
+        f"""
+  {{
+    name: "{port.name}"
+    data_type: {port.datatype}
+    dims: [ {", ".join(map(str, port.dims))} ]{labels if port is interface.output else ""}
+  }}"""
+        for port in interface.outputs
+    )
     parameters = "".join(
         f'parameters {{\n  key: "{key}"\n  value {{ string_value: "{value}" }}\n}}\n'
         for key, value in {**threading, **pictures}.items()
@@ -98,12 +116,7 @@ input [
     dims: [ {", ".join(map(str, given.dims))} ]
   }}
 ]
-output [
-  {{
-    name: "{answered.name}"
-    data_type: {answered.datatype}
-    dims: [ {", ".join(map(str, answered.dims))} ]{labels}
-  }}
+output [{outputs}
 ]
 dynamic_batching {{ }}
 {parameters}"""
@@ -112,6 +125,14 @@ dynamic_batching {{ }}
 def next_version(model: Path) -> int:
     """One more than the highest numbered folder; 1 for a model that is not there."""
     return 1 + max(_versions(model), default=0)
+
+
+def newest_version(model: Path) -> int:
+    """The highest numbered folder's; raise TrainingError where there is none."""
+    newest = max(_versions(model), default=None)
+    if newest is None:
+        raise TrainingError(f"{model} holds no version of a model.")
+    return newest
 
 
 def choose_version(
@@ -144,14 +165,15 @@ def refuse_other_interface(model: Path, interface: Interface) -> None:
     """Raise unless the model's versions read and answer the same: as its config.pbtxt says, or else as they do."""
     newest = max(_versions(model), default=None)
     declared = declared_ports(model / "config.pbtxt")
-    for kind, wanted in (("input", interface.input), ("output", interface.output)):
+    for kind, wanted in (("input", (interface.input,)), ("output", interface.outputs)):
         where, found = model / "config.pbtxt", declared[kind]
         if not found and newest is not None:
             where = model / str(newest) / "model.onnx"
             found = graph_ports(where)[kind]
-        if found and not (len(found) == 1 and found[0].fits(wanted)):
+        same = len(found) == len(wanted) and all(one.fits(other) for one, other in zip(found, wanted, strict=True))
+        if found and not same:
             raise TrainingError(
-                f"{where} has the {kind} {' and '.join(map(str, found))}; this export has {wanted}. "
+                f"{where} has the {kind} {_listed(found)}; this export has {_listed(wanted)}. "
                 "All versions of a model share one config.pbtxt. Nothing was written. Choose another --name."
             )
 
@@ -189,7 +211,7 @@ def write_version(
     repository: Path,
     name: str,
     version: int | None,
-    graph: bytes,
+    files: Mapping[str, bytes],
     interface: Interface,
     config_text: str,
     labels: Sequence[str],
@@ -197,7 +219,7 @@ def write_version(
 ) -> Path:
     """Write one version (default: the next), and the model's folder around it if it is the first. Return its folder.
 
-    Without `labels` there is no labels.txt.
+    `files` are the version's, by name: "model.onnx" and what says more of it. Without `labels` there is no labels.txt.
     """
     version = choose_version(repository, name, version, labels, interface)
     model = repository / name
@@ -208,7 +230,8 @@ def write_version(
         raise TrainingError(f"{repository} cannot be made a folder: {error.strerror}.") from error
     with tempfile.TemporaryDirectory(prefix=f".{name}-", dir=repository) as hidden:
         made = Path(hidden) / name
-        write_atomically(made / str(version) / "model.onnx", graph)
+        for file, content in files.items():
+            write_atomically(made / str(version) / file, content)
         texts = {"config.pbtxt": config_text, "labels.txt": _lines(labels), "README.md": card_text}
         for file, text in texts.items():
             if text:
@@ -228,6 +251,10 @@ def write_version(
                 f"{target} cannot be put into place: {error.strerror}. Is another export at it?"
             ) from error
     return target
+
+
+def _listed(ports: Sequence[Port]) -> str:
+    return " and ".join(map(str, ports))
 
 
 def _lines(labels: Sequence[str]) -> str:

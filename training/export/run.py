@@ -9,9 +9,9 @@ from torch import Tensor
 
 from training import runs
 from training.data import DATA_SETS, Data
-from training.data.registry import DataSet
 from training.data.streams import Streamed
 from training.evaluate import reopen
+from training.export.card import DataNote, Training
 from training.export.publish import publish
 from training.export.source import Examples, Source
 from training.export_options import PLAIN, ExportOptions
@@ -37,7 +37,6 @@ def export_run(
     name = name or recipe.name
     data_set = DATA_SETS[recipe.data]
     examples = examples_of(data)
-    before = f", after pre-training `{recipe.pretraining}` (`training/pretraining/`)" if recipe.pretraining else ""
     depth, height, width = examples.images.shape[1:]
     source = Source(
         name,
@@ -46,17 +45,16 @@ def export_run(
         (depth, height, width),
         len(data.names),
         data.names,
-        origin=(
-            "training",
-            f"recipe `{recipe.name}`, seed {plan.seed}, {len(checkpoint.history)} epochs, on {plan.device}{before}",
-        ),
         preparation=data_set.preprocessing,
-        again=f"    {runs.command(plan)}\n"
-        f"    python -m training export {runs.default_folder(recipe.name, plan.seed)} --name {name}",
+        again=(
+            runs.command(plan),
+            f"python -m training export {runs.default_folder(recipe.name, plan.seed)} --name {name}",
+        ),
+        training=Training(recipe.name, plan.seed, len(checkpoint.history), plan.device, recipe.pretraining),
         pictures=data_set.pictures,
         threads=recipe.threads,
         task=data_set.task,
-        data=describe(data_set),
+        data=DataNote(data_set.source, data_set.licence, data_set.split),
         examples=examples,
     )
     return publish(source, repository, version, options)
@@ -71,8 +69,3 @@ def examples_of(data: Data | Streamed) -> Examples:
 
     some, _ = next(data.held_out_batches(AT_ONCE))
     return Examples(some, data.held_out_batches, to_learn_from)
-
-
-def describe(data_set: DataSet) -> str:
-    """Where the data is from, for the card."""
-    return f"{data_set.source}\nLicence of the data: {data_set.licence}\n{data_set.split}"

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from training import nets
+from training.export.card import DataNote, Training
 from training.export.pixels import NUMBERS, Scaling, picture_size
 from training.export.repository import OPEN, Interface, Port
 from training.export_options import ExportOptions
@@ -41,19 +42,20 @@ class Source:
     classes: int
     labels: tuple[str, ...]
     """The classes' names; empty if nobody knows them."""
-    origin: tuple[str, str]
-    """The card's row on where the weights are from."""
     preparation: str
     """How a tensor is made for the network."""
-    again: str
-    """The commands that make it again, but for the form's flags."""
+    again: tuple[str, ...]
+    """The commands that make it again; the last one exports, and lacks the form's flags."""
+    training: Training | None = None
+    """The run that made the weights."""
+    weights: str = ""
+    """Where they are from instead."""
     pictures: Mapping[str, str] = field(default_factory=dict)
     """The server's `image.*` parameters; empty: nobody knows how pictures become inputs."""
     threads: int | None = None
     """That it is worth; None: as many as there are."""
     task: str = ""
-    data: str = ""
-    """On the data, for the card."""
+    data: DataNote | None = None
     examples: Examples | None = None
     """None: no data came with the weights."""
 

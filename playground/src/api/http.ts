@@ -27,7 +27,9 @@ export async function ask(path: string, options: Options = {}): Promise<Response
   if (response.ok) return response;
   const error = new ApiError(response.status, await messageOf(response), retryAfterOf(response));
   const forbidden = error.kind === "forbidden";
-  if (forbidden || error.kind === "unauthenticated") tokenRefused(sent, error.message, forbidden);
+  if (forbidden || error.kind === "unauthenticated") {
+    tokenRefused(sent, error.message, forbidden, response.headers.get("WWW-Authenticate") ?? "");
+  }
   throw error;
 }
 

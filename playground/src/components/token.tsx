@@ -1,6 +1,6 @@
 import { useEffect, useRef } from "preact/hooks";
 
-import { setToken, token, tokenAsked, tokenRefusal } from "../api/token";
+import { setToken, token, tokenAsked, tokenChallenge, tokenRefusal } from "../api/token";
 import { text } from "../i18n";
 
 /** Opens the dialog for a token; shown once the server has asked for one. */
@@ -32,13 +32,27 @@ export function TokenDialog() {
         }}
       >
         <h2 id="token-title">{words.title}</h2>
-        {tokenRefusal.value && <p class="token-refusal">{tokenRefusal.value}</p>}
+        {tokenRefusal.value && (
+          <p class="token-refusal" lang="en">
+            {tokenRefusal.value}
+          </p>
+        )}
+        {tokenChallenge.value && (
+          <p class="hint">
+            {words.challenge} <code>{tokenChallenge.value}</code>
+          </p>
+        )}
         <label>
           {words.label}
           <input name="token" type="password" autocomplete="off" spellcheck={false} value={token.value} />
         </label>
         <p class="hint">{words.kept}</p>
         <div class="buttons">
+          {token.value && (
+            <button type="button" class="quiet" onClick={() => setToken("")}>
+              {words.forget}
+            </button>
+          )}
           <button type="button" onClick={() => (tokenAsked.value = false)}>
             {words.cancel}
           </button>

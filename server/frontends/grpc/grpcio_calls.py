@@ -29,6 +29,9 @@ UNSENT_STREAM_BYTES = 1 << 20
 TURNS = 4
 """Of the event loop, that it takes to pass a cancellation on from grpcio to the task that reads requests, or fewer."""
 
+WHITE_SPACE = " \t"
+"""What may stand around the value of a header."""
+
 
 class Failed(Exception):
     def __init__(self, status: StatusCode, message: str, reason: Reason | None = None) -> None:
@@ -61,7 +64,7 @@ class _GrpcioCall:
     @property
     def authorization(self) -> str:
         values = [value for name, value in self._context.invocation_metadata() if name == "authorization"]
-        return str(values[-1]) if values else ""
+        return str(values[-1]).strip(WHITE_SPACE) if values else ""
 
     def has_metadata(self, key: str) -> bool:
         return key in [name for name, _ in self._context.invocation_metadata()]
@@ -271,9 +274,11 @@ def _address(core: str) -> str:
 
 
 def _joined(pairs: Iterable[tuple[str, str | bytes]]) -> dict[str, str | bytes]:
-    """Metadata as a mapping: repeated values are joined by a comma, as HTTP does."""
+    """Metadata as a mapping, as HTTP has it: repeated values are joined by a comma, and white space around a value is
+    no part of it."""
     metadata: dict[str, str | bytes] = {}
-    for key, value in pairs:
+    for key, sent in pairs:
+        value = sent.strip(WHITE_SPACE) if isinstance(sent, str) else sent
         earlier = metadata.get(key)
         if isinstance(earlier, bytes) and isinstance(value, bytes):
             metadata[key] = earlier + b"," + value

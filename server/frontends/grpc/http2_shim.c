@@ -12,6 +12,9 @@
 
 /* nghttp2 has it since 1.57, and Debian in what it calls 1.52. */
 extern void nghttp2_option_set_stream_reset_rate_limit(nghttp2_option *, uint64_t, uint64_t) __attribute__((weak));
+/* Since 1.50. Without it, streams with a space at the end of a value are reset. */
+extern void nghttp2_option_set_no_rfc9113_leading_and_trailing_ws_validation(nghttp2_option *, int)
+    __attribute__((weak));
 
 #define NO_EVENT 0
 #define PREFIX_BYTES 5
@@ -340,6 +343,13 @@ static int on_begin_headers(nghttp2_session *session, const nghttp2_frame *frame
     return 0;
 }
 
+/* Values begin and end with no white space (RFC 9113, 8.2.1), but some clients hand on what stood behind a colon, as
+ * HTTP/1 let them: it is no part of the value there either. */
+static void trim(const uint8_t **value, size_t *length) {
+    while (*length && (**value == ' ' || **value == '\t')) ++*value, --*length;
+    while (*length && ((*value)[*length - 1] == ' ' || (*value)[*length - 1] == '\t')) --*length;
+}
+
 static int on_header(nghttp2_session *session, const nghttp2_frame *frame, const uint8_t *name, size_t name_length,
                      const uint8_t *value, size_t value_length, uint8_t flags, void *user_data) {
     h2_connection *c = user_data;
@@ -356,6 +366,7 @@ static int on_header(nghttp2_session *session, const nghttp2_frame *frame, const
          * looks at each header. */
         return s->head_size / HOPELESS_HEADS > c->limits.max_head_bytes ? NGHTTP2_ERR_TEMPORAL_CALLBACK_FAILURE : 0;
     }
+    trim(&value, &value_length);
     uint32_t lengths[2] = {(uint32_t)name_length, (uint32_t)value_length};
     if (append(heads, lengths, sizeof lengths) || append(heads, name, name_length) ||
         append(heads, value, value_length))
@@ -531,6 +542,8 @@ h2_connection *h2_connection_new(h2_context *context, const h2_limits *limits) {
     nghttp2_option_set_no_auto_window_update(option, 1);
     if (nghttp2_option_set_stream_reset_rate_limit)
         nghttp2_option_set_stream_reset_rate_limit(option, RESET_BURST, RESETS_PER_SECOND);
+    if (nghttp2_option_set_no_rfc9113_leading_and_trailing_ws_validation)
+        nghttp2_option_set_no_rfc9113_leading_and_trailing_ws_validation(option, 1);
     if (nghttp2_session_server_new2(&c->session, callbacks, c, option)) goto fail;
     nghttp2_settings_entry settings[] = {
         {NGHTTP2_SETTINGS_MAX_CONCURRENT_STREAMS, limits->max_concurrent_streams},

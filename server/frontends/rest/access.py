@@ -20,8 +20,9 @@ from server.frontends.statuses import AS_TRITON
 from server.restricted_apis import ApiCategory
 from server.tensors import Buffer
 
-OWN = frozenset({"Live", "Ready", "ModelReady", *INFERENCE, "Cost", "LiveFigures", "PlaygroundLoad", "Metrics",
-                 "OpenApi"})  # fmt: skip
+OWN = frozenset({
+    "Live", "Ready", "ModelReady", *INFERENCE, "Cost", "Card", "LiveFigures", "PlaygroundLoad", "Metrics", "OpenApi",
+})  # fmt: skip
 """Operations that are no RPC of the method table."""
 
 

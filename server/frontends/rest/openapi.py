@@ -66,6 +66,7 @@ OPERATIONS: Mapping[str, Operation] = {
     "PlaygroundLoad": Operation(
         "The load that the server makes itself", "PlaygroundLoad", "PlaygroundLoadState", _LOADED
     ),
+    "Card": Operation("A version's model card: how it was trained, and how well it does", "", "Card", _LOADED),
     "Metrics": Operation("Metrics for Prometheus", "", "Metrics", (500,), (TEXT,)),
     "OpenApi": Operation("This document", "", "Document", ()),
 }
@@ -309,6 +310,7 @@ SCHEMAS: Mapping[str, Schema] = {
         in_progress=_COUNT,
         limits=_object(rows=_COUNT, rate=_NUMBER, seconds=_NUMBER),
     ),
+    "Card": _object(("model_name", "model_version"), model_name=_STRING, model_version=_STRING),
     "Metrics": _STRING,
     "Document": {"type": "object"},
 }

@@ -23,6 +23,7 @@ CATEGORIES: dict[str, ApiCategory] = restrictions.CATEGORIES | {
     "Cost": ApiCategory.STATISTICS,
     "LiveFigures": ApiCategory.STATISTICS,
     "PlaygroundLoad": ApiCategory.INFERENCE,
+    "Card": ApiCategory.METADATA,
 }
 """Routes by their operations. The OpenAPI document and the metrics have none, as in Triton."""
 

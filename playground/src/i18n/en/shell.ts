@@ -9,6 +9,8 @@ export const shell = {
     title: "This server wants a token",
     label: "Token",
     kept: "It is kept in this tab until you close it, and sent to this server only.",
+    challenge: "It asks for:",
+    forget: "Forget it",
     use: "Use it",
     cancel: "Not now",
   },

@@ -11,6 +11,8 @@ export const shell: typeof en = {
     title: "Este servidor pede um token",
     label: "Token",
     kept: "Fica guardado neste separador até o fechar, e só é enviado a este servidor.",
+    challenge: "Pede:",
+    forget: "Esquecer",
     use: "Usar",
     cancel: "Agora não",
   },

@@ -2,6 +2,7 @@
 
 import { useLayoutEffect, useRef } from "preact/hooks";
 
+import { Bars, percent } from "../../components/bars";
 import { ErrorNotice } from "../../components/notice";
 import { formatNumber, text } from "../../i18n";
 import { paintPicture } from "./pictures";
@@ -9,7 +10,6 @@ import { answer, askAgain, centre, chosen, failure, shownMilliseconds } from "./
 
 const SHOWN_CLASSES = 5;
 
-const percent = (share: number): string => formatNumber(share, { style: "percent", maximumFractionDigits: 1 });
 const milliseconds = (value: number): string => formatNumber(value, { maximumFractionDigits: value < 10 ? 1 : 0 });
 
 export function Answers() {
@@ -24,17 +24,7 @@ export function Answers() {
       </p>
       {failure.value !== null && <ErrorNotice error={failure.value} />}
       {given ? (
-        <ol class={failure.value === null ? "bars" : "bars stale"}>
-          {given.scores.slice(0, SHOWN_CLASSES).map(({ index, label, share }, rank) => (
-            <li key={rank} data-class={index}>
-              <span class="bar-label">{label}</span>
-              <span class="bar" aria-hidden="true">
-                <span style={{ width: `${100 * share}%` }} />
-              </span>
-              <span class="bar-share number">{percent(share)}</span>
-            </li>
-          ))}
-        </ol>
+        <Bars bars={given.scores.slice(0, SHOWN_CLASSES)} stale={failure.value !== null} />
       ) : (
         failure.value === null && <p class="hint waiting">{words.waiting}</p>
       )}

@@ -1,0 +1,79 @@
+/** What the view asks: which models show their layers, how one is built, and what is inside of it for a picture. */
+
+import { floats, infer, texts, type RequestedOutput } from "../../api/inference";
+import { modelConfig, modelResource, repositoryIndex } from "../../api/models";
+import type { Bar } from "../../components/bars";
+import { classifierOf, scoresOf, type Classifier } from "../draw/classifiers";
+import { tensorOf, type Picture } from "../draw/tensors";
+import { countOf, fitting } from "./maps";
+import { tableOf, type Layer, type LayerTable } from "./table";
+
+/** How the models are called that `python -m training layers` writes. */
+const SUFFIX = "_layers";
+/** Values that are asked for without being asked for: 4 MB. */
+const ROOM = 1 << 20;
+const MOST_CLASSES = 100;
+
+/** A model that shows its layers. */
+export interface Inside {
+  readonly table: LayerTable;
+  readonly classifier: Classifier;
+}
+
+/** What it answered about one picture. */
+export interface Values {
+  readonly tensors: ReadonlyMap<string, Float32Array>;
+  /** Best first; of the last layer. */
+  readonly scores: readonly Bar[];
+}
+
+/** The models that are ready. */
+export async function findModels(signal: AbortSignal): Promise<readonly string[]> {
+  const index = await repositoryIndex({ signal });
+  const ready = index.filter(({ name, state }) => state === "READY" && name.endsWith(SUFFIX));
+  return [...new Set(ready.map(({ name }) => name))];
+}
+
+/** `null` for a model without a table of layers, or that takes no picture. */
+export async function lookInto(model: string, signal: AbortSignal): Promise<Inside | null> {
+  const [config, card] = await Promise.all([
+    modelConfig(model, { signal }),
+    modelResource<{ readonly layers?: unknown }>(model, "card", "", { signal }),
+  ]);
+  const table = tableOf(card.layers);
+  const [answer] = config.output;
+  const classifier = answer ? classifierOf({ ...config, output: [answer] }) : null;
+  return table && classifier ? { table, classifier } : null;
+}
+
+/** Layers that are asked for unasked. */
+export function firstLayers({ layers }: LayerTable): ReadonlySet<string> {
+  const first = fitting(layers, ({ outputShape }) => countOf(outputShape), ROOM);
+  return new Set(first.map(({ output }) => output));
+}
+
+/** The values of some layers, of the filters, and the answer. */
+export async function askValues(
+  { table, classifier }: Inside,
+  picture: Picture,
+  wanted: ReadonlySet<string>,
+  signal: AbortSignal,
+): Promise<Values> {
+  const { model, output: answer, classes } = classifier;
+  const asked = table.layers.map(({ output }) => output).filter((output) => output !== answer && wanted.has(output));
+  const requested: RequestedOutput[] = asked.map((name) => ({ name }));
+  if (table.filters) requested.push({ name: table.filters.output });
+  requested.push({ name: answer, classification: Math.min(classes, MOST_CLASSES) });
+  const outputs = await infer(model, [tensorOf(picture, classifier)], requested, { signal });
+  const best = outputs.get(answer);
+  const tensors = [...outputs.values()].filter(({ name }) => name !== answer);
+  return {
+    tensors: new Map(tensors.map((tensor) => [tensor.name, floats(tensor)])),
+    scores: best ? scoresOf(texts(best)) : [],
+  };
+}
+
+/** Whether the layer is the one whose values are the answer. */
+export function isAnswer({ output }: Layer, { classifier }: Inside): boolean {
+  return output === classifier.output;
+}
