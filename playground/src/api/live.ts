@@ -1,4 +1,4 @@
-/** What a model does now, what its batches take, and the load that the server makes itself. */
+/** What a model does now, and the load that the server makes itself. */
 
 import { ask, askJson, part, postJson, type Options } from "./http";
 
@@ -34,12 +34,6 @@ export interface BatchColumns {
   readonly queue_delay_us: readonly number[];
 }
 
-export interface Cost {
-  readonly max_batch_size: number;
-  readonly instances: number;
-  readonly buckets: readonly { readonly rows: number; readonly p50_us: number }[];
-}
-
 export interface OfferedLoad {
   readonly model: string;
   readonly rows: number;
@@ -73,10 +67,6 @@ export function live(
   const query = new URLSearchParams({ objective_ms: String(objectiveMs) });
   if (since !== null) query.set("since", String(since));
   return askJson(`/v2/models/${part(model)}/live?${query}`, options);
-}
-
-export function cost(model: string, options: Options = {}): Promise<Cost> {
-  return askJson(`/v2/models/${part(model)}/cost`, options);
 }
 
 export function loadState(options: Options = {}): Promise<LoadState> {

@@ -1,9 +1,9 @@
 import { describe, expect, it } from "vitest";
 
-import type { Cost, Live } from "../../api/live";
-import { failedPerSecond, readingOf, rowsOfRequest, rowsPerSecond } from "./reading";
+import type { Live } from "../../api/live";
+import { failedPerSecond, readingOf, rowsOfRequest, rowsPerSecond, type Measured } from "./reading";
 
-const cost = (rowUs: number, maxBatch = 64): Cost => ({
+const cost = (rowUs: number, maxBatch = 64): Measured => ({
   max_batch_size: maxBatch,
   instances: 1,
   buckets: [

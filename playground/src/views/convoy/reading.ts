@@ -1,19 +1,26 @@
 /** Numbers about the load, and what they mean in a few words. Pure. */
 
-import type { Cost, Live } from "../../api/live";
+import type { Live } from "../../api/live";
 
 /** What a request of the demonstration should take about, so that the model is the limit, not what is around it. */
 const REQUEST_US = 1000;
 /** How many of them a batch may hold. */
 export const BATCH_REQUESTS = 16;
 
+/** What is read here of a model's cost table. */
+export interface Measured {
+  readonly max_batch_size: number;
+  readonly instances: number;
+  readonly buckets: readonly { readonly rows: number; readonly p50_us: number }[];
+}
+
 /** Rows per second that a model's instances do at most, at the batch size at which they do most; 0 if unmeasured. */
-export function rowsPerSecond({ buckets, instances }: Cost): number {
+export function rowsPerSecond({ buckets, instances }: Measured): number {
   return buckets.reduce((most, { rows, p50_us }) => Math.max(most, (instances * rows * 1e6) / p50_us), 0);
 }
 
 /** How many rows a request should have: a power of two, at most `most`. */
-export function rowsOfRequest(cost: Cost, most: number): number {
+export function rowsOfRequest(cost: Measured, most: number): number {
   const rowUs = 1e6 / Math.max(1, rowsPerSecond(cost));
   const power = 2 ** Math.round(Math.log2(REQUEST_US / rowUs));
   return Math.max(1, Math.min(power, most, cost.max_batch_size));

@@ -3,11 +3,11 @@
 import { computed, signal } from "@preact/signals";
 
 import { ApiError } from "../../api/errors";
-import { cost, endLoad, live, loadState, offerLoad, type Live, type LoadState } from "../../api/live";
-import { loadModel, modelConfig, repositoryIndex } from "../../api/models";
+import { endLoad, live, loadState, offerLoad, type Live, type LoadState } from "../../api/live";
+import { loadModel, modelConfig, modelResource, repositoryIndex } from "../../api/models";
 import { batchesOf, withSample, type Batch, type Sample } from "./history";
 import { canBeWatched, overrideOf, type FullConfig } from "./override";
-import { BATCH_REQUESTS, failedPerSecond, rowsOfRequest, rowsPerSecond } from "./reading";
+import { BATCH_REQUESTS, failedPerSecond, rowsOfRequest, rowsPerSecond, type Measured } from "./reading";
 import { shownOneIn } from "./traffic";
 
 export type WantedPolicy = "window" | "slo";
@@ -106,7 +106,7 @@ export async function choose(model: string): Promise<void> {
   if (model) await measure();
 }
 
-/** Look at the model again and again until the signal is given. */
+/** Look at the model again and again, until the signal is given or the server wants another token. */
 export async function watch(signal: AbortSignal): Promise<void> {
   let renewAt = 0;
   while (!signal.aborted) {
@@ -122,6 +122,7 @@ export async function watch(signal: AbortSignal): Promise<void> {
       } catch (error) {
         if (signal.aborted) return;
         lookError.value = error;
+        if (error instanceof ApiError && (error.kind === "unauthenticated" || error.kind === "forbidden")) return;
         pause = RETRY_MILLISECONDS;
       }
     }
@@ -261,7 +262,7 @@ async function measure(): Promise<void> {
   const model = chosen.value;
   try {
     load.value = await loadState();
-    const costs = await cost(model);
+    const costs = await modelResource<Measured>(model, "cost");
     const rows = capacity.value?.rows ?? rowsOfRequest(costs, load.value.limits.rows);
     if (model === chosen.value) capacity.value = { requestsPerSecond: rowsPerSecond(costs) / rows, rows };
   } catch (error) {
