@@ -17,6 +17,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from random import Random
 from typing import TYPE_CHECKING
 
 import onnxruntime
@@ -47,6 +48,7 @@ from server.frontends.watch import Watch
 from server.http_routes import behind_gate, http_routes
 from server.last_exit import LastExit
 from server.ledger import Ledger
+from server.load_generator import LoadGenerator
 from server.logs import Logs, LogState
 from server.loop_watch import LoopWatch
 from server.metrics.snapshots import BuildSnapshot, MemorySnapshot
@@ -145,13 +147,25 @@ class App:
             guarded = compress_answers(guarded)
         served = accounted(restrict(guarded, settings.grpc_restricted_protocols), self._ledger.grpc)
         self._grpc = engine(served, part_options.grpc_options(settings, memory, failures))
+        self._load: LoadGenerator | None = None
+        if part_options.serves_ui(settings):
+            account = self._ledger.open("playground")
+            self._load = LoadGenerator(self._engine, self._registry, account, clock, Random())
         self._watch = LoopWatch(clock)
         self._renderer = ThreadPoolExecutor(1, thread_name_prefix="metrics")
         metrics = metrics_route(self._observer().take, part_options.metrics_page(settings), self._renderer)
         self._metrics = HttpListener(behind_gate([metrics], http_gate), part_options.metrics_options(settings))
         self._bodies = Bodies(settings.http_max_input_size)
         routes = http_routes(
-            settings, inference, self._registry, methods, metrics, self._bodies, http_gate, self._ledger.http
+            settings,
+            inference,
+            self._registry,
+            methods,
+            metrics,
+            self._bodies,
+            http_gate,
+            self._ledger.http,
+            self._load,
         )
         self._http = HttpListener(routes, part_options.http_options(settings, memory, failures))
 
@@ -187,6 +201,8 @@ class App:
         """Answer everything that was accepted, then close. Returns whether the ledger balances."""
         end = time.monotonic() + self._settings.exit_timeout_secs
         self._http.announce_stop()
+        if self._load is not None:
+            self._load.stop()
         self._engine.begin_exit()
         self._control.give_up_loads()
         grace = self._settings.exit_timeout_secs
@@ -198,6 +214,8 @@ class App:
         if self._regions is not None:
             self._regions.close()
         self._ledger.begin_cut_off(self._engine.in_flight)
+        if self._load is not None:
+            self._load.close()
         await self._http.stop()
         await self._metrics.stop()
         self._watch.stop()

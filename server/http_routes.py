@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from server import part_options
 from server.frontends.access import Gate
 from server.frontends.calls import MethodTable
 from server.frontends.inference_service import InferenceService
@@ -16,11 +15,14 @@ from server.frontends.rest.generate import GenerateRoutes
 from server.frontends.rest.health import health_routes
 from server.frontends.rest.infer import InferRoutes
 from server.frontends.rest.json_tensors import NonFinite
+from server.frontends.rest.live import LiveRoutes
 from server.frontends.rest.openapi import openapi_route
 from server.frontends.rest.playground import playground_routes
+from server.frontends.rest.playground_load import load_routes
 from server.frontends.rest.restrictions import accounted_routes, restrict_routes
 from server.frontends.rest.rpc_routes import rpc_routes
 from server.ledger import Account
+from server.load_generator import LoadGenerator
 from server.models.registry import Registry
 from server.settings import Settings
 
@@ -34,8 +36,12 @@ def http_routes(
     bodies: Bodies,
     gate: Gate | None,
     account: Account,
+    load: LoadGenerator | None,
 ) -> list[Route]:
-    """The routes. `account`: where inference is accounted for. Raises `OSError` where the page's files are missing."""
+    """The routes. `account`: where inference is accounted for; `load`: there where the page is.
+
+    Raises `OSError` where the page's files are missing.
+    """
     non_finite = NonFinite.WORDS if settings.http_json_nan else NonFinite.REFUSE
     forwarded = settings.http_header_forward_pattern
     infer = InferRoutes(
@@ -53,11 +59,13 @@ def http_routes(
         *health_routes(inference),
         *rpc_routes(gate.guard(methods) if gate else methods, bodies),
         *cost_routes(registry),
+        *LiveRoutes(registry).routes(),
+        *(load_routes(load, bodies, gate if gate and gate.guards_all else None) if load is not None else []),
         *card_routes(registry),
         *([metrics] if settings.http_metrics else []),
     ]
     every = refuse_other_sites(behind_gate([*routes, openapi_route(routes)], gate))
-    page = playground_routes() if part_options.serves_ui(settings) else ()
+    page = playground_routes() if load is not None else ()
     return [*accounted_routes(restrict_routes(every, settings.http_restricted_apis), account), *page]
 
 

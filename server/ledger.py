@@ -11,7 +11,7 @@ One entry is what one caller sent: the steps of an ensemble, and the parts of a 
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from server.errors import Reason
@@ -145,12 +145,19 @@ class Ledger:
         self.grpc_stream = Account("grpc_stream")
         """Message by message."""
         self.http = Account("http")
+        self._accounts = [self.grpc, self.grpc_stream, self.http]
         self.lost = 0
         """Requests that nobody had any more, and that had not been answered when the server went down: bugs."""
 
     @property
-    def accounts(self) -> tuple[Account, ...]:
-        return self.grpc, self.grpc_stream, self.http
+    def accounts(self) -> Sequence[Account]:
+        return self._accounts
+
+    def open(self, protocol: str) -> Account:
+        """One account more, for requests that not every server has."""
+        account = Account(protocol)
+        self._accounts.append(account)
+        return account
 
     def begin_cut_off(self, held: int) -> None:
         """See `Account.begin_cut_off`. `held`: how many requests models have: whatever else is in progress is lost."""

@@ -10,6 +10,7 @@ from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from math import inf
+from typing import Protocol
 
 from server.errors import CALLERS_FAULT, ConvoyError, Reason
 
@@ -120,6 +121,14 @@ class BatchTimes:
     output_end: int
 
 
+class BatchObserver(Protocol):
+    """Somebody who wants to know of every batch."""
+
+    def record_batch(self, now: float, times: BatchTimes, rows: int, arrivals: Sequence[float]) -> None:
+        """One batch of so many rows ran, of requests that arrived then, and they have been answered now (seconds)."""
+        ...
+
+
 def no_failures() -> dict[Reason, int]:
     """Every reason, not counted yet."""
     return dict.fromkeys(Reason, 0)
@@ -178,6 +187,8 @@ class VersionStatistics:
     """What those batches took."""
     prediction_ratio: Histogram = field(default_factory=lambda: Histogram(RATIO_BOUNDS))
     """Actual by predicted time, batch by batch."""
+    observer: BatchObserver | None = field(default=None, compare=False)
+    """Told of every batch; None while nobody wants to know. It stays when another version of this number takes over."""
 
     @property
     def inference_count(self) -> int:
@@ -201,8 +212,10 @@ class VersionStatistics:
         """Everything as it is now, for a reader on another thread."""
         other = VersionStatistics.__new__(VersionStatistics)
         for name in self.__slots__:
-            value = getattr(self, name)
-            setattr(other, name, value if isinstance(value, (int, float)) else value.copy())
+            if name != "observer":
+                value = getattr(self, name)
+                setattr(other, name, value if isinstance(value, (int, float)) else value.copy())
+        other.observer = None
         other.batches = {rows: batch.copy() for rows, batch in self.batches.items()}
         return other
 

@@ -23,6 +23,17 @@ Slices = Sequence[dict[int, int]]
 """Counts by bucket, of a slice of time each."""
 
 
+def bucket_of(value_us: float) -> int:
+    """The bucket that a value counts in; what is below a microsecond counts as one."""
+    return int(log(value_us) * _PER_UNIT) if value_us > 1 else 0
+
+
+def count_within(slices: Slices, limit_us: float) -> int:
+    """How many values do not exceed a limit, right to the width of its bucket."""
+    last = bucket_of(limit_us)
+    return sum([count for counts in slices for bucket, count in counts.items() if bucket <= last])
+
+
 class Sketch:
     """Microseconds by bucket, slice by slice."""
 
@@ -37,7 +48,7 @@ class Sketch:
         """Count a value; what is below a microsecond counts as one."""
         if now >= self._ends:
             self._turn(now)
-        bucket = int(log(value_us) * _PER_UNIT) if value_us > 1 else 0
+        bucket = bucket_of(value_us)
         counts = self._counts
         counts[bucket] = counts.get(bucket, 0) + times
 

@@ -24,6 +24,7 @@ from server.models.ensemble import flow_to
 from server.models.ensemble_gates import Gate
 from server.models.ensemble_run import EnsembleRun, Members, RunPlan, fitted
 from server.models.execution import CALLER_GONE, SERVER_GONE
+from server.models.served import Occupancy
 from server.models.work import Answer, Pending, Reply
 from server.records import Computation, Record
 from server.scheduling.budget import ByteBudget
@@ -101,6 +102,9 @@ class EnsembleVersion:
     @property
     def max_batch_rows(self) -> int:
         return max(1, self.config.max_batch_size)
+
+    def occupancy(self) -> Occupancy:
+        return Occupancy(len(self._at_the_door), sum([run.plan.admitted.rows for run in self._at_the_door]), 0)
 
     def queue_age(self) -> float:
         first = next(iter(self._at_the_door), None)

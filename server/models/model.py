@@ -46,6 +46,7 @@ from server.models.pictures import PictureDecoder, PictureIntake
 from server.models.queueing import explained, make_queue, queue_policy, time_limits
 from server.models.run_limit import RunLimit
 from server.models.sequence_execution import instance_of, run_rows, sequence_key, sequence_queue
+from server.models.served import Occupancy
 from server.models.streak import FailureStreak
 from server.models.work import Answer, Pending, Reply, Whole, Work
 from server.scheduling.assembly import BatchLayout, InputLayout
@@ -174,6 +175,10 @@ class LoadedVersion:
     def in_flight(self) -> int:
         """Leases held: requests admitted and not settled yet."""
         return self._leases
+
+    def occupancy(self) -> Occupancy:
+        """See `Served.occupancy`."""
+        return Occupancy(self._batcher.pending, self._batcher.pending_rows, self._batcher.running)
 
     def queue_age(self) -> float:
         """Seconds that the request has waited which has waited longest; 0 where none waits."""
@@ -402,6 +407,11 @@ class LoadedVersion:
                 self._summaries.record_batch(self._clock.now(), times, len(run.batch))
         for work, answer in zip(batch, outcome.answers, strict=True):
             self._complete(work, answer, outcome.start_ns, outcome.runs)
+        observer = self.statistics.observer
+        if observer is not None:
+            now = self._clock.now()
+            for run in outcome.runs:
+                observer.record_batch(now, run.times, run.rows, [work.arrived for work in run.batch])
         if outcome.runs:
             self.statistics.last_inference_ms = time.time_ns() // 1_000_000
             self.streak.end()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from server.errors import ConvoyError
 from server.messages import InferenceRequest
@@ -14,6 +14,14 @@ from server.scheduling.costs import CostTable
 from server.scheduling.sequences import SequenceCounts
 from server.statistics import VersionStatistics
 from server.summaries import SummarySlices
+
+
+class Occupancy(NamedTuple):
+    """What waits for a batch, and what runs."""
+
+    waiting_requests: int
+    waiting_rows: int
+    running_batches: int
 
 
 class Served(Protocol):
@@ -42,6 +50,10 @@ class Served(Protocol):
     @property
     def max_batch_rows(self) -> int:
         """Rows that a batch may hold now."""
+        ...
+
+    def occupancy(self) -> Occupancy:
+        """What waits for a batch, and what runs. An ensemble runs no batches itself: those are its models'."""
         ...
 
     def queue_age(self) -> float:

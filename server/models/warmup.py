@@ -20,10 +20,11 @@ from server.models import admission
 from server.models.config import ModelConfig
 from server.models.config_types import Fill, TensorConfig, WarmupInput, WarmupSample
 from server.models.execution import Executor, as_failure, empty_costs
+from server.models.samples import random_bytes, zero_bytes
 from server.models.sequence_execution import make_executor
 from server.models.work import Work
 from server.scheduling.costs import CostTable
-from server.tensors import BF16, BYTES, FP16, FP32, FP64, DataType, byte_size, decode_bytes_elements
+from server.tensors import BYTES, DataType, byte_size, decode_bytes_elements
 
 log = logging.getLogger(__name__)
 
@@ -44,9 +45,6 @@ STALL = 2.0
 
 MAX_BATCH_BYTES = 1 << 30
 """Of the inputs of a batch that is made up here. A configuration may name any sizes; callers do not send so much."""
-
-_LENGTH_BYTES = 4
-"""Of a BYTES element that is empty."""
 
 _TEXT_BYTES = 64
 """Of a BYTES element in memory, at least."""
@@ -196,7 +194,7 @@ def zeros(config: ModelConfig) -> Work:
     return _work(
         config,
         [
-            (_spec(config, tensor.name, tensor.datatype, tensor.dims), _zero_bytes(tensor.datatype, tensor.dims))
+            (_spec(config, tensor.name, tensor.datatype, tensor.dims), zero_bytes(tensor.datatype, tensor.dims))
             for tensor in config.inputs
         ],
     )
@@ -233,16 +231,6 @@ def _from_file(tensor: WarmupInput, read_file: ReadFile) -> bytes:
 
 
 def _made_up(tensor: WarmupInput, random: np.random.Generator) -> bytes:
-    """Zeros; or random numbers: of floating point from 0 to 1, integers 0 and 1. Text is always empty."""
-    datatype, elements = tensor.datatype, prod(tensor.dims)
-    if tensor.fill is Fill.ZERO or datatype is BYTES:
-        return _zero_bytes(datatype, tensor.dims)
-    if datatype is BF16:
-        return (random.random(elements, np.float32).view(np.uint32) >> 16).astype(datatype.dtype).tobytes()
-    if datatype in (FP16, FP32, FP64):
-        return random.random(elements).astype(datatype.dtype).tobytes()
-    return random.integers(0, 2, elements).astype(datatype.dtype).tobytes()
-
-
-def _zero_bytes(datatype: DataType, dims: tuple[int, ...]) -> bytes:
-    return bytes(_LENGTH_BYTES * prod(dims) if datatype is BYTES else byte_size(datatype, dims))
+    if tensor.fill is Fill.ZERO:
+        return zero_bytes(tensor.datatype, tensor.dims)
+    return random_bytes(tensor.datatype, tensor.dims, random)

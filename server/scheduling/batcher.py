@@ -24,6 +24,11 @@ R = TypeVar("R")
 class Queue(Protocol[T]):
     """Who waits, who runs next, and when. Pure: `now` is an argument. `queue.BatchQueue` is one."""
 
+    @property
+    def rows(self) -> int:
+        """Of all requests that wait."""
+        ...
+
     def __len__(self) -> int:
         """Requests that wait."""
         ...
@@ -125,6 +130,11 @@ class Batcher(Generic[T, R]):
     def pending(self) -> int:
         """Requests that wait for a batch."""
         return len(self._queue)
+
+    @property
+    def pending_rows(self) -> int:
+        """Their rows."""
+        return self._queue.rows
 
     @property
     def running(self) -> int:

@@ -145,6 +145,10 @@ class SequenceQueue(Generic[T]):
         self._numbers = count()
         self._slots = policy.slots * instances
 
+    @property
+    def rows(self) -> int:
+        return self._load.rows
+
     def __len__(self) -> int:
         return len(self._waiting)
 

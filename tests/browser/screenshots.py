@@ -16,6 +16,7 @@ from tests.real.conftest import ROOT, start
 
 FOLDER = ROOT / "docs" / "images"
 MOST_BYTES = 150_000
+CONVOY = {"width": 1080, "height": 760}
 
 
 def draw_a_digit(page: Page) -> None:
@@ -25,6 +26,31 @@ def draw_a_digit(page: Page) -> None:
 
 def see_a_card(page: Page) -> None:
     expect(page.locator(".matrix")).to_be_visible()
+
+
+SHOW_THE_ROAD = "scrollTo(0, document.querySelector('.convoy').getBoundingClientRect().top + scrollY - 72)"
+
+
+def overload_a_window(page: Page) -> None:
+    page.set_viewport_size(CONVOY)
+    page.emulate_media(reduced_motion="no-preference")
+    page.get_by_label("Load, in multiples").fill("2")
+    page.get_by_role("button", name="Start the load").click()
+    expect(page.locator("[data-reading=windowFull]")).to_be_visible()
+    expect(page.locator("[data-figure=goodput] .tile-value")).to_have_text("0")
+    page.evaluate(SHOW_THE_ROAD)
+
+
+def overload_an_objective(page: Page) -> None:
+    page.set_viewport_size(CONVOY)
+    page.emulate_media(reduced_motion="no-preference")
+    page.locator("input[value=slo]").check()
+    expect(page.locator("[data-policy=slo]")).to_be_visible()
+    page.get_by_label("Load, in multiples").fill("2")
+    page.get_by_role("button", name="Start the load").click()
+    expect(page.locator("[data-reading=sloRefuses]")).to_be_visible()
+    expect(page.locator("[data-figure=p99]")).to_contain_text(" ms")
+    page.evaluate(SHOW_THE_ROAD)
 
 
 def step_to_the_seven(page: Page) -> None:
@@ -63,6 +89,8 @@ SHOTS: Mapping[str, Shot] = {
     "layers-phone": Shot("#/layers", {"phone": True, "dark": True, "language": "pt"}, look_further_inside, whole=False),
     "convolution": Shot("#/convolution", {}, step_to_the_seven),
     "models": Shot("#/models?model=lenet5", {}, see_a_card, whole=False),
+    "convoy-window": Shot("#/convoy", {}, overload_a_window, whole=False),
+    "convoy-slo": Shot("#/convoy", {"dark": True}, overload_an_objective, whole=False),
 }
 """By the file's name."""
 

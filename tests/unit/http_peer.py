@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from server.frontends import calls
 from server.frontends.rest.connection import Connection, Dispatcher
 from server.frontends.rest.exchange import Route
 
@@ -63,11 +64,12 @@ class Peer:
         routes: Iterable[Route],
         *,
         max_input_bytes: int = 1 << 20,
+        address: str = "",
         call_soon: Callable[[Callable[[], None]], object] = lambda work: work(),
     ) -> None:
         self.dispatcher = Dispatcher(routes, call_soon=call_soon, max_input_bytes=max_input_bytes)
         self.sink = FakeSink()
-        self.connection = Connection(self.dispatcher, self.sink, self.sink, self.sink.hang_up)
+        self.connection = Connection(self.dispatcher, self.sink, self.sink, self.sink.hang_up, calls.Peer(address))
 
     def send(self, data: bytes) -> None:
         """As the listener does: bodies of known length go where the connection wants them."""

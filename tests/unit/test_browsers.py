@@ -21,6 +21,7 @@ ROUTES = (
     Route("POST", "settings", answer, "TraceSetting"),
     Route("GET", "settings", answer, "TraceSetting"),
     Route("POST", "infer", answer, "Infer"),
+    Route("DELETE", "load", answer, "PlaygroundLoad"),
 )
 
 
@@ -31,6 +32,7 @@ ROUTES = (
         ("POST", "settings", "Cross-Site", 403),
         ("GET", "settings", "cross-site", 200),
         ("POST", "infer", "cross-site", 200),
+        ("DELETE", "load", "cross-site", 403),
         ("POST", "load", "same-origin", 200),
         ("POST", "load", "same-site", 200),
         ("POST", "load", "none", 200),

@@ -71,6 +71,16 @@ def test_a_ledger_that_balances_says_what_there_was(caplog: pytest.LogCaptureFix
     assert summary(ledger.grpc.snapshot()) == "grpc: 0 received = answered 0, abandoned 0, in progress 0"
 
 
+def test_an_account_more_balances_as_the_others_do() -> None:
+    ledger = Ledger()
+    account = ledger.open("playground")
+    account.begin(object())
+
+    assert [each.protocol for each in ledger.snapshot()] == ["grpc", "grpc_stream", "http", "playground"]
+    ledger.begin_cut_off(held=0)
+    assert ledger.lost == 1
+
+
 def test_a_request_in_progress_in_the_end_is_an_error(caplog: pytest.LogCaptureFixture) -> None:
     ledger = Ledger()
     ledger.grpc_stream.begin(object())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
+from random import Random
 
 from server.engine import Engine
 from server.frontends.calls import UnaryMethod
@@ -16,9 +17,13 @@ from server.frontends.rest.generate import GenerateRoutes
 from server.frontends.rest.health import health_routes
 from server.frontends.rest.infer import InferRoutes
 from server.frontends.rest.json_tensors import NonFinite
+from server.frontends.rest.live import LiveRoutes
 from server.frontends.rest.metrics import metrics_route
 from server.frontends.rest.openapi import OPERATIONS, document, openapi_route
+from server.frontends.rest.playground_load import load_routes
 from server.frontends.rest.rpc_routes import rpc_routes
+from server.ledger import Account
+from server.load_generator import LoadGenerator
 from server.metrics.snapshots import Snapshot
 from server.models.registry import Registry
 from tests import fakes
@@ -35,6 +40,7 @@ def all_routes() -> list[Route]:
     service = InferenceService(
         Engine(registry), registry, server_id="convoy", strict_readiness=True, watch=fakes.watch()
     )
+    generator = LoadGenerator(Engine(registry), registry, Account("playground"), fakes.PuppetClock(), Random())
     infer = InferRoutes(service, registry, Bodies(1), non_finite=NonFinite.REFUSE)
     generate = GenerateRoutes(service, registry, Bodies(1), non_finite=NonFinite.REFUSE)
     take: Callable[[], Awaitable[Snapshot]] = Snapshot  # type: ignore[assignment]  # nobody scrapes here
@@ -44,6 +50,8 @@ def all_routes() -> list[Route]:
         *health_routes(service),
         *rpc_routes(METHODS, Bodies(1)),
         *cost_routes(registry),
+        *LiveRoutes(registry).routes(),
+        *load_routes(generator, Bodies(1), None),
         *card_routes(registry),
         metrics_route(take, page_of(), ThreadPoolExecutor(1)),
     ]

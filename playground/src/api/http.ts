@@ -8,6 +8,8 @@ export interface Options {
   readonly headers?: Readonly<Record<string, string>>;
   readonly body?: BodyInit;
   readonly signal?: AbortSignal;
+  /** Whether the request outlives the page. */
+  readonly keepalive?: boolean;
 }
 
 /** An answer of status 200 to 299. `path` begins with a slash. Raises `ApiError`. */

@@ -67,8 +67,12 @@ export function modelResource<T>(model: string, name: string, version = "", opti
 }
 
 /** Parameters are strings, `config` the JSON of a configuration that replaces the model's file. */
-export function loadModel(model: string, parameters: Readonly<Record<string, string>> = {}): Promise<null> {
-  return postJson(`/v2/repository/models/${part(model)}/load`, { parameters });
+export function loadModel(
+  model: string,
+  parameters: Readonly<Record<string, string>> = {},
+  options: Options = {},
+): Promise<null> {
+  return postJson(`/v2/repository/models/${part(model)}/load`, { parameters }, options);
 }
 
 export function unloadModel(model: string): Promise<null> {

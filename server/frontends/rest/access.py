@@ -15,13 +15,13 @@ from server.errors import ConvoyError
 from server.frontends.access import Gate
 from server.frontends.access_rules import rule_of
 from server.frontends.rest.exchange import Exchange, Route
-from server.frontends.rest.restrictions import CATEGORIES
+from server.frontends.rest.restrictions import CATEGORIES, INFERENCE
 from server.frontends.statuses import AS_TRITON
 from server.restricted_apis import ApiCategory
 from server.tensors import Buffer
 
 OWN = frozenset({
-    "Live", "Ready", "ModelReady", "Infer", "Generate", "GenerateStream", "Cost", "Card", "Metrics", "OpenApi",
+    "Live", "Ready", "ModelReady", *INFERENCE, "Cost", "Card", "LiveFigures", "PlaygroundLoad", "Metrics", "OpenApi",
 })  # fmt: skip
 """Operations that are no RPC of the method table."""
 
@@ -42,6 +42,7 @@ class _Door:
     def __init__(self, gate: Gate, route: Route) -> None:
         category = CATEGORIES.get(route.operation, ApiCategory.METADATA)
         self._api = METRICS if route.operation == "Metrics" else category.value
+        self._is_inference = route.operation in INFERENCE
         self._gate = gate
         self._handle = route.handle
 
@@ -63,7 +64,7 @@ class _Door:
             self._handle(exchange, body)
 
     def _refuse(self, exchange: Exchange, error: ConvoyError) -> None:
-        if self._api == ApiCategory.INFERENCE:
+        if self._is_inference:
             self._gate.count(error)
         AS_TRITON.fail(exchange, error)
 

@@ -18,9 +18,13 @@ from server.tensors import Buffer
 MESSAGE = "pages of other sites may not change this server"
 
 
+CHANGES = frozenset((*CHANGING, "PlaygroundLoad"))
+"""Operations that change the server, or may; a GET of theirs does not."""
+
+
 def refuse_other_sites(routes: Iterable[Route]) -> list[Route]:
     """The routes; those that change the server refuse what other sites' pages ask."""
-    return [_refusing(route) if route.verb != "GET" and route.operation in CHANGING else route for route in routes]
+    return [_refusing(route) if route.verb != "GET" and route.operation in CHANGES else route for route in routes]
 
 
 def _refusing(route: Route) -> Route:

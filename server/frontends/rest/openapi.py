@@ -62,6 +62,10 @@ OPERATIONS: Mapping[str, Operation] = {
     "TraceSetting": Operation("Trace settings", "TraceSettings", "TraceSettings", (400, 404, 501)),
     "LogSettings": Operation("Log settings", "LogSettings", "LogSettings", (400, 501)),
     "Cost": Operation("What batches of a model take", "", "Cost", _LOADED),
+    "LiveFigures": Operation("What a model does now", "", "LiveFigures", _LOADED),
+    "PlaygroundLoad": Operation(
+        "The load that the server makes itself", "PlaygroundLoad", "PlaygroundLoadState", _LOADED
+    ),
     "Card": Operation("A version's model card: how it was trained, and how well it does", "", "Card", _LOADED),
     "Metrics": Operation("Metrics for Prometheus", "", "Metrics", (500,), (TEXT,)),
     "OpenApi": Operation("This document", "", "Document", ()),
@@ -135,7 +139,7 @@ def _operation(route: Route) -> dict[str, Any]:
 def _operation_id(route: Route) -> str:
     """The operation, and what tells this route from others of it."""
     names = re.findall(r"\{(\w+)\}", route.template)
-    verb = route.verb.lower() if route.operation in ("TraceSetting", "LogSettings") else ""
+    verb = route.verb.lower() if route.operation in ("TraceSetting", "LogSettings", "PlaygroundLoad") else ""
     return "_".join(filter(None, (verb, route.operation, *names)))
 
 
@@ -197,6 +201,10 @@ _STRING: Schema = {"type": "string"}
 _NUMBER: Schema = {"type": "number"}
 _BOOLEAN: Schema = {"type": "boolean"}
 _COUNT: Schema = {"type": "integer", "minimum": 0}
+_COUNTS: Schema = _array(_COUNT)
+_NUMBER_OR_NULL: Schema = {"type": ["number", "null"]}
+_STRING_OR_NULL: Schema = {"type": ["string", "null"]}
+_BY_REASON: Schema = {"type": "object", "additionalProperties": _NUMBER}
 _PARAMETERS: Schema = {"type": "object", "additionalProperties": {"type": ["boolean", "integer", "number", "string"]}}
 _SHAPE: Schema = _array(_COUNT)
 _DATATYPE: Schema = {"type": "string", "enum": list(DATATYPES)}
@@ -262,9 +270,45 @@ SCHEMAS: Mapping[str, Schema] = {
         model_name=_STRING,
         model_version=_STRING,
         max_batch_size=_COUNT,
-        objective_ms={"type": ["number", "null"]},
+        objective_ms=_NUMBER_OR_NULL,
         instances=_COUNT,
         buckets=_array(_object(rows=_COUNT, p50_us=_NUMBER, p99_us=_NUMBER, runs=_COUNT)),
+    ),
+    "LiveFigures": _object(
+        model_name=_STRING,
+        model_version=_STRING,
+        policy=_STRING,
+        objective_ms=_NUMBER_OR_NULL,
+        now_us=_COUNT,
+        waiting=_object(requests=_COUNT, rows=_COUNT, oldest_us=_COUNT),
+        running=_object(batches=_COUNT, requests=_COUNT),
+        window_seconds=_NUMBER,
+        latency_us=_object(p50=_NUMBER_OR_NULL, p99=_NUMBER_OR_NULL),
+        answered_per_second=_NUMBER,
+        in_time_per_second=_NUMBER_OR_NULL,
+        failed_per_second=_BY_REASON,
+        cursor=_COUNT,
+        missed_batches=_COUNT,
+        batches=_object(
+            started_us=_COUNTS, rows=_COUNTS, requests=_COUNTS, duration_us=_COUNTS, queue_delay_us=_COUNTS
+        ),
+    ),
+    "PlaygroundLoad": _object(
+        ("model", "rate"), model=_STRING, version=_STRING, rows=_COUNT, rate=_NUMBER, seconds=_NUMBER
+    ),
+    "PlaygroundLoadState": _object(
+        running=_BOOLEAN,
+        model=_STRING_OR_NULL,
+        version=_STRING_OR_NULL,
+        rows=_NUMBER_OR_NULL,
+        rate=_NUMBER_OR_NULL,
+        seconds_left=_NUMBER,
+        sent=_COUNT,
+        answered=_COUNT,
+        failed=_BY_REASON,
+        skipped=_COUNT,
+        in_progress=_COUNT,
+        limits=_object(rows=_COUNT, rate=_NUMBER, seconds=_NUMBER),
     ),
     "Card": _object(("model_name", "model_version"), model_name=_STRING, model_version=_STRING),
     "Metrics": _STRING,

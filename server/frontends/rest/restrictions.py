@@ -21,12 +21,15 @@ CATEGORIES: dict[str, ApiCategory] = restrictions.CATEGORIES | {
     "Generate": ApiCategory.INFERENCE,
     "GenerateStream": ApiCategory.INFERENCE,
     "Cost": ApiCategory.STATISTICS,
+    "LiveFigures": ApiCategory.STATISTICS,
+    "PlaygroundLoad": ApiCategory.INFERENCE,
     "Card": ApiCategory.METADATA,
 }
 """Routes by their operations. The OpenAPI document and the metrics have none, as in Triton."""
 
 
-INFERENCE = frozenset(operation for operation, category in CATEGORIES.items() if category is ApiCategory.INFERENCE)
+INFERENCE = frozenset(("Infer", "Generate", "GenerateStream"))
+"""Operations that are an inference each."""
 
 
 def restrict_routes(routes: Iterable[Route], restricted: Restrictions) -> list[Route]:
