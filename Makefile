@@ -39,7 +39,7 @@ install-dev: $(EVERYTHING) ## install the rest: torch (CPU), training, load test
 
 test: install-dev system-packages check ## make check, then the whole test suite
 	$(announce)
-	$(BIN)/python -m pytest -ra --numprocesses logical --maxprocesses 4 --dist loadfile $(ARGS)
+	$(BIN)/python -m pytest -ra --numprocesses logical --maxprocesses 4 --dist loadfile --no-loadscope-reorder $(ARGS)
 
 check: $(EVERYTHING) ## lint, format, types, layers of imports, generated protobuf and dashboards
 	$(announce)

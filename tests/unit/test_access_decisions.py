@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from hashlib import sha256
 from typing import Any
 
 import pytest
@@ -206,3 +207,8 @@ def test_what_one_limit_refuses_is_not_taken_from_the_other() -> None:
     assert meter.admit(10, 0.0) == pytest.approx(10)
     assert meter.admit(0, 0.0) == 0
     assert meter.admit(0, 0.0) > 0
+
+
+def test_a_token_that_is_no_text_has_a_digest_like_others() -> None:
+    """Headers are bytes: those beyond UTF-8 arrive as surrogates."""
+    assert digest_of("\udcff") == sha256(b"\xff").digest()
