@@ -141,6 +141,16 @@ def _handler(
     return grpc.stream_stream_rpc_method_handler(_stream(method, streams, counts, options.memory))
 
 
+async def abort_call(context: Context, status: StatusCode, message: str) -> None:
+    """End a call with a status. Always raises `grpc.aio.AbortError`, also where the peer has gone meanwhile: grpcio
+    would log anything else as a bug of the method."""
+    try:
+        await context.abort(_GRPC_CODES[status], message)
+    except grpc.aio.InternalError as error:
+        log.debug("a call has ended before its status could be sent: %s", error)
+        raise grpc.aio.AbortError(message) from None
+
+
 def _unary(
     method: UnaryMethod, counts: MethodCounts, options: GrpcOptions
 ) -> Callable[[bytes, Context], Awaitable[bytes]]:
@@ -170,7 +180,7 @@ def _unary(
         except Failed as failure:
             status = failure.status
             await call.opened()
-            await context.abort(_GRPC_CODES[failure.status], failure.message)
+            await abort_call(context, failure.status, failure.message)
         except asyncio.CancelledError:
             call.abandoned()
             raise
@@ -201,7 +211,7 @@ def _stream(
             await call.opened()
             status = call.failure.status if call.failure else StatusCode.OK
             if call.failure:
-                await context.abort(_GRPC_CODES[status], call.failure.message)
+                await abort_call(context, status, call.failure.message)
         finally:
             counts.handled[departure(call.deadline) if status is None else status] += 1
             call.forget_unsent()
