@@ -214,8 +214,6 @@ class App:
         if self._regions is not None:
             self._regions.close()
         self._ledger.begin_cut_off(self._engine.in_flight)
-        if self._load is not None:
-            self._load.close()
         await self._http.stop()
         await self._metrics.stop()
         self._watch.stop()

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from math import inf
 from random import Random
 
@@ -19,7 +20,7 @@ from server.ledger import Account
 from server.messages import InferenceRequest, TensorSpec
 from server.models.registry import Registry
 from server.models.samples import Sample, random_requests
-from server.models.work import Answer, Pending
+from server.models.work import Answer
 from server.scheduling.clock import Alarm, Clock
 
 MOST_PER_SECOND = 20_000.0
@@ -92,7 +93,6 @@ class LoadGenerator:
         self._answered = 0
         self._failed: Counter[Reason] = Counter()
         self._skipped = 0
-        self._open: set[_Sent] = set()
 
     def begin(self, load: OfferedLoad) -> None:
         """Send this from now on, instead of what was sent so far. Counts go on where the model is the same.
@@ -123,16 +123,10 @@ class LoadGenerator:
             self._alarm.close()
             self._alarm = None
 
-    def close(self) -> None:
-        """The server goes down, and no model will answer any more: whatever is in progress is given up."""
-        self.stop()
-        for sent in tuple(self._open):
-            sent.give_up()
-
     def snapshot(self) -> LoadSnapshot:
         left = max(0.0, self._ends - self._clock.now())
         return LoadSnapshot(
-            self._load, left, self._sent, self._answered, dict(self._failed), self._skipped, len(self._open)
+            self._load, left, self._sent, self._answered, dict(self._failed), self._skipped, self._account.in_progress
         )
 
     def _send(self) -> None:
@@ -153,40 +147,17 @@ class LoadGenerator:
         self._alarm.set(min(max(self._due, now + TICK_SECONDS), self._ends))
 
     def _send_one(self, load: OfferedLoad) -> None:
-        buffers = self._random.choice(self._samples)
-        sent = _Sent(self)
-        self._account.begin(sent)
-        self._open.add(sent)
+        token = object()
+        self._account.begin(token)
         self._sent += 1
+        buffers = self._random.choice(self._samples)
         request = InferenceRequest(load.model, load.version, "", self._specs, buffers)
-        sent.pending = self._engine.infer(request, sent.answer)
+        self._engine.infer(request, partial(self._ended, token))
 
-    def ended(self, sent: _Sent, answer: Answer | None) -> None:
-        """A request has its answer; None: it is given up."""
-        self._open.remove(sent)
-        if answer is None:
-            self._account.abandon(sent)
-        elif isinstance(answer, ConvoyError):
+    def _ended(self, token: object, answer: Answer) -> None:
+        if isinstance(answer, ConvoyError):
             self._failed[answer.reason] += 1
-            self._account.fail(sent, answer.reason)
+            self._account.fail(token, answer.reason)
         else:
             self._answered += 1
-            self._account.answer(sent)
-
-
-class _Sent:
-    """One request in progress, and its token on the ledger."""
-
-    __slots__ = ("_generator", "pending")
-
-    def __init__(self, generator: LoadGenerator) -> None:
-        self._generator = generator
-        self.pending: Pending | None = None
-
-    def answer(self, answer: Answer) -> None:
-        self._generator.ended(self, answer)
-
-    def give_up(self) -> None:
-        if self.pending is not None:
-            self.pending.cancel()
-        self._generator.ended(self, None)
+            self._account.answer(token)

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from server.errors import QueueFull, Reason
+from server.errors import InvalidRequest, QueueFull, Reason
 from server.frontends.rest import live
 from server.frontends.rest.live import LiveRoutes
 from server.live import MOST_BATCHES, SLICE_SECONDS, WINDOW_SECONDS, Observation, ObservedBatch
@@ -72,7 +72,7 @@ def test_figures_are_of_the_last_seconds_alone() -> None:
 
 def test_answers_count_as_in_time_up_to_the_objective() -> None:
     observation = observed(VersionStatistics())
-    record(observation, 100.2, [0.005, 0.009, 0.020, 0.050])
+    record(observation, 100.2, [0.005, 0.010, 0.020, 0.050])
     assert observation.figures(102.0, objective_us=10_000).in_time == pytest.approx(2 / 2)
     assert observation.figures(102.0, objective_us=None).in_time is None
 
@@ -81,6 +81,7 @@ def test_answers_and_failures_count_from_when_the_observation_began() -> None:
     statistics = VersionStatistics()
     statistics.record_success(0, 1000)
     statistics.record_failure(QueueFull("full"), 0)
+    statistics.record_failure(InvalidRequest("nonsense"), 0)
     observation = observed(statistics)
     for _ in range(6):
         statistics.record_success(0, 1000)
