@@ -113,12 +113,12 @@ def fixed_server(tmp_path: Path) -> Iterator[RunningServer]:
 
 
 def test_a_server_that_changes_no_models_is_watched_as_it_is(visits: Visits, fixed_server: RunningServer) -> None:
-    visits.expected_statuses.add(503)
     page = visits.open("#/convoy", url=fixed_server.http_url)
 
     offer(page, "0.5")
 
-    expect(page.get_by_text("The policy cannot be changed here")).to_be_visible()
+    expect(page.get_by_text("This server loads no models on request")).to_be_visible()
+    expect(page.get_by_role("radio").first).to_be_disabled()
     expect(page.get_by_role("button", name="Stop the load")).to_be_visible()
     expect(page.get_by_role("table").last.locator("tbody tr").first).to_be_visible()
     page.close()  # before the server stops, which it would complain about

@@ -71,6 +71,7 @@ export const convoy = {
     changed: (rows: string) =>
       `The model was loaded with this policy and batches of up to ${rows} rows. It gets its own configuration back when you leave.`,
     restore: "Give it back now",
+    fixed: "This server loads no models on request, so that the load goes to the model as it is.",
     failed: "The policy cannot be changed here, so that the load goes to the model as it is",
     busy: "The model is being loaded with the new policy…",
   },

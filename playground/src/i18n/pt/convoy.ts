@@ -65,6 +65,7 @@ export const convoy: typeof en = {
     changed: (rows: string) =>
       `O modelo foi carregado com esta política e lotes até ${rows} linhas. Volta à sua configuração quando sair daqui.`,
     restore: "Devolver já",
+    fixed: "Este servidor não carrega modelos a pedido, por isso a carga vai para o modelo como está.",
     failed: "Aqui não se pode mudar a política, por isso a carga vai para o modelo como está",
     busy: "O modelo está a ser carregado com a nova política…",
   },

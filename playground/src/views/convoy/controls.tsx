@@ -122,7 +122,7 @@ export function PolicyControls() {
         name="convoy-policy"
         value={policy}
         checked={state.wantedPolicy.value === policy}
-        disabled={state.busy.value}
+        disabled={state.busy.value || !state.canConfigure.value}
         onChange={() => void state.changePolicy(policy)}
       />
       <span>
@@ -160,6 +160,7 @@ export function PolicyControls() {
       <p class="hint" role="status">
         {state.busy.value ? words.busy : ""}
       </p>
+      {!state.canConfigure.value && <p>{words.fixed}</p>}
       {state.policyError.value !== null && (
         <>
           <p>{words.failed}:</p>

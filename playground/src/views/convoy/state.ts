@@ -3,6 +3,7 @@
 import { computed, signal } from "@preact/signals";
 
 import { ApiError } from "../../api/errors";
+import { LOADS_ON_REQUEST, serverMetadata } from "../../api/figures";
 import { endLoad, live, loadState, offerLoad, type Live, type LoadState } from "../../api/live";
 import { loadModel, modelConfig, modelResource, repositoryIndex } from "../../api/models";
 import { batchesOf, withSample, type Batch, type Sample } from "./history";
@@ -56,6 +57,8 @@ export const factor = signal(0.5);
 export const capacity = signal<Capacity | null>(null);
 export const load = signal<LoadState | null>(null);
 export const loadError = signal<unknown>(null);
+/** Whether the server loads models on request: without that, a policy is as it is. */
+export const canConfigure = signal(true);
 /** Why the model could not be loaded with another policy. */
 export const policyError = signal<unknown>(null);
 /** Whether something is under way that takes a while. */
@@ -77,7 +80,8 @@ let cursor: number | null = null;
 /** Learn which models can be watched. */
 export async function findModels(wanted: string): Promise<void> {
   try {
-    const index = await repositoryIndex();
+    const [index, server] = await Promise.all([repositoryIndex(), serverMetadata()]);
+    canConfigure.value = server.extensions.includes(LOADS_ON_REQUEST);
     const ready = [...new Set(index.filter(({ state }) => state === "READY").map(({ name }) => name))];
     const configs = await Promise.all(ready.map((name) => modelConfig(name).catch(goneAsNull)));
     const found = configs.flatMap((config) => (config && canBeWatched(config as FullConfig) ? config.name : []));
@@ -242,6 +246,7 @@ async function during(work: () => Promise<void>): Promise<void> {
 
 /** Load the model with the policy that is wanted. Where that may not be, the load is offered to it as it is. */
 async function configure(): Promise<void> {
+  if (!canConfigure.value) return;
   const model = chosen.value;
   original ??= (await modelConfig(model)) as FullConfig;
   const batchRows = BATCH_REQUESTS * (capacity.value?.rows ?? 1);
