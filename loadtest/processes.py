@@ -3,14 +3,13 @@ kernel, where this process is killed before it can."""
 
 from __future__ import annotations
 
-import ctypes
 import json
 import os
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,8 +19,7 @@ from loadtest.errors import BadEndError, LoadTestError
 _READY_SECONDS = 120.0
 _STOP_SECONDS = 60.0
 _TICKS_PER_SECOND = os.sysconf("SC_CLK_TCK")
-_PR_SET_PDEATHSIG = 1
-_LIBC = ctypes.CDLL(None)
+_LEASH = Path(__file__).with_name("leash.py")
 
 
 @dataclass(frozen=True)
@@ -108,11 +106,10 @@ def starting(command: Sequence[str], folder: Path, name: str) -> Iterator[Starti
     log = folder / f"{name}.log"
     with log.open("wb") as output:
         process = subprocess.Popen(
-            [*command, "--ports-file", str(ports_file)],
+            ending_with_us([*command, "--ports-file", str(ports_file)]),
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=output,
-            preexec_fn=ending_with_us(),  # noqa: PLW1509 -- it takes no lock
         )
     try:
         yield Starting(process, ports_file, log)
@@ -122,19 +119,10 @@ def starting(command: Sequence[str], folder: Path, name: str) -> Iterator[Starti
         raise BadEndError(f"{name} ended with {code} instead of 0 after SIGTERM; see {log}")
 
 
-def ending_with_us() -> Callable[[], None]:
-    """What a child does before it becomes its program, so that it gets SIGTERM when the thread that starts it is gone,
-    with its process or before it: nobody else would stop it then. On Linux; elsewhere it does nothing."""
-    parent = os.getpid()
-
-    def in_child() -> None:
-        if sys.platform != "linux":
-            return
-        _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)
-        if os.getppid() != parent:  # gone already
-            os._exit(1)
-
-    return in_child
+def ending_with_us(command: Sequence[str]) -> list[str]:
+    """The same command, with the same process id, which gets SIGTERM when the thread that starts it is gone, with its
+    process or before it: nobody else would stop it then. On Linux; elsewhere it just runs."""
+    return [sys.executable, "-I", "-S", str(_LEASH), str(os.getpid()), *command]
 
 
 def _wait_until_ready(process: subprocess.Popen[bytes], ports_file: Path, log: Path) -> dict[str, int]:

@@ -235,10 +235,9 @@ def _locust(test: LoadTest, server: _Server) -> list[dict[str, Any]]:
 def _worker(command: Sequence[str]) -> Iterator[None]:
     """A process of Locust that sends, and ends when its master has ended; otherwise than with 0 is an error."""
     process = subprocess.Popen(
-        command,
+        ending_with_us(command),
         stdin=subprocess.DEVNULL,
         process_group=0,
-        preexec_fn=ending_with_us(),  # noqa: PLW1509 -- it takes no lock
     )
     try:
         yield
