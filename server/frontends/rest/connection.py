@@ -152,7 +152,7 @@ class Connection:
         self.memory = dispatcher.memory
         self.failures = dispatcher.failures
         self._source = source
-        self._outbox = Outbox(sink, dispatcher.memory, dispatcher.call_soon, self._on_emptied)
+        self._outbox = Outbox(sink, dispatcher.memory, dispatcher.call_soon, self._go_on)
         self._hang_up = hang_up
         self._exchanges: deque[Exchange] = deque()  # in the order of their requests, until they are sent
         self._held_bytes = 0  # of the bodies of those
@@ -399,6 +399,10 @@ class Connection:
             self._held_bytes -= exchange.held_bytes
             exchange.let_go()
             self._send(exchange.head, *answer)
+        self._go_on()
+
+    def _go_on(self) -> None:
+        """Something was sent: end where nothing else is due, or read on where that had to wait."""
         if self._last and not self.busy and self._plan is None:
             self._end()
         elif not self._reading:
@@ -446,12 +450,6 @@ class Connection:
         size = sum(map(len, parts))
         self._dispatcher.sent_bytes += size
         self._outbox.write(parts, size)
-
-    def _on_emptied(self) -> None:
-        if self._last and not self.busy and self._plan is None:
-            self._end()
-        else:
-            self._read_on()
 
 
 def _no_route(exchange: Exchange, plan: _Plan) -> None:
