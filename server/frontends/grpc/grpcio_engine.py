@@ -142,13 +142,15 @@ def _handler(
 
 
 async def abort_call(context: Context, status: StatusCode, message: str) -> None:
-    """End a call with a status. Always raises `grpc.aio.AbortError`, also where the peer has gone meanwhile: grpcio
-    would log anything else as a bug of the method."""
+    """End a call with a status: raises grpcio's own `AbortError`, or returns where the peer has gone meanwhile.
+
+    A method then returns too: grpcio has kept the error of the abort and raises it itself. It would log any other
+    exception, and an `AbortError` that it has not made, as a bug of the method.
+    """
     try:
         await context.abort(_GRPC_CODES[status], message)
     except grpc.aio.InternalError as error:
         log.debug("a call has ended before its status could be sent: %s", error)
-        raise grpc.aio.AbortError(message) from None
 
 
 def _unary(
@@ -181,6 +183,7 @@ def _unary(
             status = failure.status
             await call.opened()
             await abort_call(context, failure.status, failure.message)
+            return b""
         except asyncio.CancelledError:
             call.abandoned()
             raise
@@ -189,7 +192,6 @@ def _unary(
         finally:
             memory.used -= held
             counts.handled[departure(call.deadline) if status is None else status] += 1
-        raise AssertionError("abort always raises")
 
     return serve
 
