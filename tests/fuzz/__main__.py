@@ -1,4 +1,4 @@
-"""Coverage-guided fuzzing with atheris: `python -m tests.fuzz [--seconds=60 | --runs=N] [--jobs=1] [--seed=1] [target ...]`.
+"""Coverage-guided fuzzing with atheris: `python -m tests.fuzz [--seconds=60 | --runs=N] [--jobs=1] [target ...]`.
 
 The targets take their turns, each in a process of its own that is forked off this one: what they share is imported
 and instrumented once. A finding ends its target; its input is kept in runs/fuzz, its traceback in the log beside it.
