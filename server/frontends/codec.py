@@ -195,20 +195,28 @@ def encode_infer_response(response: InferenceResponse) -> Buffer:
         parts += (ANSWER_ID_TAG, varint(len(encoded)), encoded)
     is_large = False
     for tensor in outputs:
+        data = tensor.data
+        size = data.nbytes
         if tensor.datatype is BYTES:
-            contents = encode_bytes_elements(tensor.data)
-            parts += (RAW_OUTPUT_TAG, varint(len(contents)), contents)
+            contents = encode_bytes_elements(data)
+            parts += (_raw_output(len(contents)), contents)
+        elif size < LARGE_BYTES:
+            parts += (_raw_output(size), data.tobytes())
         else:
-            array = np.ascontiguousarray(tensor.data)
-            size = array.nbytes
-            is_large |= size >= LARGE_BYTES
-            parts += (RAW_OUTPUT_TAG, varint(size), array.data)
+            is_large = True
+            parts += (_raw_output(size), np.ascontiguousarray(data).data)
     return joined(parts) if is_large else b"".join(parts)
 
 
 def delimited(field: int, *contents: Buffer) -> bytes:
     """A message whose only field is this one, length-delimited."""
     return b"".join((bytes((field << 3 | 2,)), varint(sum(map(len, contents))), *contents))
+
+
+@lru_cache(maxsize=256)
+def _raw_output(size: int) -> bytes:
+    """What stands in front of an output's contents of so many bytes."""
+    return RAW_OUTPUT_TAG + varint(size)
 
 
 @lru_cache(maxsize=1024)

@@ -5,7 +5,8 @@ from __future__ import annotations
 import logging
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
-from typing import Protocol
+from dataclasses import dataclass
+from typing import Generic, Protocol, TypeVar
 
 from server.errors import ConvoyError, Reason
 from server.frontends.call_counts import MethodCounts, departure
@@ -26,6 +27,33 @@ InBackground = Callable[[Callable[[], bytes], Callable[[bytes], None]], None]
 """Does what takes long, off the event loop where there is one, and goes on with what it returns."""
 
 
+@dataclass(frozen=True, slots=True)
+class Route:
+    """What a header block means; remembered, since most callers send the same one again and again."""
+
+    head: RequestHead
+    timeout: float
+    """Of `head`."""
+    counts: MethodCounts
+
+
+@dataclass(frozen=True, slots=True)
+class UnaryRoute(Route):
+    """Its calls are `UnaryCall`."""
+
+    method: UnaryMethod
+
+
+@dataclass(frozen=True, slots=True)
+class StreamRoute(Route):
+    """Its calls are `StreamCall`."""
+
+    method: StreamMethod
+
+
+R = TypeVar("R", bound=Route)
+
+
 class Carrier(Protocol):
     """The connection, as its calls see it."""
 
@@ -34,6 +62,7 @@ class Carrier(Protocol):
 
     memory: MemoryBudget
     failures: Failures
+    max_message_bytes: int
 
     def answer(self, stream_id: int, message: Buffer) -> ConvoyError | None:
         """End a call with one message and OK. Returns why not, and has done nothing, where there is no room for it."""
@@ -76,33 +105,21 @@ class _Extras:
         self.trailing: Sequence[Header] = ()
 
 
-class _Http2Call:
+class _Http2Call(Generic[R]):
     """What both kinds share."""
 
     protocol = GRPC
 
-    __slots__ = (
-        "_account", "_carrier", "_counts", "_extras", "_head", "_held_bytes", "_max_message_bytes", "_open",
-        "_stream_id", "deadline", "on_cancel",
-    )  # fmt: skip
+    __slots__ = ("_account", "_carrier", "_extras", "_held_bytes", "_open", "_route", "_stream_id", "deadline",
+                 "on_cancel")  # fmt: skip
 
-    def __init__(
-        self,
-        carrier: Carrier,
-        stream_id: int,
-        head: RequestHead,
-        deadline: float,
-        max_message_bytes: int,
-        counts: MethodCounts,
-    ) -> None:
+    def __init__(self, carrier: Carrier, stream_id: int, route: R, deadline: float) -> None:
+        route.counts.started += 1
         self.deadline = deadline
         self.on_cancel: Callable[[], None] | None = None
         self._carrier = carrier
-        self._counts = counts
-        counts.started += 1
         self._stream_id = stream_id
-        self._head = head
-        self._max_message_bytes = max_message_bytes
+        self._route = route
         self._open = True
         self._account: Account | None = None
         """Where the call is accounted for, from when its request is there."""
@@ -117,7 +134,7 @@ class _Http2Call:
 
     @property
     def metadata(self) -> Mapping[str, str | bytes]:
-        return self._head.metadata()
+        return self._route.head.metadata()
 
     @property
     def peer(self) -> Peer:
@@ -125,10 +142,10 @@ class _Http2Call:
 
     @property
     def authorization(self) -> str:
-        return self._head.authorization
+        return self._route.head.authorization
 
     def has_metadata(self, key: str) -> bool:
-        return key.encode() in [name for name, _ in self._head.headers]
+        return key.encode() in [name for name, _ in self._route.head.headers]
 
     def send_initial_metadata(self, metadata: Mapping[str, str | bytes]) -> None:
         headers = wire.encode_metadata(metadata)
@@ -139,7 +156,7 @@ class _Http2Call:
         self._with_extras().trailing = wire.encode_metadata(metadata)
 
     def compress_messages(self, wanted: bool) -> None:
-        encoding = negotiate(self._head.accept_encoding) if wanted else IDENTITY
+        encoding = negotiate(self._route.head.accept_encoding) if wanted else IDENTITY
         if encoding == IDENTITY and self._extras is None:
             return
         extras = self._with_extras()
@@ -153,9 +170,9 @@ class _Http2Call:
             return
         self._open = False
         self._carrier.memory.used -= self._held_bytes
-        self._counts.handled[status] += 1
+        self._route.counts.handled[status] += 1
         if self._account is not None:
-            self._account.fail(self, reason or reason_of(status))
+            self._account.fail(reason or reason_of(status))
         else:
             self._note_unread(reason or reason_of(status))
         extras = self._extras
@@ -177,9 +194,9 @@ class _Http2Call:
         if self._open:
             self._open = False
             self._carrier.memory.used -= self._held_bytes
-            self._counts.handled[departure(self.deadline)] += 1
+            self._route.counts.handled[departure(self.deadline)] += 1
             if self._account is not None:
-                self._account.abandon(self)
+                self._account.abandon()
             self._tell_method()
 
     def _note_unread(self, reason: Reason) -> None:
@@ -223,9 +240,9 @@ class _Http2Call:
         self._begin()
         self._open = False
         self._carrier.memory.used -= self._held_bytes
-        self._counts.handled[StatusCode.OK] += 1
+        self._route.counts.handled[StatusCode.OK] += 1
         if self._account is not None:
-            self._account.answer(self)
+            self._account.answered += 1
         trailing = self._with_extras().trailing
         trailers = wire.trailers(StatusCode.OK, metadata=trailing) if trailing else wire.OK_TRAILERS
         self._carrier.end(self._stream_id, trailers)
@@ -236,38 +253,28 @@ class _Http2Call:
         return self._extras
 
 
-class UnaryCall(_Http2Call):
+class UnaryCall(_Http2Call[UnaryRoute]):
     """One message and one answer."""
 
-    __slots__ = ("_method",)
+    __slots__ = ()
 
-    def __init__(
-        self,
-        carrier: Carrier,
-        stream_id: int,
-        head: RequestHead,
-        deadline: float,
-        max_message_bytes: int,
-        counts: MethodCounts,
-        method: UnaryMethod,
-    ) -> None:
-        super().__init__(carrier, stream_id, head, deadline, max_message_bytes, counts)
-        self._method = method
+    def begin(self) -> None:
+        """The request has not come whole. Raises whatever the method raises."""
+        begin = self._route.method.begin
+        if begin is not None:
+            begin(self)
 
-    def receive(self, body: Buffer, *, ended: bool) -> None:
-        """The whole request, or before it its beginning. Raises `WireError`, and whatever the method raises."""
-        if not ended:
-            if self._method.begin is not None:
-                self._method.begin(self)
-            return
-        account = self._method.account
+    def receive(self, body: Buffer) -> None:
+        """The whole request. Raises `WireError`, and whatever the method raises."""
+        carrier, method = self._carrier, self._route.method
+        account = method.account
         if account is not None:
             self._account = account
-            account.begin(self)
-        memory, size = self._carrier.memory, len(body) + CALL_BYTES
+            account.received += 1
+        memory, size = carrier.memory, len(body) + CALL_BYTES
         used = memory.used + size
         if used > memory.limit and (account is not None or size > SMALL_BYTES):
-            self._carrier.failures.fail(self, memory.refusal(size))
+            carrier.failures.fail(self, memory.refusal(size))
             return
         memory.used, self._held_bytes = used, size
         if body and body[0]:
@@ -275,12 +282,12 @@ class UnaryCall(_Http2Call):
             if message is None:
                 return
         else:
-            message = wire.unary_message(body, self._max_message_bytes)
-        self._method.handle(self, message)
+            message = wire.unary_message(body, carrier.max_message_bytes)
+        method.handle(self, message)
 
     def _note_unread(self, reason: Reason) -> None:
-        if self._method.account is not None:
-            self._method.account.turn_away(reason)
+        if self._route.method.account is not None:
+            self._route.method.account.turn_away(reason)
 
     def reply(self, message: Buffer) -> ConvoyError | None:
         if not self._open:
@@ -296,27 +303,28 @@ class UnaryCall(_Http2Call):
                 self._send(bytes(message))
                 self._end()
             return None
-        memory = self._carrier.memory
-        memory.used -= self._held_bytes
-        self._held_bytes = 0
-        error = self._carrier.answer(self._stream_id, message)
+        carrier = self._carrier
+        carrier.memory.used -= self._held_bytes
+        error = carrier.answer(self._stream_id, message)
         if error is not None:
-            self._carrier.failures.fail(self, error)
+            self._held_bytes = 0
+            carrier.failures.fail(self, error)
             return error
         self._open = False
-        self._counts.handled[StatusCode.OK] += 1
-        if self._account is not None:
-            self._account.answer(self)
+        self._route.counts.handled[StatusCode.OK] += 1
+        account = self._account
+        if account is not None:
+            account.answered += 1
         return None
 
     def _unpacked(self, body: Buffer) -> Buffer | None:
         """The message of a compressed request; None where there is no room for it, and the call has failed."""
         memory = self._carrier.memory
-        most = min(self._max_message_bytes, memory.room)
+        most = min(self._carrier.max_message_bytes, memory.room)
         try:
-            message = wire.unary_message(body, most, self._head.encoding)
+            message = wire.unary_message(body, most, self._route.head.encoding)
         except WireError as error:
-            if error.status is not StatusCode.RESOURCE_EXHAUSTED or most == self._max_message_bytes:
+            if error.status is not StatusCode.RESOURCE_EXHAUSTED or most == self._carrier.max_message_bytes:
                 raise
             self._carrier.failures.fail(self, memory.refusal())
             return None
@@ -340,25 +348,15 @@ class UnaryCall(_Http2Call):
         """Nothing to do: the answer is on its way."""
 
 
-class StreamCall(_Http2Call):
+class StreamCall(_Http2Call[StreamRoute]):
     """Any number of messages both ways."""
 
-    __slots__ = ("_draining", "_ended", "_method", "_reader", "_receiver", "_waiting")
+    __slots__ = ("_draining", "_ended", "_reader", "_receiver", "_waiting")
 
-    def __init__(
-        self,
-        carrier: Carrier,
-        stream_id: int,
-        head: RequestHead,
-        deadline: float,
-        max_message_bytes: int,
-        counts: MethodCounts,
-        method: StreamMethod,
-    ) -> None:
-        super().__init__(carrier, stream_id, head, deadline, max_message_bytes, counts)
-        self._method = method
+    def __init__(self, carrier: Carrier, stream_id: int, route: StreamRoute, deadline: float) -> None:
+        super().__init__(carrier, stream_id, route, deadline)
         self._receiver: Receiver | None = None
-        self._reader = MessageReader(max_message_bytes, head.encoding)
+        self._reader = MessageReader(carrier.max_message_bytes, route.head.encoding)
         self._waiting: deque[Buffer] = deque()  # what came while the caller did not read its answers
         self._draining = False
         self._ended = False
@@ -374,7 +372,7 @@ class StreamCall(_Http2Call):
         Stops where the caller leaves too many answers unread. To go on then, call it again, with nothing new.
         """
         if self._receiver is None:
-            self._receiver = self._method.open(self)
+            self._receiver = self._route.method.open(self)
         waiting = self._waiting
         waiting.extend(self._reader.feed(body))
         while waiting and self._open:
