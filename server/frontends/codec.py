@@ -117,18 +117,9 @@ def request_of(
     head: Head, request_id: str, buffers: tuple[Buffer | Array | Stored | None, ...], deadline: float
 ) -> InferenceRequest:
     """A request of its head and what differs every time."""
+    model_name, version, specs, outputs, timeout_us, priority, sequence, _, shared = head
     return InferenceRequest(
-        head.model_name,
-        head.model_version,
-        request_id,
-        head.specs,
-        buffers,
-        head.outputs,
-        head.timeout_us,
-        head.priority,
-        deadline,
-        head.sequence,
-        head.shared,
+        model_name, version, request_id, specs, buffers, outputs, timeout_us, priority, deadline, sequence, shared
     )
 
 

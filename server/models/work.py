@@ -56,7 +56,7 @@ class Work(Ticket):
         size: int = 0,
         due: float = inf,
     ) -> None:
-        super().__init__(plan.rows, plan.layout, arrived, deadline, level, delay_at, size)
+        Ticket.__init__(self, plan.rows, plan.layout, arrived, deadline, level, delay_at, size)  # `super` is a call more
         self.request = request
         self.plan = plan
         self.inputs = inputs

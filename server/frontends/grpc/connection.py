@@ -86,7 +86,8 @@ class Dispatcher:
         self.context = http2.Http2Context()
         self._context_bytes = 0  # of the memory budget's: what the context held when it was last looked at
         self._call_soon = call_soon
-        self._routes: dict[bytes, _Route] = {}
+        self.routes: dict[bytes, _Route] = {}
+        """Those that are remembered: see `route`."""
         self._dirty: list[Connection] = []
 
     def look_at_memory(self) -> None:
@@ -101,14 +102,14 @@ class Dispatcher:
 
     def route(self, packed: bytes) -> _Route:
         """What to do with a request that begins with this header block."""
-        route = self._routes.get(packed)
+        route = self.routes.get(packed)
         if route is None:
             route = self._new_route(packed)
             if len(packed) > REMEMBERED_HEAD_BYTES:
                 return route
-            if len(self._routes) >= REMEMBERED_HEADS:
-                self._routes.clear()
-            self._routes[packed] = route
+            if len(self.routes) >= REMEMBERED_HEADS:
+                self.routes.clear()
+            self.routes[packed] = route
         return route
 
     def count_refused(self, packed: bytes, status: StatusCode, reason: Reason) -> None:
@@ -382,7 +383,7 @@ class Connection:
                 self._receive(call, body)
 
     def _open(self, stream_id: int, flags: int, head: bytes, body: Buffer) -> None:
-        route = self.dispatcher.route(head)
+        route = self.dispatcher.routes.get(head) or self.dispatcher.route(head)
         if isinstance(route, Refusal):
             self.dispatcher.calls.refused(route.status)
             self._http2.headers_only(stream_id, route.headers())
