@@ -174,13 +174,10 @@ def encode_infer_response(response: InferenceResponse) -> Buffer:
     if response.places:
         return encode_with_places(response)
     outputs = response.outputs
-    parts: list[bytes | memoryview] = [
-        _header(
-            response.model_name,
-            response.model_version,
-            tuple([(tensor.name, tensor.datatype.name, tensor.shape) for tensor in outputs]),
-        )
-    ]
+    described: tuple[tuple[str, str, tuple[int, ...]], ...] = ()
+    for tensor in outputs:  # written out: a comprehension is a call more
+        described += ((tensor.name, tensor.datatype.name, tensor.shape),)
+    parts: list[bytes | memoryview] = [_header(response.model_name, response.model_version, described)]
     if response.request_id:
         encoded = response.request_id.encode()
         parts += (ANSWER_ID_TAG, varint(len(encoded)), encoded)

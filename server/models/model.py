@@ -259,10 +259,11 @@ class LoadedVersion:
             work = kind(self, request, plan, inputs, reply, arrived, deadline, level, delay_at, size, due)
             if self._pictures is not None and plan.pictures_at >= 0:
                 self._pictures.begin(work)
-            elif isinstance(work, Whole):
-                self._submit_parts(work, self._policy.most_rows(level))
-            else:
+            elif kind is Work:
                 self._batcher.submit(work)
+            else:
+                assert isinstance(work, Whole), "there are two kinds"
+                self._submit_parts(work, self._policy.most_rows(level))
         except ConvoyError as error:
             refusal = explained(error, request, self.config).with_traceback(None)  # it leads here, and to the request
             if request.record is not None:

@@ -14,7 +14,7 @@ from math import inf
 
 from server.errors import AnswersUnread, ConvoyError, Reason, RequestTooLarge
 from server.frontends.call_counts import CallCounts
-from server.frontends.calls import INTERNAL_MESSAGE, NOBODY, MethodTable, Peer, StatusCode, UnaryMethod
+from server.frontends.calls import NOBODY, MethodTable, Peer, StatusCode, UnaryMethod
 from server.frontends.compression import FASTEST
 from server.frontends.grpc import http2, wire
 from server.frontends.grpc.http2 import (
@@ -29,7 +29,7 @@ from server.frontends.grpc.http2 import (
     Http2Connection,
 )
 from server.frontends.grpc.http2_calls import InBackground, StreamCall, StreamRoute, UnaryCall, UnaryRoute
-from server.frontends.grpc.wire import Refusal, WireError
+from server.frontends.grpc.wire import Refusal
 from server.frontends.statuses import AS_TRITON, Failures
 from server.memory_budget import SMALL_BYTES, MemoryBudget
 from server.tensors import Buffer
@@ -297,10 +297,7 @@ class Connection:
             return
         self._http2.goaway(final=final)
         for call in tuple(self._calls.values()):
-            try:
-                call.drain()
-            except Exception as error:  # noqa: BLE001 -- it must not harm the connection's other calls
-                _give_up(call, error)
+            call.drain()
         self.mark_dirty()
 
     def ping(self) -> None:
@@ -380,7 +377,7 @@ class Connection:
             if isinstance(call, StreamCall):
                 self._deliver(stream_id, call, body, ended=bool(flags & END))
             elif call is not None and flags & END:
-                self._receive(call, body)
+                call.receive(body)
 
     def _open(self, stream_id: int, flags: int, head: bytes, body: Buffer) -> None:
         route = self.dispatcher.routes.get(head) or self.dispatcher.route(head)
@@ -393,30 +390,18 @@ class Connection:
         if isinstance(route, UnaryRoute):
             self._calls[stream_id] = unary = UnaryCall(self, stream_id, route, deadline)
             if flags & END:
-                self._receive(unary, body)
+                unary.receive(body)
                 return
             self._arriving[stream_id] = time.monotonic()
-            try:
-                unary.begin()
-            except Exception as error:  # noqa: BLE001 -- it must not harm the connection's other calls
-                _give_up(unary, error)
+            unary.begin()
             return
         early = self._http2.stream_body(stream_id)
         self._calls[stream_id] = stream = StreamCall(self, stream_id, route, deadline)
         self.next_deadline = min(self.next_deadline, deadline)
         self._deliver(stream_id, stream, bytes(early) + bytes(body), ended=bool(flags & END))
 
-    def _receive(self, call: UnaryCall, body: Buffer) -> None:
-        try:
-            call.receive(body)
-        except Exception as error:  # noqa: BLE001 -- it must not harm the connection's other calls
-            _give_up(call, error)
-
     def _deliver(self, stream_id: int, call: StreamCall, body: Buffer, *, ended: bool) -> None:
-        try:
-            call.receive(body, ended=ended)
-        except Exception as error:  # noqa: BLE001 -- it must not harm the connection's other calls
-            _give_up(call, error)
+        call.receive(body, ended=ended)
         if not call.open:
             return
         if not self._http2.keep(stream_id, call.held_bytes):
@@ -461,13 +446,3 @@ class Connection:
                 self._stalled.discard(stream_id)
                 self._deliver(stream_id, call, b"", ended=False)
                 self.mark_dirty()
-
-
-def _give_up(call: UnaryCall | StreamCall, error: Exception) -> None:
-    """End a call whose message is none, or whose method has raised."""
-    if isinstance(error, WireError):
-        reason = Reason.OVERSIZE if error.status is StatusCode.RESOURCE_EXHAUSTED else Reason.INVALID
-        call.cancel(error.status, error.message, reason)
-    else:
-        log.error("a method raised", exc_info=error)
-        call.cancel(StatusCode.INTERNAL, INTERNAL_MESSAGE)

@@ -196,10 +196,15 @@ class Http2Connection:
         packed = ffi.buffer(lib.h2_events(context.handle), count * _EVENT.size)
         heads = ffi.buffer(lib.h2_heads(context.handle), lib.h2_heads_length(context.handle))[:]
         received: memoryview | None = None
+        head, at = b"", -1
         events: list[Event] = []
         for stream_id, flags, _, head_start, head_length, body_start, body_length, address in _EVENT.iter_unpack(
             packed
         ):
+            if not head_length:
+                head, at = b"", -1
+            elif head_start != at:  # else it is the same bytes, and the same object: its hash is known
+                head, at = heads[head_start : head_start + head_length], head_start
             body: Buffer = b""
             if address:
                 body = _adopt(address, body_length)
@@ -207,7 +212,7 @@ class Http2Connection:
                 if received is None:
                     received = memoryview(bytes(context.input_view[:length]))  # the input is about to be overwritten
                 body = received[body_start : body_start + body_length]
-            events.append((stream_id, flags, heads[head_start : head_start + head_length], body))
+            events.append((stream_id, flags, head, body))
         return events
 
     def stream_body(self, stream_id: int) -> Buffer:

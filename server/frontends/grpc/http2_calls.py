@@ -10,7 +10,7 @@ from typing import Generic, Protocol, TypeVar
 
 from server.errors import ConvoyError, Reason
 from server.frontends.call_counts import MethodCounts, departure
-from server.frontends.calls import Peer, Receiver, StatusCode, StreamMethod, UnaryMethod, reason_of
+from server.frontends.calls import INTERNAL_MESSAGE, Peer, Receiver, StatusCode, StreamMethod, UnaryMethod, reason_of
 from server.frontends.compression import IDENTITY, INLINE_BYTES, negotiate
 from server.frontends.grpc import wire
 from server.frontends.grpc.wire import Header, MessageReader, RequestHead, WireError
@@ -199,6 +199,15 @@ class _Http2Call(Generic[R]):
                 self._account.abandon()
             self._tell_method()
 
+    def _give_up(self, error: Exception) -> None:
+        """End a call whose message is none, or whose method has raised."""
+        if isinstance(error, WireError):
+            reason = Reason.OVERSIZE if error.status is StatusCode.RESOURCE_EXHAUSTED else Reason.INVALID
+            self.cancel(error.status, error.message, reason)
+        else:
+            log.error("a method raised", exc_info=error)
+            self.cancel(StatusCode.INTERNAL, INTERNAL_MESSAGE)
+
     def _note_unread(self, reason: Reason) -> None:
         """The call has failed before its request was there whole."""
 
@@ -259,13 +268,17 @@ class UnaryCall(_Http2Call[UnaryRoute]):
     __slots__ = ()
 
     def begin(self) -> None:
-        """The request has not come whole. Raises whatever the method raises."""
+        """The request has not come whole."""
         begin = self._route.method.begin
-        if begin is not None:
+        if begin is None:
+            return
+        try:
             begin(self)
+        except Exception as error:  # noqa: BLE001 -- it must not harm the connection's other calls
+            self._give_up(error)
 
     def receive(self, body: Buffer) -> None:
-        """The whole request. Raises `WireError`, and whatever the method raises."""
+        """The whole request."""
         carrier, method = self._carrier, self._route.method
         account = method.account
         if account is not None:
@@ -277,13 +290,16 @@ class UnaryCall(_Http2Call[UnaryRoute]):
             carrier.failures.fail(self, memory.refusal(size))
             return
         memory.used, self._held_bytes = used, size
-        if body and body[0]:
-            message = self._unpacked(body)
-            if message is None:
-                return
-        else:
-            message = wire.unary_message(body, carrier.max_message_bytes)
-        method.handle(self, message)
+        try:
+            if body and body[0]:
+                message = self._unpacked(body)
+                if message is None:
+                    return
+            else:
+                message = wire.unary_message(body, carrier.max_message_bytes)
+            method.handle(self, message)
+        except Exception as error:  # noqa: BLE001 -- it must not harm the connection's other calls
+            self._give_up(error)
 
     def _note_unread(self, reason: Reason) -> None:
         if self._route.method.account is not None:
@@ -367,10 +383,16 @@ class StreamCall(_Http2Call[StreamRoute]):
         return self._reader.held_bytes + sum(map(len, self._waiting))
 
     def receive(self, body: Buffer, *, ended: bool) -> None:
-        """A part of what the caller sends. Raises `WireError`, and whatever the method raises.
+        """A part of what the caller sends.
 
         Stops where the caller leaves too many answers unread. To go on then, call it again, with nothing new.
         """
+        try:
+            self._receive(body, ended)
+        except Exception as error:  # noqa: BLE001 -- it must not harm the connection's other calls
+            self._give_up(error)
+
+    def _receive(self, body: Buffer, ended: bool) -> None:
         if self._receiver is None:
             self._receiver = self._route.method.open(self)
         waiting = self._waiting
@@ -399,7 +421,10 @@ class StreamCall(_Http2Call[StreamRoute]):
             self._end()
 
     def drain(self) -> None:
-        """The server is about to stop. Raises whatever the method raises."""
+        """The server is about to stop."""
         if self._open and self._receiver is not None and not self._draining:
             self._draining = True
-            self._receiver.drain()
+            try:
+                self._receiver.drain()
+            except Exception as error:  # noqa: BLE001 -- it must not harm the connection's other calls
+                self._give_up(error)
