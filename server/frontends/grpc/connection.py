@@ -28,7 +28,8 @@ from server.frontends.grpc.http2 import (
     HeaderBlock,
     Http2Connection,
 )
-from server.frontends.grpc.http2_calls import InBackground, StreamCall, StreamRoute, UnaryCall, UnaryRoute
+from server.frontends.grpc.http2_calls import InBackground, StreamRoute, UnaryCall, UnaryRoute
+from server.frontends.grpc.http2_streams import StreamCall
 from server.frontends.grpc.wire import Refusal
 from server.frontends.statuses import AS_TRITON, Failures
 from server.memory_budget import SMALL_BYTES, MemoryBudget

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import logging
-from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Generic, Protocol, TypeVar
 
 from server.errors import ConvoyError, Reason
 from server.frontends.call_counts import MethodCounts, departure
-from server.frontends.calls import INTERNAL_MESSAGE, Peer, Receiver, StatusCode, StreamMethod, UnaryMethod, reason_of
+from server.frontends.calls import INTERNAL_MESSAGE, Peer, StatusCode, StreamMethod, UnaryMethod, reason_of
 from server.frontends.compression import IDENTITY, INLINE_BYTES, negotiate
 from server.frontends.grpc import wire
-from server.frontends.grpc.wire import Header, MessageReader, RequestHead, WireError
+from server.frontends.grpc.wire import Header, RequestHead, WireError
 from server.frontends.statuses import Failures
 from server.ledger import Account
 from server.memory_budget import CALL_BYTES, SMALL_BYTES, MemoryBudget
@@ -105,8 +104,8 @@ class _Extras:
         self.trailing: Sequence[Header] = ()
 
 
-class _Http2Call(Generic[R]):
-    """What both kinds share."""
+class Http2Call(Generic[R]):
+    """What unary calls and those of `http2_streams` share."""
 
     protocol = GRPC
 
@@ -199,7 +198,7 @@ class _Http2Call(Generic[R]):
                 self._account.abandon()
             self._tell_method()
 
-    def _give_up(self, error: Exception) -> None:
+    def give_up(self, error: Exception) -> None:
         """End a call whose message is none, or whose method has raised."""
         if isinstance(error, WireError):
             reason = Reason.OVERSIZE if error.status is StatusCode.RESOURCE_EXHAUSTED else Reason.INVALID
@@ -262,7 +261,7 @@ class _Http2Call(Generic[R]):
         return self._extras
 
 
-class UnaryCall(_Http2Call[UnaryRoute]):
+class UnaryCall(Http2Call[UnaryRoute]):
     """One message and one answer."""
 
     __slots__ = ()
@@ -275,7 +274,7 @@ class UnaryCall(_Http2Call[UnaryRoute]):
         try:
             begin(self)
         except Exception as error:  # noqa: BLE001 -- it must not harm the connection's other calls
-            self._give_up(error)
+            self.give_up(error)
 
     def receive(self, body: Buffer) -> None:
         """The whole request."""
@@ -299,7 +298,7 @@ class UnaryCall(_Http2Call[UnaryRoute]):
                 message = wire.unary_message(body, carrier.max_message_bytes)
             method.handle(self, message)
         except Exception as error:  # noqa: BLE001 -- it must not harm the connection's other calls
-            self._give_up(error)
+            self.give_up(error)
 
     def _note_unread(self, reason: Reason) -> None:
         if self._route.method.account is not None:
@@ -362,69 +361,3 @@ class UnaryCall(_Http2Call[UnaryRoute]):
 
     def drain(self) -> None:
         """Nothing to do: the answer is on its way."""
-
-
-class StreamCall(_Http2Call[StreamRoute]):
-    """Any number of messages both ways."""
-
-    __slots__ = ("_draining", "_ended", "_reader", "_receiver", "_waiting")
-
-    def __init__(self, carrier: Carrier, stream_id: int, route: StreamRoute, deadline: float) -> None:
-        super().__init__(carrier, stream_id, route, deadline)
-        self._receiver: Receiver | None = None
-        self._reader = MessageReader(carrier.max_message_bytes, route.head.encoding)
-        self._waiting: deque[Buffer] = deque()  # what came while the caller did not read its answers
-        self._draining = False
-        self._ended = False
-
-    @property
-    def held_bytes(self) -> int:
-        """How much of what the caller has sent waits for more of it, or for the caller to read."""
-        return self._reader.held_bytes + sum(map(len, self._waiting))
-
-    def receive(self, body: Buffer, *, ended: bool) -> None:
-        """A part of what the caller sends.
-
-        Stops where the caller leaves too many answers unread. To go on then, call it again, with nothing new.
-        """
-        try:
-            self._receive(body, ended)
-        except Exception as error:  # noqa: BLE001 -- it must not harm the connection's other calls
-            self._give_up(error)
-
-    def _receive(self, body: Buffer, ended: bool) -> None:
-        if self._receiver is None:
-            self._receiver = self._route.method.open(self)
-        waiting = self._waiting
-        waiting.extend(self._reader.feed(body))
-        while waiting and self._open:
-            if not self._carrier.has_room(self._stream_id):
-                self._ended |= ended
-                return
-            self._receiver.message(waiting.popleft())
-        if (ended or self._ended) and self._open:
-            self._ended = False
-            self._reader.finish()
-            self._receiver.half_closed()
-
-    def reply(self, message: Buffer) -> ConvoyError | None:
-        self.send(bytes(message))
-        self.finish()
-        return None
-
-    def send(self, message: bytes) -> None:
-        if self._open:
-            self._send(message)
-
-    def finish(self) -> None:
-        if self._open:
-            self._end()
-
-    def drain(self) -> None:
-        """The server is about to stop."""
-        if self._open and self._receiver is not None and not self._draining:
-            self._draining = True
-            try:
-                self._receiver.drain()
-            except Exception as error:  # noqa: BLE001 -- it must not harm the connection's other calls
-                self._give_up(error)
