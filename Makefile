@@ -11,7 +11,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --disable-pip-version-check --no-input --constraint constraints.txt
 SERVING := $(VENV)/.serving-installed
 EVERYTHING := $(VENV)/.everything-installed
-TEST_PACKAGES := chromium libb64-0d nghttp2-client unpack:nginx unpack:prometheus unpack:redis-server
+TEST_PACKAGES := chromium-headless-shell libb64-0d nghttp2-client unpack:nginx unpack:prometheus unpack:redis-server
 # What the HTTP/2 extension is built from and with. Without these packages the install succeeds, and serves with grpcio.
 EXTENSION := setup.py $(wildcard server/frontends/grpc/http2_build.py server/frontends/grpc/http2_shim.*)
 BUILD_PACKAGES = gcc libc6-dev libnghttp2-dev $(shell $(BIN)/python tools/needs_python_dev.py)
