@@ -1,4 +1,4 @@
-"""The mutants that `mutmut` wrote, each against the tests that reach it, the quickest first.
+"""The mutants that `mutmut` wrote, each against the tests that reach it, quick ones first.
 
     cd mutants && PYTHONPATH=. python -m tests.mutants [NAME ...]
 
@@ -45,6 +45,8 @@ class Mutants:
         self._seconds: dict[str, float] = stats["duration_by_test"]
         self._tests: dict[str, list[str]] = stats["tests_by_mangled_function_name"]
         self._items: dict[str, pytest.Item] = {}
+        self._latest_killers: dict[str, str] = {}
+        """By function. What killed one mutant of it is likely to kill the next."""
 
     def pytest_runtestloop(self, session: pytest.Session) -> bool:
         if session.testsfailed:
@@ -80,25 +82,35 @@ class Mutants:
         tests = sorted(self._tests.get(function, ()), key=self._seconds.__getitem__)
         if not tests:
             return NO_TESTS
+        if function in self._latest_killers:
+            tests.insert(0, self._latest_killers[function])
+        reading, writing = os.pipe()
         child = os.fork()
         if child == 0:
             code = BROKEN
             try:
                 os.environ["MUTANT_UNDER_TEST"] = name
-                code = self._run([self._items[test] for test in tests])
+                killer = self._killer([self._items[test] for test in dict.fromkeys(tests)])
+                os.write(writing, killer.encode())
+                code = KILLED if killer else SURVIVED
             finally:
                 os._exit(code)
+        os.close(writing)
+        with os.fdopen(reading) as pipe:
+            if killer := pipe.read():
+                self._latest_killers[function] = killer
         _, status = os.waitpid(child, 0)
         return os.waitstatus_to_exitcode(status)
 
-    def _run(self, items: Sequence[pytest.Item]) -> int:
+    def _killer(self, items: Sequence[pytest.Item]) -> str:
+        """The first test that fails; "" for none."""
         limit_memory()
         for item, following in zip(items, [*items[1:], None], strict=True):
             limit_cpu(SPARE_CPU_SECONDS + TIMES_AS_LONG * self._seconds[item.nodeid])
             item.config.hook.pytest_runtest_protocol(item=item, nextitem=following)
             if item.session.testsfailed:
-                return KILLED
-        return SURVIVED
+                return item.nodeid
+        return ""
 
 
 def limit_memory() -> None:
