@@ -27,7 +27,7 @@ import pytest
 from hypothesis import Phase, settings
 
 SURVIVED, KILLED, BROKEN, NO_TESTS = 0, 1, 3, 33
-"""Mutmut's codes; a mutant that was stopped by a signal has the signal's number, negative."""
+"""Verdicts, as mutmut numbers them. Where a signal ended the tests, it is the signal's number, negative."""
 TIMES_AS_LONG = 5
 SPARE_CPU_SECONDS = 10
 """A test may take so many times what it took without a mutant, and so much more."""
@@ -52,30 +52,33 @@ class Mutants:
         if session.testsfailed:
             raise session.Failed("the tests cannot be collected")
         self._items = {item.nodeid: item for item in session.items}
-        codes: Counter[int] = Counter()
+        verdicts: Counter[int] = Counter()
         started = time.monotonic()
         with without_output() as terminal:
+            verdict, culprit = self._run("", session.items)
+            if verdict != SURVIVED:
+                raise session.Failed(f"without a mutant, it ends with {verdict} at {culprit or 'no test'}")
             for path in sorted(Path("server").rglob("*.py.meta")):
-                for name, code in self._try_all(path):
-                    codes[code] += 1
-                    if code != KILLED:
-                        print(f"{time.monotonic() - started:6.0f} s {code:4} {name}", file=terminal, flush=True)
-            print(f"{time.monotonic() - started:6.0f} s, codes: {dict(codes)}", file=terminal)
+                for name, verdict in self._try_all(path):
+                    verdicts[verdict] += 1
+                    if verdict != KILLED:
+                        print(f"{time.monotonic() - started:6.0f} s {verdict:4} {name}", file=terminal, flush=True)
+            print(f"{time.monotonic() - started:6.0f} s, verdicts: {dict(verdicts)}", file=terminal)
         return True
 
     def _try_all(self, path: Path) -> Iterator[tuple[str, int]]:
         """The mutants of one module, and what became of each."""
         meta = json.loads(path.read_text("utf-8"))
-        codes: dict[str, int | None] = meta["exit_code_by_key"]
-        names = [name for name, code in codes.items() if self._is_wanted(name, code)]
+        verdicts: dict[str, int | None] = meta["exit_code_by_key"]
+        names = [name for name, verdict in verdicts.items() if self._is_wanted(name, verdict)]
         for count, name in enumerate(names, 1):
-            codes[name] = code = self._try(name)
+            verdicts[name] = verdict = self._try(name)
             if count % SAVED_AFTER == 0 or count == len(names):
                 path.write_text(json.dumps(meta, indent=4), "utf-8")
-            yield name, code
+            yield name, verdict
 
-    def _is_wanted(self, name: str, code: int | None) -> bool:
-        return any(fnmatchcase(name, pattern) for pattern in self._patterns) if self._patterns else code is None
+    def _is_wanted(self, name: str, verdict: int | None) -> bool:
+        return any(fnmatchcase(name, pattern) for pattern in self._patterns) if self._patterns else verdict is None
 
     def _try(self, name: str) -> int:
         function, _, _ = name.partition("__mutmut_")
@@ -83,27 +86,32 @@ class Mutants:
         if not tests:
             return NO_TESTS
         if function in self._latest_killers:
-            tests.insert(0, self._latest_killers[function])
+            tests = list(dict.fromkeys([self._latest_killers[function], *tests]))
+        verdict, killer = self._run(name, [self._items[test] for test in tests])
+        if killer:
+            self._latest_killers[function] = killer
+        return verdict
+
+    def _run(self, mutant: str, items: Sequence[pytest.Item]) -> tuple[int, str]:
+        """The verdict, and the first test that failed; "" for none."""
         reading, writing = os.pipe()
         child = os.fork()
         if child == 0:
-            code = BROKEN
+            verdict = BROKEN
             try:
-                os.environ["MUTANT_UNDER_TEST"] = name
-                killer = self._killer([self._items[test] for test in dict.fromkeys(tests)])
+                os.environ["MUTANT_UNDER_TEST"] = mutant
+                killer = self._killer(items)
                 os.write(writing, killer.encode())
-                code = KILLED if killer else SURVIVED
+                verdict = KILLED if killer else SURVIVED
             finally:
-                os._exit(code)
+                os._exit(verdict)
         os.close(writing)
         with os.fdopen(reading) as pipe:
-            if killer := pipe.read():
-                self._latest_killers[function] = killer
+            killer = pipe.read()
         _, status = os.waitpid(child, 0)
-        return os.waitstatus_to_exitcode(status)
+        return os.waitstatus_to_exitcode(status), killer
 
     def _killer(self, items: Sequence[pytest.Item]) -> str:
-        """The first test that fails; "" for none."""
         limit_memory()
         for item, following in zip(items, [*items[1:], None], strict=True):
             limit_cpu(SPARE_CPU_SECONDS + TIMES_AS_LONG * self._seconds[item.nodeid])

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from server.errors import QueueFull
+from server.memory_budget import MemoryBudget
 from server.scheduling.budget import ByteBudget
 from server.scheduling.policy import LevelPolicy, WindowPolicy
 from server.scheduling.queue import BatchQueue
@@ -139,3 +140,9 @@ def test_a_request_alone_is_let_in_however_large_it_is() -> None:
     q.put(NamedTicket("a", size=11))
     with pytest.raises(QueueFull):
         q.put(NamedTicket("b", size=1))
+
+
+def test_a_budget_of_what_waits_knows_the_one_of_what_is_held_or_holds_as_much_as_comes() -> None:
+    memory = MemoryBudget(100)
+    assert ByteBudget(10, memory).memory is memory
+    assert ByteBudget(10).memory.room > 1 << 50
