@@ -67,16 +67,16 @@ IMPOSSIBLE = {
     "no requests": ({"max_rows": 1, "max_requests": 0}, "at least one request, not 0"),
     "negative delay": ({"max_rows": 1, "max_delay": -0.1}, "max_delay and aging must not be negative, not -0.1 and 0"),
     "negative aging": ({"max_rows": 1, "aging": -1}, "not 0.0 and -1"),
-    "no level": ({"max_rows": 1, "levels": ()}, "at least one priority level"),
+    "no level": ({"max_rows": 1, "levels": ()}, "^there must be at least one priority level$"),
     "preferred size 0": ({"max_rows": 4, "preferred_rows": (0,)}, r"must lie in 1..4, not \(0,\)"),
     "preferred size above max_rows": ({"max_rows": 4, "preferred_rows": (2, 5)}, r"not \(2, 5\)"),
     "queue too small for a batch": (
         {"max_rows": 4, "levels": (LevelPolicy(max_queued_rows=3),)},
-        "must hold at least one full batch",
+        "^the queue must hold at least one full batch$",
     ),
     "queue for no request": (
         {"max_rows": 4, "levels": (LevelPolicy(max_queued_requests=0),)},
-        "must hold at least one full batch",
+        "^the queue must hold at least one full batch$",
     ),
 }
 
