@@ -64,6 +64,11 @@ def test_where_costs_have_steps_and_time_is_short_the_plan_is_the_smaller_step()
     assert plan(8, stepped(1, width=2), objective=1.5).rows == 2
 
 
+def test_a_batch_as_large_as_the_plan_waits_for_nobody() -> None:
+    full = plan(4, linear(fixed=4, per_row=1), objective=100)
+    assert [full.patience(rows) for rows in (1, 2, 3, 4)] == [4, 2, pytest.approx(4 / 3), 0]
+
+
 def test_an_objective_that_not_even_a_single_row_keeps_means_single_rows() -> None:
     assert plan(8, flat(1), objective=0.1).rows == 1
 
