@@ -111,3 +111,31 @@ def test_a_table_that_was_full_from_the_beginning_is_planned_with_anew() -> None
     put(q, NamedTicket("a"))
     with pytest.raises(Overloaded):
         put(q, NamedTicket("b"))
+
+
+def test_of_those_who_would_wait_for_the_next_batch_only_they_and_newcomers_until_then_count() -> None:
+    q = queue(PAYING)
+    for second in (800, 900):
+        end(q, occupy(q, second), second)
+    put(q, *(NamedTicket(name, arrived=1000, deadline=due) for name, due in (("a", 1005.5), ("b", 1012), ("c", 1012))))
+    assert q.expire(1000) == []  # alone, "a" takes until 1005; the others then take 6 s
+    assert names(q.take(1000)) == ["a"]
+
+
+def test_who_becomes_hopeless_in_this_moment_is_not_taken() -> None:
+    q = queue(lanes=2)
+    occupy(q)
+    put(q, NamedTicket("a", deadline=5))
+    assert q.take(4) == []
+    assert names(q.expire(4)) == ["a"]
+
+
+@pytest.mark.parametrize(("deadline", "together"), [(6, ["a", "b"]), (5.5, ["a"])])
+def test_a_batch_is_cut_where_it_would_be_late_and_not_where_it_would_be_just_in_time(
+    deadline: float, together: list[str]
+) -> None:
+    q = queue(PAYING)
+    for _ in range(50):
+        end(q, occupy(q))
+    put(q, NamedTicket("a", deadline=deadline), NamedTicket("b"))
+    assert names(q.take(0)) == together
