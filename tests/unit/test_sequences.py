@@ -123,6 +123,18 @@ def test_a_sequence_of_which_nothing_waits_is_over_when_it_is_ended_from_outside
     assert (bench.q.has("a"), bench.q.counts().active) == (False, 0)
 
 
+def test_a_sequence_that_runs_is_neither_over_nor_silent_before_its_batch_has_ended() -> None:
+    bench = Bench()
+    _, second = bench.put("a1s", "a2")
+    batch = bench.q.take(0)
+    bench.q.discard(second)
+    assert bench.q.next_deadline() == inf
+    bench.q.end("a")
+    assert (bench.q.counts().active, bench.released) == (1, [])
+    bench.q.ended(batch, 3)
+    assert (bench.q.counts().active, bench.released) == (0, [(0, 0)])
+
+
 def test_who_leaves_never_was_and_passes_its_start_on_to_the_next() -> None:
     bench = Bench()
     first, second, third = bench.put("a1s", "a2", "a3")
