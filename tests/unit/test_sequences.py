@@ -232,12 +232,14 @@ def test_a_sequence_is_over_when_it_was_silent_for_too_long() -> None:
     assert bench.q.next_deadline() == 25
 
 
-def test_whoever_says_something_is_silent_from_then_on() -> None:
+@pytest.mark.parametrize("looked_at", [True, False])
+def test_whoever_says_something_is_silent_from_then_on(looked_at: bool) -> None:
     bench = Bench()
     bench.put("a1s")
     bench.run(0)
     bench.put("a2", arrived=4)
-    assert bench.q.next_deadline() == inf
+    if looked_at:
+        assert bench.q.next_deadline() == inf
     bench.run(6)
     assert bench.q.next_deadline() == 16
 
