@@ -39,6 +39,7 @@ def test_where_batches_pay_the_plan_is_the_largest_that_leaves_time_to_wait_for_
     seconds = linear(fixed=2, per_row=1)  # a batch and a half of 6 rows: 12
     assert plan(8, seconds, objective=11.9).rows == 5
     assert plan(8, seconds, objective=12).rows == 6
+    assert plan(8, seconds, objective=14.9).rows == 7
     assert plan(8, seconds, objective=100).rows == 8
 
 
