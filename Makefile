@@ -11,7 +11,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --disable-pip-version-check --no-input --constraint constraints.txt
 SERVING := $(VENV)/.serving-installed
 EVERYTHING := $(VENV)/.everything-installed
-TEST_PACKAGES := chromium libb64-0d nghttp2-client unpack:nginx unpack:prometheus unpack:redis-server
+TEST_PACKAGES := chromium-headless-shell libb64-0d nghttp2-client unpack:nginx unpack:prometheus unpack:redis-server
 # What the HTTP/2 extension is built from and with. Without these packages the install succeeds, and serves with grpcio.
 EXTENSION := setup.py $(wildcard server/frontends/grpc/http2_build.py server/frontends/grpc/http2_shim.*)
 BUILD_PACKAGES = gcc libc6-dev libnghttp2-dev $(shell $(BIN)/python tools/needs_python_dev.py)
@@ -32,9 +32,13 @@ help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
 	@echo '  ARGS="..." is passed on to the command of serve, test, fuzz, proofs, sanitize, playground, train, model, load, soak, bench, bench-check, deploy-check, sbom and audit; PYTHON=... picks the interpreter.'
 
+# All models, and others on request; ARGS may say otherwise.
+LOADING = $(if $(findstring --model-control-mode,$(ARGS)),,--model-control-mode explicit \
+	$(if $(findstring --load-model,$(ARGS)),,--load-model '*'))
+
 serve: $(SERVING) ## install what serving needs (no torch) and serve model_repository/ on 127.0.0.1, ports 8001, 8000 and 8002, with a page to draw on
 	$(announce)
-	$(BIN)/python -m server --model-repository model_repository --model-control-mode explicit --load-model '*' \
+	$(BIN)/python -m server --model-repository model_repository $(LOADING) \
 		--grpc-address 127.0.0.1 --http-address 127.0.0.1 $(ARGS)
 
 install-dev: $(EVERYTHING) ## install the rest: torch (CPU), training, load tests and the tools of development

@@ -24,6 +24,7 @@ import onnxruntime
 
 from server import __version__, part_options
 from server.backends.onnx import OnnxBackend
+from server.backends.run_memory import RunMemory
 from server.control import ControlPlane
 from server.engine import Engine
 from server.errors import LoadFailed
@@ -129,7 +130,11 @@ class App:
         self._control = ControlPlane(
             part_options.control_settings(settings, engine is GrpcioEngine, memory),
             self._registry,
-            OnnxBackend(settings.model_cache_dir, allow_custom_ops=settings.allow_custom_ops),
+            OnnxBackend(
+                settings.model_cache_dir,
+                allow_custom_ops=settings.allow_custom_ops,
+                run_memory=RunMemory(settings.run_memory_limit) if settings.run_memory_limit else None,
+            ),
             clock,
             answers=self._store,
         )

@@ -114,6 +114,11 @@ def _add_model_flags(group: argparse._ArgumentGroup) -> None:
         "memory, or four times the largest request)",
     )  # fmt: skip
     group.add_argument(
+        "--run-memory-limit", type=flag_values.byte_size, metavar="BYTES",
+        help="how much the runs of all models on the CPU may hold together, of tensors between operators and of "
+        "outputs; a run that asks for more is answered UNAVAILABLE; units as above (default: as much as they like)",
+    )  # fmt: skip
+    group.add_argument(
         "--cache-config", action="append", default=[], metavar="CACHE,KEY=VALUE",
         help="where the answers of models with response_cache are kept: local,size=BYTES, or redis,host=HOST and "
         "redis,port=PORT (also user, password, db, tls_enabled, cacert, cert, key, wait_timeout=MS, ttl=SECONDS)",

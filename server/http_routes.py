@@ -21,6 +21,7 @@ from server.frontends.rest.playground import playground_routes
 from server.frontends.rest.playground_load import load_routes
 from server.frontends.rest.restrictions import accounted_routes, restrict_routes
 from server.frontends.rest.rpc_routes import rpc_routes
+from server.frontends.sockets import is_loopback
 from server.ledger import Account
 from server.load_generator import LoadGenerator
 from server.models.registry import Registry
@@ -64,7 +65,12 @@ def http_routes(
         *card_routes(registry),
         *([metrics] if settings.http_metrics else []),
     ]
-    every = refuse_other_sites(behind_gate([*routes, openapi_route(routes)], gate))
+    every = refuse_other_sites(
+        behind_gate([*routes, openapi_route(routes)], gate),
+        own_machine_only=is_loopback(settings.http_address)
+        and settings.auth_policy is None
+        and settings.allow_admin is None,
+    )
     page = playground_routes() if load is not None else ()
     return [*accounted_routes(restrict_routes(every, settings.http_restricted_apis), account), *page]
 

@@ -45,6 +45,8 @@ class Settings:
     model_cache_dir: Path | None
     memory_budget: int | None
     """Bytes; None: a share of the memory that there is."""
+    run_memory_limit: int | None
+    """Bytes; None: no limit."""
     max_queued_bytes: int
     cache: CacheConfig | None
     """Where answers are kept; None: nowhere."""
@@ -168,6 +170,7 @@ def parse(argv: Sequence[str]) -> Settings:
         default_max_batch_size=given.backend_config[-1],
         model_cache_dir=given.model_cache_dir,
         memory_budget=given.memory_budget,
+        run_memory_limit=given.run_memory_limit,
         max_queued_bytes=given.max_queued_bytes,
         cache=_cache_config(parser, given),
         distinct_overload_statuses=given.distinct_overload_statuses,

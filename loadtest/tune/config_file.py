@@ -60,7 +60,7 @@ def read_config(model_folder: Path) -> tuple[str, pb.ModelConfig]:
         raise LoadTestError(f"{path} cannot be read: {error}") from error
     try:
         return text, text_format.Parse(text, pb.ModelConfig())
-    except text_format.ParseError as error:
+    except (text_format.ParseError, ValueError) as error:
         raise LoadTestError(f"{path}: {error}") from error
 
 

@@ -30,6 +30,7 @@ from server.backends.load_failures import explained, unserved_type
 from server.backends.loading import LoadAttempt, LoadTurns, holds_up_others
 from server.backends.memory import is_out_of_memory
 from server.backends.model_cache import cache_key
+from server.backends.run_memory import RunMemory
 from server.errors import LoadFailed, OutOfMemory
 from server.tensors import Array, DataType
 
@@ -77,8 +78,15 @@ class OnnxSession:
 
     fixed_shapes = False  # on the CPU, every size runs as it comes
 
-    def __init__(self, session: ort.InferenceSession, path: Path, arena_shrinkage: str = "") -> None:
+    def __init__(
+        self,
+        session: ort.InferenceSession,
+        path: Path,
+        arena_shrinkage: str = "",
+        run_memory: RunMemory | None = None,
+    ) -> None:
         self._session = session
+        self._run_memory = run_memory
         self.inputs = tuple(_graph_tensor("input", node, path) for node in session.get_inputs())
         self.outputs = tuple(_graph_tensor("output", node, path) for node in session.get_outputs())
         # numpy has no bfloat16, so such a model takes and gives OrtValues; all others take the shorter way.
@@ -89,6 +97,15 @@ class OnnxSession:
 
     def run(self, inputs: Mapping[str, Array], outputs: Sequence[str]) -> list[Array]:
         """See `base.Session.run`."""
+        try:
+            return self._run(inputs, outputs)
+        except OutOfMemory:
+            if self._run_memory is None:
+                raise
+            self._run_memory.give_back()
+            return self._run(inputs, outputs)
+
+    def _run(self, inputs: Mapping[str, Array], outputs: Sequence[str]) -> list[Array]:
         try:
             if self._has_bf16:
                 return self._run_ort_values(inputs, outputs)
@@ -130,10 +147,18 @@ class OnnxSession:
 class OnnxBackend:
     """Opens ONNX files. Implements `base.Backend`."""
 
-    def __init__(self, model_cache_dir: Path | None = None, *, allow_custom_ops: bool = False) -> None:
-        """`allow_custom_ops`: whether models may bring libraries with operators, which are code."""
+    def __init__(
+        self,
+        model_cache_dir: Path | None = None,
+        *,
+        allow_custom_ops: bool = False,
+        run_memory: RunMemory | None = None,
+    ) -> None:
+        """`allow_custom_ops`: whether models may bring libraries with operators, which are code. `run_memory` bounds
+        what runs on the CPU hold; without it they may hold what they like."""
         self._model_cache_dir = model_cache_dir
         self._allow_custom_ops = allow_custom_ops
+        self._run_memory = run_memory
         self._devices: Devices | None = None
         self._looking = threading.Lock()
         """For devices."""
@@ -174,7 +199,7 @@ class OnnxBackend:
         files = external_files(path, options.folder or path.parent)
         options = self._with_engine_cache(path, files, options)
         if not options.cache_optimized_model:
-            return _open(path, session_settings(path, options), options, attempt)
+            return self._open(path, session_settings(path, options), options, attempt)
         if options.device is not None:
             raise LoadFailed(
                 f"{path}: parameters['optimized_model_cache'] is for models on the CPU; remove it (for TensorRT, use "
@@ -195,7 +220,7 @@ class OnnxBackend:
         def open_entry(entry: Path) -> Session:
             settings = session_settings(path, options)
             settings.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
-            return _open(entry, settings, options, attempt)
+            return self._open(entry, settings, options, attempt)
 
         def open_and_save(entry: Path | None) -> Session:
             settings = session_settings(path, options)
@@ -203,9 +228,18 @@ class OnnxBackend:
                 settings.optimized_model_filepath = str(entry)
                 # Beside the graph, not inside: a protobuf message ends at 2 GB, and a file of its own is memory-mapped.
                 settings.add_session_config_entry(_SAVED_WEIGHTS, model_cache.WEIGHTS)
-            return _open(path, settings, options, attempt)
+            return self._open(path, settings, options, attempt)
 
         return model_cache.open_through_cache(self._model_cache_dir, key, open_entry, open_and_save)
+
+    def _open(self, path: Path, settings: ort.SessionOptions, options: SessionOptions, attempt: LoadAttempt) -> Session:
+        try:
+            with attempt.interruptible(lambda: settings.set_load_cancellation_flag(True)):
+                log.debug("%s: being opened", path)
+                return open_session(path, settings, options, self._run_memory)
+        finally:
+            if attempt.error is not None:
+                log.info("%s: %s", path, attempt.error)  # who waited for it may be gone
 
     def _with_engine_cache(self, path: Path, files: Sequence[Path], options: SessionOptions) -> SessionOptions:
         """The options with a place for TensorRT's engines, one for each model, where they ask for any."""
@@ -247,25 +281,19 @@ def session_settings(path: Path, options: SessionOptions) -> ort.SessionOptions:
     return settings
 
 
-def _open(path: Path, settings: ort.SessionOptions, options: SessionOptions, attempt: LoadAttempt) -> Session:
-    try:
-        with attempt.interruptible(lambda: settings.set_load_cancellation_flag(True)):
-            log.debug("%s: being opened", path)
-            return open_session(path, settings, options)
-    finally:
-        if attempt.error is not None:
-            log.info("%s: %s", path, attempt.error)  # who waited for it may be gone
-
-
-def open_session(path: Path, settings: ort.SessionOptions, options: SessionOptions) -> Session:
+def open_session(
+    path: Path, settings: ort.SessionOptions, options: SessionOptions, run_memory: RunMemory | None = None
+) -> Session:
     """A session with these settings. Raises `LoadFailed`, also where its load is cancelled."""
+    if run_memory is not None:
+        run_memory.share(settings)
     try:
         # Without fallback: it would hide what is wrong with the options, and print to stdout.
         providers = [(name, dict(given)) for name, given in options.providers]
         session = ort.InferenceSession(path, settings, providers=providers, enable_fallback=False)
     except Exception as error:  # ONNX Runtime's exceptions share no base class of their own
         raise LoadFailed(f"{path}: ONNX Runtime cannot load it: {explained(str(error))}") from error
-    plain = OnnxSession(session, path, options.arena_shrinkage)
+    plain = OnnxSession(session, path, options.arena_shrinkage, run_memory)
     if options.device is None:
         return plain
     return cuda.gpu_session(

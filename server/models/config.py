@@ -7,6 +7,7 @@ Every refusal is a ConfigInvalid that names the file and the field.
 from __future__ import annotations
 
 import re
+from bisect import bisect_left
 from collections.abc import Callable, Sequence
 from math import prod
 from types import MappingProxyType
@@ -79,6 +80,24 @@ def parse(text: str, source: str) -> pb.ModelConfig:
     except text_format.ParseError as error:
         problem = _POSITION.sub("", str(error))
         raise ConfigInvalid(f"{source}: line {error.GetLine()}: {problem}") from error
+    except ValueError as error:  # a number beyond 32 bits in the place of an enumerator
+        raise ConfigInvalid(f"{source}: line {_line_beyond_range(text)}: {error}") from error
+
+
+def _line_beyond_range(text: str) -> int:
+    """The first line, from 1, up to which the text raises a ValueError, as it does as a whole."""
+    lines = text.split("\n")
+
+    def raises(line: int) -> bool:
+        try:
+            text_format.Parse("\n".join(lines[:line]), pb.ModelConfig())
+        except text_format.ParseError:
+            return False
+        except ValueError:
+            return True
+        return False
+
+    return bisect_left(range(len(lines) + 1), True, key=raises)
 
 
 def load_settings(message: pb.ModelConfig, folder_name: str, source: str) -> LoadSettings:

@@ -6,6 +6,7 @@ lead out of the model's folder are not followed: nothing behind them can be load
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -24,6 +25,9 @@ and its own."""
 
 MAX_FILES = 100_000
 """Of a model. They are all looked at whenever it is asked whether something has changed."""
+
+SHORTAGES = frozenset((errno.EMFILE, errno.ENFILE, errno.ENOMEM))
+"""Errors that tell nothing of what was looked at."""
 
 GONE = (-1, -1)
 """Size and time of a file that cannot be looked at: a link to nowhere, or removed a moment ago."""
@@ -47,7 +51,7 @@ class ModelSnapshot:
 def take(folder: ModelFolder, *, whole: bool = False) -> ModelSnapshot:
     """Look at all files of a model, those of `folder.versions` and those beside them.
 
-    Raises LoadFailed where there are more than `MAX_FILES`.
+    Raises LoadFailed where there are more than `MAX_FILES`, or no descriptors are left to look at them.
     """
     shared: list[tuple[str, int, int]] = []
     versions: dict[int, Stamp] = dict.fromkeys(folder.versions, ())
@@ -93,12 +97,14 @@ def _stamp(folder: Path, room: int) -> Stamp:
 
 def _entries(folder: Path) -> list[os.DirEntry[str]]:
     """What counts in a folder, or one entry more than may be; nothing where it cannot be listed: whoever loads from it
-    says why."""
+    says why. Raises LoadFailed where that is the process's fault: the files may be as they were."""
     try:
         with os.scandir(folder) as entries:
             counting = (entry for entry in entries if not entry.name.startswith(".") and not entry.name.endswith(".md"))
             return list(islice(counting, MAX_FILES + 1))
-    except OSError:
+    except OSError as error:
+        if error.errno in SHORTAGES:
+            raise LoadFailed(f"{folder}: cannot be listed now: {error.strerror}") from error
         return []
 
 

@@ -1,4 +1,4 @@
-"""Coverage-guided fuzzing with atheris: `python -m tests.fuzz [--seconds=60 | --runs=N] [--seed=1] [target ...]`.
+"""Coverage-guided fuzzing with atheris: `python -m tests.fuzz [--seconds=60 | --runs=N] [--jobs=1] [target ...]`.
 
 The targets take their turns, each in a process of its own that is forked off this one: what they share is imported
 and instrumented once. A finding ends its target; its input is kept in runs/fuzz, its traceback in the log beside it.
@@ -104,28 +104,46 @@ def fuzz(name: str, options: argparse.Namespace, folder: Path, log: Path) -> Non
     atheris.Fuzz()
 
 
+@dataclass(frozen=True)
+class Turn:
+    """A target that is being fuzzed."""
+
+    name: str
+    log: Path
+    begun: float
+    """`time.monotonic()` then."""
+
+    def result(self, seeds: int, status: int) -> Result:
+        """How it fared, now that its process has ended with this status of `os.wait`."""
+        text = self.log.read_text(errors="replace")
+        if status:
+            print(text[-6000:], flush=True)
+        return Result(self.name, seeds, *read_log(text), time.monotonic() - self.begun, bool(status))
+
+
 def take_turns(names: list[str], options: argparse.Namespace, temporary: Path) -> list[Result]:
-    """One target after the other."""
+    """`options.jobs` targets at a time; the results are in the targets' order."""
     from tests.fuzz.targets import TARGETS
 
-    results: list[Result] = []
-    for name in names:
-        log = options.findings / f"{name}.log"
-        print(f"== {name}", flush=True)
-        begun = time.monotonic()
-        folder = temporary / name
-        folder.mkdir()
-        process = os.fork()
-        if not process:
-            fuzz(name, options, folder, log)  # does not return
-        _, status = os.waitpid(process, 0)
-        text = log.read_text(errors="replace")
-        seeds = len(TARGETS[name].inputs())
-        result = Result(name, seeds, *read_log(text), time.monotonic() - begun, bool(status))
-        if result.failed:
-            print(text[-6000:], flush=True)
-        results.append(result)
-    return results
+    waiting = names[::-1]
+    turns: dict[int, Turn] = {}
+    results: dict[str, Result] = {}
+    while waiting or turns:
+        if waiting and len(turns) < options.jobs:
+            name = waiting.pop()
+            print(f"== {name}", flush=True)
+            folder = temporary / name
+            folder.mkdir()
+            turn = Turn(name, options.findings / f"{name}.log", time.monotonic())
+            process = os.fork()
+            if not process:
+                fuzz(name, options, folder, turn.log)  # does not return
+            turns[process] = turn
+        else:
+            process, status = os.wait()
+            turn = turns.pop(process)
+            results[turn.name] = turn.result(len(TARGETS[turn.name].inputs()), status)
+    return [results[name] for name in names]
 
 
 def main() -> int:
@@ -140,6 +158,7 @@ def main() -> int:
     parser.add_argument("targets", nargs="*", metavar="target", help=f"of {', '.join(TARGETS)}; all by default")
     parser.add_argument("--seconds", type=int, default=60, help="for each target (default 60)")
     parser.add_argument("--runs", type=int, default=0, help="inputs for each target, whatever time they take")
+    parser.add_argument("--jobs", type=int, default=1, help="targets at a time (default 1)")
     parser.add_argument("--seed", type=int, default=1, help="of the mutations (default 1)")
     parser.add_argument("--fresh", action="store_true", help="begin with the seeds alone, and keep no corpus")
     parser.add_argument("--findings", type=Path, default=FINDINGS, help="where failing inputs and logs are kept")

@@ -105,8 +105,8 @@ class Peer:
 
 def request(verb: str, path: str, body: bytes = b"", **headers: str) -> bytes:
     """A request's bytes; underscores in names of headers become hyphens."""
-    lines = [f"{verb} {path} HTTP/1.1", "Host: test"]
-    lines += [f"{name.replace('_', '-')}: {value}" for name, value in headers.items()]
+    given = {"Host": "test"} | headers
+    lines = [f"{verb} {path} HTTP/1.1", *(f"{name.replace('_', '-')}: {value}" for name, value in given.items())]
     if body or verb == "POST":
         lines.append(f"Content-Length: {len(body)}")
     return "\r\n".join([*lines, "", ""]).encode("latin-1") + body

@@ -42,11 +42,49 @@ ROUTES = (
 def test_only_changes_are_refused_and_only_to_other_sites(verb: str, path: str, site: str, status: int) -> None:
     headers = {"Sec_Fetch_Site": site} if site else {}
 
-    assert Peer(refuse_other_sites(ROUTES)).ask(verb, f"/{path}", **headers).status == status
+    assert Peer(refuse_other_sites(ROUTES, own_machine_only=False)).ask(verb, f"/{path}", **headers).status == status
+
+
+@pytest.mark.parametrize(
+    ("host", "status"),
+    [
+        ("localhost", 200),
+        ("LOCALHOST:8000", 200),
+        ("convoy.localhost:8000", 200),
+        ("127.0.0.1:8000", 200),
+        ("127.1.2.3", 200),
+        ("[::1]:8000", 200),
+        ("", 403),
+        ("example.com", 403),
+        ("localhost.example.com:8000", 403),
+        ("127.0.0.1.example.com", 403),
+        ("notlocalhost", 403),
+        ("192.168.0.1:8000", 403),
+        ("[::1", 200),
+        ("[2001:db8::1]:8000", 403),
+    ],
+)
+@pytest.mark.parametrize("mark", [{"Sec_Fetch_Site": "same-origin"}, {"Origin": "http://example.com:8000"}])
+def test_a_name_that_any_site_could_have_is_another_site(host: str, status: int, mark: dict[str, str]) -> None:
+    peer = Peer(refuse_other_sites(ROUTES, own_machine_only=True))
+
+    assert peer.ask("POST", "/load", Host=host, **mark).status == status
+
+
+def test_programs_may_call_the_server_what_they_like() -> None:
+    peer = Peer(refuse_other_sites(ROUTES, own_machine_only=True))
+
+    assert peer.ask("POST", "/load", Host="models.example.com").status == 200
+
+
+def test_where_others_may_change_the_server_it_may_have_any_name() -> None:
+    peer = Peer(refuse_other_sites(ROUTES, own_machine_only=False))
+
+    assert peer.ask("POST", "/load", Host="models.example.com", Sec_Fetch_Site="same-origin").status == 200
 
 
 def test_a_large_change_is_refused_before_it_is_read() -> None:
-    peer = Peer(refuse_other_sites(ROUTES))
+    peer = Peer(refuse_other_sites(ROUTES, own_machine_only=False))
 
     peer.send(request("POST", "/load", b"x" * 1000, Sec_Fetch_Site="cross-site")[:-500])
 
@@ -60,7 +98,7 @@ def test_what_was_in_front_of_a_route_stays_there() -> None:
         exchange.respond(HTTPStatus.UNAUTHORIZED)
 
     route = Route("POST", "load", answer, "RepositoryModelLoad", begin=lambda exchange: lambda: refuse(exchange))
-    peer = Peer(refuse_other_sites([route]))
+    peer = Peer(refuse_other_sites([route], own_machine_only=False))
 
     peer.send(request("POST", "/load", b"x" * 1000)[:-500])
 

@@ -267,6 +267,7 @@ def test_every_served_field_exists(path: str) -> None:
         ),
         ("\n\ninput [ {", 'line 3: Expected "}"'),
         ("input { data_type: TYPE_FP33 }", "TYPE_FP33"),
+        ('name: "m"\ninstance_group {\n kind: 9223372036\n}', "line 3: Value out of range: 9223372036"),
         ("max_batch_size: 99999999999", "line 1: 'max_batch_size: 99999999999': Value out of range"),
         ('name: "a" name: "b"', 'should not have multiple "name" fields'),
     ],

@@ -39,6 +39,7 @@ FLAGS: dict[str, tuple[str, str, object]] = {
     "--backend-config": ("onnxruntime,default-max-batch-size=16", "default_max_batch_size", 16),
     "--model-cache-dir": ("/cache", "model_cache_dir", Path("/cache")),
     "--memory-budget": ("3G", "memory_budget", 3 << 30),
+    "--run-memory-limit": ("2G", "run_memory_limit", 2 << 30),
     "--max-queued-bytes": ("5000", "max_queued_bytes", 5000),
     "--cache-config": ("local,size=1000", "cache", LocalCache(1000)),
     "--response-cache-byte-size": ("1000", "cache", LocalCache(1000)),

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import os
+import resource
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -77,4 +80,20 @@ def test_a_model_of_too_many_folders_is_refused(folder: ModelFolder, monkeypatch
     for i in range(200):
         (folder.path / "warmup" / str(i)).mkdir(parents=True)
     with pytest.raises(LoadFailed, match="has more than 100 files"):
+        take(folder)
+
+
+@contextmanager
+def no_descriptors() -> Iterator[None]:
+    """No file can be opened that is not open."""
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (0, limits[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+
+
+def test_a_model_is_not_taken_for_an_empty_one_where_no_descriptor_is_left_to_look_at_it(folder: ModelFolder) -> None:
+    with no_descriptors(), pytest.raises(LoadFailed, match="digits: cannot be listed now: Too many open files"):
         take(folder)

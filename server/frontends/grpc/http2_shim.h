@@ -74,7 +74,8 @@ size_t h2_read_ahead(h2_connection *, uint8_t **where);
 long h2_event_count(h2_context *);
 h2_event *h2_events(h2_context *);
 
-/* Header blocks of this call's events: for each header two native uint32 lengths, the name, the value. */
+/* Header blocks of this call's events: for each header two native uint32 lengths, the name, the value. Where one is the
+ * same as that of the event before which has one, it is there once. */
 const char *h2_heads(h2_context *);
 size_t h2_heads_length(h2_context *);
 

@@ -3,6 +3,9 @@
 Any site can have its visitors' browsers send requests to 127.0.0.1. It sees no answers, but a load or an unload
 works without them. Browsers say whose page asks (Fetch Metadata, W3C), and pages cannot say it for them. Programs say
 nothing of the kind, and are not meant.
+
+A site may also let its own name lead to 127.0.0.1 once its page is there (DNS rebinding): the page is then one of this
+server's, as the browser sees it. Its name is in Host, and is none that leads to the own machine everywhere.
 """
 
 from __future__ import annotations
@@ -13,38 +16,63 @@ from http import HTTPStatus
 
 from server.frontends.access_rules import CHANGING
 from server.frontends.rest.exchange import Exchange, Route
+from server.frontends.rest.http1 import Head
+from server.frontends.sockets import is_loopback
 from server.tensors import Buffer
 
 MESSAGE = "pages of other sites may not change this server"
-
+OTHER_NAME = (
+    f"{MESSAGE}, and this one has a name that any site could have; open it as localhost, or start the server with "
+    "--auth-policy or --allow-admin=true"
+)
 
 CHANGES = frozenset((*CHANGING, "PlaygroundLoad"))
 """Operations that change the server, or may; a GET of theirs does not."""
 
 
-def refuse_other_sites(routes: Iterable[Route]) -> list[Route]:
-    """The routes; those that change the server refuse what other sites' pages ask."""
-    return [_refusing(route) if route.verb != "GET" and route.operation in CHANGES else route for route in routes]
+def refuse_other_sites(routes: Iterable[Route], *, own_machine_only: bool) -> list[Route]:
+    """The routes; those that change the server refuse what other sites' pages ask.
+
+    `own_machine_only`: pages are this server's only under a name of the own machine. It is for servers that no other
+    machine reaches, and whose callers need no token.
+    """
+
+    def reason(head: Head) -> str:
+        if head.header(b"sec-fetch-site").lower() == "cross-site":
+            return MESSAGE
+        if own_machine_only and _is_of_a_browser(head) and not _names_own_machine(head.header(b"host")):
+            return OTHER_NAME
+        return ""
+
+    return [
+        _refusing(route, reason) if route.verb != "GET" and route.operation in CHANGES else route for route in routes
+    ]
 
 
-def _refusing(route: Route) -> Route:
+def _refusing(route: Route, reason: Callable[[Head], str]) -> Route:
     def begin(exchange: Exchange) -> Callable[[], None] | None:
-        if _is_of_another_site(exchange):
-            return lambda: _refuse(exchange)
+        if reason(exchange.head):
+            return lambda: refuse(exchange)
         return route.begin(exchange) if route.begin is not None else None
 
     def handle(exchange: Exchange, body: Buffer) -> None:
-        if _is_of_another_site(exchange):
-            _refuse(exchange)
+        if reason(exchange.head):
+            refuse(exchange)
         else:
             route.handle(exchange, body)
+
+    def refuse(exchange: Exchange) -> None:
+        exchange.respond_error(HTTPStatus.FORBIDDEN, reason(exchange.head))
 
     return replace(route, begin=begin, handle=handle)
 
 
-def _is_of_another_site(exchange: Exchange) -> bool:
-    return exchange.head.header(b"sec-fetch-site").lower() == "cross-site"
+def _is_of_a_browser(head: Head) -> bool:
+    """Browsers before Fetch Metadata say at least whose page changes something."""
+    return bool(head.header(b"sec-fetch-site") or head.header(b"origin"))
 
 
-def _refuse(exchange: Exchange) -> None:
-    exchange.respond_error(HTTPStatus.FORBIDDEN, MESSAGE)
+def _names_own_machine(host: str) -> bool:
+    """Whether browsers find only their own machine under what a Host header says (RFC 6761, section 6.3)."""
+    name = host[1:].partition("]")[0] if host.startswith("[") else host.partition(":")[0].lower()
+    return name.endswith(".localhost") or is_loopback(name)
