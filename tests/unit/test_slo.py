@@ -39,6 +39,7 @@ def test_where_batches_pay_the_plan_is_the_largest_that_leaves_time_to_wait_for_
     seconds = linear(fixed=2, per_row=1)  # a batch and a half of 6 rows: 12
     assert plan(8, seconds, objective=11.9).rows == 5
     assert plan(8, seconds, objective=12).rows == 6
+    assert plan(8, seconds, objective=14.9).rows == 7
     assert plan(8, seconds, objective=100).rows == 8
 
 
@@ -62,6 +63,11 @@ def test_where_costs_have_steps_the_plan_ends_before_one() -> None:
 
 def test_where_costs_have_steps_and_time_is_short_the_plan_is_the_smaller_step() -> None:
     assert plan(8, stepped(1, width=2), objective=1.5).rows == 2
+
+
+def test_a_batch_as_large_as_the_plan_waits_for_nobody() -> None:
+    full = plan(4, linear(fixed=4, per_row=1), objective=100)
+    assert [full.patience(rows) for rows in (1, 2, 3, 4)] == [4, 2, pytest.approx(4 / 3), 0]
 
 
 def test_an_objective_that_not_even_a_single_row_keeps_means_single_rows() -> None:
