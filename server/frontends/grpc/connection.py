@@ -221,6 +221,10 @@ class Connection:
         if self._http2.due or self._stalled or self._http2.lends:
             self.mark_dirty()
 
+    def unwritten(self) -> tuple[int, int]:
+        """See `Http2Connection.unwritten`."""
+        return (0, 0) if self._closed else self._http2.unwritten()
+
     def end_late_streams(self, now: float) -> None:
         """End the streams whose callers' deadlines have passed. Unary calls are their methods' to end."""
         streams = [call for call in self._calls.values() if isinstance(call, StreamCall)]

@@ -215,6 +215,13 @@ class Http2Connection:
             events.append((stream_id, flags, head, body))
         return events
 
+    def unwritten(self) -> tuple[int, int]:
+        """Address and length of what was reserved for the large body that is being received, and not written to yet;
+        length 0 where there is none, or it was asked for before."""
+        where = self._context.where
+        length = lib.h2_unwritten(self._handle, where)
+        return int(ffi.cast("uintptr_t", where[0])), length
+
     def stream_body(self, stream_id: int) -> Buffer:
         """Hand this stream's body over as it comes from now on; returns what has come. See `consume`."""
         body = ffi.new("void **")

@@ -59,6 +59,7 @@ typedef struct stream {
     uint8_t ended;        /* by the peer */
     uint8_t refused;      /* over a limit: bodies are thrown away */
     uint8_t answering, out_ended, own_trailers, finished;
+    uint8_t unwritten_told; /* h2_unwritten has */
     size_t event;         /* 1 + its event in this call, NO_EVENT for none yet */
     size_t waiting;       /* 1 + its place in the connection's list of streams to look at after the call, or 0 */
     uint32_t head_offset, head_length;
@@ -648,6 +649,14 @@ size_t h2_read_ahead(h2_connection *c, uint8_t **where) {
     if (make_room(s, NULL, c->data_left, c->limits.max_body_bytes)) return 0;
     *where = (uint8_t *)s->body.data + s->body.length;
     return c->data_left;
+}
+
+size_t h2_unwritten(h2_connection *c, uint8_t **where) {
+    stream *s = find(c, c->data_id);
+    if (!s || s->unwritten_told || s->body.capacity < HUGE_PAGES_BYTES) return 0;
+    s->unwritten_told = 1;
+    *where = (uint8_t *)s->body.data + s->body.length;
+    return s->body.capacity - s->body.length;
 }
 
 long h2_event_count(h2_context *x) { return (long)x->event_count; }
