@@ -6,7 +6,6 @@ lead out of the model's folder are not followed: nothing behind them can be load
 
 from __future__ import annotations
 
-import errno
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -15,6 +14,7 @@ from pathlib import Path
 
 from server.errors import LoadFailed
 from server.models.repository import ModelFolder, version_number
+from server.models.shortages import is_passing
 
 Stamp = tuple[tuple[str, int, int], ...]
 """Path, size and time of change (ns) of every file of a folder, sorted."""
@@ -25,9 +25,6 @@ and its own."""
 
 MAX_FILES = 100_000
 """Of a model. They are all looked at whenever it is asked whether something has changed."""
-
-SHORTAGES = frozenset((errno.EMFILE, errno.ENFILE, errno.ENOMEM))
-"""Errors that tell nothing of what was looked at."""
 
 GONE = (-1, -1)
 """Size and time of a file that cannot be looked at: a link to nowhere, or removed a moment ago."""
@@ -51,7 +48,7 @@ class ModelSnapshot:
 def take(folder: ModelFolder, *, whole: bool = False) -> ModelSnapshot:
     """Look at all files of a model, those of `folder.versions` and those beside them.
 
-    Raises LoadFailed where there are more than `MAX_FILES`, or no descriptors are left to look at them.
+    Raises LoadFailed where there are more than `MAX_FILES`, or the machine is short of what it takes to look at them.
     """
     shared: list[tuple[str, int, int]] = []
     versions: dict[int, Stamp] = dict.fromkeys(folder.versions, ())
@@ -103,7 +100,7 @@ def _entries(folder: Path) -> list[os.DirEntry[str]]:
             counting = (entry for entry in entries if not entry.name.startswith(".") and not entry.name.endswith(".md"))
             return list(islice(counting, MAX_FILES + 1))
     except OSError as error:
-        if error.errno in SHORTAGES:
+        if is_passing(error):
             raise LoadFailed(f"{folder}: cannot be listed now: {error.strerror}") from error
         return []
 

@@ -15,6 +15,7 @@ from server.models.opening import Configuration, read_configuration
 from server.models.registry import ModelEntry, Registry
 from server.models.repository import ModelFolder
 from server.models.served import Served
+from server.models.shortages import is_passing
 from server.models.stamps import ModelSnapshot, Stamp
 from server.models.versions import Forget, Load, Reload, Unload, next_action, wanted_versions
 
@@ -133,13 +134,16 @@ class Steps:
             return ()
 
     async def configuration_of(self, snapshot: ModelSnapshot) -> Configuration:
-        """The configuration, read once for the same files. Raises `LoadFailed`."""
+        """The configuration, read once for the same files; again where it was not their fault that it could not be.
+        Raises `LoadFailed`."""
         folder = snapshot.folder
         path, shared, configuration = self._read.get(folder.name, (None, None, LoadFailed()))
         if (path, shared) != (folder.path, snapshot.shared):
             try:
                 configuration = await self._loader.run(read_configuration, folder, self._config_name)
             except LoadFailed as error:
+                if is_passing(error):
+                    raise
                 configuration = error
             self._read[folder.name] = folder.path, snapshot.shared, configuration
         if isinstance(configuration, LoadFailed):

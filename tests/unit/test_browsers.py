@@ -64,11 +64,29 @@ def test_only_changes_are_refused_and_only_to_other_sites(verb: str, path: str, 
         ("[2001:db8::1]:8000", 403),
     ],
 )
-@pytest.mark.parametrize("mark", [{"Sec_Fetch_Site": "same-origin"}, {"Origin": "http://example.com:8000"}])
-def test_a_name_that_any_site_could_have_is_another_site(host: str, status: int, mark: dict[str, str]) -> None:
+@pytest.mark.parametrize("mark", ["Sec_Fetch_Site", "Origin"])
+def test_a_name_that_any_site_could_have_is_another_site(host: str, status: int, mark: str) -> None:
     peer = Peer(refuse_other_sites(ROUTES, own_machine_only=True))
+    marks = {"Sec_Fetch_Site": "same-origin", "Origin": f"http://{host}"}
 
-    assert peer.ask("POST", "/load", Host=host, **mark).status == status
+    assert peer.ask("POST", "/load", Host=host, **{mark: marks[mark]}).status == status
+
+
+@pytest.mark.parametrize(
+    ("marks", "status"),
+    [
+        ({"Origin": "http://models.example.com:8000"}, 200),
+        ({"Origin": "http://Models.example.com:8000"}, 200),
+        ({"Origin": "http://models.example.com"}, 403),
+        ({"Origin": "http://example.org"}, 403),
+        ({"Origin": "null"}, 403),
+        ({"Origin": "https://behind.example.com", "Sec_Fetch_Site": "same-origin"}, 200),
+    ],
+)
+def test_a_browser_that_names_only_the_origin_of_its_page_is_believed(marks: dict[str, str], status: int) -> None:
+    peer = Peer(refuse_other_sites(ROUTES, own_machine_only=False))
+
+    assert peer.ask("POST", "/load", Host="models.example.com:8000", **marks).status == status
 
 
 def test_programs_may_call_the_server_what_they_like() -> None:

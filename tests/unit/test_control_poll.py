@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import shutil
 from collections.abc import Callable
 from errno import EMFILE, ENOENT, ENOMEM
@@ -207,6 +208,49 @@ def test_a_broken_configuration_changes_nothing_and_says_why(tmp_path: Path) -> 
         assert "config.pbtxt: line 1" in bench.registry.entry("m").problem
         assert bench.registry.all_ready()
         (tmp_path / "m" / "config.pbtxt").unlink()
+        await settle(bench)
+        assert bench.registry.entry("m").problem == ""
+        assert loads(bench) == ["1"]
+
+    following(tmp_path, test)
+
+
+def test_a_configuration_for_which_no_descriptor_was_left_is_read_the_next_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def none_left(path: Path, flags: int) -> int:
+        raise OSError(EMFILE, "Too many open files", str(path))
+
+    async def test(bench: Bench) -> None:
+        (tmp_path / "m" / "config.pbtxt").write_text("max_batch_size: 2")
+        with monkeypatch.context() as patch:
+            patch.setattr(os, "open", none_left)
+            await settle(bench)
+        assert "config.pbtxt: cannot be read: Too many open files" in bench.registry.entry("m").problem
+        assert await answer(bench) == [[2.0, 4.0]]
+        await bench.plane.poll()
+        assert bench.registry.entry("m").problem == ""
+        assert bench.registry.find("m", "1").config.max_batch_size == 2
+
+    following(tmp_path, test)
+
+
+def test_a_look_for_which_no_descriptor_is_left_changes_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def none_left_in_versions(path: str | Path) -> object:
+        if Path(path).name == "1":
+            raise OSError(EMFILE, "Too many open files", str(path))
+        return listed(path)
+
+    listed = os.scandir
+
+    async def test(bench: Bench) -> None:
+        with monkeypatch.context() as patch:
+            patch.setattr(os, "scandir", none_left_in_versions)
+            await settle(bench)
+        assert "1: cannot be listed now: Too many open files" in bench.registry.entry("m").problem
+        assert await answer(bench) == [[2.0, 4.0]]
         await settle(bench)
         assert bench.registry.entry("m").problem == ""
         assert loads(bench) == ["1"]

@@ -1,7 +1,8 @@
 """What a browser asks for a page of another site: it may not change the server.
 
 Any site can have its visitors' browsers send requests to 127.0.0.1. It sees no answers, but a load or an unload
-works without them. Browsers say whose page asks (Fetch Metadata, W3C), and pages cannot say it for them. Programs say
+works without them. Browsers say whose page asks (Fetch Metadata, W3C), and pages cannot say it for them. Over plain
+HTTP they say so to servers on the own machine alone; to all others they name at least the page's Origin. Programs say
 nothing of the kind, and are not meant.
 
 A site may also let its own name lead to 127.0.0.1 once its page is there (DNS rebinding): the page is then one of this
@@ -38,9 +39,10 @@ def refuse_other_sites(routes: Iterable[Route], *, own_machine_only: bool) -> li
     """
 
     def reason(head: Head) -> str:
-        if head.header(b"sec-fetch-site").lower() == "cross-site":
+        site, origin, host = (head.header(name).lower() for name in (b"sec-fetch-site", b"origin", b"host"))
+        if site == "cross-site" or (not site and origin and origin.partition("://")[2] != host):
             return MESSAGE
-        if own_machine_only and _is_of_a_browser(head) and not _names_own_machine(head.header(b"host")):
+        if own_machine_only and (site or origin) and not _names_own_machine(host):
             return OTHER_NAME
         return ""
 
@@ -67,12 +69,7 @@ def _refusing(route: Route, reason: Callable[[Head], str]) -> Route:
     return replace(route, begin=begin, handle=handle)
 
 
-def _is_of_a_browser(head: Head) -> bool:
-    """Browsers before Fetch Metadata say at least whose page changes something."""
-    return bool(head.header(b"sec-fetch-site") or head.header(b"origin"))
-
-
 def _names_own_machine(host: str) -> bool:
-    """Whether browsers find only their own machine under what a Host header says (RFC 6761, section 6.3)."""
-    name = host[1:].partition("]")[0] if host.startswith("[") else host.partition(":")[0].lower()
+    """Whether browsers find only their own machine under a Host header, in lower case (RFC 6761, section 6.3)."""
+    name = host[1:].partition("]")[0] if host.startswith("[") else host.partition(":")[0]
     return name.endswith(".localhost") or is_loopback(name)
