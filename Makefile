@@ -11,7 +11,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --disable-pip-version-check --no-input --constraint constraints.txt
 SERVING := $(VENV)/.serving-installed
 EVERYTHING := $(VENV)/.everything-installed
-TEST_PACKAGES := chromium libb64-0d nghttp2-client unpack:nginx unpack:prometheus unpack:redis-server
+TEST_PACKAGES := chromium-headless-shell libb64-0d nghttp2-client unpack:nginx unpack:prometheus unpack:redis-server
 # What the HTTP/2 extension is built from and with. Without these packages the install succeeds, and serves with grpcio.
 EXTENSION := setup.py $(wildcard server/frontends/grpc/http2_build.py server/frontends/grpc/http2_shim.*)
 BUILD_PACKAGES = gcc libc6-dev libnghttp2-dev $(shell $(BIN)/python tools/needs_python_dev.py)
@@ -19,6 +19,8 @@ UNPACKED := $(CURDIR)/.cache/debian/usr
 BUILD_PATHS = CPATH="$(UNPACKED)/include" LIBRARY_PATH="$(wildcard $(UNPACKED)/lib/*-linux-gnu)"
 # Where the environment says that bytecode is not to be kept, each of the tests' hundreds of servers compiles the source.
 unexport PYTHONDONTWRITEBYTECODE
+# mutmut writes all mutants and finds the tests of each, then runs those that are named.
+ONE_MUTANT := server.access.tokens.x_new_token__mutmut_1
 announce = @sed -n 's/^$@:.*\#\# /== make $@: /p' $(firstword $(MAKEFILE_LIST))
 
 .DEFAULT_GOAL := help
@@ -67,10 +69,11 @@ proofs: $(EVERYTHING) ## put small systems of ours through every order of events
 	$(announce)
 	$(BIN)/python -m tests.proofs $(ARGS)
 
-mutants: $(EVERYTHING) ## plant every small bug that mutmut knows into the pure rooms, and count those that the tests find: an hour
+mutants: $(EVERYTHING) ## plant every small bug that mutmut knows into the pure rooms, and count those that the tests find: half an hour
 	$(announce)
 	$(PIP) --quiet --editable .[mutation]
-	$(BIN)/mutmut run $(ARGS)
+	$(BIN)/mutmut run '$(ONE_MUTANT)'
+	cd mutants && PYTHONPATH=. ../$(BIN)/python -m tests.mutants $(ARGS)
 	$(BIN)/mutmut results
 
 sanitize: $(EVERYTHING) ## play seeds and mutations into the HTTP/2 shim under ASan and UBSan, or ARGS=--runs=5000000

@@ -55,6 +55,7 @@ from server.loop_watch import LoopWatch
 from server.metrics.snapshots import BuildSnapshot, MemorySnapshot
 from server.models.registry import Registry
 from server.observation import Observer
+from server.pages import Populator
 from server.scheduling.clock import clock_for
 from server.scheduling.lanes import join_lanes
 from server.settings import Settings
@@ -108,6 +109,7 @@ class App:
         self._engine = Engine(self._registry, shared)
         self._ledger = Ledger()
         self._memory = memory = part_options.memory_budget(settings)
+        self._populator = Populator()
         grpc_gate, http_gate = part_options.gates(settings, self._engine.refuse)
         inference = InferenceService(
             self._engine,
@@ -151,7 +153,7 @@ class App:
         if settings.grpc_infer_response_compression_level is not CompressionLevel.NONE and engine is not GrpcioEngine:
             guarded = compress_answers(guarded)
         served = accounted(restrict(guarded, settings.grpc_restricted_protocols), self._ledger.grpc)
-        self._grpc = engine(served, part_options.grpc_options(settings, memory, failures))
+        self._grpc = engine(served, part_options.grpc_options(settings, memory, failures, self._populator))
         self._load: LoadGenerator | None = None
         if part_options.serves_ui(settings):
             account = self._ledger.open("playground")
@@ -172,13 +174,14 @@ class App:
             self._ledger.http,
             self._load,
         )
-        self._http = HttpListener(routes, part_options.http_options(settings, memory, failures))
+        self._http = HttpListener(routes, part_options.http_options(settings, memory, failures, self._populator))
 
     async def start(self) -> Ports:
         """Listen, then load. Raises `OSError` for an address that cannot be had, `LoadFailed` for a missing root, and
         where --exit-on-error has it so."""
         settings = self._settings
         _freeze_heap()
+        self._populator.start()
         if settings.allow_metrics:
             self._watch.start()
             self._renderer.submit(int)  # its thread starts now, before anyone is served: the event loop would wait
@@ -224,6 +227,7 @@ class App:
         self._watch.stop()
         self._renderer.shutdown()
         self._bodies.close()
+        self._populator.close()
         if self._traces is not None:
             seconds = max(0.0, min(LAST_TRACES_SECONDS, end - time.monotonic()))
             await asyncio.to_thread(self._traces.close, seconds)

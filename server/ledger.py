@@ -2,9 +2,10 @@
 
     received = answered + refused and failed, by reason + abandoned + in progress
 
-holds at every moment, since all of it is counted on the event loop's thread. An engine opens an entry when a request's
-message is there whole, before anything looks at it, and closes it where the answer is handed to the connection. What
-lies between (guards, codecs, queues, caches, lanes) cannot lose a request or answer it twice without being seen here.
+holds at every moment, since all of it is counted on the event loop's thread. An engine counts a request as received
+when its message is there whole, before anything looks at it, and how it ended where the answer is handed to the
+connection. The engine's call knows whether it has ended, so that a second answer is seen and counts for nothing else.
+What lies between (guards, codecs, queues, caches, lanes) cannot lose a request or answer it twice without being seen.
 One entry is what one caller sent: the steps of an ensemble, and the parts of a request that was split, have none.
 """
 
@@ -37,19 +38,17 @@ class AccountSnapshot:
 
 
 class Account:
-    """The requests that come over one protocol.
+    """The requests that come over one protocol. Integers alone, since they are counted for each request."""
 
-    A request is known by a token of its own: any object that is hashed by its identity.
-    """
-
-    __slots__ = ("_by_reason", "_is_cutting_off", "_open", "abandoned", "answered", "answered_twice", "cut_off",
-                 "protocol", "received")  # fmt: skip
+    __slots__ = ("_by_reason", "_is_cutting_off", "abandoned", "answered", "answered_twice", "cut_off", "protocol",
+                 "received")  # fmt: skip
 
     def __init__(self, protocol: str) -> None:
         self.protocol = protocol
         self.received = 0
+        """Read in full, or turned away. Whoever reads them counts."""
         self.answered = 0
-        """With a result."""
+        """With a result. Whoever gives it counts, once for a request."""
         self._by_reason = dict.fromkeys(Reason, 0)
         self.abandoned = 0
         """Their callers had gone before they were answered."""
@@ -58,42 +57,18 @@ class Account:
         self.cut_off = 0
         """Requests that models still had when the time to answer them was over. They are refused, by that reason."""
         self._is_cutting_off = False
-        self._open: set[object] = set()
 
     @property
     def in_progress(self) -> int:
-        return len(self._open)
+        """Received, and not ended in any way."""
+        return self.received - self.answered - self.abandoned - sum(self._by_reason.values())
 
-    def begin(self, token: object) -> None:
-        """A request was read in full."""
-        self.received += 1
-        self._open.add(token)
+    def fail(self, reason: Reason) -> None:
+        """A request was answered with an error."""
+        self._by_reason[reason] += 1
 
-    def answer(self, token: object) -> None:
-        """It has its result."""
-        try:
-            self._open.remove(token)
-        except KeyError:
-            self.answer_again()
-        else:
-            self.answered += 1
-
-    def fail(self, token: object, reason: Reason) -> None:
-        """It was answered with an error."""
-        try:
-            self._open.remove(token)
-        except KeyError:
-            self.answer_again()
-        else:
-            self._by_reason[reason] += 1
-
-    def abandon(self, token: object) -> None:
-        """Its caller has gone, or was cut off since the server goes down."""
-        try:
-            self._open.remove(token)
-        except KeyError:
-            self.answer_again()
-            return
+    def abandon(self) -> None:
+        """A request's caller has gone, or was cut off since the server goes down."""
         if self._is_cutting_off:
             self.cut_off += 1
             self._by_reason[Reason.SHUTDOWN] += 1
@@ -122,19 +97,19 @@ class Account:
             self.answered,
             {reason: count for reason, count in self._by_reason.items() if count},
             self.abandoned,
-            len(self._open),
+            self.in_progress,
             self.answered_twice,
         )
 
     def problems(self) -> Iterable[str]:
         """What is wrong, now that no request may be in progress any more."""
-        ended = self.answered + sum(self._by_reason.values()) + self.abandoned
-        if self._open:
-            yield f"{len(self._open)} still in progress"
+        in_progress = self.in_progress
+        if in_progress > 0:
+            yield f"{in_progress} still in progress"
+        if in_progress < 0:
+            yield f"{-in_progress} ended that were not received, or had ended"
         if self.answered_twice:
             yield f"{self.answered_twice} answered twice"
-        if self.received != ended + len(self._open):
-            yield f"{self.received} received, {ended} ended"
 
 
 class Ledger:

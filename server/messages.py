@@ -120,12 +120,3 @@ class InferenceResponse:
     outputs: list[OutputTensor] = field(default_factory=list)
     places: tuple[SharedPlace | None, ...] = ()
     """For each output, where it was written to; None for those that go with the answer, () where all do."""
-
-    @property
-    def nbytes(self) -> int:
-        """Of the tensors that go with the answer, texts aside; 0 where some lie elsewhere."""
-        size = 0
-        if not self.places:
-            for tensor in self.outputs:  # for each request: a comprehension is a call more
-                size += tensor.data.nbytes
-        return size

@@ -37,6 +37,7 @@ from server.memory_budget import MemoryBudget
 from server.metrics.machine import Machine
 from server.metrics.page import MetricsPage
 from server.models.model import TINY_BATCH_SECONDS
+from server.pages import Populator
 from server.restricted_apis import ApiCategory
 from server.settings import Settings, largest_request
 from server.shared_memory.regions import Regions
@@ -72,13 +73,14 @@ def memory_budget(settings: Settings) -> MemoryBudget:
     return MemoryBudget(max(available_memory() // MEMORY_SHARE, LARGEST_REQUESTS * largest_request(settings)))
 
 
-def http_options(settings: Settings, memory: MemoryBudget, failures: Failures) -> HttpOptions:
+def http_options(settings: Settings, memory: MemoryBudget, failures: Failures, populator: Populator) -> HttpOptions:
     tls = None
     if settings.http_use_ssl:
         root = settings.http_root_cert if settings.http_use_ssl_mutual else None
         tls = _tls_files("http", settings.http_server_cert, settings.http_server_key, root)
     return HttpOptions(
         memory=memory,
+        populator=populator,
         failures=failures,
         max_input_bytes=settings.http_max_input_size,
         reuse_port=settings.reuse_http_port,
@@ -86,13 +88,14 @@ def http_options(settings: Settings, memory: MemoryBudget, failures: Failures) -
     )
 
 
-def grpc_options(settings: Settings, memory: MemoryBudget, failures: Failures) -> GrpcOptions:
+def grpc_options(settings: Settings, memory: MemoryBudget, failures: Failures, populator: Populator) -> GrpcOptions:
     tls = None
     if settings.grpc_use_ssl:
         root = settings.grpc_root_cert if settings.grpc_use_ssl_mutual else None
         tls = _tls_files("grpc", settings.grpc_server_cert, settings.grpc_server_key, root)
     return GrpcOptions(
         memory=memory,
+        populator=populator,
         failures=failures,
         max_message_bytes=settings.grpc_max_message_bytes,
         compression_level=list(CompressionLevel).index(settings.grpc_infer_response_compression_level),

@@ -46,6 +46,10 @@ class AutojumpLoop(asyncio.SelectorEventLoop):
 
 
 def run(main: Coroutine[Any, Any, Any]) -> Any:
-    """Run a coroutine to its end in virtual time."""
+    """Run a coroutine to its end in virtual time. What a callback raised fails the test as well."""
+    unheard: list[dict[str, Any]] = []
     with asyncio.Runner(loop_factory=AutojumpLoop) as runner:
-        return runner.run(main)
+        runner.get_loop().set_exception_handler(lambda _, context: unheard.append(context))
+        result = runner.run(main)
+    assert not unheard
+    return result

@@ -36,7 +36,9 @@ from server.backends.base import GraphTensor
 from server.engine import Engine
 from server.frontends.call_counts import CallCounts
 from server.frontends.calls import StatusCode, UnaryMethod
-from server.frontends.inference_service import InferenceService
+from server.frontends.inference_service import MODEL_INFER, SERVICE, InferenceService
+from server.frontends.statuses import AS_TRITON
+from server.frontends.watch import Watch
 from server.loop_watch import LoopWatch
 from server.metrics.machine import Machine
 from server.metrics.page import MetricsPage, Request
@@ -52,6 +54,8 @@ from server.scheduling.turns import Turns
 from server.statistics import BatchTimes, VersionStatistics
 from server.summaries import LatencySummaries
 from server.tensors import Array
+from server.trace_config import TraceConfig
+from server.tracing.sampling import TraceSettings
 
 Scrape = Callable[[], Awaitable[object]]
 
@@ -84,6 +88,11 @@ class InstantSession:
 
     def for_instance(self) -> InstantSession:
         return self
+
+    def interruptible(self) -> InstantSession:
+        return self
+
+    def interrupt(self) -> None: ...
 
     def empty(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
         return np.empty(shape, dtype)
@@ -194,6 +203,7 @@ async def volley(served: InferenceService, requests: int) -> float:
     message.inputs.add(name="x", datatype="FP32", shape=(1, 4))
     message.raw_input_contents.append(bytes(16))
     data = message.SerializeToString()
+    infer = served.methods()[f"/{SERVICE}/{MODEL_INFER}"].handle
     missing = 0
     all_answered = asyncio.Event()
 
@@ -209,7 +219,7 @@ async def volley(served: InferenceService, requests: int) -> float:
         missing = IN_FLIGHT
         all_answered.clear()
         for _ in range(IN_FLIGHT):
-            served.model_infer(OneCall(ended), data)
+            infer(OneCall(ended), data)
         await all_answered.wait()
     return (time.thread_time_ns() - began) / 1000
 
@@ -224,7 +234,7 @@ async def scraping(versions: int, rounds: int) -> None:
     calls = CallCounts({"/s/m": UnaryMethod(lambda call, message: None)})
     engine = Engine(registry)
     build = BuildSnapshot("v", "o", "g")
-    observer = Observer(registry, Turns(2), engine.failures, calls.snapshot, lambda: None, watch, build)
+    observer = Observer(registry, Turns(2), int, engine.failures, calls.snapshot, lambda: None, watch, build)
     page = MetricsPage(MetricsConfig(), Machine(time.monotonic, interval=2, cpu=True))
     renderer = ThreadPoolExecutor(1)
 
@@ -305,6 +315,7 @@ def version(number: int, summaries: LatencySummaries | None = None) -> LoadedVer
         inputs=session.inputs,
         outputs=session.outputs,
         labels=lambda filename: (),
+        initial_state=lambda filename, limit: b"",
     )
     return LoadedVersion(
         model, number, [session], clock_for(asyncio.get_running_loop()), tiny_batch_seconds=inf, summaries=summaries
@@ -331,7 +342,8 @@ def service(loaded: LoadedVersion) -> tuple[InferenceService, LoadedVersion]:
     registry = Registry()
     registry.set_state("m", 1, State.LOADING)
     registry.set_ready("m", loaded)
-    return InferenceService(Engine(registry), registry, server_id="", strict_readiness=True), loaded
+    watch = Watch(TraceSettings(TraceConfig()), None, AS_TRITON.statuses, joins_traces=False)
+    return InferenceService(Engine(registry), registry, server_id="", strict_readiness=True, watch=watch), loaded
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 from server.errors import ConvoyError, ExecutionFailed
 from server.messages import InferenceResponse
+from server.records import Record
 from server.tensors import Buffer
 
 log = logging.getLogger(__name__)
@@ -15,15 +16,23 @@ Encode = Callable[[InferenceResponse], Buffer]
 """Raises `ConvoyError` where the caller asked for what cannot be."""
 
 
-def encoded(encode: Encode, answer: InferenceResponse, trace_id: str) -> Buffer | ConvoyError:
+def encoded(encode: Encode, answer: InferenceResponse, record: Record | None = None) -> Buffer | ConvoyError:
     """The answer as a message, or what its caller is told instead."""
     try:
         return encode(answer)
-    except ConvoyError as error:
-        return error
-    except Exception:
-        fields = {"model": answer.model_name, "version": answer.model_version, "request_id": answer.request_id}
-        log.exception(
-            "an answer of model '%s' cannot be encoded", answer.model_name, extra=fields | {"trace_id": trace_id}
-        )
-        return ExecutionFailed(f"the answer of model '{answer.model_name}' cannot be encoded")
+    except Exception as failure:  # noqa: BLE001 -- whatever it is, the caller must hear of it
+        return not_encoded(failure, answer, record)
+
+
+def not_encoded(failure: Exception, answer: InferenceResponse, record: Record | None) -> ConvoyError:
+    """What the caller is told where `encode` has raised this. Logs what is a bug."""
+    if isinstance(failure, ConvoyError):
+        return failure
+    fields = {"model": answer.model_name, "version": answer.model_version, "request_id": answer.request_id}
+    log.error(
+        "an answer of model '%s' cannot be encoded",
+        answer.model_name,
+        exc_info=failure,
+        extra=fields | {"trace_id": "" if record is None else record.trace_text},
+    )
+    return ExecutionFailed(f"the answer of model '{answer.model_name}' cannot be encoded")

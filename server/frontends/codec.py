@@ -117,18 +117,9 @@ def request_of(
     head: Head, request_id: str, buffers: tuple[Buffer | Array | Stored | None, ...], deadline: float
 ) -> InferenceRequest:
     """A request of its head and what differs every time."""
+    model_name, version, specs, outputs, timeout_us, priority, sequence, _, shared = head
     return InferenceRequest(
-        head.model_name,
-        head.model_version,
-        request_id,
-        head.specs,
-        buffers,
-        head.outputs,
-        head.timeout_us,
-        head.priority,
-        deadline,
-        head.sequence,
-        head.shared,
+        model_name, version, request_id, specs, buffers, outputs, timeout_us, priority, deadline, sequence, shared
     )
 
 
@@ -183,32 +174,37 @@ def encode_infer_response(response: InferenceResponse) -> Buffer:
     if response.places:
         return encode_with_places(response)
     outputs = response.outputs
-    parts: list[bytes | memoryview] = [
-        _header(
-            response.model_name,
-            response.model_version,
-            tuple([(tensor.name, tensor.datatype.name, tensor.shape) for tensor in outputs]),
-        )
-    ]
+    described: tuple[tuple[str, str, tuple[int, ...]], ...] = ()
+    for tensor in outputs:  # written out: a comprehension is a call more
+        described += ((tensor.name, tensor.datatype.name, tensor.shape),)
+    parts: list[bytes | memoryview] = [_header(response.model_name, response.model_version, described)]
     if response.request_id:
         encoded = response.request_id.encode()
         parts += (ANSWER_ID_TAG, varint(len(encoded)), encoded)
     is_large = False
     for tensor in outputs:
+        data = tensor.data
+        size = data.nbytes
         if tensor.datatype is BYTES:
-            contents = encode_bytes_elements(tensor.data)
-            parts += (RAW_OUTPUT_TAG, varint(len(contents)), contents)
+            contents = encode_bytes_elements(data)
+            parts += (_raw_output(len(contents)), contents)
+        elif size < LARGE_BYTES:
+            parts += (_raw_output(size), data.tobytes())
         else:
-            array = np.ascontiguousarray(tensor.data)
-            size = array.nbytes
-            is_large |= size >= LARGE_BYTES
-            parts += (RAW_OUTPUT_TAG, varint(size), array.data)
+            is_large = True
+            parts += (_raw_output(size), np.ascontiguousarray(data).data)
     return joined(parts) if is_large else b"".join(parts)
 
 
 def delimited(field: int, *contents: Buffer) -> bytes:
     """A message whose only field is this one, length-delimited."""
     return b"".join((bytes((field << 3 | 2,)), varint(sum(map(len, contents))), *contents))
+
+
+@lru_cache(maxsize=256)
+def _raw_output(size: int) -> bytes:
+    """What stands in front of an output's contents of so many bytes."""
+    return RAW_OUTPUT_TAG + varint(size)
 
 
 @lru_cache(maxsize=1024)

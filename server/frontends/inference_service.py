@@ -21,7 +21,7 @@ from proto import model_config_pb2
 from server import __version__
 from server.engine import Engine
 from server.errors import Cancelled, ConvoyError, InvalidRequest, ShuttingDown
-from server.frontends.answers import Encode, encoded
+from server.frontends.answers import Encode, encoded, not_encoded
 from server.frontends.calls import INTERNAL_MESSAGE, Call, Method, MethodTable, StatusCode, StreamMethod, UnaryMethod
 from server.frontends.codec import decode_infer_request, encode_infer_response
 from server.frontends.decoding import Decode, Decoding, plainly
@@ -93,7 +93,7 @@ class InferenceService:
     def methods(self) -> dict[str, Method]:
         """The method table, by full path."""
         table: dict[str, Method] = {
-            MODEL_INFER: UnaryMethod(self.model_infer if self._decoding is plainly else self._model_infer_of_call),
+            MODEL_INFER: UnaryMethod(self._model_infer()),
             "ModelStreamInfer": StreamMethod(
                 partial(
                     StreamInfer,
@@ -124,16 +124,15 @@ class InferenceService:
         """Whether the server as a whole is ready, as `--strict-readiness` defines it."""
         return self._engine.serving and (self._registry.all_ready() or not self._strict_readiness)
 
-    def model_infer(self, call: Call, message: Buffer) -> None:
-        self.infer(call, message, decode_infer_request, encode_infer_response)
+    def _model_infer(self) -> Callable[[Call, Buffer], None]:
+        if self._decoding is plainly:
+            return partial(self.infer, decode_infer_request, encode_infer_response)
+        return lambda call, message: self.infer(self._decoding(call), encode_infer_response, call, message)
 
-    def _model_infer_of_call(self, call: Call, message: Buffer) -> None:
-        self.infer(call, message, self._decoding(call), encode_infer_response)
-
-    def infer(self, call: Call, message: Buffer, decode: Decode, encode: Encode) -> None:
+    def infer(self, decode: Decode, encode: Encode, call: Call, message: Buffer) -> None:
         """One inference, whichever way the wire says it. The call is answered with what `encode` makes."""
         if self._watch.active:
-            self._infer_watched(call, message, decode, encode)
+            self._infer_watched(decode, encode, call, message)
             return
         try:
             request = decode(message, call.deadline)
@@ -145,7 +144,7 @@ class InferenceService:
         if work is not None:
             call.on_cancel = work.cancel
 
-    def _infer_watched(self, call: Call, message: Buffer, decode: Decode, encode: Encode) -> None:
+    def _infer_watched(self, decode: Decode, encode: Encode, call: Call, message: Buffer) -> None:
         """As `infer`, with a record of the request where somebody wants one."""
         received_ns = time.monotonic_ns()
         try:
@@ -169,17 +168,31 @@ class InferenceService:
             if record is not None:
                 record.finish(answer)
             return
-        trace_id = "" if record is None else record.trace_text
-        size = answer.nbytes
-        if size < LARGE_BYTES:
-            self._reply(call, record, encoded(encode, answer, trace_id))
+        size = 0
+        for tensor in answer.outputs:
+            size += tensor.data.nbytes
+        if size >= LARGE_BYTES and not answer.places:
+            self._encode_aside(call, encode, record, answer, size)
             return
-        # It takes as long as tens of thousands of small requests, and the thread does without the interpreter's lock.
+        # What `_reply` does, without a call more for each request.
+        try:
+            message = encode(answer)
+        except Exception as failure:  # noqa: BLE001 -- whatever it is, the caller must hear of it
+            self._reply(call, record, not_encoded(failure, answer, record))
+            return
+        error = call.reply(message)
+        if error is not None or record is not None:
+            self._replied(record, error)
+
+    def _encode_aside(
+        self, call: Call, encode: Encode, record: Record | None, answer: InferenceResponse, size: int
+    ) -> None:
+        """As it takes as long as tens of thousands of small requests, and does without the interpreter's lock."""
         left = _Left()
         call.on_cancel = left.note
         size *= 2  # what the model has made, and the message that it becomes
         self._memory.used += size
-        encoding = asyncio.get_running_loop().run_in_executor(None, encoded, encode, answer, trace_id)
+        encoding = asyncio.get_running_loop().run_in_executor(None, encoded, encode, answer, record)
         encoding.add_done_callback(partial(self._encoded, call, record, size, left))
 
     def _encoded(
@@ -191,23 +204,22 @@ class InferenceService:
         encoding: asyncio.Future[Buffer | ConvoyError],
     ) -> None:
         self._memory.used -= size
-        if not left.noted:
-            call.on_cancel = None
-            self._reply(call, record, encoding.result())
+        if left.noted:
+            self._replied(record, Cancelled("the caller has gone"))
             return
-        gone = Cancelled("the caller has gone")
-        self._engine.withhold(gone)
-        if record is not None:
-            record.finish(gone)
+        call.on_cancel = None
+        self._reply(call, record, encoding.result())
 
     def _reply(self, call: Call, record: Record | None, message: Buffer | ConvoyError) -> None:
-        """End a call with an answer that a model has computed."""
-        error: ConvoyError | None
+        """End a call with an answer that a model has computed, or with what became of that."""
         if isinstance(message, ConvoyError):
             self._failures.fail(call, message)
-            error = message
+            self._replied(record, message)
         else:
-            error = call.reply(message)
+            self._replied(record, call.reply(message))
+
+    def _replied(self, record: Record | None, error: ConvoyError | None) -> None:
+        """A call has ended with the answer of a model; or with an error, though the model has answered."""
         if error is not None:
             self._engine.withhold(error)
         if record is not None:

@@ -104,10 +104,17 @@ class ReadTurns:
     def filled(self, length: int) -> None:
         """A read has filled its buffer, of so many bytes, and so there may be more to read at once."""
         self._filled_bytes += length
-        if self._filled_bytes >= READ_BYTES and self._wanted and not self._others_turn:
-            self._others_turn = True
+        if self._filled_bytes >= READ_BYTES and self._wanted:
+            self.wait_for(self._loop.call_soon)
+
+    def wait_for(self, event: Callable[[Callable[[], None]], object]) -> None:
+        """Read no more until the event, which calls what it is given. Not where another is waited for already."""
+        if self._others_turn:
+            return
+        self._others_turn = True
+        if self._wanted:
             self._transport.pause_reading()
-            self._loop.call_soon(self._go_on)
+        event(self._go_on)
 
     def _go_on(self) -> None:
         self._others_turn = False

@@ -94,7 +94,7 @@ class StreamInfer:
             return
         slot = _Slot()
         self._slots.append(slot)
-        self._account.begin(slot)
+        self._account.received += 1
         received_ns = time.monotonic_ns() if self._watch.active else 0
         try:
             self._memory.take(len(data) + CALL_BYTES)
@@ -131,7 +131,7 @@ class StreamInfer:
         if isinstance(answer, ConvoyError):
             slot.error = answer
         else:
-            message = encoded(encode_infer_response, answer, "")
+            message = encoded(encode_infer_response, answer)
             if isinstance(message, ConvoyError):
                 self._engine.withhold(message)
                 slot.error = message
@@ -154,7 +154,7 @@ class StreamInfer:
             if slot.error and self._errors_end_the_stream:
                 slots.popleft()
                 self._memory.used -= slot.held_bytes
-                self._account.fail(slot, slot.error.reason)
+                self._account.fail(slot.error.reason)
                 self._cancel_all()
                 self._failures.fail(self._call, slot.error)
                 return
@@ -164,9 +164,9 @@ class StreamInfer:
             slots.popleft()
             self._memory.used -= slot.held_bytes
             if slot.error is None:
-                self._account.answer(slot)
+                self._account.answered += 1
             else:
-                self._account.fail(slot, slot.error.reason)
+                self._account.fail(slot.error.reason)
         if self._half_closed and not slots:
             self._call.finish()
 
@@ -178,11 +178,11 @@ class StreamInfer:
             if slot.work is not None:
                 slot.work.cancel()
             if slot.error is not None:
-                self._account.fail(slot, slot.error.reason)
+                self._account.fail(slot.error.reason)
                 continue
             if slot.message is not None:
                 self._engine.withhold(Cancelled("the caller has gone"))
-            self._account.abandon(slot)
+            self._account.abandon()
 
 
 def _answer_watched(

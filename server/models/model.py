@@ -108,6 +108,10 @@ class LoadedVersion:
         self._clock = clock
         self._memory = budget.memory if budget is not None else MemoryBudget()
         self._plans: dict[tuple[object, object], Plan] = {}
+        self._latest_specs: object = None
+        """Of `_latest_plan`, the plan of the request that came last. A remembered head brings the same object again."""
+        self._latest_outputs: object = None
+        self._latest_plan: Plan
         self._layouts: WeakValueDictionary[tuple[InputLayout, ...], BatchLayout] = WeakValueDictionary()
         self._leases = 0
         self._holds = 0
@@ -241,26 +245,26 @@ class LoadedVersion:
             return self.before.submit(request, reply, arrived)
         if arrived is None:
             arrived = self._clock.now()
-        due = inf
-        answer_bytes = 0
+        due, memory = inf, self._memory
         try:
             plan = self._plan(request)
             inputs = admission.inputs_in_order(self.config, plan, request)
             level = request.priority if 0 < request.priority <= len(self._levels) else self._default_level
             deadline, delay_at, due = time_limits(request, arrived, self._levels[level - 1], self._objective_seconds)
-            size = admission.wire_bytes(plan, request)
-            self._memory.take(plan.answer_bytes)
+            size = admission.wire_bytes(plan, request) if plan.texts else plan.fixed_bytes
             answer_bytes = plan.answer_bytes
+            if memory.used + answer_bytes > memory.limit and answer_bytes:
+                raise memory.refusal(answer_bytes)
             kind = Whole if plan.rows > self._policy.max_rows and self.config.split_oversize else Work
             work = kind(self, request, plan, inputs, reply, arrived, deadline, level, delay_at, size, due)
             if self._pictures is not None and plan.pictures_at >= 0:
                 self._pictures.begin(work)
-            elif isinstance(work, Whole):
-                self._submit_parts(work, self._policy.most_rows(level))
-            else:
+            elif kind is Work:
                 self._batcher.submit(work)
+            else:
+                assert isinstance(work, Whole), "there are two kinds"
+                self._submit_parts(work, self._policy.most_rows(level))
         except ConvoyError as error:
-            self._memory.used -= answer_bytes
             refusal = explained(error, request, self.config).with_traceback(None)  # it leads here, and to the request
             if request.record is not None:
                 request.record.version = self._version_text
@@ -269,6 +273,7 @@ class LoadedVersion:
             reply(refusal)
             return None
         self._leases += 1
+        memory.used += answer_bytes
         if self._order is not None:
             self._order.arrive(work)
         return work
@@ -335,7 +340,10 @@ class LoadedVersion:
         self._instances.forget()
 
     def _plan(self, request: InferenceRequest) -> Plan:
-        key = (request.specs, request.outputs)
+        specs, outputs = request.specs, request.outputs
+        if specs is self._latest_specs and outputs is self._latest_outputs:
+            return self._latest_plan
+        key = (specs, outputs)
         plan = self._plans.get(key)
         if plan is None:
             plan = admission.make_plan(self.config, request.specs, request.outputs, request.label())
@@ -344,6 +352,7 @@ class LoadedVersion:
             self._plans[key] = plan
             if len(self._plans) > REMEMBERED_PLANS:
                 del self._plans[next(iter(self._plans))]  # its layout lives on while another plan or a request has it
+        self._latest_specs, self._latest_outputs, self._latest_plan = specs, outputs, plan
         return plan
 
     def _decoded(self, work: Work) -> None:
@@ -507,7 +516,7 @@ class LoadedVersion:
         if isinstance(answer, ConvoyError):
             self.statistics.record_failure(answer, request_ns, work.due < inf)
         else:
-            queue_ns = max(0, started_ns - arrived_ns)
+            queue_ns = started_ns - arrived_ns if started_ns > arrived_ns else 0
             self.statistics.record_success(queue_ns, request_ns)
             if self._summaries is not None:
                 self._summaries.record_request(now, queue_ns, request_ns)

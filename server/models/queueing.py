@@ -77,11 +77,17 @@ class TimeLimits(NamedTuple):
     """When its answer is due; inf where nobody said."""
 
 
+UNLIMITED = TimeLimits(inf, inf, inf)
+"""Made once: most requests have no others."""
+
+
 def time_limits(request: InferenceRequest, arrived: float, policy: QueuePolicy, objective_seconds: float) -> TimeLimits:
     """What the caller, the queue's policy for its level and the model's objective (inf for none) say together."""
-    due = min(request.deadline, arrived + objective_seconds)
     timeout_us = request.timeout_us
     default_us = policy.default_timeout_us
+    if not timeout_us and not default_us and request.deadline == objective_seconds == inf:
+        return UNLIMITED
+    due = min(request.deadline, arrived + objective_seconds)
     if default_us:
         shortened = policy.allow_timeout_override and 0 < timeout_us < default_us
         timeout_us = timeout_us if shortened else default_us

@@ -56,7 +56,9 @@ class Work(Ticket):
         size: int = 0,
         due: float = inf,
     ) -> None:
-        super().__init__(plan.rows, plan.layout, arrived, deadline, level, delay_at, size)
+        Ticket.__init__(
+            self, plan.rows, plan.layout, arrived, deadline, level, delay_at, size
+        )  # no `super`: it is a call
         self.request = request
         self.plan = plan
         self.inputs = inputs

@@ -157,8 +157,9 @@ def _fill(array: Array, tensor: InputLayout, rows: Sequence[int], parts: Sequenc
             part.write_into(array[first : first + count])
             start += count * tensor.row_bytes
             continue
-        end = start + len(view)
-        if len(view) < LARGE_PART_BYTES:
+        size = len(view)
+        end = start + size
+        if size < LARGE_PART_BYTES:
             staging[start:end] = view
         else:
             flat[start:end] = np.frombuffer(view, np.uint8)

@@ -155,7 +155,7 @@ class Batcher(Generic[T, R]):
         """Queue a request. Raises `Unavailable` where it is turned away."""
         self._queue.put(ticket)
         # With every lane busy, only a deadline can come before the next batch ends.
-        if self._idle or ticket.expires < self._alarm.when:
+        if not self._pump_scheduled and (self._idle or ticket.expires < self._alarm.when):
             # Not at once: the rest of what the loop has just read from the sockets may share the batch.
             self._pump_soon()
 

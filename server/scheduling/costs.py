@@ -67,7 +67,7 @@ class _Bucket:
         """
         if not profiled and len(self.sorted) < ENOUGH:
             return inf
-        runs = sorted(self.sorted + self.profile) if profiled and self.profile else self.sorted
+        runs = sorted(self.sorted + self.profile) if self.profile else self.sorted
         return runs[ceil(share * len(runs)) - 1] if runs else inf
 
 

@@ -15,6 +15,7 @@ from tests.certificates import Authority
 from tests.engines.conftest import Connect, Serve
 from tests.engines.hosting import PATIENCE_SECONDS, Host, Server
 from tests.engines.methods import ECHO, HELD, Held, echoes
+from tests.large_blocks import PagesOnDemand
 
 
 @pytest.fixture
@@ -140,6 +141,21 @@ def watch(channel: grpc.Channel) -> Callable[[grpc.ChannelConnectivity], None]:
             pass
 
     return wait_for
+
+
+def test_a_large_message_is_read_when_its_pages_are_there(host: Host, serve: Serve, connect: Connect) -> None:
+    if host.engine == "grpcio":
+        pytest.skip("grpcio reads into memory of its own")
+    pages = PagesOnDemand()
+    server = serve(echoes(), populator=pages, max_message_bytes=16 << 20)
+    message = bytes(8 << 20)
+    call = connect(server).unary_unary(ECHO).future(message, timeout=PATIENCE_SECONDS)
+    length, go_on = pages.asked.get(timeout=PATIENCE_SECONDS)
+    received = host.do(server.engine.transport).received_bytes
+    assert received < len(message)
+    assert length <= len(message)
+    go_on()
+    assert call.result() == message
 
 
 def test_a_connection_that_is_old_enough_is_asked_to_go(serve: Serve, connect: Connect) -> None:

@@ -211,6 +211,22 @@ def test_a_large_answer_is_sent_from_where_it_lies_and_let_go(ending: str):
     assert server.dispatcher.memory.used == 0
 
 
+def test_what_is_reserved_for_a_large_request_is_told_once():
+    line = Server(http2.Limits()).connect()
+    request = frames.headers(1, call_headers(ECHO)) + frames.data(1, frames.message(b"begins", length=8 << 20))
+    line.receive(hello() + request)
+    address, length = line.connection.unwritten()
+    assert address
+    assert length == (8 << 20) - len(b"begins")
+    assert line.connection.unwritten()[1] == 0
+
+
+def test_for_a_small_request_nothing_is_reserved_that_is_worth_a_word():
+    line = Server(http2.Limits()).connect()
+    line.receive(hello() + frames.headers(1, call_headers(ECHO)) + frames.data(1, frames.message(b"", length=1 << 20)))
+    assert line.connection.unwritten()[1] == 0
+
+
 def test_streaming_answers_that_nobody_reads_end_their_call_at_the_limit():
     server = Server()
     line = server.connect()

@@ -8,13 +8,16 @@ import time
 from collections.abc import Callable
 from http import HTTPStatus
 from pathlib import Path
+from threading import Thread
 
 import pytest
 
 from server.frontends.rest.exchange import Content
+from server.frontends.sockets import READ_BYTES
 from server.frontends.tls import TlsFiles
 from tests.certificates import Authority
 from tests.http.conftest import PATIENCE_SECONDS, Host, Peer
+from tests.large_blocks import PagesOnDemand
 from tests.real.waiting import wait_until
 
 Connect = Callable[[int], Peer]
@@ -207,6 +210,21 @@ def test_connections_and_bytes_are_counted(host: Host, connect: Connect) -> None
     transport = host.do(listener.snapshot).transport
     assert (transport.connections, transport.opened, transport.received_bytes) == (1, 1, len(request))
     assert transport.sent_bytes > 5
+
+
+def test_a_large_body_is_read_when_its_pages_are_there(host: Host, connect: Connect) -> None:
+    pages = PagesOnDemand()
+    listener, port = host.start(populator=pages)
+    peer = connect(port)
+    size = 8 << 20
+    sending = Thread(target=peer.send, args=(POST % (b"echo", size) + bytes(size),))
+    sending.start()
+    length, go_on = pages.asked.get(timeout=PATIENCE_SECONDS)
+    assert size - READ_BYTES < length < size
+    assert host.do(listener.snapshot).transport.received_bytes <= READ_BYTES
+    go_on()
+    sending.join(PATIENCE_SECONDS)
+    assert peer.read_status() == 200
 
 
 def test_the_time_to_send_a_request_is_each_requests_own(host: Host, connect: Connect) -> None:

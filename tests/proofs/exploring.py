@@ -8,6 +8,7 @@ the pickle is its snapshot too. Where it cannot, as with coroutines in it, the w
 from __future__ import annotations
 
 import asyncio
+import copyreg
 import io
 import pickle
 from collections.abc import Callable, Hashable, Iterator, Sequence
@@ -188,13 +189,14 @@ class _Tree(Generic[H]):
         return way[::-1]
 
 
+def _reduced(weak: WeakValueDictionary[Any, Any]) -> tuple[object, ...]:
+    return WeakValueDictionary, (dict(weak),)
+
+
 class _Freezer(pickle.Pickler):
     """Pickles dictionaries of weak references too."""
 
-    def reducer_override(self, thing: Any) -> Any:
-        if isinstance(thing, WeakValueDictionary):
-            return WeakValueDictionary, (dict(thing),)
-        return NotImplemented
+    dispatch_table = copyreg.dispatch_table | {WeakValueDictionary: _reduced}
 
 
 _OPAQUE = {"Condition", "FutureIter", "async_generator_asend", "async_generator_athrow", "lock"}
@@ -215,7 +217,7 @@ class _Describer(_Freezer):
             return _described, (thing.__qualname__, [cell.cell_contents for cell in thing.__closure__ or ()])
         if isinstance(thing, Executor) or type(thing).__name__ in _OPAQUE:
             return _described, (type(thing).__name__,)
-        return super().reducer_override(thing)
+        return NotImplemented
 
 
 def _standing(frame: FrameType | None) -> tuple[int, dict[str, Any]] | None:

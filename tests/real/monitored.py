@@ -28,7 +28,8 @@ RULES = ROOT / "deploy/prometheus"
 JOB = "convoy"
 START_SECONDS = 30
 STOP_SECONDS = 30
-PAUSE_SECONDS = 0.05
+PAUSE_SECONDS = 0.25
+"""Between two turns of one caller: none of them keeps a processor busy."""
 LISTENING = re.compile(r'msg="Listening on" address=(\S+)')
 
 

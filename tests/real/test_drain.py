@@ -178,15 +178,13 @@ def test_requests_that_outlast_the_exit_timeout_are_given_up(start_engine: Start
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_an_idle_server_stops_within_two_seconds(
-    number: signal.Signals, start_engine: StartServer, repository: Path
-) -> None:
+def test_an_idle_server_stops_at_once(number: signal.Signals, start_engine: StartServer, repository: Path) -> None:
     server = start_engine(model_repository=repository)
     with connect(server) as channel:
         Client(channel).infer("affine", rows(1))  # and the connection stays open
         server.process.send_signal(number)
 
-        assert server.process.wait(2) == 0
+        assert server.process.wait(15) == 0  # a drain that waited for the connection would take 30 s
     assert "Traceback" not in server.log.read_text()
 
 

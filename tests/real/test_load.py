@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from tritonclient.utils import deserialize_bytes_tensor
 
-from loadtest.bench import loading
+from loadtest.bench import loading, objectives
 from loadtest.bench.comparison import take_turns
 from loadtest.bench.servers import Plan
 from loadtest.bench.workloads import bench
@@ -84,6 +84,14 @@ def skip_without_h2load() -> None:
         pytest.skip("h2load is missing; as root: apt-get install nghttp2-client")
 
 
+def plan(out: Path, requests: int) -> Plan:
+    """One round of so many requests."""
+    return Plan(
+        model="lenet5", model_repository=REPOSITORY / "model_repository", out=out, rounds=1, requests=requests,
+        connections=None, streams=None, idle_connections=0,
+    )  # fmt: skip
+
+
 def benchmark(tmp_path: Path, *arguments: str) -> dict[str, Any]:
     """The report of a benchmark with those arguments."""
     skip_without_h2load()
@@ -145,11 +153,7 @@ def test_requests_sent_while_models_load_are_told_from_those_after(
 ) -> None:
     skip_without_h2load()
     monkeypatch.setattr(loading, "LAYERS", 6)  # models of 200 MB, which take half as long to open
-    plan = Plan(
-        model="lenet5", model_repository=REPOSITORY / "model_repository", out=tmp_path, rounds=1, requests=100,
-        connections=None, streams=None, idle_connections=0,
-    )  # fmt: skip
-    assert bench(plan, ["loading"])
+    assert bench(plan(tmp_path, requests=100), ["loading"])
 
     report = json.loads((tmp_path / "bench.json").read_text())["loading"]
     assert all(figures["longest_ms"] >= figures["p50_ms"] > 0 for figures in report["medians"].values())
@@ -158,10 +162,16 @@ def test_requests_sent_while_models_load_are_told_from_those_after(
     assert not list(tmp_path.glob("**/*.onnx"))
 
 
-def test_an_objective_is_measured_beside_fixed_delays_at_every_load(tmp_path: Path) -> None:
-    report = benchmark(tmp_path, "slo-lenet5", "--requests", "50", "--rounds", "1")["slo-lenet5"]
+def test_an_objective_is_measured_beside_fixed_delays_at_every_load(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    skip_without_h2load()
+    monkeypatch.setattr(objectives, "LOADS", (0.5, 2.0))  # each point of each kind starts a generator's process
+    monkeypatch.setattr(objectives, "DELAYS", (0.0, 0.5))
+    assert bench(plan(tmp_path, requests=50), ["slo-lenet5"])
 
-    assert len(report["medians"]) == len(report["kinds"]) * 5 == 30
+    report = json.loads((tmp_path / "bench.json").read_text())["slo-lenet5"]
+    assert len(report["medians"]) == len(report["kinds"]) * 2 == 8
     assert report["yardstick"]["objective_seconds"] in (0.0002, 0.0005, 0.001, 0.002, 0.005)
     for figures in report["medians"].values():
         assert 0 <= figures["goodput_per_second"] <= figures["offered_per_second"]

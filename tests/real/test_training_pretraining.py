@@ -24,8 +24,17 @@ from training.train import train
 ROOT = Path(__file__).parents[2]
 
 
+def seeing_few(patch: pytest.MonkeyPatch, name: str) -> None:
+    """Let a data set have 64 pictures to learn from."""
+    data_set = DATA_SETS[name]
+    whole = data_set.load()
+    few = dataclasses.replace(whole, images=whole.images[:64], labels=whole.labels[:64])
+    patch.setitem(DATA_SETS, name, dataclasses.replace(data_set, read=lambda: few))
+
+
 @pytest.fixture(autouse=True)
 def _short(monkeypatch: pytest.MonkeyPatch) -> None:
+    seeing_few(monkeypatch, "digits")
     for name, row in PRETRAINING.items():
         short = dataclasses.replace(row, schedule=dataclasses.replace(row.schedule, epochs=2))
         monkeypatch.setitem(PRETRAINING, name, short)
@@ -57,12 +66,10 @@ def test_a_pretrained_network_is_exported_like_any_other(tmp_path: Path) -> None
 @pytest.fixture(scope="module")
 def neocognitron(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
     """The run of a neocognitron that saw 64 digits, and what was said in it."""
-    data_set, said = DATA_SETS["digits16"], io.StringIO()
-    whole = data_set.load()
-    few = dataclasses.replace(whole, images=whole.images[:64], labels=whole.labels[:64])
+    said = io.StringIO()
     folder = tmp_path_factory.mktemp("neocognitron")
     with pytest.MonkeyPatch.context() as patch, torch_as_before(), redirect_stdout(said):
-        patch.setitem(DATA_SETS, "digits16", dataclasses.replace(data_set, read=lambda: few))
+        seeing_few(patch, "digits16")
         train(runs.Plan(RECIPES["neocognitron_digits"], seed=0, epochs=5, device="cpu"), folder, resume=False)
     return folder, said.getvalue()
 

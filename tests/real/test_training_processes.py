@@ -25,16 +25,33 @@ EPOCHS, SEED = 2, 5
 
 TWO = (sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
 JOINS = """
+import os
+import socket
+import sys
 from pathlib import Path
 import torch
 from training.distribution import join
+
+with socket.create_server(("127.0.0.1", 0)) as free:
+    os.environ["MASTER_PORT"] = str(free.getsockname()[1])
+os.environ |= {"MASTER_ADDR": "127.0.0.1", "WORLD_SIZE": "2", "TORCHELASTIC_RUN_ID": "as torchrun does"}
+children = []
+for rank in "01":
+    os.environ |= {"RANK": rank, "LOCAL_RANK": rank}
+    children.append(os.fork())
+    if not children[-1]:
+        break
+else:
+    sys.exit(any([os.waitpid(child, 0)[1] for child in children]))
 
 with join("cpu") as processes:
     network = processes.together(torch.nn.Linear(3, 3), torch.ones(1, 3))
     network(torch.ones(1, 3)).sum().backward()
     del network
-print(*(thread.read_text().strip() for thread in Path("/proc/self/task").glob("*/comm")))
+threads = " ".join(thread.read_text().strip() for thread in Path("/proc/self/task").glob("*/comm"))
+print(f"{processes.rank} of {processes.count}: {threads}")
 """
+"""Two processes for the price of one import of torch, with the environment that torchrun gives them."""
 
 
 def command(folder: Path, *more: str) -> list[str]:
@@ -91,7 +108,10 @@ def test_no_thread_of_the_group_outlives_it(tmp_path: Path) -> None:
     """One that did could let go of a tensor while the interpreter ends, which aborts the process."""
     script = tmp_path / "joins.py"
     script.write_text(JOINS)
-    done = subprocess.run([*TWO, script], cwd=ROOT, capture_output=True, text=True, timeout=280, env=WITH_ROOT)
+    done = subprocess.run(
+        [sys.executable, script], cwd=ROOT, capture_output=True, text=True, timeout=280, env=WITH_ROOT
+    )
     assert done.returncode == 0, done.stderr
+    assert sorted(line.split(":")[0] for line in done.stdout.splitlines()) == ["0 of 2", "1 of 2"]
     assert "python" in done.stdout
     assert "gloo" not in done.stdout

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from tests.real.conftest import StartServer
 
 WAIT_SECONDS = 10.0
+LONG_SECONDS = 90.0
+"""For calls that wait for several long runs, on a busy machine."""
 SLOW = "max_batch_size: 1 dynamic_batching { } instance_group { count: 3 kind: KIND_CPU }"
 
 
@@ -34,15 +36,15 @@ def test_a_slow_model_does_not_hold_up_a_fast_one_nor_its_like(start_server: Sta
             client.infer(model, slow_rows(0, LONG_ROUNDS // 4))
 
         order: list[str] = []
-        slow = [client.start_infer("slow", slow_rows(value, LONG_ROUNDS)) for value in (1, 2, 3)]
+        slow = [client.start_infer("slow", slow_rows(value, LONG_ROUNDS), LONG_SECONDS) for value in (1, 2, 3)]
         for call in slow:
             call.add_done_callback(lambda _: order.append("slow"))
         wait_for_pending(server.metrics_url, "slow", 2)
         assert metric(server.metrics_url, "convoy_running_batch_count") == 1
-        like = client.start_infer("like", slow_rows(4, 1))
+        like = client.start_infer("like", slow_rows(4, 1), LONG_SECONDS)
         like.add_done_callback(lambda _: order.append("like"))
         wait_for_pending(server.metrics_url, "like", 1)
-        fast = client.start_infer("fast", rows(5))
+        fast = client.start_infer("fast", rows(5), LONG_SECONDS)
         fast.add_done_callback(lambda _: order.append("fast"))
         assert [answer_of(call)["y"].item() for call in (fast, like, *slow)] == [16, 4, 1, 2, 3]
         wait_until(lambda: len(order) == 5, WAIT_SECONDS)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 import sys
@@ -23,7 +24,12 @@ pytestmark = pytest.mark.timeout(420)
 
 def run(*command: str | Path, seconds: float) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [str(word) for word in command], stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=seconds
+        [str(word) for word in command],
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=seconds,
+        env={name: value for name, value in os.environ.items() if name != "PYTHONPATH"},  # where the repository may be
     )
 
 

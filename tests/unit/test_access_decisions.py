@@ -10,11 +10,11 @@ import pytest
 
 from server.access import decisions
 from server.access.buckets import Bucket, Limits, Meter, Rate
-from server.access.decisions import Access, JwtInvalid
+from server.access.decisions import Access, Caller, JwtInvalid
 from server.access.policy import open_policy
 from server.access.tokens import digest_of, shown
 from server.errors import Forbidden, RateLimited, Unauthenticated
-from tests.unit.access_policies import BEARER, OTHER, access, principal
+from tests.unit.access_policies import BEARER, OTHER, access, policy, principal
 
 ALLOW = 'allow = [{ apis = ["inference"], models = ["m*"] }]'
 ONE = principal("one", ALLOW)
@@ -54,7 +54,7 @@ def test_a_token_tells_who_calls(authorization: str) -> None:
 
 WRONG = (
     "Bearer", "Bearer ", "Basic dDp0", "Bearer ü", "Bearer a.b.c", f"Bearer {OTHER}",
-    BEARER[7:], BEARER[:-1], f"{BEARER}t", f"{BEARER},{BEARER}",
+    BEARER[7:], BEARER[:-1], f"{BEARER}t", f"{BEARER},{BEARER}", f"{BEARER}\t", f"{BEARER}X",
 )  # fmt: skip
 
 
@@ -114,6 +114,36 @@ def test_what_is_remembered_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     for _ in range(2):
         assert name(guarded, "Bearer a.b.c" + " " * 4096) == "claimed"
     assert jwts.asked == 11  # too long to be kept
+
+
+def test_a_memory_of_credentials_that_is_full_begins_anew(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(decisions, "MAX_REMEMBERED", 3)
+    jwts = Vouching({"sub": "s", "groups": "g"}, 2000.0)
+    guarded = access(CLAIMED, jwts)
+    asked = []
+    for token in "0122312":
+        name(guarded, f"Bearer a.b.{token}")
+        asked.append(jwts.asked)
+    assert asked == [1, 2, 3, 3, 4, 5, 6]
+
+
+def test_a_credential_is_remembered_up_to_its_longest() -> None:
+    jwts = Vouching({"sub": "s", "groups": "g"}, 2000.0)
+    guarded = access(CLAIMED, jwts)
+    longest = "Bearer a.b.c".ljust(decisions.MAX_REMEMBERED_CREDENTIAL)
+    asked = []
+    for authorization in (longest, longest, longest + " ", longest + " "):
+        name(guarded, authorization)
+        asked.append(jwts.asked)
+    assert asked == [1, 1, 2, 3]
+
+
+def test_what_was_allowed_is_remembered_up_to_the_longest_name() -> None:
+    caller = Caller(policy(ONE).principals[0])
+    longest = "m" * decisions.MAX_REMEMBERED_NAME
+    for model in (None, "m1", longest, longest + "m"):
+        assert caller.may("inference", model)
+    assert caller.allowed == {("inference", None), ("inference", "m1"), ("inference", longest)}
 
 
 def test_what_the_policy_does_not_allow_is_refused() -> None:
@@ -191,6 +221,10 @@ def test_a_bucket_fills_to_its_burst_and_no_further() -> None:
     assert bucket.seconds_until(5, 1000.0) == 0
     bucket.take(5)
     assert bucket.seconds_until(1, 1000.0) == pytest.approx(0.1)
+
+
+def test_a_bucket_that_has_more_than_is_asked_for_has_nothing_to_wait_for() -> None:
+    assert Bucket(Rate(10, 5)).seconds_until(1, 100.0) == 0
 
 
 def test_more_than_a_burst_is_let_in_full_and_paid_for_afterwards() -> None:

@@ -36,6 +36,12 @@ def test_an_issuer_has_its_fields_and_a_file_beside_the_policy() -> None:
     assert (found.algorithms, found.leeway_seconds) == (DEFAULT_ALGORITHMS, 30)
 
 
+@pytest.mark.parametrize("seconds", [0, 300])
+def test_an_issuers_leeway_may_be_as_much_as_there_is(seconds: int) -> None:
+    (found,) = policy(f"{ISSUER}leeway_seconds = {seconds}").issuers
+    assert found.leeway_seconds == seconds
+
+
 def test_whoever_shows_nothing_may_ask_for_the_servers_health_unless_the_file_says_more() -> None:
     anonymous = policy("").anonymous
     assert [api for api in APIS if anonymous.may(api, None)] == ["health"]
@@ -78,7 +84,10 @@ WRONG = {
         "principals[0].allow[0].apis[1] unknown API 'infer'; there are health, metadata, inference",
     ),
     "reading what reads": (principal("a", 'allow = [{ apis = ["health:read"] }]'), "unknown API 'health:read'"),
-    "a grant of nothing": (principal("a", 'allow = [{ models = ["*"] }]'), "allow[0].apis must be a list of"),
+    "a grant of nothing": (
+        principal("a", 'allow = [{ models = ["*"] }]'),
+        "allow[0].apis must be a list of health, metadata",
+    ),
     "an empty pattern": (
         principal("a", 'allow = [{ apis = ["inference"], models = [""] }]'),
         "principals[0].allow[0].models[0] a model's name is not empty",
@@ -90,6 +99,10 @@ WRONG = {
     ),
     "a limit that is true": (principal("a", "limits = { bytes_per_second = true }"), "bytes_per_second must be"),
     "a limit without end": (principal("a", "limits = { bytes_per_second = inf }"), "bytes_per_second must be"),
+    "a limit beyond what is counted exactly": (
+        principal("a", "limits = { bytes_per_second = 1000000000000001 }"),
+        "bytes_per_second must be a number from 1e-06 to 1e+15",
+    ),
     "a burst of what has no limit": (
         principal("a", "limits = { requests_burst = 2 }"),
         "principals[0].limits.requests_burst needs requests_per_second",
@@ -99,7 +112,10 @@ WRONG = {
     "claims of any issuer": (ISSUER + ISSUER.replace('"i"', '"j"') + CLAIMS, "principals[0].claims needs 'iss'"),
     "one issuer of two": (ISSUER + ISSUER, "two [[jwt]] have the same issuer"),
     "no algorithm": (ISSUER + 'algorithms = ["none"]', "jwt[0].algorithms[0] 'none' is none of RS256"),
-    "an algorithm with a secret": (ISSUER + 'algorithms = ["HS256"]', "jwt[0].algorithms[0] 'HS256' is none of"),
+    "an algorithm with a secret": (
+        ISSUER + 'algorithms = ["HS256"]',
+        "jwt[0].algorithms[0] 'HS256' is none of RS256, RS384",
+    ),
     "too much leeway": (ISSUER + "leeway_seconds = 301", "jwt[0].leeway_seconds must be a number from 0 to 300"),
     "an issuer without an audience": ('[[jwt]]\nissuer = "i"', "jwt[0].audience is missing"),
     "one name of two": (principal("a") + principal("a", token="x" * 32), "'a' and 'a' have the name in common"),

@@ -297,3 +297,15 @@ def test_text_of_three_requests_is_joined_in_order() -> None:
 
 def test_where_nobody_wants_an_output_each_request_has_none() -> None:
     assert scatter([], [], [1, 2]) == [(), ()]
+
+
+@pytest.mark.parametrize("datatype", [tensors.FP32, tensors.BYTES], ids=lambda datatype: datatype.name)
+def test_requests_and_rows_that_are_not_as_many_are_not_cut_to_the_shorter(datatype: DataType) -> None:
+    data = [[objects("a") if datatype is tensors.BYTES else rows_of(datatype, 1)]] * 2
+    with pytest.raises(ValueError, match="zip"):
+        Staging().gather(layout(("x", datatype, ())), [1, 1, 1], data)
+
+
+def test_outputs_and_names_that_are_not_as_many_are_not_cut_to_the_shorter() -> None:
+    with pytest.raises(ValueError, match="zip"):
+        scatter(["y", "z"], [rows_of(tensors.FP32, 3)], [1, 2])

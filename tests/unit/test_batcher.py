@@ -16,7 +16,7 @@ from server.scheduling.policy import WindowPolicy
 from server.scheduling.queue import BatchQueue
 from tests.autojump import run
 from tests.fakes import NamedTicket, PuppetLane, names
-from tests.unit.batching import BatcherBench
+from tests.unit.batching import BatcherBench, window_policy
 
 
 def test_the_window_is_counted_from_arrival() -> None:
@@ -332,5 +332,45 @@ def test_the_oldest_arrival_is_that_of_who_waits_and_not_of_who_runs() -> None:
             bench.submit(name)
         await bench.at(4)
         assert bench.batcher.oldest_arrival() == 2
+
+    run(main())
+
+
+class Watched(BatchQueue[NamedTicket]):
+    """A queue that counts how often it is looked at."""
+
+    looks = 0
+
+    def expire(self, now: float) -> list[NamedTicket]:
+        self.looks += 1
+        return super().expire(now)
+
+
+def test_a_request_that_finds_every_lane_busy_is_not_looked_at_before_one_is_idle() -> None:
+    async def main() -> None:
+        queue = Watched(window_policy(max_rows=1))
+        bench = BatcherBench(PuppetLane(seconds=10), queue=queue)
+        bench.submit("a")
+        await bench.at(1)
+        looks = queue.looks
+        bench.submit("b")
+        await bench.at(9)
+        assert queue.looks == looks
+        await bench.at(30)
+        assert bench.batches == [(0, ["a"]), (10, ["b"])]
+
+    run(main())
+
+
+def test_cancelling_what_waits_no_more_is_no_reason_to_look() -> None:
+    async def main() -> None:
+        queue = Watched(window_policy())
+        bench = BatcherBench(PuppetLane(seconds=10), queue=queue)
+        ticket = bench.submit("a")
+        await bench.at(20)
+        looks = queue.looks
+        assert not bench.batcher.cancel(ticket)
+        await bench.at(30)
+        assert queue.looks == looks
 
     run(main())

@@ -108,6 +108,22 @@ def test_a_model_whose_requests_went_away_passes_its_turn_on() -> None:
     run(main())
 
 
+def test_a_model_whose_requests_went_away_is_in_nobodys_way() -> None:
+    async def main() -> None:
+        turns = Turns(1)
+        busy, gone = (BatcherBench(PuppetLane(10), turns=turns, max_rows=1) for _ in range(2))
+        flood(busy, *"ab")
+        await gone.at(1)
+        ticket = gone.submit("gone")
+        await gone.at(2)
+        assert gone.batcher.cancel(ticket)
+        await gone.at(50)
+        assert busy.batches == [(0, ["a"]), (10, ["b"])]
+        assert (gone.waited, busy.waited) == ([1], [])
+
+    run(main())
+
+
 def test_a_turn_that_comes_before_the_window_ends_is_passed_on_and_asked_for_again() -> None:
     async def main() -> None:
         turns = Turns(1)

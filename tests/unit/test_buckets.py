@@ -101,3 +101,10 @@ def test_a_batch_below_the_smallest_bucket_or_above_the_largest_is_not_cut() -> 
         costs.observe(size, float(size))
     assert worth_taking([1], costs) == 1
     assert worth_taking([1, 2, 3, 4, 5], costs) == 5
+
+
+def test_a_batch_above_the_smallest_bucket_is_cut_down_to_it() -> None:
+    costs = CostTable((2, 4), fills=True)
+    for size, seconds in ((2, 1.0), (4, 3.0)):
+        costs.observe(size, seconds)
+    assert worth_taking([1, 2, 3], costs) == 2

@@ -137,6 +137,25 @@ def test_what_batches_of_requests_took_is_known_apart_from_the_profile() -> None
     assert (costs.worst_served(1), costs.worst_served(2)) == (9.0, inf)
 
 
+def test_between_two_buckets_what_requests_took_is_known_where_it_is_for_both() -> None:
+    costs = CostTable((2, 4))
+    for size in (2, 4):
+        costs.profile(size, 1.0)
+    for _ in range(ENOUGH):
+        costs.observe(4, 6.0)
+    assert (costs.typical_served(3), costs.typical(3)) == (inf, 3.5)
+    for _ in range(ENOUGH):
+        costs.observe(2, 2.0)
+    assert costs.typical_served(3) == 4.0
+
+
+def test_below_the_smallest_bucket_nothing_is_known() -> None:
+    costs = CostTable((2, 4))
+    costs.observe(2, 1.0)
+    costs.observe(4, 2.0)
+    assert costs.typical(1) == inf
+
+
 def test_only_a_bucket_can_be_profiled() -> None:
     with pytest.raises(ValueError, match="not in tuple"):
         CostTable((1, 4)).profile(3, 1.0)

@@ -48,3 +48,12 @@ def test_who_may_not_overtake_does_not_wake_the_queue() -> None:
     queue.put(NamedTicket("first", signature="x", arrived=10.0))
     queue.put(NamedTicket("forwarded", signature="y", arrived=5.0))  # it came to somebody else before
     assert queue.next_due() == 11.0
+
+
+def test_of_those_who_may_overtake_whoever_came_first_wakes_the_queue() -> None:
+    keys = iter("ab")
+    policy = SequencePolicy(4, max_delay=1.0, slots=4)
+    queue: SequenceQueue[NamedTicket] = SequenceQueue(policy, 1, lambda _: Step(next(keys), starts=True, ends=True))
+    queue.put(NamedTicket("first", signature="x", arrived=10.0))
+    queue.put(NamedTicket("forwarded", signature="y", arrived=5.0))
+    assert queue.next_due() == 6.0

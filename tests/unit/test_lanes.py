@@ -290,7 +290,8 @@ def test_a_batch_that_failed_leaves_nothing_to_the_garbage_collector(is_tiny: bo
             del batch
             await ended.wait()
             following = asyncio.Event()
-            lane.submit([RememberedTicket("next")], lambda _, ended=following: ended.set())
+            two = [RememberedTicket("next"), RememberedTicket("and another")]  # one alone would not come to the thread
+            lane.submit(two, lambda _, ended=following: ended.set())
             await following.wait()  # the lane has done with the one before
             assert left() is None
         lane.close()

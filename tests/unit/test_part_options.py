@@ -8,6 +8,7 @@ import pytest
 
 from server.frontends.statuses import AS_TRITON
 from server.memory_budget import MemoryBudget
+from server.pages import Populator
 from server.part_options import gates, grpc_options, http_options, memory_budget, metrics_options
 from server.settings import parse
 from tests.unit.access_policies import principal
@@ -17,8 +18,8 @@ from tests.unit.access_policies import principal
 def test_each_port_is_shared_as_its_flag_says(shared: bool) -> None:
     flags = [f"--reuse-http-port={shared}", f"--reuse-grpc-port={not shared}"]
     settings = parse(["--model-repository=models", *flags])
-    memory = MemoryBudget()
-    http, grpc = http_options(settings, memory, AS_TRITON), grpc_options(settings, memory, AS_TRITON)
+    common = (MemoryBudget(), AS_TRITON, Populator())
+    http, grpc = http_options(settings, *common), grpc_options(settings, *common)
     assert (http.reuse_port, grpc.reuse_port) == (shared, not shared)
 
 
@@ -35,7 +36,7 @@ def test_without_a_flag_the_memory_budget_has_room_for_some_of_the_largest_reque
 def test_answers_are_compressed_as_much_as_their_flag_says(word: str | None, level: int) -> None:
     flags = [] if word is None else [f"--grpc-infer-response-compression-level={word}"]
     settings = parse(["--model-repository=models", *flags])
-    assert grpc_options(settings, MemoryBudget(), AS_TRITON).compression_level == level
+    assert grpc_options(settings, MemoryBudget(), AS_TRITON, Populator()).compression_level == level
 
 
 def test_metrics_have_tls_of_their_own(tmp_path: Path) -> None:
@@ -47,7 +48,7 @@ def test_metrics_have_tls_of_their_own(tmp_path: Path) -> None:
         settings = parse(["--model-repository=models", flag, *files])
         tls = metrics_options(settings).tls
         assert tls is not None and (tls.certificate, tls.root) == (cert, root)
-        assert http_options(settings, MemoryBudget(), AS_TRITON).tls is None
+        assert http_options(settings, MemoryBudget(), AS_TRITON, Populator()).tls is None
     assert metrics_options(parse(["--model-repository=models", *files])).tls is None
 
 

@@ -67,16 +67,16 @@ IMPOSSIBLE = {
     "no requests": ({"max_rows": 1, "max_requests": 0}, "at least one request, not 0"),
     "negative delay": ({"max_rows": 1, "max_delay": -0.1}, "max_delay and aging must not be negative, not -0.1 and 0"),
     "negative aging": ({"max_rows": 1, "aging": -1}, "not 0.0 and -1"),
-    "no level": ({"max_rows": 1, "levels": ()}, "at least one priority level"),
+    "no level": ({"max_rows": 1, "levels": ()}, "^there must be at least one priority level$"),
     "preferred size 0": ({"max_rows": 4, "preferred_rows": (0,)}, r"must lie in 1..4, not \(0,\)"),
     "preferred size above max_rows": ({"max_rows": 4, "preferred_rows": (2, 5)}, r"not \(2, 5\)"),
     "queue too small for a batch": (
         {"max_rows": 4, "levels": (LevelPolicy(max_queued_rows=3),)},
-        "must hold at least one full batch",
+        "^the queue must hold at least one full batch$",
     ),
     "queue for no request": (
         {"max_rows": 4, "levels": (LevelPolicy(max_queued_requests=0),)},
-        "must hold at least one full batch",
+        "^the queue must hold at least one full batch$",
     ),
 }
 
@@ -87,21 +87,27 @@ def test_the_impossible_is_refused(numbers: dict[str, Any], message: str) -> Non
         WindowPolicy(**numbers)
 
 
+def test_a_batch_may_be_worth_running_at_any_size_that_it_can_have() -> None:
+    assert WindowPolicy(max_rows=4, preferred_rows=(1, 4)).preferred_rows == (1, 4)
+
+
 LEVELS = {
     "a level stays without aging": (0.0, 3, 1e9, 3),
     "a newcomer has its own level": (2.0, 3, 0, 3),
     "a moment too early": (2.0, 3, 1.99, 3),
     "one level up": (2.0, 3, 2, 2),
     "two levels up": (2.0, 3, 4, 1),
-    "never above the first": (2.0, 3, 1e9, 1),
+    "never above the first": (2.0, 3, 6, 1),
     "the first stays the first": (2.0, 1, 1e9, 1),
     "at the end of time": (2.0, 3, inf, 1),
 }
 
 
-@pytest.mark.parametrize(("aging", "level", "now", "expected"), LEVELS.values(), ids=LEVELS)
-def test_a_request_climbs_one_level_for_each_time_of_aging(aging: float, level: int, now: float, expected: int) -> None:
-    assert WindowPolicy(max_rows=1, aging=aging).level_at(level, 0, now) == expected
+@pytest.mark.parametrize(("aging", "level", "waited", "expected"), LEVELS.values(), ids=LEVELS)
+def test_a_request_climbs_one_level_for_each_time_of_aging(
+    aging: float, level: int, waited: float, expected: int
+) -> None:
+    assert WindowPolicy(max_rows=1, aging=aging).level_at(level, 100, 100 + waited) == expected
 
 
 def test_the_largest_request_that_could_ever_be_queued() -> None:
@@ -113,6 +119,7 @@ def test_the_largest_request_that_could_ever_be_queued() -> None:
 def test_a_limited_policy_has_smaller_batches_and_is_otherwise_the_same() -> None:
     policy = WindowPolicy(max_rows=8, preferred_rows=(2, 6), max_delay=3, aging=1)
     assert policy.limited(4) == WindowPolicy(max_rows=4, preferred_rows=(2,), max_delay=3, aging=1)
+    assert policy.limited(6).preferred_rows == (2, 6)
     assert policy.limited(9) == policy
 
 

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from server.errors import QueueFull
+from server.memory_budget import MemoryBudget
 from server.scheduling.budget import ByteBudget
 from server.scheduling.policy import LevelPolicy, WindowPolicy
 from server.scheduling.queue import BatchQueue
@@ -102,6 +103,13 @@ def test_a_full_level_turns_away_its_own_and_nobody_else() -> None:
     put(q, NamedTicket("c", level=1))
 
 
+def test_however_many_are_delayed_each_keeps_its_deadline() -> None:
+    q = queue()
+    put(q, *(NamedTicket(i, delay_at=1, deadline=2) for i in range(40)))
+    assert (q.expire(now=1), len(q)) == ([], 40)
+    assert names(q.expire(now=2)) == [*range(40)]
+
+
 def test_delaying_frees_no_room() -> None:
     q = queue(levels=(LevelPolicy(max_queued_requests=1),))
     put(q, NamedTicket("a", delay_at=1))
@@ -139,3 +147,15 @@ def test_a_request_alone_is_let_in_however_large_it_is() -> None:
     q.put(NamedTicket("a", size=11))
     with pytest.raises(QueueFull):
         q.put(NamedTicket("b", size=1))
+
+
+def test_a_request_that_says_nothing_of_its_bytes_has_none() -> None:
+    budget = ByteBudget(10)
+    BatchQueue[NamedTicket](WindowPolicy(max_rows=1), budget).put(NamedTicket("a"))
+    assert budget.used == 0
+
+
+def test_a_budget_of_what_waits_knows_the_one_of_what_is_held_or_holds_as_much_as_comes() -> None:
+    memory = MemoryBudget(100)
+    assert ByteBudget(10, memory).memory is memory
+    assert ByteBudget(10).memory.room > 1 << 50

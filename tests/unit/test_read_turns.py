@@ -86,3 +86,22 @@ def test_a_socket_that_closes_is_not_read_from(reader: Reader) -> None:
     reader.closing = True
     reader.turn()
     assert not reader.reading
+
+
+def test_a_socket_that_waits_for_something_is_not_read_from_until_it_is_there(reader: Reader) -> None:
+    events: list[Callable[[], None]] = []
+    reader.turns.wait_for(events.append)
+    reader.turns.filled(READ_BYTES)
+    reader.turn()
+    assert not reader.reading
+    events.pop()()
+    assert reader.reading
+
+
+def test_a_socket_waits_for_one_thing_at_a_time(reader: Reader) -> None:
+    events: list[Callable[[], None]] = []
+    reader.turns.filled(READ_BYTES)
+    reader.turns.wait_for(events.append)
+    assert not events
+    reader.turn()
+    assert reader.reading

@@ -39,6 +39,7 @@ def test_where_batches_pay_the_plan_is_the_largest_that_leaves_time_to_wait_for_
     seconds = linear(fixed=2, per_row=1)  # a batch and a half of 6 rows: 12
     assert plan(8, seconds, objective=11.9).rows == 5
     assert plan(8, seconds, objective=12).rows == 6
+    assert plan(8, seconds, objective=14.9).rows == 7
     assert plan(8, seconds, objective=100).rows == 8
 
 
@@ -62,6 +63,11 @@ def test_where_costs_have_steps_the_plan_ends_before_one() -> None:
 
 def test_where_costs_have_steps_and_time_is_short_the_plan_is_the_smaller_step() -> None:
     assert plan(8, stepped(1, width=2), objective=1.5).rows == 2
+
+
+def test_a_batch_as_large_as_the_plan_waits_for_nobody() -> None:
+    full = plan(4, linear(fixed=4, per_row=1), objective=100)
+    assert [full.patience(rows) for rows in (1, 2, 3, 4)] == [4, 2, pytest.approx(4 / 3), 0]
 
 
 def test_an_objective_that_not_even_a_single_row_keeps_means_single_rows() -> None:
@@ -104,6 +110,12 @@ def test_no_size_that_leaves_time_has_more_rows_per_second_than_the_plan(
     assert made.rows / made.seconds >= best * (1 - 1e-12)
 
 
+def test_patience_is_the_fixed_part_shared_by_the_rows_and_ends_with_the_plan() -> None:
+    made = plan(8, linear(fixed=6, per_row=1), objective=100)
+    assert [made.patience(rows) for rows in (1, 2, 3, 6)] == [6, 3, 2, 1]
+    assert made.patience(8) == made.patience(9) == 0.0
+
+
 @given(calibrated(), st.floats(0.1, 0.9), st.floats(1.1, 10))
 def test_patience_is_as_long_as_one_more_row_gives_more_rows_per_second(
     table: tuple[CostTable, int], less: float, more: float
@@ -119,11 +131,6 @@ def test_patience_is_as_long_as_one_more_row_gives_more_rows_per_second(
         elif patience < -1e-6:
             assert (rows + 1) / costs.typical(rows + 1) < now
     assert made.patience(made.rows) == made.patience(made.rows + 1) == 0.0
-
-
-def test_patience_is_the_fixed_part_shared_by_the_rows() -> None:
-    made = plan(8, linear(fixed=6, per_row=1), objective=100)
-    assert [made.patience(rows) for rows in (1, 2, 3, 6)] == [6, 3, 2, 1]
 
 
 def test_a_guard_begins_with_all_of_the_objective() -> None:
@@ -156,14 +163,6 @@ def test_kept_promises_beside_broken_ones_count_too() -> None:
     assert guard.share == pytest.approx(0.95)
 
 
-@given(st.lists(st.tuples(st.integers(0, 5000), st.integers(0, 50)), max_size=30))
-def test_a_share_never_leaves_its_bounds(events: list[tuple[int, int]]) -> None:
-    guard = Guard()
-    for kept, late in events:
-        guard.observe(kept + late, late)
-        assert LEAST_SHARE <= guard.share <= MOST_SHARE
-
-
 def test_a_guard_reaches_both_of_its_bounds() -> None:
     guard = Guard()
     guard.observe(settled=5000, late=0)
@@ -171,6 +170,14 @@ def test_a_guard_reaches_both_of_its_bounds() -> None:
     for _ in range(11):
         guard.observe(settled=1, late=1)
     assert guard.share == LEAST_SHARE
+
+
+@given(st.lists(st.tuples(st.integers(0, 5000), st.integers(0, 50)), max_size=30))
+def test_a_share_never_leaves_its_bounds(events: list[tuple[int, int]]) -> None:
+    guard = Guard()
+    for kept, late in events:
+        guard.observe(kept + late, late)
+        assert LEAST_SHARE <= guard.share <= MOST_SHARE
 
 
 def late_share_of(risk: float) -> float:

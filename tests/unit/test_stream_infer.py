@@ -103,8 +103,8 @@ def test_the_refusal_of_an_encoder_is_what_its_caller_is_told() -> None:
     def encode(_: InferenceResponse) -> bytes:
         raise refusal
 
-    assert encoded(encode, answer(b"a"), "") is refusal
-    assert encoded(lambda _: b"message", answer(b"a"), "") == b"message"
+    assert encoded(encode, answer(b"a")) is refusal
+    assert encoded(lambda _: b"message", answer(b"a")) == b"message"
 
 
 def test_answers_wait_for_those_before_them() -> None:

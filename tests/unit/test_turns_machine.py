@@ -1,7 +1,7 @@
 """Turns against a slow and obviously right model, in any order of events; and proof that it would notice bugs.
 
 Models with several instances behave as a batcher does. Every planted bug in `MUTATIONS`, one replaced expression in
-the real source, must be caught by the same machine.
+the real source, must be caught by the same machine: see `mutating`.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 from server.scheduling import turns as turns_module
-from tests.unit.mutating import module_from, try_machine
+from tests.unit.mutating import module_from, play_programs
 
 PATIENCE = 1.0
 
@@ -229,8 +229,8 @@ MUTATIONS = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize(("right", "wrong"), MUTATIONS.values(), ids=MUTATIONS)
-def test_a_planted_bug_is_caught(right: str, wrong: str) -> None:
+def mutated(right: str, wrong: str) -> type[TurnsMachine]:
+    """A machine of the code with one expression replaced."""
     source = Path(str(turns_module.__file__)).read_text()
     assert right in source, "the mutation names no expression"
     mutated = module_from(turns_module.__name__, source.replace(right, wrong))
@@ -238,5 +238,15 @@ def test_a_planted_bug_is_caught(right: str, wrong: str) -> None:
     class MutatedMachine(TurnsMachine):
         module = mutated
 
+    return MutatedMachine
+
+
+@pytest.mark.parametrize(("right", "wrong"), MUTATIONS.values(), ids=MUTATIONS)
+def test_a_planted_bug_is_caught(right: str, wrong: str) -> None:
+    machine = mutated(right, wrong)
     with pytest.raises(CAUGHT):
-        try_machine(MutatedMachine, examples=1500)
+        play_programs("turns", machine)
+
+
+def test_the_programs_find_nothing_where_no_bug_is_planted() -> None:
+    play_programs("turns", TurnsMachine)

@@ -13,6 +13,7 @@ from server.files import given_by
 from server.frontends.statuses import STATUSES, Failures
 from server.memory_budget import MemoryBudget
 from server.models import repository
+from server.pages import Populator
 from server.remote.cache import Cache
 from server.settings import Settings
 from server.urls import RepositoryUrl
@@ -26,11 +27,11 @@ def _gates(given: Settings) -> None:
 
 
 def _grpc(given: Settings) -> None:
-    part_options.grpc_options(given, MemoryBudget(), Failures(STATUSES))
+    part_options.grpc_options(given, MemoryBudget(), Failures(STATUSES), Populator())
 
 
 def _http(given: Settings) -> None:
-    part_options.http_options(given, MemoryBudget(), Failures(STATUSES))
+    part_options.http_options(given, MemoryBudget(), Failures(STATUSES), Populator())
 
 
 def _ports(given: Settings) -> None:

@@ -164,9 +164,9 @@ def test_an_answer_that_cannot_be_encoded_is_noted_and_logged_with_its_trace(
         raise ValueError("not an answer")
 
     async def test(server: Server) -> None:
-        monkeypatch.setattr(inference_service, "encode_infer_response", broken)
         assert (await infer(server, traceparent(), id="seven")).status is StatusCode.INTERNAL
 
+    monkeypatch.setattr(inference_service, "encode_infer_response", broken)
     (record,) = traced(test)
     assert record.status == (13, "INTERNAL")
     (line,) = [vars(line) for line in caplog.records if line.levelno == logging.ERROR]

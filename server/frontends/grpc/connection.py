@@ -11,11 +11,10 @@ import time
 from collections.abc import Callable, Sequence
 from functools import partial
 from math import inf
-from typing import NamedTuple
 
 from server.errors import AnswersUnread, ConvoyError, Reason, RequestTooLarge
-from server.frontends.call_counts import CallCounts, MethodCounts
-from server.frontends.calls import INTERNAL_MESSAGE, NOBODY, Method, MethodTable, Peer, StatusCode, UnaryMethod
+from server.frontends.call_counts import CallCounts
+from server.frontends.calls import NOBODY, MethodTable, Peer, StatusCode, UnaryMethod
 from server.frontends.compression import FASTEST
 from server.frontends.grpc import http2, wire
 from server.frontends.grpc.http2 import (
@@ -25,13 +24,13 @@ from server.frontends.grpc.http2 import (
     NO_ROOM,
     SHORT,
     TOO_LARGE,
-    Event,
     Header,
     HeaderBlock,
     Http2Connection,
 )
-from server.frontends.grpc.http2_calls import InBackground, StreamCall, UnaryCall
-from server.frontends.grpc.wire import Refusal, RequestHead, WireError
+from server.frontends.grpc.http2_calls import InBackground, StreamRoute, UnaryCall, UnaryRoute
+from server.frontends.grpc.http2_streams import StreamCall
+from server.frontends.grpc.wire import Refusal
 from server.frontends.statuses import AS_TRITON, Failures
 from server.memory_budget import SMALL_BYTES, MemoryBudget
 from server.tensors import Buffer
@@ -56,12 +55,7 @@ _OK_TRAILERS = HeaderBlock(wire.OK_TRAILERS)
 _UNREAD = "the caller leaves too many of this connection's answers unread"
 
 
-class _Route(NamedTuple):
-    """What a header block means; remembered, since most callers send the same one again and again."""
-
-    head: RequestHead
-    method: Method
-    counts: MethodCounts
+_Route = UnaryRoute | StreamRoute | Refusal
 
 
 class Dispatcher:
@@ -93,7 +87,8 @@ class Dispatcher:
         self.context = http2.Http2Context()
         self._context_bytes = 0  # of the memory budget's: what the context held when it was last looked at
         self._call_soon = call_soon
-        self._routes: dict[bytes, _Route | Refusal] = {}
+        self.routes: dict[bytes, _Route] = {}
+        """Those that are remembered: see `route`."""
         self._dirty: list[Connection] = []
 
     def look_at_memory(self) -> None:
@@ -106,26 +101,26 @@ class Dispatcher:
         """Let the connections know what others hold by now."""
         self.context.hold_elsewhere(self.memory.used - self._context_bytes)
 
-    def route(self, packed: bytes) -> _Route | Refusal:
+    def route(self, packed: bytes) -> _Route:
         """What to do with a request that begins with this header block."""
-        route = self._routes.get(packed)
+        route = self.routes.get(packed)
         if route is None:
             route = self._new_route(packed)
             if len(packed) > REMEMBERED_HEAD_BYTES:
                 return route
-            if len(self._routes) >= REMEMBERED_HEADS:
-                self._routes.clear()
-            self._routes[packed] = route
+            if len(self.routes) >= REMEMBERED_HEADS:
+                self.routes.clear()
+            self.routes[packed] = route
         return route
 
     def count_refused(self, packed: bytes, status: StatusCode, reason: Reason) -> None:
         """A request that begins with this header block, b"" for one too large, is answered without becoming a call."""
         route = self.route(packed) if packed else None
-        if not isinstance(route, _Route):
+        if route is None or isinstance(route, Refusal):
             self.calls.refused(status)
             return
         self.calls.refused(status, route.counts)
-        if isinstance(route.method, UnaryMethod) and route.method.account is not None:
+        if isinstance(route, UnaryRoute) and route.method.account is not None:
             route.method.account.turn_away(reason)
 
     def flush_soon(self, connection: Connection) -> None:
@@ -140,14 +135,17 @@ class Dispatcher:
             connection.flush()
         self.look_at_memory()
 
-    def _new_route(self, packed: bytes) -> _Route | Refusal:
+    def _new_route(self, packed: bytes) -> _Route:
         head = wire.check_request_headers(http2.unpack_headers(packed))
         if isinstance(head, Refusal):
             return head
         method = self.methods.get(head.path)
         if method is None:
             return Refusal(StatusCode.UNIMPLEMENTED, "Method not found!")
-        return _Route(head, method, self.calls.of(head.path))
+        counts = self.calls.of(head.path)
+        if isinstance(method, UnaryMethod):
+            return UnaryRoute(head, head.timeout, counts, method)
+        return StreamRoute(head, head.timeout, counts, method)
 
 
 class Connection:
@@ -163,6 +161,7 @@ class Connection:
         self.dispatcher = dispatcher
         self.memory = dispatcher.memory
         self.failures = dispatcher.failures
+        self.max_message_bytes = dispatcher.max_message_bytes
         self.peer = peer
         self._write = write
         self._hang_up = hang_up
@@ -214,13 +213,17 @@ class Connection:
         self.dispatcher.tell_of_memory()
         events = self._http2.receive(length)
         self.dispatcher.look_at_memory()
-        for event in events:
-            if event.flags == WHOLE:
-                self._open(event)
+        for stream_id, flags, head, body in events:
+            if flags == WHOLE:
+                self._open(stream_id, flags, head, body)
             else:
-                self._on_event(event)
+                self._on_event(stream_id, flags, head, body)
         if self._http2.due or self._stalled or self._http2.lends:
             self.mark_dirty()
+
+    def unwritten(self) -> tuple[int, int]:
+        """See `Http2Connection.unwritten`."""
+        return self._http2.unwritten() if self._arriving and not self._closed else (0, 0)
 
     def end_late_streams(self, now: float) -> None:
         """End the streams whose callers' deadlines have passed. Unary calls are their methods' to end."""
@@ -299,11 +302,7 @@ class Connection:
             return
         self._http2.goaway(final=final)
         for call in tuple(self._calls.values()):
-            try:
-                call.drain()
-            except Exception:
-                log.exception("a method raised")
-                call.cancel(StatusCode.INTERNAL, INTERNAL_MESSAGE)
+            call.drain()
         self.mark_dirty()
 
     def ping(self) -> None:
@@ -328,7 +327,8 @@ class Connection:
         if length > SMALL_BYTES:
             self.dispatcher.look_at_memory()
         self._calls.pop(stream_id, None)
-        self.mark_dirty()
+        if not self._dirty:
+            self.mark_dirty()
         return None
 
     def fail(self, stream_id: int, headers: Sequence[Header]) -> None:
@@ -368,73 +368,64 @@ class Connection:
 
     # --- what the peer does ---
 
-    def _on_event(self, event: Event) -> None:
-        flags = event.flags
+    def _on_event(self, stream_id: int, flags: int, head: bytes, body: Buffer) -> None:
         if flags & CLOSED:
             if not flags & HEAD:
-                self._forget(event.stream_id)
+                self._forget(stream_id)
         elif flags & (TOO_LARGE | NO_ROOM):
-            self._refuse_too_large(event)
+            self._refuse_too_large(stream_id, flags, head)
         elif flags & HEAD:
-            self._open(event)
+            self._open(stream_id, flags, head, body)
         else:
-            self._arriving.pop(event.stream_id, None)
-            call = self._calls.get(event.stream_id)
-            if call is not None:
-                self._deliver(call, event)
+            self._arriving.pop(stream_id, None)
+            call = self._calls.get(stream_id)
+            if isinstance(call, StreamCall):
+                self._deliver(stream_id, call, body, ended=bool(flags & END))
+            elif call is not None and flags & END:
+                call.receive(body)
 
-    def _open(self, event: Event) -> None:
-        route = self.dispatcher.route(event.head)
+    def _open(self, stream_id: int, flags: int, head: bytes, body: Buffer) -> None:
+        route = self.dispatcher.routes.get(head) or self.dispatcher.route(head)
         if isinstance(route, Refusal):
             self.dispatcher.calls.refused(route.status)
-            self._http2.headers_only(event.stream_id, route.headers())
+            self._http2.headers_only(stream_id, route.headers())
             return
-        timeout = route.head.timeout
+        timeout = route.timeout
         deadline = inf if timeout == inf else time.monotonic() + timeout
-        limit = self.dispatcher.max_message_bytes
-        if isinstance(route.method, UnaryMethod):
-            unary = UnaryCall(self, event.stream_id, route.head, deadline, limit, route.counts, route.method)
-            self._calls[event.stream_id] = unary
-            if event.flags & END:
-                self._deliver(unary, event)
-            else:
-                self._arriving[event.stream_id] = time.monotonic()
-                if route.method.begin is not None:
-                    self._deliver(unary, event)
+        if isinstance(route, UnaryRoute):
+            self._calls[stream_id] = unary = UnaryCall(self, stream_id, route, deadline)
+            if flags & END:
+                unary.receive(body)
+                return
+            self._arriving[stream_id] = time.monotonic()
+            unary.begin()
             return
-        early = self._http2.stream_body(event.stream_id)
-        stream = StreamCall(self, event.stream_id, route.head, deadline, limit, route.counts, route.method)
-        self._calls[event.stream_id] = stream
+        early = self._http2.stream_body(stream_id)
+        self._calls[stream_id] = stream = StreamCall(self, stream_id, route, deadline)
         self.next_deadline = min(self.next_deadline, deadline)
-        self._deliver(stream, event._replace(body=bytes(early) + bytes(event.body)))
+        self._deliver(stream_id, stream, bytes(early) + bytes(body), ended=bool(flags & END))
 
-    def _deliver(self, call: UnaryCall | StreamCall, event: Event) -> None:
-        try:
-            call.receive(event.body, ended=bool(event.flags & END))
-        except WireError as error:
-            reason = Reason.OVERSIZE if error.status is StatusCode.RESOURCE_EXHAUSTED else Reason.INVALID
-            call.cancel(error.status, error.message, reason)
-        except Exception:
-            log.exception("a method raised")
-            call.cancel(StatusCode.INTERNAL, INTERNAL_MESSAGE)
-        if isinstance(call, StreamCall) and call.open:
-            if not self._http2.keep(event.stream_id, call.held_bytes):
-                call.cancel(StatusCode.RESOURCE_EXHAUSTED, "too much of this connection's messages waits for more")
-            elif self.has_room(event.stream_id):
-                self._http2.consume(event.stream_id)
-            else:
-                self._stalled.add(event.stream_id)
+    def _deliver(self, stream_id: int, call: StreamCall, body: Buffer, *, ended: bool) -> None:
+        call.receive(body, ended=ended)
+        if not call.open:
+            return
+        if not self._http2.keep(stream_id, call.held_bytes):
+            call.cancel(StatusCode.RESOURCE_EXHAUSTED, "too much of this connection's messages waits for more")
+        elif self.has_room(stream_id):
+            self._http2.consume(stream_id)
+        else:
+            self._stalled.add(stream_id)
 
-    def _refuse_too_large(self, event: Event) -> None:
-        call = self._calls.get(event.stream_id)
+    def _refuse_too_large(self, stream_id: int, flags: int, head: bytes) -> None:
+        call = self._calls.get(stream_id)
         error: ConvoyError
-        if event.flags & NO_ROOM:
+        if flags & NO_ROOM:
             error = self.memory.refusal()
-        elif event.flags & HEAD and not event.head:
+        elif flags & HEAD and not head:
             most = self.dispatcher.limits.max_head_bytes
             error = RequestTooLarge(f"the request's headers are larger than max ({most} bytes)")
         else:
-            most = self.dispatcher.max_message_bytes
+            most = self.max_message_bytes
             error = RequestTooLarge(f"Received message larger than max ({most} bytes), or too many of them at once")
         if isinstance(call, UnaryCall):
             self.failures.fail(call, error)
@@ -442,9 +433,9 @@ class Connection:
             call.cancel(self.failures.statuses[type(error)], str(error))
         else:
             status = self.failures.statuses[type(error)]
-            if event.flags & HEAD:
-                self.dispatcher.count_refused(event.head, status, error.reason)
-            self.fail(event.stream_id, wire.trailers_only(status, str(error)))
+            if flags & HEAD:
+                self.dispatcher.count_refused(head, status, error.reason)
+            self.fail(stream_id, wire.trailers_only(status, str(error)))
 
     def _forget(self, stream_id: int) -> None:
         call = self._calls.pop(stream_id, None)
@@ -456,7 +447,7 @@ class Connection:
     def _resume_stalled(self) -> None:
         for stream_id in tuple(self._stalled):
             call = self._calls.get(stream_id)
-            if call is not None and self.has_room(stream_id):
+            if isinstance(call, StreamCall) and self.has_room(stream_id):
                 self._stalled.discard(stream_id)
-                self._deliver(call, Event(stream_id, 0, 0, b"", b""))
+                self._deliver(stream_id, call, b"", ended=False)
                 self.mark_dirty()

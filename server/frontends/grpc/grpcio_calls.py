@@ -116,7 +116,7 @@ class UnaryCall(_GrpcioCall):
         else:
             self.answer.set_result(bytes(message))
             if self._account is not None:
-                self._account.answer(self)
+                self._account.answered += 1
         return None
 
     def fail(self, status: StatusCode, message: str, reason: Reason | None = None) -> None:
@@ -126,7 +126,7 @@ class UnaryCall(_GrpcioCall):
             failure = Failed(status, message, reason)
             self.answer.set_exception(failure)
             if self._account is not None:
-                self._account.fail(self, failure.reason)
+                self._account.fail(failure.reason)
 
     def _ended_again(self) -> None:
         """An answer came for a call that has ended. Who has just gone may not have told the method yet."""
@@ -143,7 +143,7 @@ class UnaryCall(_GrpcioCall):
         """The caller has gone."""
         if not self.answer.done() or self.answer.cancelled():
             if self._account is not None:
-                self._account.abandon(self)
+                self._account.abandon()
             self._tell_method()
 
     def send(self, message: bytes) -> None:

@@ -163,7 +163,7 @@ def _unary(
         account = method.account
         call = UnaryCall(context, account)
         if account is not None:
-            account.begin(call)
+            account.received += 1
         status: StatusCode | None = None
         held = len(message) + CALL_BYTES
         memory.used += held

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 from struct import Struct
-from typing import Any, NamedTuple, cast
+from typing import Any, cast
 
 from server.frontends.grpc._http2 import ffi, lib  # type: ignore[import-not-found, unused-ignore]
 from server.memory_budget import SMALL_BYTES
@@ -66,17 +66,11 @@ class Limits:
     """Answers up to this size go out whatever the context holds."""
 
 
-class Event(NamedTuple):
-    """What happened to one stream."""
+Event = tuple[int, int, bytes, Buffer]
+"""What happened to one stream: its number; HEAD, BODY, END, TOO_LARGE, CLOSED, NO_ROOM, or'ed; its packed header block,
+for `unpack_headers`, b"" without HEAD; its body, b"" without BODY, which stays valid as long as it is referenced.
 
-    stream_id: int
-    flags: int
-    """HEAD, BODY, END, TOO_LARGE, CLOSED, NO_ROOM, or'ed."""
-    error_code: int
-    head: bytes
-    """The packed header block, for `unpack_headers`; b"" without HEAD."""
-    body: Buffer
-    """b"" without BODY. Stays valid as long as it is referenced."""
+A plain tuple, as there is one for each request: to make one with names costs as much as seven of these."""
 
 
 class Http2Error(Exception):
@@ -202,10 +196,15 @@ class Http2Connection:
         packed = ffi.buffer(lib.h2_events(context.handle), count * _EVENT.size)
         heads = ffi.buffer(lib.h2_heads(context.handle), lib.h2_heads_length(context.handle))[:]
         received: memoryview | None = None
+        head, at = b"", -1
         events: list[Event] = []
-        for stream_id, flags, code, head_start, head_length, body_start, body_length, address in _EVENT.iter_unpack(
+        for stream_id, flags, _, head_start, head_length, body_start, body_length, address in _EVENT.iter_unpack(
             packed
         ):
+            if not head_length:
+                head, at = b"", -1
+            elif head_start != at:  # else it is the same bytes, and the same object: its hash is known
+                head, at = heads[head_start : head_start + head_length], head_start
             body: Buffer = b""
             if address:
                 body = _adopt(address, body_length)
@@ -213,8 +212,15 @@ class Http2Connection:
                 if received is None:
                     received = memoryview(bytes(context.input_view[:length]))  # the input is about to be overwritten
                 body = received[body_start : body_start + body_length]
-            events.append(Event(stream_id, flags, code, heads[head_start : head_start + head_length], body))
+            events.append((stream_id, flags, head, body))
         return events
+
+    def unwritten(self) -> tuple[int, int]:
+        """Address and length of what was reserved for the large body that is being received, and not written to yet;
+        length 0 where there is none, or it was asked for before."""
+        where = self._context.where
+        length = lib.h2_unwritten(self._handle, where)
+        return int(ffi.cast("uintptr_t", where[0])), length
 
     def stream_body(self, stream_id: int) -> Buffer:
         """Hand this stream's body over as it comes from now on; returns what has come. See `consume`."""
@@ -233,19 +239,18 @@ class Http2Connection:
     def answer(self, stream_id: int, head: HeaderBlock, prefix: bytes, body: Buffer, trailers: HeaderBlock) -> int:
         """A whole answer of one message, which must not change. Returns 0; SHORT where all connections together hold
         too much for it, another number where this one does, or the stream is gone."""
-        if len(body) >= LENT_BYTES:
+        length = len(body)
+        if length >= LENT_BYTES:
             contents = ffi.from_buffer(body)
-            problem = cast("int", lib.h2_lend(self._handle, stream_id, contents, len(body)))
+            problem: int = lib.h2_lend(self._handle, stream_id, contents, length)
             if problem:
                 return problem
             self._lent[stream_id] = contents
-            body = b""
-        return cast(
-            "int",
-            lib.h2_answer(
-                self._handle, stream_id, head.handle, prefix, len(prefix), body, len(body), trailers.handle, 0
-            ),
+            body, length = b"", 0
+        result: int = lib.h2_answer(
+            self._handle, stream_id, head.handle, prefix, len(prefix), body, length, trailers.handle, 0
         )
+        return result
 
     def begin(self, stream_id: int, head: Iterable[Header]) -> None:
         """Open an answer whose messages and trailers follow."""

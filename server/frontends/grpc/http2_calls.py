@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import logging
-from collections import deque
 from collections.abc import Callable, Mapping, Sequence
-from typing import Protocol
+from dataclasses import dataclass
+from typing import Generic, Protocol, TypeVar
 
 from server.errors import ConvoyError, Reason
 from server.frontends.call_counts import MethodCounts, departure
-from server.frontends.calls import Peer, Receiver, StatusCode, StreamMethod, UnaryMethod, reason_of
+from server.frontends.calls import INTERNAL_MESSAGE, Peer, StatusCode, StreamMethod, UnaryMethod, reason_of
 from server.frontends.compression import IDENTITY, INLINE_BYTES, negotiate
 from server.frontends.grpc import wire
-from server.frontends.grpc.wire import Header, MessageReader, RequestHead, WireError
+from server.frontends.grpc.wire import Header, RequestHead, WireError
 from server.frontends.statuses import Failures
 from server.ledger import Account
 from server.memory_budget import CALL_BYTES, SMALL_BYTES, MemoryBudget
@@ -26,6 +26,33 @@ InBackground = Callable[[Callable[[], bytes], Callable[[bytes], None]], None]
 """Does what takes long, off the event loop where there is one, and goes on with what it returns."""
 
 
+@dataclass(frozen=True, slots=True)
+class Route:
+    """What a header block means; remembered, since most callers send the same one again and again."""
+
+    head: RequestHead
+    timeout: float
+    """Of `head`."""
+    counts: MethodCounts
+
+
+@dataclass(frozen=True, slots=True)
+class UnaryRoute(Route):
+    """Its calls are `UnaryCall`."""
+
+    method: UnaryMethod
+
+
+@dataclass(frozen=True, slots=True)
+class StreamRoute(Route):
+    """Its calls are `StreamCall`."""
+
+    method: StreamMethod
+
+
+R = TypeVar("R", bound=Route)
+
+
 class Carrier(Protocol):
     """The connection, as its calls see it."""
 
@@ -34,6 +61,7 @@ class Carrier(Protocol):
 
     memory: MemoryBudget
     failures: Failures
+    max_message_bytes: int
 
     def answer(self, stream_id: int, message: Buffer) -> ConvoyError | None:
         """End a call with one message and OK. Returns why not, and has done nothing, where there is no room for it."""
@@ -76,33 +104,21 @@ class _Extras:
         self.trailing: Sequence[Header] = ()
 
 
-class _Http2Call:
-    """What both kinds share."""
+class Http2Call(Generic[R]):
+    """What unary calls and those of `http2_streams` share."""
 
     protocol = GRPC
 
-    __slots__ = (
-        "_account", "_carrier", "_counts", "_extras", "_head", "_held_bytes", "_max_message_bytes", "_open",
-        "_stream_id", "deadline", "on_cancel",
-    )  # fmt: skip
+    __slots__ = ("_account", "_carrier", "_extras", "_held_bytes", "_open", "_route", "_stream_id", "deadline",
+                 "on_cancel")  # fmt: skip
 
-    def __init__(
-        self,
-        carrier: Carrier,
-        stream_id: int,
-        head: RequestHead,
-        deadline: float,
-        max_message_bytes: int,
-        counts: MethodCounts,
-    ) -> None:
+    def __init__(self, carrier: Carrier, stream_id: int, route: R, deadline: float) -> None:
+        route.counts.started += 1
         self.deadline = deadline
         self.on_cancel: Callable[[], None] | None = None
         self._carrier = carrier
-        self._counts = counts
-        counts.started += 1
         self._stream_id = stream_id
-        self._head = head
-        self._max_message_bytes = max_message_bytes
+        self._route = route
         self._open = True
         self._account: Account | None = None
         """Where the call is accounted for, from when its request is there."""
@@ -117,7 +133,7 @@ class _Http2Call:
 
     @property
     def metadata(self) -> Mapping[str, str | bytes]:
-        return self._head.metadata()
+        return self._route.head.metadata()
 
     @property
     def peer(self) -> Peer:
@@ -125,10 +141,10 @@ class _Http2Call:
 
     @property
     def authorization(self) -> str:
-        return self._head.authorization
+        return self._route.head.authorization
 
     def has_metadata(self, key: str) -> bool:
-        return key.encode() in [name for name, _ in self._head.headers]
+        return key.encode() in [name for name, _ in self._route.head.headers]
 
     def send_initial_metadata(self, metadata: Mapping[str, str | bytes]) -> None:
         headers = wire.encode_metadata(metadata)
@@ -139,7 +155,7 @@ class _Http2Call:
         self._with_extras().trailing = wire.encode_metadata(metadata)
 
     def compress_messages(self, wanted: bool) -> None:
-        encoding = negotiate(self._head.accept_encoding) if wanted else IDENTITY
+        encoding = negotiate(self._route.head.accept_encoding) if wanted else IDENTITY
         if encoding == IDENTITY and self._extras is None:
             return
         extras = self._with_extras()
@@ -153,9 +169,9 @@ class _Http2Call:
             return
         self._open = False
         self._carrier.memory.used -= self._held_bytes
-        self._counts.handled[status] += 1
+        self._route.counts.handled[status] += 1
         if self._account is not None:
-            self._account.fail(self, reason or reason_of(status))
+            self._account.fail(reason or reason_of(status))
         else:
             self._note_unread(reason or reason_of(status))
         extras = self._extras
@@ -177,10 +193,19 @@ class _Http2Call:
         if self._open:
             self._open = False
             self._carrier.memory.used -= self._held_bytes
-            self._counts.handled[departure(self.deadline)] += 1
+            self._route.counts.handled[departure(self.deadline)] += 1
             if self._account is not None:
-                self._account.abandon(self)
+                self._account.abandon()
             self._tell_method()
+
+    def give_up(self, error: Exception) -> None:
+        """End a call whose message is none, or whose method has raised."""
+        if isinstance(error, WireError):
+            reason = Reason.OVERSIZE if error.status is StatusCode.RESOURCE_EXHAUSTED else Reason.INVALID
+            self.cancel(error.status, error.message, reason)
+        else:
+            log.error("a method raised", exc_info=error)
+            self.cancel(StatusCode.INTERNAL, INTERNAL_MESSAGE)
 
     def _note_unread(self, reason: Reason) -> None:
         """The call has failed before its request was there whole."""
@@ -223,9 +248,9 @@ class _Http2Call:
         self._begin()
         self._open = False
         self._carrier.memory.used -= self._held_bytes
-        self._counts.handled[StatusCode.OK] += 1
+        self._route.counts.handled[StatusCode.OK] += 1
         if self._account is not None:
-            self._account.answer(self)
+            self._account.answered += 1
         trailing = self._with_extras().trailing
         trailers = wire.trailers(StatusCode.OK, metadata=trailing) if trailing else wire.OK_TRAILERS
         self._carrier.end(self._stream_id, trailers)
@@ -236,51 +261,48 @@ class _Http2Call:
         return self._extras
 
 
-class UnaryCall(_Http2Call):
+class UnaryCall(Http2Call[UnaryRoute]):
     """One message and one answer."""
 
-    __slots__ = ("_method",)
+    __slots__ = ()
 
-    def __init__(
-        self,
-        carrier: Carrier,
-        stream_id: int,
-        head: RequestHead,
-        deadline: float,
-        max_message_bytes: int,
-        counts: MethodCounts,
-        method: UnaryMethod,
-    ) -> None:
-        super().__init__(carrier, stream_id, head, deadline, max_message_bytes, counts)
-        self._method = method
-
-    def receive(self, body: Buffer, *, ended: bool) -> None:
-        """The whole request, or before it its beginning. Raises `WireError`, and whatever the method raises."""
-        if not ended:
-            if self._method.begin is not None:
-                self._method.begin(self)
+    def begin(self) -> None:
+        """The request has not come whole."""
+        begin = self._route.method.begin
+        if begin is None:
             return
-        account = self._method.account
+        try:
+            begin(self)
+        except Exception as error:  # noqa: BLE001 -- it must not harm the connection's other calls
+            self.give_up(error)
+
+    def receive(self, body: Buffer) -> None:
+        """The whole request."""
+        carrier, method = self._carrier, self._route.method
+        account = method.account
         if account is not None:
             self._account = account
-            account.begin(self)
-        memory, size = self._carrier.memory, len(body) + CALL_BYTES
+            account.received += 1
+        memory, size = carrier.memory, len(body) + CALL_BYTES
         used = memory.used + size
         if used > memory.limit and (account is not None or size > SMALL_BYTES):
-            self._carrier.failures.fail(self, memory.refusal(size))
+            carrier.failures.fail(self, memory.refusal(size))
             return
         memory.used, self._held_bytes = used, size
-        if body and body[0]:
-            message = self._unpacked(body)
-            if message is None:
-                return
-        else:
-            message = wire.unary_message(body, self._max_message_bytes)
-        self._method.handle(self, message)
+        try:
+            if body and body[0]:
+                message = self._unpacked(body)
+                if message is None:
+                    return
+            else:
+                message = wire.unary_message(body, carrier.max_message_bytes)
+            method.handle(self, message)
+        except Exception as error:  # noqa: BLE001 -- it must not harm the connection's other calls
+            self.give_up(error)
 
     def _note_unread(self, reason: Reason) -> None:
-        if self._method.account is not None:
-            self._method.account.turn_away(reason)
+        if self._route.method.account is not None:
+            self._route.method.account.turn_away(reason)
 
     def reply(self, message: Buffer) -> ConvoyError | None:
         if not self._open:
@@ -296,27 +318,28 @@ class UnaryCall(_Http2Call):
                 self._send(bytes(message))
                 self._end()
             return None
-        memory = self._carrier.memory
-        memory.used -= self._held_bytes
-        self._held_bytes = 0
-        error = self._carrier.answer(self._stream_id, message)
+        carrier = self._carrier
+        carrier.memory.used -= self._held_bytes
+        error = carrier.answer(self._stream_id, message)
         if error is not None:
-            self._carrier.failures.fail(self, error)
+            self._held_bytes = 0
+            carrier.failures.fail(self, error)
             return error
         self._open = False
-        self._counts.handled[StatusCode.OK] += 1
-        if self._account is not None:
-            self._account.answer(self)
+        self._route.counts.handled[StatusCode.OK] += 1
+        account = self._account
+        if account is not None:
+            account.answered += 1
         return None
 
     def _unpacked(self, body: Buffer) -> Buffer | None:
         """The message of a compressed request; None where there is no room for it, and the call has failed."""
         memory = self._carrier.memory
-        most = min(self._max_message_bytes, memory.room)
+        most = min(self._carrier.max_message_bytes, memory.room)
         try:
-            message = wire.unary_message(body, most, self._head.encoding)
+            message = wire.unary_message(body, most, self._route.head.encoding)
         except WireError as error:
-            if error.status is not StatusCode.RESOURCE_EXHAUSTED or most == self._max_message_bytes:
+            if error.status is not StatusCode.RESOURCE_EXHAUSTED or most == self._carrier.max_message_bytes:
                 raise
             self._carrier.failures.fail(self, memory.refusal())
             return None
@@ -338,70 +361,3 @@ class UnaryCall(_Http2Call):
 
     def drain(self) -> None:
         """Nothing to do: the answer is on its way."""
-
-
-class StreamCall(_Http2Call):
-    """Any number of messages both ways."""
-
-    __slots__ = ("_draining", "_ended", "_method", "_reader", "_receiver", "_waiting")
-
-    def __init__(
-        self,
-        carrier: Carrier,
-        stream_id: int,
-        head: RequestHead,
-        deadline: float,
-        max_message_bytes: int,
-        counts: MethodCounts,
-        method: StreamMethod,
-    ) -> None:
-        super().__init__(carrier, stream_id, head, deadline, max_message_bytes, counts)
-        self._method = method
-        self._receiver: Receiver | None = None
-        self._reader = MessageReader(max_message_bytes, head.encoding)
-        self._waiting: deque[Buffer] = deque()  # what came while the caller did not read its answers
-        self._draining = False
-        self._ended = False
-
-    @property
-    def held_bytes(self) -> int:
-        """How much of what the caller has sent waits for more of it, or for the caller to read."""
-        return self._reader.held_bytes + sum(map(len, self._waiting))
-
-    def receive(self, body: Buffer, *, ended: bool) -> None:
-        """A part of what the caller sends. Raises `WireError`, and whatever the method raises.
-
-        Stops where the caller leaves too many answers unread. To go on then, call it again, with nothing new.
-        """
-        if self._receiver is None:
-            self._receiver = self._method.open(self)
-        waiting = self._waiting
-        waiting.extend(self._reader.feed(body))
-        while waiting and self._open:
-            if not self._carrier.has_room(self._stream_id):
-                self._ended |= ended
-                return
-            self._receiver.message(waiting.popleft())
-        if (ended or self._ended) and self._open:
-            self._ended = False
-            self._reader.finish()
-            self._receiver.half_closed()
-
-    def reply(self, message: Buffer) -> ConvoyError | None:
-        self.send(bytes(message))
-        self.finish()
-        return None
-
-    def send(self, message: bytes) -> None:
-        if self._open:
-            self._send(message)
-
-    def finish(self) -> None:
-        if self._open:
-            self._end()
-
-    def drain(self) -> None:
-        """The server is about to stop. Raises whatever the method raises."""
-        if self._open and self._receiver is not None and not self._draining:
-            self._draining = True
-            self._receiver.drain()

@@ -46,6 +46,7 @@ struct h2_context {
     h2_event *events;
     size_t event_count, event_capacity;
     bytes heads;
+    uint32_t last_head, last_head_length; /* where in them the block of the latest new stream is */
     uint64_t held;        /* the sum of its connections' */
     uint64_t elsewhere;   /* what the caller holds besides, as it last said */
 };
@@ -58,6 +59,7 @@ typedef struct stream {
     uint8_t ended;        /* by the peer */
     uint8_t refused;      /* over a limit: bodies are thrown away */
     uint8_t answering, out_ended, own_trailers, finished;
+    uint8_t unwritten_told; /* h2_unwritten has */
     size_t event;         /* 1 + its event in this call, NO_EVENT for none yet */
     size_t waiting;       /* 1 + its place in the connection's list of streams to look at after the call, or 0 */
     uint32_t head_offset, head_length;
@@ -374,6 +376,17 @@ static int on_header(nghttp2_session *session, const nghttp2_frame *frame, const
     return 0;
 }
 
+/* The header block that has just come is mostly that of the stream before: then it is given out as the same bytes. */
+static void share_head(h2_context *x, stream *s) {
+    if (s->head_length && s->head_length == x->last_head_length &&
+        !memcmp(x->heads.data + s->head_offset, x->heads.data + x->last_head, s->head_length)) {
+        x->heads.length = s->head_offset;
+        s->head_offset = x->last_head;
+    }
+    x->last_head = s->head_offset;
+    x->last_head_length = s->head_length;
+}
+
 static int on_frame(nghttp2_session *session, const nghttp2_frame *frame, void *user_data) {
     h2_connection *c = user_data;
     (void)session;
@@ -391,6 +404,7 @@ static int on_frame(nghttp2_session *session, const nghttp2_frame *frame, void *
     if (s == c->open_head) {
         c->open_head = NULL;
         s->head_length = (uint32_t)(c->context->heads.length - s->head_offset);
+        share_head(c->context, s);
         h2_event *event = event_of(c, s);
         if (!event) return NGHTTP2_ERR_CALLBACK_FAILURE;
         if (s->refused) event->flags |= H2_TOO_LARGE;
@@ -601,6 +615,7 @@ long h2_receive(h2_connection *c, const uint8_t *data, size_t length) {
     long result;
     x->event_count = 0;
     x->heads.length = 0;
+    x->last_head_length = 0;
     if (x->heads.capacity > KEPT_HEAD_BYTES) release(&x->heads);
     c->input = data;
     if (c->open_head) { /* its first headers came in an earlier call */
@@ -634,6 +649,14 @@ size_t h2_read_ahead(h2_connection *c, uint8_t **where) {
     if (make_room(s, NULL, c->data_left, c->limits.max_body_bytes)) return 0;
     *where = (uint8_t *)s->body.data + s->body.length;
     return c->data_left;
+}
+
+size_t h2_unwritten(h2_connection *c, uint8_t **where) {
+    stream *s = find(c, c->data_id);
+    if (!s || s->unwritten_told || s->body.capacity < HUGE_PAGES_BYTES) return 0;
+    s->unwritten_told = 1;
+    *where = (uint8_t *)s->body.data + s->body.length;
+    return s->body.capacity - s->body.length;
 }
 
 long h2_event_count(h2_context *x) { return (long)x->event_count; }

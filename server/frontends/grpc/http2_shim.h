@@ -71,10 +71,14 @@ long h2_receive(h2_connection *, const uint8_t *data, size_t length);
  * the body that it belongs to. Returns how many at most, or 0: then they may be read anywhere. What was read must be the
  * `data` of the next call on this connection, which must be h2_receive. */
 size_t h2_read_ahead(h2_connection *, uint8_t **where);
+/* What was reserved for the large body that is being received, and not written to yet: its pages may be made elsewhere
+ * meanwhile. Returns its length; 0 where there is none, or it was asked for before. */
+size_t h2_unwritten(h2_connection *, uint8_t **where);
 long h2_event_count(h2_context *);
 h2_event *h2_events(h2_context *);
 
-/* Header blocks of this call's events: for each header two native uint32 lengths, the name, the value. */
+/* Header blocks of this call's events: for each header two native uint32 lengths, the name, the value. Where one is the
+ * same as that of the event before which has one, it is there once. */
 const char *h2_heads(h2_context *);
 size_t h2_heads_length(h2_context *);
 

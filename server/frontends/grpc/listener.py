@@ -7,6 +7,7 @@ import logging
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from math import inf
 from typing import cast
 
@@ -204,16 +205,24 @@ class _Socket(asyncio.BufferedProtocol):
             connection.flush()
             self.transport.close()
             return
+        if not connection.unfinished:
+            self._stuck_since = 0.0
+        else:
+            self._populate(*connection.unwritten())
+            if not self._stuck_since:
+                self._set_stuck(time.monotonic())
         if nbytes == self._offered:
             self._turns.filled(nbytes)
         if connection.pings != self._pings_seen:
             self._on_pings()
         if connection.next_deadline < self._due:
             self._look_again(connection.next_deadline)
-        if not connection.unfinished:
-            self._stuck_since = 0.0
-        elif not self._stuck_since:
-            self._set_stuck(time.monotonic())
+
+    def _populate(self, address: int, length: int) -> None:
+        """Read on when the pages of a large body are there."""
+        if length:
+            engine = self._engine
+            self._turns.wait_for(partial(engine.options.populator.populate, engine.loop, address, length))
 
     def eof_received(self) -> bool:
         return False

@@ -8,6 +8,7 @@ from math import inf
 from server.frontends.statuses import AS_TRITON, Failures
 from server.frontends.tls import TlsFiles
 from server.memory_budget import MemoryBudget
+from server.pages import Populator
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,6 +17,8 @@ class GrpcOptions:
 
     memory: MemoryBudget = field(default_factory=MemoryBudget)
     """What requests and answers may hold, here and elsewhere in the process."""
+    populator: Populator = field(default_factory=Populator)
+    """Makes the pages that large requests are read into."""
     failures: Failures = AS_TRITON
     """How calls fail that the budget has no room for."""
     max_message_bytes: int = 128 << 20

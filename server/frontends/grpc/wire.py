@@ -49,6 +49,7 @@ _PREFIX_BYTES = _PREFIX.size
 _unpack_prefix = _PREFIX.unpack_from
 
 
+@lru_cache(maxsize=256)
 def frame_prefix(length: int, compressed: bool = False) -> bytes:
     """The five bytes before a message of `length` bytes, for those who send prefix and message without joining them."""
     return _PREFIX.pack(compressed, length)

@@ -177,9 +177,9 @@ class Exchange:
         self._counts.count(status.value)
         if self._account is not None:
             if status is HTTPStatus.OK:
-                self._account.answer(self)
+                self._account.answered += 1
             else:
-                self._account.fail(self, reason or _reason_of(status))
+                self._account.fail(reason or _reason_of(status))
         self._carrier.answer(self, status, content)
         return None
 
@@ -210,7 +210,7 @@ class Exchange:
         """From here on the request is on the ledger, where it has an account."""
         self._account = account
         if account is not None:
-            account.begin(self)
+            account.received += 1
 
     def hold(self, size: int) -> None:
         """Count so many bytes more, or fewer, as the request's. Raises `MemoryFull`, and counts nothing then."""
@@ -240,7 +240,7 @@ class Exchange:
         self._open = False
         self._counts.count(0)
         if self._account is not None:
-            self._account.abandon(self)
+            self._account.abandon()
             self._account = None  # whoever answers all the same answers nobody
         on_cancel, self.on_cancel = self.on_cancel, None
         if on_cancel is not None:

@@ -34,7 +34,7 @@ class GenerateRoutes(ModelRoutes):
     def _generate(self, as_event: bool, exchange: Exchange, body: Buffer) -> None:
         generation = _Generation(self, exchange, as_event)
         exchange.render = generation.render
-        self.service.infer(exchange, body, generation.decode, generation.encode)
+        self.service.infer(generation.decode, generation.encode, exchange, body)
 
 
 class _Generation:

@@ -32,7 +32,7 @@ class InferRoutes(ModelRoutes):
     def _infer(self, exchange: Exchange, body: Buffer) -> None:
         inference = _Inference(self, exchange)
         exchange.render = inference.render
-        self.service.infer(exchange, body, inference.decode, inference.encode)
+        self.service.infer(inference.decode, inference.encode, exchange, body)
 
 
 class _Inference:

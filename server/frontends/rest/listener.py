@@ -6,6 +6,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Iterable
+from functools import partial
 from http import HTTPStatus
 from math import inf
 from typing import cast
@@ -16,6 +17,7 @@ from server.frontends.rest.options import HttpOptions
 from server.frontends.sockets import BACKLOG, READ_BYTES, Agenda, ReadTurns, stop_listening
 from server.frontends.tls import TlsConfig, peer_of
 from server.metrics.snapshots import HttpSnapshot, TransportSnapshot
+from server.pages import POPULATED_BYTES, address_of
 
 log = logging.getLogger(__name__)
 
@@ -165,6 +167,9 @@ class _Socket(asyncio.BufferedProtocol):
             connection.body_read(nbytes)
         else:
             connection.receive(bytes(self._listener.scratch[:nbytes]))
+            body = connection.body_buffer()
+            if body is not None and len(body) >= POPULATED_BYTES:
+                self._populate(body)
         if nbytes == self._offered:
             self._turns.filled(nbytes)
         if self._lingering:
@@ -178,6 +183,11 @@ class _Socket(asyncio.BufferedProtocol):
         elif self._since:
             self._since = 0.0
             self._look_again(self._due_at())
+
+    def _populate(self, body: memoryview) -> None:
+        """Read on when the pages of a large body are there."""
+        populator, loop = self._listener.options.populator, self._listener.loop
+        self._turns.wait_for(partial(populator.populate, loop, address_of(body), len(body)))
 
     def eof_received(self) -> bool:
         return False  # whoever stops sending has gone

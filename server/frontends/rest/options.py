@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from server.frontends.statuses import AS_TRITON, Failures
 from server.frontends.tls import TlsFiles
 from server.memory_budget import MemoryBudget
+from server.pages import Populator
 
 
 @dataclass(frozen=True, slots=True)
@@ -15,6 +16,8 @@ class HttpOptions:
 
     memory: MemoryBudget = field(default_factory=MemoryBudget)
     """What requests and answers may hold, here and elsewhere in the process."""
+    populator: Populator = field(default_factory=Populator)
+    """Makes the pages that large requests are read into."""
     failures: Failures = AS_TRITON
     """How requests fail that the budget has no room for."""
     max_input_bytes: int = 64 << 20
