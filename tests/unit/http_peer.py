@@ -9,7 +9,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from server.frontends import calls
-from server.frontends.rest.connection import Connection, Dispatcher
+from server.frontends.rest.connection import Connection
+from server.frontends.rest.dispatcher import Dispatcher
 from server.frontends.rest.exchange import Route
 
 

@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 
 from server.errors import MAX_MESSAGE_LENGTH
 from server.frontends.calls import StatusCode
-from server.frontends.rest.connection import MAX_PIPELINED, REMEMBERED_HEAD_BYTES, REMEMBERED_HEADS
+from server.frontends.rest.connection import MAX_PIPELINED
+from server.frontends.rest.dispatcher import REMEMBERED_HEAD_BYTES, REMEMBERED_HEADS
 from server.frontends.rest.exchange import Content, Exchange, Route
 from server.frontends.rest.http1 import MAX_HEAD_BYTES
 from server.tensors import Buffer

@@ -24,6 +24,7 @@ from server.scheduling.policy import LevelPolicy
 from server.scheduling.queue import Ticket
 from tests.unit.mutating import module_from, play_programs
 from tests.unit.sequence_list import SequenceList
+from tests.unit.sequence_mutations import MUTATIONS
 
 ARRIVAL = st.tuples(
     st.sampled_from("aabbcde"),  # the sequence
@@ -357,115 +358,6 @@ CAUGHT = (
     AttributeError,
     ConvoyError,
 )
-
-MUTATIONS = {
-    "a sequence need not start": ("if sequence is None and not step.starts:", "if False:"),
-    "no sequence goes on": ("if sequence is None and not step.starts:", "if not step.starts:"),
-    "silence is not noticed before the alarm": ("if sequence is not None and sequence.idle_at <= now:", "if False:"),
-    "silence one moment too long": ("sequence.idle_at <= now:", "sequence.idle_at < now:"),
-    "no bound": ("        self._load.check(ticket.rows)\n", ""),
-    "bytes are not counted": ("self._budget.take(ticket.size)", "pass"),
-    "bytes are not given back": ("self._budget.give_back(ticket.size)", "pass"),
-    "requests are not given back": ("        self._load.requests -= 1\n", ""),
-    "the end is not seen": ("if step.ends:\n            sequence.ended = True\n", "if step.ends:\n"),
-    "an ended sequence goes on": ("            del self._open[step.key]\n", "            pass\n"),
-    "a start that left is forgotten": ("step.starts |= sequence.owes_start", "pass"),
-    "a start is owed for ever": ("        sequence.owes_start = False\n", ""),
-    "a start that left starts nobody": ("after.step.starts = True", "pass"),
-    "a start is owed where others wait": ("if after is None:", "if True:"),
-    "whoever leaves starts the next": ("if ticket.step.starts:\n            after", "if True:\n            after"),
-    "a busy sequence is idle": ("sequence.touched, sequence.idle_at = now, inf", "sequence.touched = now"),
-    "silence from the start": ("sequence.running, sequence.touched = False, now", "sequence.running = False"),
-    "a request is no sign of life": ("sequence.touched, sequence.idle_at = now, inf", "sequence.idle_at = inf"),
-    "twice as patient": ("sequence.touched + self._policy.max_idle", "sequence.touched + 2 * self._policy.max_idle"),
-    "timers are not put right": ("if sequence.idle_at < inf:", "if False:"),
-    "a timer too many": ("            if not sequence.timed:\n", "            if True:\n"),
-    "a timer that was taken out is still there": ("            sequence.timed = False\n", ""),
-    "tidying forgets those that go on": ("if timer[2].instance >= 0]", "if False]"),
-    "timers are never tidied": ("if len(timers) > 2 * self._active() + 32:", "if False:"),
-    "the youngest of the backlog first": ("heir = next(iter(self._backlog))", "heir = next(reversed(self._backlog))"),
-    "the backlog is passed over": ("if self._backlog:\n            heir", "if False:\n            heir"),
-    "an heir stays in the backlog": ("            del self._backlog[heir]\n", ""),
-    "an empty sequence stays in the backlog": ("            del self._backlog[sequence]\n", ""),
-    "who left the backlog goes on": (
-        "            del self._backlog[sequence]\n            self._close(sequence)\n",
-        "            del self._backlog[sequence]\n",
-    ),
-    "a sequence that is over goes on": (
-        "        self._close(sequence)\n        sequence.idle_at",
-        "        sequence.idle_at",
-    ),
-    "its successor is closed with it": (
-        "if self._open.get(sequence.key) is sequence:",
-        "if sequence.key in self._open:",
-    ),
-    "slots are not given back": ("heappush(self._free, (slot, instance))", "pass"),
-    "nobody is told of free slots": ("        self._released(instance, slot)\n", ""),
-    "any slot": ("heappop(self._free)", "self._free.pop()"),
-    "a slot too many": ("if self._opened == self._slots:", "if self._opened > self._slots:"),
-    "instance by instance": ("divmod(self._opened - 1, len(self._busy))", "(self._opened - 1) % self._policy.slots, 0"),
-    "an ended sequence keeps its slot": ("elif sequence.ended:", "elif False:"),
-    "the slot goes before the last request has run": (
-        "if sequence.line or sequence.running:",
-        "if sequence.line:",
-    ),
-    "what has left is ready": ("            ready.remove(ticket)\n", ""),
-    "whoever stands behind leaves with the first": ("and _head(sequence) is ticket", ""),
-    "who comes next is not ready": ("            if sequence.line:\n                ready.add(_head(sequence))\n", ""),
-    "whoever has no slot is ready": ("if not sequence.line and sequence.instance >= 0:", "if not sequence.line:"),
-    "whoever stands behind is ready": (
-        "if not sequence.line and sequence.instance >= 0:",
-        "if sequence.instance >= 0:",
-    ),
-    "an heir is not ready": ("            self._ready[instance].add(_head(sequence))\n", "            pass\n"),
-    "a busy instance runs another batch": ("            if ready.count and not busy:", "            if ready.count:"),
-    "an instance is busy for ever": ("self._busy[batch[0].step.instance] = False", "pass"),
-    "who is ended from outside goes on": ("self._open.pop(key, None)", "self._open.get(key)"),
-    "who is ended from outside keeps its slot": (
-        "            sequence.ended = True\n            self._rest(sequence)\n",
-        "            sequence.ended = True\n",
-    ),
-    "who is ended from outside is idle": (
-        "            sequence.ended = True\n            self._rest(sequence)\n",
-        "            self._rest(sequence)\n",
-    ),
-    "nobody is told that all are over": ("                self.when_empty()\n", "                pass\n"),
-    "every end is the last": ("if not self._active():", "if True:"),
-    "the first instance first": ("or batch[0].step.number < best[0].step.number", "or False"),
-    "the youngest instance first": ("batch[0].step.number < best[0]", "batch[0].step.number > best[0]"),
-    "only the oldest signature": ("return next(filter(None, (", "return next(iter(("),
-    "order is not kept": ("if self._policy.in_order:", "if False:"),
-    "order is always kept": ("if self._policy.in_order:", "if True:"),
-    "order holds up a batch": ("ready.count, now)", "0, now)"),
-    "a batch of one too many": ("line[: policy.max_rows]", "line[: policy.max_rows + 1]"),
-    "a limit is forgotten": ("self._limited.get(line[0].signature, self._policy)", "self._policy"),
-    "a limit is lifted": ("self._limited.pop(signature, self._policy).limited", "self._policy.limited"),
-    "slots need not be filled": ("if len(prefix_rows) >= self.min_ready:", "if prefix_rows:"),
-    "filled slots are not enough": ("if len(prefix_rows) >= self.min_ready:", "if False:"),
-    "one slot more": ("if len(prefix_rows) >= self.min_ready:", "if len(prefix_rows) > self.min_ready:"),
-    "no hurry": ("            now = inf\n", ""),
-    "in a hurry, nobody makes room": ("while self._backlog and self._next_idle() < inf:", "while False:"),
-    "in a hurry, everybody goes": (
-        "while self._backlog and self._next_idle() < inf:",
-        "while self._next_idle() < inf:",
-    ),
-    "an expired request stays": ("            self._skip(due[1])\n            late", "            late"),
-    "the silent stay": ("while self._next_idle() <= now and self._timers:", "while False:"),
-    "the silent are not counted": ("        self._reclaimed()\n", ""),
-    "due whatever runs": ("if ready.count and not busy]", "if ready.count]"),
-    "due by the youngest": ("self._policy.due(min([", "self._policy.due(max(["),
-    "no alarm for the silent": (
-        "return min(self._deadlines.next(), self._next_idle())",
-        "return self._deadlines.next()",
-    ),
-    "no alarm for the late": ("return min(self._deadlines.next(), self._next_idle())", "return self._next_idle()"),
-    "a request leaves twice": ("        ticket.waiting = False\n", ""),
-    "clearing leaves the last": ("tickets = list(self._waiting)\n", "tickets = list(self._waiting)[:-1]\n"),
-    "the oldest is not the oldest": (
-        "return next(iter(self._waiting)).arrived",
-        "return next(reversed(self._waiting)).arrived",
-    ),
-}
 
 
 def mutated(right: str, wrong: str) -> type[SequenceMachine]:

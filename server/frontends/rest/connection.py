@@ -10,21 +10,20 @@ from __future__ import annotations
 import logging
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable
 from http import HTTPStatus
-from typing import NamedTuple, Protocol
+from typing import Protocol
 
 import numpy as np
 
 from server.errors import MemoryFull, Reason
 from server.frontends.calls import INTERNAL_MESSAGE, NOBODY, Peer
 from server.frontends.rest import http1
-from server.frontends.rest.exchange import Content, Exchange, Route, RouteCounts, json_content
+from server.frontends.rest.dispatcher import Dispatcher, Plan
+from server.frontends.rest.exchange import Content, Exchange, RouteCounts, json_content
 from server.frontends.rest.http1 import ChunkedBody, Head, HttpError
 from server.frontends.rest.outbox import Outbox, Sink
-from server.frontends.statuses import AS_TRITON, Failures
-from server.memory_budget import CALL_BYTES, SMALL_BYTES, MemoryBudget
-from server.metrics.snapshots import HttpRequestsSnapshot
+from server.memory_budget import CALL_BYTES, SMALL_BYTES
 from server.tensors import Buffer
 
 log = logging.getLogger(__name__)
@@ -33,97 +32,7 @@ MAX_PIPELINED = 64
 """Requests of one connection that may wait for answers; what comes after them is not read until one is answered."""
 JOINED_BYTES = 64 << 10
 """Up to here, an answer is copied behind its head: that costs less than a second buffer to send."""
-REMEMBERED_HEADS = 1024
-REMEMBERED_HEAD_BYTES = 1024
-"""A larger one is looked at each time: what strangers make us remember must be little."""
 TOO_LARGE = HTTPStatus.REQUEST_ENTITY_TOO_LARGE
-UNKNOWN_ROUTE = "unknown"
-
-
-class _Plan(NamedTuple):
-    """What to do with a request that begins with some head; remembered."""
-
-    head: Head
-    route: Route | None
-    parameters: Mapping[str, str]
-    counts: RouteCounts
-    allow: str
-    """The verbs that the path takes, where it does not take this one."""
-
-
-class Dispatcher:
-    """What all connections of a listener share: routes, remembered heads, and counts."""
-
-    def __init__(
-        self,
-        routes: Iterable[Route],
-        *,
-        call_soon: Callable[[Callable[[], None]], object],
-        max_input_bytes: int,
-        memory: MemoryBudget | None = None,
-        failures: Failures = AS_TRITON,
-    ) -> None:
-        self.call_soon = call_soon
-        self.max_input_bytes = max_input_bytes
-        self.memory = memory or MemoryBudget()
-        self.failures = failures
-        self.received_bytes = 0
-        self.sent_bytes = 0
-        self.draining = False
-        """Whether connections end with the next answer."""
-        self._routes: dict[tuple[str, ...], dict[str, tuple[Route, RouteCounts]]] = {}
-        for route in routes:
-            verbs = self._routes.setdefault(tuple(route.template.split("/")), {})
-            verbs[route.verb] = (route, RouteCounts(route.verb, f"/{route.template}"))
-        self._unknown = RouteCounts(UNKNOWN_ROUTE, UNKNOWN_ROUTE)
-        self._plans: dict[bytes, _Plan] = {}
-
-    def plan(self, raw: bytes) -> _Plan:
-        """What to do with a request that begins so. Raises `HttpError`."""
-        plan = self._plans.get(raw)
-        if plan is None:
-            plan = self._new_plan(http1.read_head(raw))
-            if len(raw) <= REMEMBERED_HEAD_BYTES:
-                if len(self._plans) >= REMEMBERED_HEADS:
-                    self._plans.clear()
-                self._plans[raw] = plan
-        return plan
-
-    def refused(self, status: HTTPStatus) -> None:
-        """Something was answered that is no request."""
-        self._unknown.count(status.value)
-
-    def snapshot(self) -> list[HttpRequestsSnapshot]:
-        """Copies of what is counted, for routes that were asked for, the unknown ones last."""
-        counts = [counts for verbs in self._routes.values() for _, counts in verbs.values()]
-        return [HttpRequestsSnapshot(c.verb, c.route, dict(c.handled)) for c in (*counts, self._unknown) if c.handled]
-
-    def _new_plan(self, head: Head) -> _Plan:
-        for template, verbs in self._routes.items():
-            parameters = _matched(template, head.segments)
-            if parameters is None:
-                continue
-            found = verbs.get("GET" if head.verb == "HEAD" else head.verb)
-            if found is None:
-                allow = [*verbs, *(["HEAD"] if "GET" in verbs else [])]
-                return _Plan(head, None, {}, self._unknown, ", ".join(allow))
-            return _Plan(head, found[0], parameters, found[1], "")
-        return _Plan(head, None, {}, self._unknown, "")
-
-
-def _matched(template: tuple[str, ...], segments: tuple[str, ...]) -> dict[str, str] | None:
-    """What a path has in the place of a template's names; None where it is another path."""
-    if len(template) != len(segments):
-        return None
-    parameters: dict[str, str] = {}
-    for expected, segment in zip(template, segments, strict=True):
-        if expected.startswith("{"):
-            if not segment:
-                return None
-            parameters[expected[1:-1]] = segment
-        elif expected != segment:
-            return None
-    return parameters
 
 
 class Source(Protocol):
@@ -158,7 +67,7 @@ class Connection:
         self._held_bytes = 0  # of the bodies of those
         self._read = b""  # what was read last, and before it what was left over
         self._at = 0  # where in it what has not been looked at begins
-        self._plan: _Plan | None = None  # of the request whose body is arriving
+        self._plan: Plan | None = None  # of the request whose body is arriving
         self._body: memoryview | None = None  # of known length, filled from its beginning
         self._filled = 0
         self._chunked: ChunkedBody | None = None
@@ -312,7 +221,7 @@ class Connection:
             self._body[: self._filled] = memoryview(data)[end:]
         return True
 
-    def _refused_early(self, plan: _Plan) -> bool:
+    def _refused_early(self, plan: Plan) -> bool:
         """Whether a request is answered before its body is there: then nothing more is read."""
         if plan.route is None or plan.route.begin is None:
             return False
@@ -452,7 +361,7 @@ class Connection:
         self._outbox.write(parts, size)
 
 
-def _no_route(exchange: Exchange, plan: _Plan) -> None:
+def _no_route(exchange: Exchange, plan: Plan) -> None:
     if plan.allow:
         message = f"{plan.head.path} takes {plan.allow}, not {plan.head.verb}"
         exchange.respond_error(HTTPStatus.METHOD_NOT_ALLOWED, message, [("Allow", plan.allow)])

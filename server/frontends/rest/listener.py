@@ -11,7 +11,8 @@ from http import HTTPStatus
 from math import inf
 from typing import cast
 
-from server.frontends.rest.connection import Connection, Dispatcher
+from server.frontends.rest.connection import Connection
+from server.frontends.rest.dispatcher import Dispatcher
 from server.frontends.rest.exchange import Route
 from server.frontends.rest.options import HttpOptions
 from server.frontends.sockets import BACKLOG, READ_BYTES, Agenda, ReadTurns, stop_listening
