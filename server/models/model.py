@@ -55,7 +55,8 @@ from server.scheduling.budget import ByteBudget
 from server.scheduling.clock import Clock
 from server.scheduling.costs import CostTable, bucket_below
 from server.scheduling.ordering import AnswerOrder
-from server.scheduling.sequences import SequenceCounts, SequencePolicy, SequenceQueue
+from server.scheduling.sequence_policy import SequencePolicy
+from server.scheduling.sequences import SequenceCounts, SequenceQueue
 from server.scheduling.turns import Turns
 from server.statistics import VersionStatistics
 from server.summaries import LatencySummaries, SummarySlices

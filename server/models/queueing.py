@@ -16,7 +16,7 @@ from server.scheduling.budget import ByteBudget
 from server.scheduling.costs import CostTable
 from server.scheduling.policy import LevelPolicy, WindowPolicy
 from server.scheduling.queue import BatchQueue, Ticket
-from server.scheduling.sequences import SequencePolicy
+from server.scheduling.sequence_policy import SequencePolicy
 from server.scheduling.slo import SloPolicy
 from server.scheduling.slo_queue import SloQueue
 

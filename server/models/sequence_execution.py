@@ -24,7 +24,8 @@ from server.models.work import Work
 from server.scheduling import buckets
 from server.scheduling.assembly import scatter
 from server.scheduling.budget import ByteBudget
-from server.scheduling.sequences import SequencePolicy, SequenceQueue, Step
+from server.scheduling.sequence_policy import SequencePolicy
+from server.scheduling.sequences import SequenceQueue, Step
 from server.statistics import BatchTimes
 from server.tensors import BYTES, INT32, INT64, UINT32, UINT64, Array, DataType
 

@@ -10,7 +10,8 @@ from typing import Any
 from server.scheduling.budget import ByteBudget
 from server.scheduling.policy import LevelPolicy, WindowPolicy
 from server.scheduling.queue import BatchQueue
-from server.scheduling.sequences import SequencePolicy, SequenceQueue, Step
+from server.scheduling.sequence_policy import SequencePolicy
+from server.scheduling.sequences import SequenceQueue, Step
 from server.scheduling.slo import SloPolicy
 from server.scheduling.slo_queue import SloQueue
 from server.scheduling.turns import Turns

@@ -1,4 +1,5 @@
-"""Planted bugs in the real source of `server.scheduling.sequences`: an expression, and what takes its place."""
+"""Planted bugs in the real sources of `scheduling.sequences` and `sequence_policy`: an expression, and what takes its
+place."""
 
 from __future__ import annotations
 

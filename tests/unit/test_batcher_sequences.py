@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
-from server.scheduling.sequences import SequencePolicy, SequenceQueue, Step
+from server.scheduling.sequence_policy import SequencePolicy
+from server.scheduling.sequences import SequenceQueue, Step
 from server.scheduling.turns import Turns
 from tests.autojump import run
 from tests.fakes import NamedTicket, PuppetLane

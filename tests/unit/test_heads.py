@@ -7,7 +7,8 @@ from hypothesis import strategies as st
 
 from server.scheduling.heads import Heads
 from server.scheduling.policy import LevelPolicy
-from server.scheduling.sequences import SequencePolicy, SequenceQueue, Step
+from server.scheduling.sequence_policy import SequencePolicy
+from server.scheduling.sequences import SequenceQueue, Step
 from tests.fakes import NamedTicket
 
 

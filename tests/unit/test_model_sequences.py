@@ -27,7 +27,7 @@ from server.models.warmup import warm_up, zeros
 from server.models.work import Work
 from server.scheduling.costs import WINDOW, CostTable
 from server.scheduling.policy import LevelPolicy
-from server.scheduling.sequences import SequencePolicy
+from server.scheduling.sequence_policy import SequencePolicy
 from server.tensors import Array
 from tests.fakes import Gate, OneReply, PuppetClock, PuppetSession, fp32, model_config
 from tests.unit.loaded import run, turn

@@ -13,7 +13,8 @@ from server.errors import QueueFull, SequenceNotStarted
 from server.scheduling.budget import ByteBudget
 from server.scheduling.policy import LevelPolicy
 from server.scheduling.queue import REMEMBERED_LIMITS
-from server.scheduling.sequences import SequencePolicy, SequenceQueue, Step
+from server.scheduling.sequence_policy import SequencePolicy
+from server.scheduling.sequences import SequenceQueue, Step
 from tests.fakes import NamedTicket, names
 
 

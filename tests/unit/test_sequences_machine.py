@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 from server.errors import ConvoyError, QueueFull, SequenceNotStarted
+from server.scheduling import sequence_policy as policy_module
 from server.scheduling import sequences as sequences_module
 from server.scheduling.budget import ByteBudget
 from server.scheduling.policy import LevelPolicy
@@ -43,6 +44,7 @@ class SequenceMachine(RuleBasedStateMachine):
     """Arrivals, departures, runs and the passing of time, in any order."""
 
     module: Any = sequences_module
+    policies: Any = policy_module
 
     @initialize(
         slots=st.sampled_from([1, 2, 3, 3, 4]),
@@ -80,7 +82,7 @@ class SequenceMachine(RuleBasedStateMachine):
             "in_order": strategy == "oldest in order",
         }
         preferred = () if direct else tuple(size for size in preferred if size <= max_rows)
-        policy = self.module.SequencePolicy(
+        policy = self.policies.SequencePolicy(
             levels=(LevelPolicy(max_queued_requests=max_queued),), preferred_rows=preferred, **numbers
         )
         self.budget = ByteBudget(max_bytes)
@@ -362,11 +364,16 @@ CAUGHT = (
 
 def mutated(right: str, wrong: str) -> type[SequenceMachine]:
     """A machine of the code with one expression replaced."""
-    source = Path(str(sequences_module.__file__)).read_text()
-    assert source.count(right) == 1, "the mutation names no expression, or several"
+    sources = {each: Path(str(each.__file__)).read_text() for each in (sequences_module, policy_module)}
+    assert sum(source.count(right) for source in sources.values()) == 1, "it names no expression, or several"
+    modules = {
+        each: module_from(each.__name__, source.replace(right, wrong)) if right in source else each
+        for each, source in sources.items()
+    }
 
     class MutatedMachine(SequenceMachine):
-        module = module_from(sequences_module.__name__, source.replace(right, wrong))
+        module = modules[sequences_module]
+        policies = modules[policy_module]
 
     return MutatedMachine
 
