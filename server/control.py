@@ -23,7 +23,6 @@ from server.models import overrides, stamps
 from server.models.ensemble import load_order
 from server.models.intents import Intents
 from server.models.loader import Loader
-from server.models.model import TINY_BATCH_SECONDS
 from server.models.opening import Configuration
 from server.models.outlook import Outlook
 from server.models.overrides import Override, Overrides
@@ -31,6 +30,7 @@ from server.models.registry import Registry
 from server.models.repositories import Look, Repositories
 from server.models.stamps import ModelSnapshot
 from server.models.steps import Steps
+from server.models.tiny_batches import TINY_BATCH_SECONDS
 from server.remote.store import FsspecStore, Store
 from server.scheduling.budget import ByteBudget
 from server.scheduling.clock import Clock

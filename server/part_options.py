@@ -36,7 +36,7 @@ from server.frontends.tls import TlsFiles
 from server.memory_budget import MemoryBudget
 from server.metrics.machine import Machine
 from server.metrics.page import MetricsPage
-from server.models.model import TINY_BATCH_SECONDS
+from server.models.tiny_batches import TINY_BATCH_SECONDS
 from server.pages import Populator
 from server.restricted_apis import ApiCategory
 from server.settings import Settings, largest_request

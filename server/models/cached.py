@@ -63,7 +63,7 @@ class CachedVersion(LoadedVersion):
         arrived = self._clock.now() if arrived is None else arrived
         began_ns = time.monotonic_ns()
         try:
-            plan = self._plan(request)
+            plan = self._plans.of(request)
         except ConvoyError:
             return super().submit(request, reply, arrived)  # refuses it, and counts that
         return self._cache.submit(request, reply, plan, self._limits(request, arrived), arrived, began_ns)

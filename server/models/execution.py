@@ -50,6 +50,10 @@ class BatchResult:
     exhausted_rows: int = 0
     """The rows of the smallest run of several requests that found no memory where each of them found it later; or 0."""
 
+    def going_down(self) -> BatchResult:
+        """The same, of runs that the end of the server may have interrupted: what failed, failed for that."""
+        return replace(self, answers=[SERVER_GONE if isinstance(a, ExecutionFailed) else a for a in self.answers])
+
 
 class Executor:
     """Runs the batches of one lane, one after another: its staging memory is reused.
@@ -211,11 +215,6 @@ def note_runs(record: Record, work: Work, runs: Sequence[Run]) -> None:
 def all_failed(config: ModelConfig, version: int, batch: Sequence[Work], error: Exception) -> BatchResult:
     """The result of a run that raised this, and that nothing came of."""
     return BatchResult([as_failure(config, version, error)] * len(batch), [], time.monotonic_ns(), failed_runs=1)
-
-
-def going_down(result: BatchResult, why: ConvoyError) -> BatchResult:
-    """The same, of runs that may have been interrupted because the server goes down: what failed, failed for that."""
-    return replace(result, answers=[why if isinstance(a, ExecutionFailed) else a for a in result.answers])
 
 
 def _smaller(batch: Sequence[Work], error: Exception) -> list[Sequence[Work]]:

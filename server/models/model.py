@@ -5,51 +5,32 @@ All methods run on the event loop's thread; `execution` is what lanes run.
 
 from __future__ import annotations
 
-import asyncio
 import logging
-import time
 from collections.abc import Callable, Hashable, Sequence
-from dataclasses import replace
 from math import inf
 from operator import add
-from weakref import WeakValueDictionary
 
 from server.backends.base import Session
-from server.errors import (
-    ConvoyError,
-    DeadlineExceeded,
-    NotReady,
-    ObjectiveMissed,
-    QueueTimeout,
-    ShuttingDown,
-    TooLarge,
-    Unavailable,
-)
+from server.errors import ConvoyError, NotReady
 from server.memory_budget import MemoryBudget
 from server.messages import InferenceRequest
 from server.models import admission
-from server.models.admission import Plan
+from server.models.batch_accounts import BatchAccounts
 from server.models.cards import NO_CARD, Card
 from server.models.config import ModelConfig, QueuePolicy
-from server.models.execution import (
-    CALLER_GONE,
-    SERVER_GONE,
-    BatchResult,
-    Run,
-    all_failed,
-    empty_costs,
-    going_down,
-    note_runs,
-)
+from server.models.execution import CALLER_GONE, SERVER_GONE, BatchResult, Run, all_failed, empty_costs, note_runs
+from server.models.holds import Holds
 from server.models.instances import Instances
+from server.models.parts import Parts
 from server.models.pictures import PictureDecoder, PictureIntake
-from server.models.queueing import explained, make_queue, queue_policy, time_limits
+from server.models.plans import Plans
+from server.models.queueing import explained, lateness, make_queue, queue_policy, time_limits
 from server.models.run_limit import RunLimit
-from server.models.sequence_execution import instance_of, run_rows, sequence_key, sequence_queue
+from server.models.sequence_execution import goes_on, instance_of, run_rows, sequence_queue
 from server.models.served import Occupancy
 from server.models.streak import FailureStreak
+from server.models.tiny_batches import TINY_BATCH_SECONDS, TinyBatches
 from server.models.work import Answer, Pending, Reply, Whole, Work
-from server.scheduling.assembly import BatchLayout, InputLayout
 from server.scheduling.batcher import Batcher
 from server.scheduling.budget import ByteBudget
 from server.scheduling.clock import Clock
@@ -62,16 +43,6 @@ from server.statistics import VersionStatistics
 from server.summaries import LatencySummaries, SummarySlices
 
 log = logging.getLogger(__name__)
-
-REMEMBERED_PLANS = 256
-
-STALLED = 10
-"""A tiny batch that the kernel held up may have taken so many times as long. Where one took longer, what a run takes
-depends on what it is given, and the event loop is no place for it."""
-
-TINY_BATCH_SECONDS = 300e-6
-"""A batch that is expected to take less than this runs on the event loop's thread: handing it over and back costs a
-fifth to a third more CPU, and no answer comes sooner (docs/performance.md). It holds up the event loop for as long."""
 
 
 class LoadedVersion:
@@ -108,25 +79,19 @@ class LoadedVersion:
         self.streak = FailureStreak()
         self._clock = clock
         self._memory = budget.memory if budget is not None else MemoryBudget()
-        self._plans: dict[tuple[object, object], Plan] = {}
-        self._latest_specs: object = None
-        """Of `_latest_plan`, the plan of the request that came last. A remembered head brings the same object again."""
-        self._latest_outputs: object = None
-        self._latest_plan: Plan
-        self._layouts: WeakValueDictionary[tuple[InputLayout, ...], BatchLayout] = WeakValueDictionary()
+        self._plans = Plans(config)
         self._leases = 0
-        self._holds = 0
-        self._let_go: asyncio.Future[None] | None = None
+        self._holds = Holds()
         self.lost: ConvoyError | None = None
         """Why no request may be submitted any more, where the session has gone bad."""
         self.before: LoadedVersion | None = None
         """The version that this one has taken over from, while sequences of it go on."""
         self.costs = costs or empty_costs(config, sessions[0])
         """Seconds by batch size, shared with whoever measured the version before it could serve."""
+        self._accounts = BatchAccounts(clock, self.costs, self.statistics, summaries, self.streak)
         self._objective_ns = round(config.objective_ms * 1e6)
         self._objective_seconds = config.objective_ms / 1e3 or inf
         self._when_gone: ConvoyError = CALLER_GONE
-        self._tiny_batch_seconds = tiny_batch_seconds
         self._version_text = str(version)
         batching = config.batching
         self._levels = batching.levels if batching else (QueuePolicy(),)
@@ -139,10 +104,9 @@ class LoadedVersion:
             self._complete_in_order_or_parts if self._order is not None or config.split_oversize else self._settle
         )
         self._policy = queue_policy(config)
-        self._run_rows = run_rows(config)
         self.run_limit = RunLimit(config, version, run_limit, clock, self.statistics) if run_limit else None
         self._instances = self._instances_of(config, version, sessions, self.costs.fill_sizes, self.run_limit)
-        executors, lanes = self._instances.start(self._is_tiny)
+        executors, lanes = self._instances.start(TinyBatches(self.costs, run_rows(config), tiny_batch_seconds).has)
         self._sequences: SequenceQueue[Work] | None = None
         if isinstance(self._policy, SequencePolicy):
             self._sequences = sequence_queue(
@@ -158,6 +122,7 @@ class LoadedVersion:
             waited=self.statistics.record_turn_wait,
             lane_of=None if self._sequences is None else instance_of,
         )
+        self._parts = Parts(self._batcher, config.name)
         self._pictures: PictureIntake | None = None
         if config.preprocessing is not None:
             assert decoder is not None, "the control plane has one"
@@ -222,14 +187,9 @@ class LoadedVersion:
     def keeps(self, request: InferenceRequest, successor: int) -> bool:
         """Whether a request to the version that has taken over is of a sequence that goes on here. Where it is a START,
         the sequence of its id is over here."""
-        flags = request.sequence
-        if self._sequences is None or flags is None or (request.model_version and successor != self.version):
+        if self._sequences is None or request.sequence is None or (request.model_version and successor != self.version):
             return False
-        key = sequence_key(flags.id)
-        if flags.start:
-            self._sequences.end(key)
-            return False
-        return self._sequences.has(key)
+        return goes_on(self._sequences, request.sequence)
 
     @property
     def max_batch_rows(self) -> int:
@@ -248,7 +208,7 @@ class LoadedVersion:
             arrived = self._clock.now()
         due, memory = inf, self._memory
         try:
-            plan = self._plan(request)
+            plan = self._plans.of(request)
             inputs = admission.inputs_in_order(self.config, plan, request)
             level = request.priority if 0 < request.priority <= len(self._levels) else self._default_level
             deadline, delay_at, due = time_limits(request, arrived, self._levels[level - 1], self._objective_seconds)
@@ -264,7 +224,7 @@ class LoadedVersion:
                 self._batcher.submit(work)
             else:
                 assert isinstance(work, Whole), "there are two kinds"
-                self._submit_parts(work, self._policy.most_rows(level))
+                self._parts.submit(work, self._policy.max_rows, self._policy.most_rows(level))
         except ConvoyError as error:
             refusal = explained(error, request, self.config).with_traceback(None)  # it leads here, and to the request
             if request.record is not None:
@@ -287,7 +247,7 @@ class LoadedVersion:
         if self._pictures is not None and self._pictures.cancel(work):
             waited = True
         else:
-            waited = self._give_up_parts(work) if isinstance(work, Whole) else self._batcher.cancel(work)
+            waited = self._parts.give_up(work) if isinstance(work, Whole) else self._batcher.cancel(work)
         if waited:
             self._leave_at_once(work, CALLER_GONE)
 
@@ -319,121 +279,40 @@ class LoadedVersion:
 
         For a request of an ensemble, whose step here comes later, and for sequences after another version has taken
         over."""
-        self._holds += 1
-        return self._release
-
-    def _release(self) -> None:
-        self._holds -= 1
-        if self._let_go is not None and not self._holds:
-            self._let_go.set_result(None)
+        return self._holds.take()
 
     async def drain(self) -> None:
         """Run what is queued, then release the lanes. No request may be submitted after this began, but by whoever
         holds the version."""
         self.streak.when_suspicious = None  # whoever is told knows the session, which nothing may hold on to
-        if self._holds:
-            self._let_go = self._let_go or asyncio.get_running_loop().create_future()
-            await self._let_go
+        await self._holds.none_held()
         if self._pictures is not None:
             await self._pictures.drain()
         await self._batcher.drain()
         self._batcher.close()
         self._instances.forget()
 
-    def _plan(self, request: InferenceRequest) -> Plan:
-        specs, outputs = request.specs, request.outputs
-        if specs is self._latest_specs and outputs is self._latest_outputs:
-            return self._latest_plan
-        key = (specs, outputs)
-        plan = self._plans.get(key)
-        if plan is None:
-            plan = admission.make_plan(self.config, request.specs, request.outputs, request.label())
-            # Requests of different sizes share a batch: their plans must share one layout object.
-            plan = replace(plan, layout=self._layouts.setdefault(plan.layout.inputs, plan.layout))
-            self._plans[key] = plan
-            if len(self._plans) > REMEMBERED_PLANS:
-                del self._plans[next(iter(self._plans))]  # its layout lives on while another plan or a request has it
-        self._latest_specs, self._latest_outputs, self._latest_plan = specs, outputs, plan
-        return plan
-
     def _decoded(self, work: Work) -> None:
         """A request's pictures are ready: queue it."""
         try:
             if isinstance(work, Whole):
-                self._submit_parts(work, self._policy.most_rows(work.place >> 1))
+                self._parts.submit(work, self._policy.max_rows, self._policy.most_rows(work.place >> 1))
             else:
                 self._batcher.submit(work)
         except ConvoyError as error:
             self._leave_at_once(work, explained(error, work.request, self.config))
 
-    def _submit_parts(self, whole: Whole, most_rows: int) -> None:
-        """Queue all parts of a request, or none. Raises `Unavailable`, and `TooLarge` where they never fit."""
-        if whole.rows > most_rows:
-            raise TooLarge(
-                f"{whole.request.label()}inference request batch-size must be <= {most_rows} for '{self.config.name}': "
-                "no more may wait, even in parts"
-            )
-        queued: list[Work] = []
-        try:
-            for part in whole.split(self._policy.max_rows):
-                self._batcher.submit(part)
-                queued.append(part)
-        except Unavailable:
-            for part in queued:
-                self._batcher.cancel(part)
-            raise
-
-    def _give_up_parts(self, whole: Whole) -> bool:
-        """Let no other part of a request run that does not run already. False where the request is done with."""
-        if whole.done:
-            return False
-        whole.done = True
-        self._drop_parts(whole)
-        return True
-
-    def _drop_parts(self, whole: Whole) -> None:
-        for part in whole.parts:
-            self._batcher.cancel(part)
-        whole.parts = []  # they know the whole: nothing should wait for a garbage collection
-
-    def _is_tiny(self, batch: Sequence[Work]) -> bool:
-        # By batches of requests alone: on made-up inputs, a model that loops may be quick for no reason.
-        rows = sum([work.rows for work in batch]) if self._run_rows is None else self._run_rows(batch)
-        costs, tiny = self.costs, self._tiny_batch_seconds
-        return costs.typical_served(rows) < tiny and costs.worst_served(rows) < STALLED * tiny
-
     def _finished(self, batch: Sequence[Work], outcome: BatchResult | Exception) -> None:
         if isinstance(outcome, Exception):
             outcome = all_failed(self.config, self.version, batch, outcome)
-        if outcome.failed_runs and isinstance(self._when_gone, ShuttingDown):
-            outcome = going_down(outcome, self._when_gone)
-        for run in outcome.runs:
-            times = run.times
-            seconds = (times.output_end - times.start) / 1e9
-            self.statistics.record_prediction(self.costs.typical(run.size), seconds)
-            self.costs.observe(run.size, seconds)
-            self.statistics.record_batch(times, run.rows, len(run.batch))
-            if self._summaries is not None:
-                self._summaries.record_batch(self._clock.now(), times, len(run.batch))
+        if outcome.failed_runs and self._when_gone is SERVER_GONE:
+            outcome = outcome.going_down()
+        self._accounts.ran(outcome.runs)
         for work, answer in zip(batch, outcome.answers, strict=True):
             self._complete(work, answer, outcome.start_ns, outcome.runs)
-        observer = self.statistics.observer
-        if observer is not None:
-            now = self._clock.now()
-            for run in outcome.runs:
-                observer.record_batch(now, run.times, run.rows, [work.arrived for work in run.batch])
-        if outcome.runs:
-            self.statistics.last_inference_ms = time.time_ns() // 1_000_000
-            self.streak.end()
-        if outcome.failed_runs:
-            self._count_failures(batch[0].signature, outcome)
-
-    def _count_failures(self, signature: Hashable, outcome: BatchResult) -> None:
-        self.statistics.failed_runs += outcome.failed_runs
         if outcome.exhausted_rows > 1:
-            self._shrink_batches(signature, outcome.exhausted_rows)
-        if not outcome.runs:
-            self.streak.add(outcome.failed_runs)
+            self._shrink_batches(batch[0].signature, outcome.exhausted_rows)
+        self._accounts.answered(outcome)
 
     def _shrink_batches(self, signature: Hashable, exhausted_rows: int) -> None:
         """A batch of so many rows found no memory where smaller ones did."""
@@ -448,25 +327,14 @@ class LoadedVersion:
             self._policy = self._policy.limited(rows)
 
     def _expired(self, work: Work) -> None:
-        self._turn_away(work, self._lateness(work))
+        self._turn_away(work, lateness(work, self.config, self._clock.now()))
 
     def _turn_away(self, work: Work, error: ConvoyError) -> None:
         """Settle what has left the queue and will not run: a request, or the whole that it is a part of."""
         if work.whole is None:
             self._leave_at_once(work, error)
-        elif self._give_up_parts(work.whole):
+        elif self._parts.give_up(work.whole):
             self._leave_at_once(work.whole, error)
-
-    def _lateness(self, work: Work) -> ConvoyError:
-        """Why a request that waited was not worth running any more."""
-        if self._clock.now() < work.deadline:
-            return ObjectiveMissed(
-                f"{work.request.label()}model '{self.config.name}' can no longer answer within its objective of "
-                f"{self.config.objective_ms:g} ms"
-            )
-        if work.deadline == work.request.deadline:
-            return DeadlineExceeded("Deadline Exceeded")
-        return QueueTimeout("Request timeout expired")
 
     def _leave_at_once(self, work: Work, error: ConvoyError) -> None:
         """Settle a request that never ran: it holds nobody up, whatever the order of answers."""
@@ -481,13 +349,9 @@ class LoadedVersion:
         """A request or a part has its answer: settle what is complete and whose turn it is."""
         whole = work.whole
         if whole is not None:
-            work.inputs = []
-            if whole.request.record is not None and not whole.done:
-                note_runs(whole.request.record, work, runs)
-            joined = None if whole.done else whole.collect(work, answer, started_ns)
+            joined = self._parts.collect(whole, work, answer, started_ns, runs)
             if joined is None:
                 return
-            self._drop_parts(whole)  # where it failed, some may wait
             work, answer, started_ns, runs = whole, joined, whole.started_ns, ()
         if self._order is None:
             self._settle(work, answer, started_ns, runs)

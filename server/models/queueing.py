@@ -7,9 +7,18 @@ from functools import partial
 from math import inf
 from typing import NamedTuple, TypeVar
 
-from server.errors import ConvoyError, Overloaded, QueueFull, SequenceNotStarted
+from server.errors import (
+    ConvoyError,
+    DeadlineExceeded,
+    ObjectiveMissed,
+    Overloaded,
+    QueueFull,
+    QueueTimeout,
+    SequenceNotStarted,
+)
 from server.messages import InferenceRequest
 from server.models.config import ModelConfig, QueuePolicy
+from server.models.work import Work
 from server.scheduling import buckets
 from server.scheduling.batcher import Queue
 from server.scheduling.budget import ByteBudget
@@ -116,3 +125,15 @@ def explained(error: ConvoyError, request: InferenceRequest, config: ModelConfig
             "START flag on the first request of the sequence"
         )
     return error
+
+
+def lateness(work: Work, config: ModelConfig, now: float) -> ConvoyError:
+    """Why a request that waited until now was not worth running any more."""
+    if now < work.deadline:
+        return ObjectiveMissed(
+            f"{work.request.label()}model '{config.name}' can no longer answer within its objective of "
+            f"{config.objective_ms:g} ms"
+        )
+    if work.deadline == work.request.deadline:
+        return DeadlineExceeded("Deadline Exceeded")
+    return QueueTimeout("Request timeout expired")

@@ -16,6 +16,7 @@ import numpy as np
 
 from server.backends.base import Session
 from server.errors import InvalidRequest
+from server.messages import SequenceFlags
 from server.models.config import ModelConfig
 from server.models.config_types import ControlConfig, ControlKind, SequenceBatching
 from server.models.execution import BatchResult, Executor, Run, refuse_nan
@@ -199,14 +200,23 @@ def read_step(config: ModelConfig, work: Work) -> Step:
         )
     sequence = config.sequence
     assert sequence is not None
-    key = sequence_key(flags.id)
+    key = _sequence_key(flags.id)
     for control in sequence.controls:
         if control.kind is ControlKind.CORRID:
             return Step(key, flags.start, flags.end, _correlation_id(config, control.tensor.datatype, key, label))
     return Step(key, flags.start, flags.end)
 
 
-def sequence_key(sequence_id: int | str) -> int | str:
+def goes_on(queue: SequenceQueue[Work], flags: SequenceFlags) -> bool:
+    """Whether a request is of a sequence that goes on in this queue. A START ends the one of its id, which is over."""
+    key = _sequence_key(flags.id)
+    if flags.start:
+        queue.end(key)
+        return False
+    return queue.has(key)
+
+
+def _sequence_key(sequence_id: int | str) -> int | str:
     """What tells a sequence from others: a number is one id with a sign on the wire and without."""
     return sequence_id if isinstance(sequence_id, str) else sequence_id & _UINT64_MASK
 

@@ -17,6 +17,7 @@ from server.models.model import LoadedVersion
 from server.models.work import Pending
 from server.scheduling.budget import ByteBudget
 from server.scheduling.costs import CostTable
+from server.summaries import LatencySummaries
 from server.tensors import Array
 from tests.fakes import Gate, OneReply, PuppetClock, PuppetSession, fp32, model_config
 
@@ -73,6 +74,7 @@ class Bench:
         budget: ByteBudget | None = None,
         costs: CostTable | None = None,
         run_limit: float = 0.0,
+        summaries: LatencySummaries | None = None,
         **cached: Any,
     ) -> None:
         """With `store` and `identity`, its answers are kept."""
@@ -96,6 +98,7 @@ class Bench:
             tiny_batch_seconds=0.0,
             costs=costs,
             run_limit=run_limit,
+            summaries=summaries,
             **cached,
         )
 

@@ -15,7 +15,8 @@ from server.errors import ExecutionFailed, InvalidRequest, Reason
 from server.messages import InferenceRequest, InferenceResponse, RequestedOutput, TensorSpec
 from server.models.admission import Plan
 from server.models.config import TensorConfig
-from server.models.model import REMEMBERED_PLANS, LoadedVersion
+from server.models.model import LoadedVersion
+from server.models.plans import REMEMBERED_PLANS
 from server.scheduling.costs import ENOUGH
 from server.tensors import Array
 from tests.fakes import OneReply, PuppetClock, PuppetSession, fp32, model_config

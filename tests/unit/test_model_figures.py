@@ -144,8 +144,7 @@ def test_instances_are_busy_one_by_one() -> None:
 
 def test_latencies_of_the_last_minute_are_kept_where_they_are_wanted() -> None:
     async def main() -> None:
-        bench = Bench()
-        bench.version._summaries = LatencySummaries()
+        bench = Bench(summaries=LatencySummaries())
         bench.submit([1.0])
         await turn()
         bench.clock.advance(0.5)

@@ -13,7 +13,7 @@ import pytest
 
 from server.errors import ExecutionFailed, NotReady, RunTimedOut, ShuttingDown
 from server.messages import InferenceResponse, SequenceFlags
-from server.models.execution import CALLER_GONE, BatchResult, going_down
+from server.models.execution import CALLER_GONE, SERVER_GONE, BatchResult
 from server.models.lifecycle import State
 from server.models.model import LoadedVersion
 from server.models.run_limit import MAX_HUNG_RUNS, Remedy, WatchedSession, remedy
@@ -179,9 +179,9 @@ def test_when_the_server_must_go_who_waits_behind_a_run_that_hangs_is_told_so() 
 
 
 def test_what_was_answered_before_the_server_had_to_go_stays_so() -> None:
-    answered, why = InferenceResponse("m", "3", "", []), ShuttingDown("gone")
+    answered = InferenceResponse("m", "3", "", [])
     result = BatchResult([answered, ExecutionFailed("interrupted"), CALLER_GONE], [], 0, failed_runs=1)
-    assert going_down(result, why).answers == [answered, why, CALLER_GONE]
+    assert result.going_down().answers == [answered, SERVER_GONE, CALLER_GONE]
 
 
 def test_a_drained_version_holds_no_session() -> None:
