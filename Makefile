@@ -92,7 +92,7 @@ playground: ## build the page in playground/ into server/playground/static/ (nee
 	$(announce)
 	$(PYTHON) tools/playground.py $(ARGS)
 
-playground-screenshots: $(EVERYTHING) ## take the pictures of docs/playground.md anew, in headless Chromium
+playground-screenshots: $(EVERYTHING) ## take the pictures of docs/playground.md and docs/loadtest.md anew, in headless Chromium
 	$(announce)
 	$(BIN)/python -m tests.browser.screenshots
 

@@ -55,7 +55,8 @@ def add_page(environment: Environment, recording: Recording) -> None:
 
     web_ui.app.register_blueprint(blueprint)
     web_ui.template_args |= {
-        "extended_tabs": [{"title": "Latencies (µs)", "key": _TAB}],
+        # No unit: Locust shows titles of tabs in capitals, in which µs reads MS.
+        "extended_tabs": [{"title": "Latencies (HDR)", "key": _TAB}],
         "extended_tables": [{"key": _TAB, "structure": [{"key": name, "title": title} for name, title in _COLUMNS]}],
         "extended_csv_files": [{"href": "./latencies/csv", "title": "Download latencies CSV"}],
     }

@@ -1,4 +1,5 @@
-"""The pictures of docs/playground.md, of a server of the committed models: `make playground-screenshots` takes them."""
+"""The pictures of docs/playground.md and docs/loadtest.md, of a server of the committed models: `make
+playground-screenshots` takes them."""
 
 from __future__ import annotations
 
@@ -8,15 +9,17 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from playwright.sync_api import Page, expect, sync_playwright
+from playwright.sync_api import Browser, Page, expect, sync_playwright
 
-from tests.browser import chromium, strokes
+from tests.browser import chromium, locust_tab, strokes
 from tests.browser.visits import Visits
-from tests.real.conftest import ROOT, start
+from tests.real import locust_page
+from tests.real.conftest import ROOT, RunningServer, start
 
 FOLDER = ROOT / "docs" / "images"
 MOST_BYTES = 150_000
 CONVOY = {"width": 1080, "height": 760}
+LOCUST = {"width": 1280, "height": 350}
 
 
 def draw_a_digit(page: Page) -> None:
@@ -95,6 +98,21 @@ SHOTS: Mapping[str, Shot] = {
 """By the file's name."""
 
 
+def take(page: Page, path: Path, whole: bool) -> None:
+    page.screenshot(path=path, full_page=whole, animations="disabled")
+    print(f"{path.relative_to(ROOT)}: {path.stat().st_size:,} bytes")
+    if path.stat().st_size > MOST_BYTES:
+        sys.exit(f"{path} has more than {MOST_BYTES:,} bytes")
+
+
+def take_latencies(browser: Browser, folder: Path, server: RunningServer) -> None:
+    """The tab of latencies on Locust's page."""
+    with locust_page.page(folder, f"--host={server.grpc_address}") as url:
+        page = browser.new_page(viewport=LOCUST)
+        expect(locust_tab.load_a_little(page, url, least_requests=2000)).to_be_visible()
+        take(page, FOLDER / "locust-latencies.png", whole=False)
+
+
 def main() -> None:
     found = chromium.find()
     if found is None:
@@ -110,12 +128,10 @@ def main() -> None:
                 page = visits.open(place, **how)
                 prepare(page)
                 path = FOLDER / f"playground-{name}.png"
-                page.screenshot(path=path, full_page=whole)
-                print(f"{path.relative_to(ROOT)}: {path.stat().st_size:,} bytes")
+                take(page, path, whole)
                 if complaints := visits.close():
                     sys.exit("\n".join(complaints))
-                if path.stat().st_size > MOST_BYTES:
-                    sys.exit(f"{path} has more than {MOST_BYTES:,} bytes")
+            take_latencies(browser, Path(folder), server)
             browser.close()
         finally:
             server.terminate()

@@ -4,26 +4,18 @@ from __future__ import annotations
 
 import csv
 import json
-import socket
 import subprocess
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
-from urllib.error import URLError
-from urllib.parse import urlencode
-from urllib.request import urlopen
 
 import numpy as np
 import pytest
 
 from tests.http_v2_server import SLOW_SECONDS, serving
 from tests.real.conftest import ROOT, RunningServer
+from tests.real.locust_page import LOCUST, SECONDS, free_port, get, page, state
 from tests.real.waiting import wait_until
-
-LOCUST = (sys.executable, "-m", "locust", "-f", "loadtest/locustfile.py")
-SECONDS = 60
 
 pytestmark = pytest.mark.timeout(300)
 
@@ -63,13 +55,6 @@ def test_workers_count_every_request_to_every_model_and_the_server_counts_the_sa
     assert "kept           p99" in (tmp_path / "report.html").read_text()
 
 
-def free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        port: int = listener.getsockname()[1]
-        return port
-
-
 def with_a_worker() -> tuple[str, ...]:
     """Flags for a master and a worker of one command."""
     port = free_port()
@@ -77,56 +62,20 @@ def with_a_worker() -> tuple[str, ...]:
     return ("--processes=1", "--expect-workers-max-wait=60", *where)
 
 
-@contextmanager
-def page(folder: Path, *arguments: str) -> Iterator[str]:
-    """The address of Locust's page."""
-    port = free_port()
-    log = folder / "locust.log"
-    with log.open("wb") as output:
-        process = subprocess.Popen(
-            [*LOCUST, "--web-host=127.0.0.1", f"--web-port={port}", *with_a_worker(), *arguments],
-            cwd=ROOT, stdin=subprocess.DEVNULL, stdout=output, stderr=output,
-        )  # fmt: skip
-    url = f"http://127.0.0.1:{port}"
-
-    def is_there() -> bool:
-        assert process.poll() is None, log.read_text()
-        try:
-            return "templateArgs" in get(url)
-        except URLError:
-            return False
-
-    try:
-        wait_until(is_there, SECONDS)
-        yield url
-    finally:
-        process.terminate()
-        process.wait(SECONDS)
-    assert "Traceback" not in log.read_text(), log.read_text()
-
-
-def get(url: str, **form: Any) -> str:
-    with urlopen(url, urlencode(form).encode() if form else None, timeout=SECONDS) as answer:
-        return answer.read().decode()
-
-
 def test_the_page_starts_chosen_users_and_shows_microseconds(shared_server: RunningServer, tmp_path: Path) -> None:
     address = shared_server.grpc_address
-    with page(tmp_path, f"--host={address}", "--class-picker") as url:
+    with page(tmp_path, f"--host={address}", "--class-picker", *with_a_worker()) as url:
         assert '"extended_tabs": [{"key": "latencies"' in get(url)
 
         def swarm(**form: Any) -> None:
             answer = json.loads(get(f"{url}/swarm", user_count=2, spawn_rate=2, host=address, **form))
             assert answer["success"], answer
 
-        def state() -> str:
-            return json.loads(get(f"{url}/stats/requests"))["state"]
-
         wait_until(lambda: json.loads(get(f"{url}/worker-count"))["worker_count"] == 1, SECONDS)
         # As the page sends it, every field filled in.
         swarm(user_classes="GrpcUser", shape_class="Steps", model="no_such_model", steps="1", run_time="30")
         wait_until(lambda: "no_such_model" in (tmp_path / "locust.log").read_text(), SECONDS)
-        wait_until(lambda: state() == "stopped", SECONDS)
+        wait_until(lambda: state(url) == "stopped", SECONDS)
         swarm(user_classes="GrpcStreamUser", shape_class="Default", model="lenet5", p99_ms="Infinity", samples="")
         wait_until(lambda: len(json.loads(get(f"{url}/latencies"))) == 2, SECONDS)
         assert json.loads(get(f"{url}/stop", now="1"))["success"]
