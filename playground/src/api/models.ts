@@ -1,5 +1,6 @@
 /** Models: which there are, what they are, loading and unloading. */
 
+import { ApiError } from "./errors";
 import { askJson, part, postJson, type Options } from "./http";
 
 export type ModelState = "READY" | "LOADING" | "UNLOADING" | "UNAVAILABLE" | "UNKNOWN";
@@ -59,6 +60,22 @@ export function modelMetadata(model: string, options: Options = {}): Promise<Mod
 
 export function modelConfig(model: string, options: Options = {}): Promise<ModelConfig> {
   return askJson(`${path(model)}/config`, options);
+}
+
+/** The models with a version that is ready. */
+export function readyNames(index: readonly IndexLine[]): readonly string[] {
+  return [...new Set(index.filter(({ state }) => state === "READY").map(({ name }) => name))];
+}
+
+/** The configurations of the models that are ready; without those that have gone since the index was made. */
+export async function readyConfigs(index: readonly IndexLine[]): Promise<readonly ModelConfig[]> {
+  const configs = await Promise.all(readyNames(index).map((name) => modelConfig(name).catch(goneAsNull)));
+  return configs.filter((config) => config !== null);
+}
+
+function goneAsNull(error: unknown): null {
+  if (error instanceof ApiError && (error.kind === "missing" || error.kind === "invalid" || error.mayPass)) return null;
+  throw error;
 }
 
 /** Any other resource of a model, as JSON: "card", "live", "stats", "cost". */

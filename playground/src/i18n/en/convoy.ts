@@ -32,10 +32,8 @@ export const convoy = {
   policies,
   readings,
   model: {
-    label: "Model",
     none: "No model can be watched",
     noneHint: "This view needs a model that is loaded, takes batches, and has inputs of fixed size.",
-    refresh: "Look again",
   },
   road: {
     alt: "A road: requests arrive on the left, wait at the gate, and leave in convoys on the right. The figures below say the same.",

@@ -15,11 +15,9 @@ export const draw = {
     sample: (digit: number) => `A handwritten ${digit}`,
   },
   model: {
-    label: "Model",
     sleeping: (name: string, state: string) => `${name} (${state.toLowerCase()})`,
     none: "No classifier is loaded",
     noneHint: "This view works with models that take one picture and have labels. Load one in the models view.",
-    refresh: "Look again",
   },
   answers: {
     title: "What the model sees",

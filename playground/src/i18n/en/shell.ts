@@ -3,6 +3,8 @@ export const shell = {
   skip: "Skip to the content",
   language: "Language",
   loading: "Loading…",
+  model: "Model",
+  lookAgain: "Look again",
   views: { draw: "Draw", layers: "Layers", convolution: "Convolution", convoy: "Convoy", models: "Models" },
   token: {
     open: "Token",

@@ -27,10 +27,8 @@ export const convoy: typeof en = {
       "tentar noutro lado; o resto tem resposta a tempo. A fila fica curta, e as respostas úteis ficam perto do máximo.",
   },
   model: {
-    label: "Modelo",
     none: "Não há modelo para ver",
     noneHint: "Esta página precisa de um modelo carregado, que aceite lotes e tenha entradas de tamanho fixo.",
-    refresh: "Procurar de novo",
   },
   road: {
     alt: "Uma estrada: os pedidos chegam à esquerda, esperam à porta e partem em comboios para a direita. Os números abaixo dizem o mesmo.",

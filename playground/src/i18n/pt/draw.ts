@@ -17,12 +17,10 @@ export const draw: typeof en = {
     sample: (digit: number) => `Um ${digit} manuscrito`,
   },
   model: {
-    label: "Modelo",
     sleeping: (name: string, state: string) => `${name} (${state.toLowerCase()})`,
     none: "Não há nenhum classificador carregado",
     noneHint:
       "Esta página trabalha com modelos que recebem uma imagem e têm etiquetas. Carregue um na página dos modelos.",
-    refresh: "Procurar de novo",
   },
   answers: {
     title: "O que o modelo vê",

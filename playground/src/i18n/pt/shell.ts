@@ -5,6 +5,8 @@ export const shell: typeof en = {
   skip: "Saltar para o conteúdo",
   language: "Língua",
   loading: "A carregar…",
+  model: "Modelo",
+  lookAgain: "Procurar de novo",
   views: { draw: "Desenhar", layers: "Camadas", convolution: "Convolução", convoy: "Comboio", models: "Modelos" },
   token: {
     open: "Token",

@@ -2,6 +2,7 @@
 
 import { useEffect, useState } from "preact/hooks";
 
+import { ViewHead } from "../../components/view-head";
 import { text } from "../../i18n";
 import "./convolution.css";
 import { LAYER, VOLUME } from "./example";
@@ -57,13 +58,11 @@ export function ConvolutionView() {
   const step = STEPS[at] as Step;
   return (
     <div class="convolution">
-      <header class="view-head">
-        <h1>{words.title}</h1>
-        <p>{words.lead}</p>
+      <ViewHead title={words.title} lead={words.lead}>
         <p>
           {words.size}: <span class="number">W₂ = (W₁ − F + 2·P)/S + 1 = {FORMULA}</span>
         </p>
-      </header>
+      </ViewHead>
       <div class="convolution-controls card" role="group" aria-label={words.controls}>
         <div class="buttons">
           <button type="button" onClick={() => go(MOVES.Home)} disabled={at === 0}>

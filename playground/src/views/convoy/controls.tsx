@@ -1,10 +1,8 @@
 /** What a person decides: the model, the policy, and how much is asked. */
 
-import type { ComponentChildren } from "preact";
-
-import { ErrorNotice, Notice } from "../../components/notice";
+import { ModelChoice } from "../../components/model-choice";
+import { ErrorNotice } from "../../components/notice";
 import { formatNumber, text } from "../../i18n";
-import { hashOf } from "../../navigation";
 import { rounded } from "./charts";
 import { BATCH_REQUESTS } from "./reading";
 import * as state from "./state";
@@ -13,49 +11,19 @@ const MOST_FACTOR = 3;
 const LEAST_OBJECTIVE_MS = 5;
 const MOST_OBJECTIVE_MS = 2000;
 
-export function ModelChoice() {
+export function WatchedChoice() {
   const words = text.value.convoy.model;
-  const known = state.models.value;
-  if (state.listError.value !== null) return <Retry children={<ErrorNotice error={state.listError.value} />} />;
-  if (known === null) return <p class="hint">{text.value.shell.loading}</p>;
-  if (known.length === 0) {
-    return (
-      <Retry>
-        <Notice title={words.none}>
-          <p>
-            {words.noneHint} <a href={hashOf("models")}>{text.value.shell.views.models}</a>
-          </p>
-        </Notice>
-      </Retry>
-    );
-  }
   return (
-    <div class="field">
-      <label for="convoy-model">{words.label}</label>
-      <select
-        id="convoy-model"
-        value={state.chosen.value}
-        disabled={state.busy.value}
-        onChange={(event) => void state.choose(event.currentTarget.value)}
-      >
-        {known.map((model) => (
-          <option key={model} value={model}>
-            {model}
-          </option>
-        ))}
-      </select>
-    </div>
-  );
-}
-
-function Retry({ children }: { readonly children: ComponentChildren }) {
-  return (
-    <div class="retry">
-      {children}
-      <button type="button" onClick={() => void state.findModels("")}>
-        {text.value.convoy.model.refresh}
-      </button>
-    </div>
+    <ModelChoice
+      id="convoy-model"
+      models={state.models.value}
+      chosen={state.chosen.value}
+      disabled={state.busy.value}
+      choose={(model) => void state.choose(model)}
+      error={state.listError.value}
+      none={{ title: words.none, hint: words.noneHint }}
+      lookAgain={() => void state.findModels("")}
+    />
   );
 }
 

@@ -4,10 +4,11 @@ import { useEffect } from "preact/hooks";
 
 import { token } from "../../api/token";
 import { ErrorNotice } from "../../components/notice";
+import { ViewHead } from "../../components/view-head";
 import { formatNumber, text } from "../../i18n";
 import { place } from "../../navigation";
 import { Charts } from "./charts";
-import { LoadControls, ModelChoice, PolicyControls } from "./controls";
+import { LoadControls, PolicyControls, WatchedChoice } from "./controls";
 import "./convoy.css";
 import { Figures, Tables } from "./figures";
 import { readingOf } from "./reading";
@@ -34,14 +35,11 @@ export function ConvoyView() {
 
   return (
     <>
-      <div class="view-head">
-        <h1>{words.title}</h1>
-        <p>{words.lead}</p>
-      </div>
+      <ViewHead title={words.title} lead={words.lead} />
       <div class="convoy">
         <RoadCard />
         <div class="card convoy-controls">
-          <ModelChoice />
+          <WatchedChoice />
           {chosen.value && (
             <>
               <PolicyControls />

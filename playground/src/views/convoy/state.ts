@@ -5,7 +5,7 @@ import { computed, signal } from "@preact/signals";
 import { ApiError } from "../../api/errors";
 import { LOADS_ON_REQUEST, serverMetadata } from "../../api/figures";
 import { endLoad, live, loadState, offerLoad, type Live, type LoadState } from "../../api/live";
-import { loadModel, modelConfig, modelResource, repositoryIndex } from "../../api/models";
+import { loadModel, modelConfig, modelResource, readyConfigs, repositoryIndex } from "../../api/models";
 import { batchesOf, withSample, type Batch, type Sample } from "./history";
 import { canBeWatched, overrideOf, type FullConfig } from "./override";
 import { BATCH_REQUESTS, failedPerSecond, rowsOfRequest, rowsPerSecond, type Measured } from "./reading";
@@ -82,9 +82,8 @@ export async function findModels(wanted: string): Promise<void> {
   try {
     const [index, server] = await Promise.all([repositoryIndex(), serverMetadata()]);
     canConfigure.value = server.extensions.includes(LOADS_ON_REQUEST);
-    const ready = [...new Set(index.filter(({ state }) => state === "READY").map(({ name }) => name))];
-    const configs = await Promise.all(ready.map((name) => modelConfig(name).catch(goneAsNull)));
-    const found = configs.flatMap((config) => (config && canBeWatched(config as FullConfig) ? config.name : []));
+    const configs = await readyConfigs(index);
+    const found = configs.flatMap((config) => (canBeWatched(config as FullConfig) ? config.name : []));
     models.value = found;
     listError.value = null;
     const next = [wanted, chosen.value, FAVOURITE, ...found].find((name) => found.includes(name)) ?? "";
@@ -92,11 +91,6 @@ export async function findModels(wanted: string): Promise<void> {
   } catch (error) {
     listError.value = error;
   }
-}
-
-function goneAsNull(error: unknown): null {
-  if (error instanceof ApiError && (error.kind === "missing" || error.mayPass)) return null;
-  throw error;
 }
 
 /** Watch another model. What was done to the one before is undone. */

@@ -1,12 +1,12 @@
 /** Draw, and see what a classifier makes of it. */
 
-import type { ComponentChildren } from "preact";
 import { useEffect } from "preact/hooks";
 
 import { token } from "../../api/token";
-import { ErrorNotice, Notice } from "../../components/notice";
+import { ModelChoice } from "../../components/model-choice";
+import { ViewHead } from "../../components/view-head";
 import { text } from "../../i18n";
-import { hashOf, place } from "../../navigation";
+import { place } from "../../navigation";
 import { Answers, Seen } from "./answers";
 import "./draw.css";
 import { Paper, Samples } from "./paper";
@@ -30,14 +30,11 @@ export function DrawView() {
 
   return (
     <>
-      <div class="view-head">
-        <h1>{words.title}</h1>
-        <p>{words.lead}</p>
-      </div>
+      <ViewHead title={words.title} lead={words.lead} />
       <div class="draw">
         <Paper />
         <div class="card draw-side">
-          <ModelChoice />
+          <ClassifierChoice />
           {chosen.value && (
             <>
               <Answers />
@@ -51,48 +48,23 @@ export function DrawView() {
   );
 }
 
-function ModelChoice() {
+function ClassifierChoice() {
   const words = text.value.draw.model;
-  const known = classifiers.value;
-  if (listError.value !== null) return <Retry children={<ErrorNotice error={listError.value} />} />;
-  if (known === null) return <p class="hint">{text.value.shell.loading}</p>;
-  if (known.length === 0) {
-    return (
-      <Retry>
-        <Notice title={words.none}>
-          <p>
-            {words.noneHint} <a href={hashOf("models")}>{text.value.shell.views.models}</a>
-          </p>
-        </Notice>
-      </Retry>
-    );
-  }
   return (
-    <div class="field">
-      <label for="draw-model">{words.label}</label>
-      <select id="draw-model" value={chosenName.value} onChange={(event) => choose(event.currentTarget.value)}>
-        {known.map(({ model }) => (
-          <option key={model} value={model}>
-            {model}
-          </option>
-        ))}
-        {sleeping.value.map(({ name, state }) => (
-          <option key={name} value={name} disabled>
-            {words.sleeping(name, state)}
-          </option>
-        ))}
-      </select>
-    </div>
-  );
-}
-
-function Retry({ children }: { readonly children: ComponentChildren }) {
-  return (
-    <div class="retry">
-      {children}
-      <button type="button" onClick={() => void findClassifiers()}>
-        {text.value.draw.model.refresh}
-      </button>
-    </div>
+    <ModelChoice
+      id="draw-model"
+      models={classifiers.value?.map(({ model }) => model) ?? null}
+      chosen={chosenName.value}
+      choose={choose}
+      error={listError.value}
+      none={{ title: words.none, hint: words.noneHint }}
+      lookAgain={() => void findClassifiers()}
+    >
+      {sleeping.value.map(({ name, state }) => (
+        <option key={name} value={name} disabled>
+          {words.sleeping(name, state)}
+        </option>
+      ))}
+    </ModelChoice>
   );
 }

@@ -4,7 +4,7 @@ import { computed, signal } from "@preact/signals";
 
 import { ApiError } from "../../api/errors";
 import { infer, texts } from "../../api/inference";
-import { modelConfig, repositoryIndex } from "../../api/models";
+import { readyConfigs, readyNames, repositoryIndex } from "../../api/models";
 import { classifierOf, scoresOf, type Classifier, type Score } from "./classifiers";
 import { Latest } from "./latest";
 import { pictureOf, type Drawing } from "./pictures";
@@ -61,9 +61,8 @@ let retry = 0;
 export async function findClassifiers(): Promise<void> {
   try {
     const index = await repositoryIndex();
-    const ready = [...new Set(index.filter(({ state }) => state === "READY").map(({ name }) => name))];
-    const configs = await Promise.all(ready.map((name) => modelConfig(name).catch(missingAsNull)));
-    const found = configs.flatMap((config) => (config && classifierOf(config)) ?? []);
+    const found = (await readyConfigs(index)).flatMap((config) => classifierOf(config) ?? []);
+    const ready = readyNames(index);
     const others = index.filter(({ name, state }) => state && !ready.includes(name));
     sleeping.value = [...new Map(others.map(({ name, state = "" }) => [name, { name, state }])).values()];
     classifiers.value = found;
@@ -75,12 +74,6 @@ export async function findClassifiers(): Promise<void> {
   } catch (error) {
     listError.value = error;
   }
-}
-
-/** A model may go between the index and its configuration. */
-function missingAsNull(error: unknown): null {
-  if (error instanceof ApiError && (error.kind === "missing" || error.kind === "invalid" || error.mayPass)) return null;
-  throw error;
 }
 
 /** Put this on the paper and ask about it. */

@@ -3,7 +3,9 @@
 import { useMemo, useRef, useState } from "preact/hooks";
 
 import { useAsked } from "../../components/asked";
+import { ModelSelect } from "../../components/model-choice";
 import { ErrorNotice, Notice } from "../../components/notice";
+import { ViewHead } from "../../components/view-head";
 import { text } from "../../i18n";
 import { hashOf, place } from "../../navigation";
 import { pictureOf, type Drawing } from "../draw/pictures";
@@ -26,10 +28,7 @@ export function LayersView() {
   const inside = useAsked(model ?? null, (signal) => lookInto(model ?? "", signal));
   return (
     <div class="layers">
-      <header class="view-head">
-        <h1>{words.title}</h1>
-        <p>{words.lead}</p>
-      </header>
+      <ViewHead title={words.title} lead={words.lead} />
       {models.error !== undefined && <ErrorNotice error={models.error} />}
       {inside.error !== undefined && <ErrorNotice error={inside.error} />}
       {models.value?.length === 0 && (
@@ -43,18 +42,13 @@ export function LayersView() {
         </Notice>
       )}
       {model && (
-        <p class="field">
-          <label for="layers-model">{words.model}</label>
-          <select
-            id="layers-model"
-            value={model}
-            onChange={(event) => (location.hash = hashOf("layers", { model: event.currentTarget.value }))}
-          >
-            {known.map((name) => (
-              <option key={name}>{name}</option>
-            ))}
-          </select>
-        </p>
+        <ModelSelect
+          id="layers-model"
+          label={words.model}
+          models={known}
+          chosen={model}
+          choose={(name) => (location.hash = hashOf("layers", { model: name }))}
+        />
       )}
       {model && inside.value === null && <Notice kind="warning" title={words.noTable(model)} />}
       {inside.value && <Network key={inside.value.classifier.model} inside={inside.value} />}

@@ -1,7 +1,7 @@
 /** What the view asks: which models show their layers, how one is built, and what is inside of it for a picture. */
 
 import { floats, infer, texts, type RequestedOutput } from "../../api/inference";
-import { modelConfig, modelResource, repositoryIndex } from "../../api/models";
+import { modelConfig, modelResource, readyNames, repositoryIndex } from "../../api/models";
 import type { Bar } from "../../components/bars";
 import { classifierOf, scoresOf, type Classifier } from "../draw/classifiers";
 import { tensorOf, type Picture } from "../draw/tensors";
@@ -29,9 +29,7 @@ export interface Values {
 
 /** The models that are ready. */
 export async function findModels(signal: AbortSignal): Promise<readonly string[]> {
-  const index = await repositoryIndex({ signal });
-  const ready = index.filter(({ name, state }) => state === "READY" && name.endsWith(SUFFIX));
-  return [...new Set(ready.map(({ name }) => name))];
+  return readyNames(await repositoryIndex({ signal })).filter((name) => name.endsWith(SUFFIX));
 }
 
 /** `null` for a model without a table of layers, or that takes no picture. */

@@ -4,6 +4,7 @@ import { ApiError } from "../../api/errors";
 import { serverMetadata, LOADS_ON_REQUEST } from "../../api/figures";
 import { useAsked } from "../../components/asked";
 import { ErrorNotice, Notice } from "../../components/notice";
+import { ViewHead } from "../../components/view-head";
 import { text } from "../../i18n";
 import { hashOf, place } from "../../navigation";
 import { index, look, orders } from "./control";
@@ -28,11 +29,9 @@ export function ModelsView() {
   const chosen = wanted === null ? firstToShow(models) : models.find(({ name }) => name === wanted);
   return (
     <div class="models">
-      <header class="view-head">
-        <h1>{words.title}</h1>
-        <p>{words.intro}</p>
+      <ViewHead title={words.title} lead={words.intro}>
         {server.value && <p class="hint number">{words.server(server.value.name, server.value.version)}</p>}
-      </header>
+      </ViewHead>
       {error !== undefined && <ErrorNotice error={error} />}
       {index.value === undefined && error === undefined && <p role="status">{text.value.shell.loading}</p>}
       {index.value?.length === 0 && !refused && <Notice title={words.none} />}
