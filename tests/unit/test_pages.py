@@ -13,6 +13,7 @@ import pytest
 from server.pages import SLICE_BYTES, Populator, address_of, populate
 
 PAGE_BYTES = mmap.PAGESIZE
+PATIENCE_SECONDS = 30
 BLOCK_BYTES = 2 * SLICE_BYTES + 3 * PAGE_BYTES
 needs_populate = pytest.mark.skipif(
     not sys.platform.startswith("linux") or not populate(address_of(memoryview(bytearray(1))), 1),
@@ -62,7 +63,8 @@ def test_whoever_waits_hears_of_it_on_the_event_loop() -> None:
         block = bytearray(BLOCK_BYTES)
         populator = Populator()
         populator.populate(loop, address_of(memoryview(block)), len(block), then)
-        await heard.wait()
+        async with asyncio.timeout(PATIENCE_SECONDS):
+            await heard.wait()
         populator.close()
         return threads.pop()
 

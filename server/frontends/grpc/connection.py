@@ -223,7 +223,7 @@ class Connection:
 
     def unwritten(self) -> tuple[int, int]:
         """See `Http2Connection.unwritten`."""
-        return (0, 0) if self._closed else self._http2.unwritten()
+        return self._http2.unwritten() if self._arriving and not self._closed else (0, 0)
 
     def end_late_streams(self, now: float) -> None:
         """End the streams whose callers' deadlines have passed. Unary calls are their methods' to end."""
