@@ -20,19 +20,15 @@ import asyncio
 import gc
 import sys
 import time
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from math import inf
 from statistics import median
-from typing import Any
 
-import numpy as np
 import uvloop
 
 from proto import grpc_service_pb2 as pb
-from server import tensors
 from server.__main__ import SWITCH_SECONDS
-from server.backends.base import GraphTensor
 from server.engine import Engine
 from server.frontends.call_counts import CallCounts
 from server.frontends.calls import StatusCode, UnaryMethod
@@ -53,9 +49,9 @@ from server.scheduling.clock import clock_for
 from server.scheduling.turns import Turns
 from server.statistics import BatchTimes, VersionStatistics
 from server.summaries import LatencySummaries
-from server.tensors import Array
 from server.trace_config import TraceConfig
 from server.tracing.sampling import TraceSettings
+from tools.request_cost import InstantSession
 
 Scrape = Callable[[], Awaitable[object]]
 
@@ -74,28 +70,6 @@ class Mute(VersionStatistics):
     def record_success(self, queue_ns: int, request_ns: int) -> None: ...
 
     def record_deadline(self, met: bool) -> None: ...
-
-
-class InstantSession:
-    """A model of one input and one output that takes no time."""
-
-    fixed_shapes = False
-    inputs = (GraphTensor("x", tensors.FP32, (-1, 4)),)
-    outputs = (GraphTensor("y", tensors.FP32, (-1, 4)),)
-
-    def run(self, inputs: Mapping[str, Array], outputs: Sequence[str]) -> list[Array]:
-        return [inputs["x"].copy()]
-
-    def for_instance(self) -> InstantSession:
-        return self
-
-    def interruptible(self) -> InstantSession:
-        return self
-
-    def interrupt(self) -> None: ...
-
-    def empty(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
-        return np.empty(shape, dtype)
 
 
 class OneCall:
@@ -307,7 +281,7 @@ async def watching() -> None:
 
 def version(number: int, summaries: LatencySummaries | None = None) -> LoadedVersion:
     """A loaded version that answers on the event loop's thread once it has been measured."""
-    session = InstantSession()
+    session = InstantSession("x", (4,), "y", (4,))
     model = config.complete(
         config.parse(CONFIG, "config.pbtxt"),
         folder_name="m",

@@ -61,14 +61,20 @@ FRAME_BYTES = 16_384
 
 
 class InstantSession:
-    """A model of LeNet-5's shape that computes nothing."""
+    """A model of one FP32 input and one output that computes nothing."""
 
     fixed_shapes = False
-    inputs = (GraphTensor("input", tensors.FP32, (-1, 1, 32, 32)),)
-    outputs = (GraphTensor("probabilities", tensors.FP32, (-1, 10)),)
+
+    def __init__(
+        self, input_name: str, input_row: tuple[int, ...], output_name: str, output_row: tuple[int, ...]
+    ) -> None:
+        self.inputs = (GraphTensor(input_name, tensors.FP32, (-1, *input_row)),)
+        self.outputs = (GraphTensor(output_name, tensors.FP32, (-1, *output_row)),)
+        self._input_name = input_name
+        self._output_row = output_row
 
     def run(self, inputs: Mapping[str, Array], outputs: Sequence[str]) -> list[Array]:
-        return [np.zeros((len(inputs["input"]), 10), np.float32)]
+        return [np.zeros((len(inputs[self._input_name]), *self._output_row), np.float32)]
 
     def for_instance(self) -> InstantSession:
         return self
@@ -104,7 +110,7 @@ class RequestPath:
     def __init__(self) -> None:
         loop = asyncio.get_running_loop()
         self.memory, self.ledger = MemoryBudget(), Ledger()
-        session = InstantSession()
+        session = InstantSession("input", (1, 32, 32), "probabilities", (10,))  # as LeNet-5 has them
         model = config.complete(
             config.parse(CONFIG, "config.pbtxt"),
             folder_name="m",
