@@ -34,7 +34,7 @@ def test_whatever_happens_each_request_is_answered_once_and_nothing_is_left_over
 
 
 BATCHER_BUGS = {
-    "a deadline while all lanes are busy": ("if self._idle or ticket.expires < self._alarm.when:", "if self._idle:"),
+    "a deadline while all lanes are busy": ("(self._idle or ticket.expires < self._alarm.when)", "self._idle"),
     "nobody expires": ("late = queue.expire(now)", "late: list[T] = []"),
     "who expired never hears": ("for ticket in late:", "for ticket in late[1:]:"),
     "a batch is reported twice": ("self._finished(batch, outcome)", "[self._finished(batch, outcome) for _ in (1, 2)]"),
