@@ -13,14 +13,17 @@ from pathlib import Path
 from server import __main__, app
 from server.backends import onnx
 from server.backends.base import Session, SessionOptions
+from server.backends.run_memory import RunMemory
 
 honest = onnx.open_session
 
 
-def _hang(path: Path, settings: onnx.ort.SessionOptions, options: SessionOptions) -> Session:
+def _hang(
+    path: Path, settings: onnx.ort.SessionOptions, options: SessionOptions, run_memory: RunMemory | None = None
+) -> Session:
     if path.parent.parent.name == "stuck":
         threading.Event().wait()
-    return honest(path, settings, options)
+    return honest(path, settings, options, run_memory)
 
 
 onnx.open_session = _hang

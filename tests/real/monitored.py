@@ -17,6 +17,7 @@ import numpy as np
 import yaml
 
 from deploy.grafana.prometheus import Prometheus
+from proto import grpc_service_pb2 as pb
 from tests import onnx_models
 from tests.programs import find_program
 from tests.real.clients import CALL_SECONDS, Client, http_status
@@ -80,6 +81,7 @@ def write_repository(root: Path) -> Path:
     add_model(root, "slow", onnx_models.slow(), f"max_batch_size: 4 {objective}")
     queue = "max_batch_size: 1 dynamic_batching { default_queue_policy { max_queue_size: 1 } }"
     add_model(root, "narrow", onnx_models.slow(), queue)
+    add_model(root, "hasty", onnx_models.slow(), "max_batch_size: 1 dynamic_batching { }")
     add_model(root, "lookup", onnx_models.lookup(), "max_batch_size: 8 dynamic_batching { }")
     add_model(root, "broken", b"this is no model")
     return root
@@ -110,6 +112,9 @@ def leave(client: Client) -> None:
         call.exception(CALL_SECONDS)
 
 
+A_MILLISECOND = {"timeout": pb.InferParameter(int64_param=1000)}
+"""How long a request may wait."""
+
 ACTS: tuple[Act, ...] = (
     lambda client: together(client, "digits", ones(), 12),
     lambda client: together(client, "digits", ones(3), 4),
@@ -122,6 +127,7 @@ ACTS: tuple[Act, ...] = (
     lambda client: together(client, "digits", ones(9), 1),  # more rows than a batch holds
     lambda client: together(client, "nobody", ones(), 1),
     lambda client: together(client, "slow", slow_rows(2_000), 3, timeout=0.005),
+    lambda client: together(client, "hasty", slow_rows(2_000), 3, parameters=A_MILLISECOND),  # one runs, two wait
     leave,
 )
 """What callers do, again and again, side by side."""
