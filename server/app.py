@@ -308,8 +308,10 @@ async def serve(settings: Settings, logs: Logs) -> bool:
         stop.set()
         starting.cancel()  # changes nothing once it has started
 
+    # Not the loop's own handlers: those can only be removed, and a signal between that and the next one would end the
+    # process as one without a handler.
     for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, begin_stop)
+        signal.signal(number, lambda *_: loop.call_soon_threadsafe(begin_stop))
     try:
         ports = await starting
         print(app.summary(ports), flush=True)
@@ -333,7 +335,6 @@ async def serve(settings: Settings, logs: Logs) -> bool:
             join_lanes(LAST_SECONDS)
         # All is done: who asks once more while the interpreter goes shall not change the exit status.
         for number in (signal.SIGTERM, signal.SIGINT):
-            loop.remove_signal_handler(number)
             signal.signal(number, signal.SIG_IGN)
     return balances
 

@@ -177,6 +177,14 @@ def test_requests_that_outlast_the_exit_timeout_are_given_up(start_engine: Start
     assert server.terminate() == 0, server.log.read_text()
 
 
+def test_a_server_asked_again_and_again_until_it_is_gone_ends_well(repository: Path, start_server: StartServer) -> None:
+    """On nghttp2 alone: so many signals within milliseconds bring grpcio's own locks to a standstill."""
+    server = start_server(model_repository=repository)
+    while server.process.poll() is None:
+        server.process.send_signal(signal.SIGTERM)
+    assert server.process.returncode == 0, server.log.read_text()
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_an_idle_server_stops_at_once(number: signal.Signals, start_engine: StartServer, repository: Path) -> None:
     server = start_engine(model_repository=repository)
