@@ -68,7 +68,10 @@ def filtered(weights: NDArray[np.float32], side: int) -> ModelProto:
         helper.make_node("ReduceMean", ["r", "axes"], ["y"], keepdims=0),
     ]
     filters, channels = weights.shape[:2]
-    constants = [numpy_helper.from_array(weights, "weights"), numpy_helper.from_array(np.array([2, 3], np.int64), "axes")]
+    constants = [
+        numpy_helper.from_array(weights, "weights"),
+        numpy_helper.from_array(np.array([2, 3], np.int64), "axes"),
+    ]
     x, y = _value("x", "FP32", ("N", channels, side, side)), _value("y", "FP32", ("N", filters))
     return _model(nodes, [x], [y], constants)
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from typing import Any
 
 import numpy as np
 import onnx
@@ -15,7 +14,7 @@ from playwright.sync_api import Locator, Page, Route, expect
 from tests import onnx_models
 from tests.browser import strokes
 from tests.browser.drawing import best
-from tests.browser.visits import Visits, accessibility_problems
+from tests.browser.visits import Visits
 from tests.real.conftest import MODEL_REPOSITORY, RunningServer, start
 from tests.repositories import add_model
 from training.export.layers import write_layers
@@ -71,12 +70,12 @@ def test_the_lectures_convolution_has_the_lectures_numbers_as_the_server_has(vis
     expect(answer).to_have_text(re.compile(r"2\s*3\s*3\s*3\s*7\s*3\s*8\s*10\s*−3"))
     total = page.locator(".convolution-total strong")
 
-    for start, end, sums, output in (
+    for first, last, sums, output in (
         (1, 4, "(−2) + 4 + 0 + 1 = ", "3"),
         (4, 5, "4 + 2 + 0 + 1 = ", "7"),
         (5, 9, "(−2) + (−3) + 1 + 1 = ", "−3"),
     ):
-        step(page, start, end)
+        step(page, first, last)
         expect(total).to_have_text(output)
         expect(page.locator(".convolution-total")).to_contain_text(sums + output)
     expect(page.get_by_role("button", name="Filter W0, row 3, column 3: −3")).to_have_attribute("aria-current", "step")
@@ -224,18 +223,3 @@ def test_another_network_and_another_picture(visits: Visits) -> None:
     page.get_by_role("button", name="K", exact=True).click()
     expect(best(page)).to_have_text("K")
     expect(page).to_have_url(re.compile("#/layers\\?model=letters26_layers$"))
-
-
-@pytest.mark.parametrize(
-    ("view", "ready", "look"),
-    [
-        ("layers?model=letters26_layers", ".bars li", {"dark": True, "phone": True, "language": "pt-PT"}),
-        ("convolution", ".agrees", {}),
-    ],
-)
-def test_it_is_accessible(visits: Visits, view: str, ready: str, look: dict[str, Any]) -> None:
-    page = visits.open(f"#/{view}", **look)
-    expect(page.locator(ready).first).to_be_visible()
-
-    assert accessibility_problems(page) == []
-    assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")

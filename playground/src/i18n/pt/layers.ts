@@ -23,7 +23,7 @@ export const layers: typeof en = {
     drawing: "O seu desenho",
     draw: "Desenhar algo",
     change: "Mudá-lo",
-    samples: "Dígitos manuscritos reais",
+    samples: "Algarismos manuscritos reais",
     letters: "Letras impressas",
   },
   lens: {

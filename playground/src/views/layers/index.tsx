@@ -31,7 +31,7 @@ export function LayersView() {
       <ViewHead title={words.title} lead={words.lead} />
       {companions.error !== undefined && <ErrorNotice error={companions.error} />}
       {inside.error !== undefined && <ErrorNotice error={inside.error} />}
-      {companions.value?.length === 0 && (
+      {companions.value?.length === 0 && companions.error === undefined && (
         <Notice title={words.none}>
           <p>
             {words.noneHint} <code>python -m training layers lenet5</code>

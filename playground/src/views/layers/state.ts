@@ -1,15 +1,13 @@
 /** What the view asks: which models show their layers, how one is built, and what is inside of it for a picture. */
 
 import { floats, infer, texts, type RequestedOutput } from "../../api/inference";
-import { modelConfig, modelResource, readyConfigs, readyNames, repositoryIndex } from "../../api/models";
+import { layersOf, modelConfig, modelResource, readyConfigs, readyNames, repositoryIndex } from "../../api/models";
 import type { Bar } from "../../components/bars";
 import { classifierOf, scoresOf, type Classifier } from "../draw/classifiers";
 import { tensorOf, type Picture } from "../draw/tensors";
 import { countOf, fitting } from "./maps";
 import { tableOf, type Layer, type LayerTable } from "./table";
 
-/** The parameter of a configuration that `python -m training layers` writes: the model whose layers this one shows. */
-const LAYERS_OF = "layers_of";
 /** Values that are asked for without being asked for: 4 MB. */
 const ROOM = 1 << 20;
 const MOST_CLASSES = 100;
@@ -42,10 +40,7 @@ export async function findCompanions(signal: AbortSignal): Promise<readonly Comp
   const index = JSON.stringify(ready);
   if (index !== foundIn) {
     const configs = await readyConfigs(ready);
-    found = configs.flatMap(({ name, parameters }) => {
-      const of = parameters?.[LAYERS_OF]?.string_value;
-      return of ? [{ name, of }] : [];
-    });
+    found = configs.map((config) => ({ name: config.name, of: layersOf(config) })).filter(({ of }) => of);
     // One that was going or coming is asked again.
     foundIn = configs.length === readyNames(ready).length ? index : "";
   }
