@@ -185,6 +185,15 @@ def test_filters_of_a_picture_in_colour_are_pictures_in_colour(visits: Visits) -
     )
 
 
+def test_a_model_is_left_for_its_layers_by_what_their_configuration_says(visits: Visits) -> None:
+    page = visits.open("#/draw?model=painted")
+
+    page.get_by_role("link", name="Look inside of this network").click()
+
+    expect(page.get_by_label("Network", exact=True)).to_have_value("inside")
+    expect(page.get_by_text("does not serve here")).to_have_count(0)
+
+
 def test_the_channels_of_filters_in_colour_are_shown_by_themselves_on_request(visits: Visits) -> None:
     page = visits.open("#/layers?model=inside")
     shown = layer(page, "convolution_1").locator(".layer-filters")

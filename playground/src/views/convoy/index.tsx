@@ -39,7 +39,7 @@ export function ConvoyView() {
       <div class="convoy">
         {models.value?.length !== 0 && <RoadCard />}
         <div class="card convoy-controls">
-          <WatchedChoice />
+          <WatchedChoice wanted={wanted} />
           {chosen.value && (
             <>
               <PolicyControls />

@@ -24,7 +24,9 @@ export function LayersView() {
   const words = text.value.layers;
   const companions = useAsked("layers", findCompanions, { everyMs: POLL_MS });
   const known = companions.value ?? [];
-  const model = companionOf([place.value.parameters.get("model"), chosenName.value, FAVOURITE], known)?.name;
+  const wanted = place.value.parameters.get("model");
+  const companion = companionOf([wanted, chosenName.value, FAVOURITE], known);
+  const model = companion?.name;
   const inside = useAsked(model ?? null, (signal) => lookInto(model ?? "", signal));
   return (
     <div class="layers">
@@ -47,6 +49,7 @@ export function LayersView() {
           label={words.model}
           models={known.map(({ name }) => name)}
           chosen={model}
+          wanted={companion.of === wanted ? model : wanted}
           choose={(name) => (location.hash = hashOf("layers", { model: name }))}
         />
       )}

@@ -1,5 +1,6 @@
 /** What the view asks: which models show their layers, how one is built, and what is inside of it for a picture. */
 
+import { ApiError } from "../../api/errors";
 import { floats, infer, texts, type RequestedOutput } from "../../api/inference";
 import { layersOf, modelConfig, modelResource, readyConfigs, readyNames, repositoryIndex } from "../../api/models";
 import type { Bar } from "../../components/bars";
@@ -58,12 +59,17 @@ export function companionOf(wanted: readonly (string | null)[], companions: read
 export async function lookInto(model: string, signal: AbortSignal): Promise<Inside | null> {
   const [config, card] = await Promise.all([
     modelConfig(model, { signal }),
-    modelResource<{ readonly layers?: unknown }>(model, "card", "", { signal }),
+    modelResource<{ readonly layers?: unknown }>(model, "card", "", { signal }).catch(missingAsEmpty),
   ]);
   const table = tableOf(card.layers);
   const [answer] = config.output;
   const classifier = answer ? classifierOf({ ...config, output: [answer] }) : null;
   return table && classifier ? { table, classifier } : null;
+}
+
+function missingAsEmpty(error: unknown): { readonly layers?: unknown } {
+  if (error instanceof ApiError && error.kind === "missing") return {};
+  throw error;
 }
 
 /** Layers that are asked for unasked. */
