@@ -1,8 +1,9 @@
-"""How the C library keeps memory: large buffers that come and go with every large request should not cost page faults,
-and what a model had should not stay with the process when the model has gone.
+"""How the C library keeps memory: large blocks that come and go with every large request should not cost page faults,
+and what a model or many requests had should not stay with the process when they have gone.
 
-glibc gives blocks from 128 KiB on back to the system as soon as they are freed, and the next request has the system
-clear as many pages again: a third of the CPU of a 600 KB request (docs/performance.md).
+glibc gives blocks from 128 KiB on back to the system as soon as they are freed, and whoever needs the next one has the
+system clear as many pages again: a third of the CPU of a 600 KB request, and up to 13 ms for each 2 MiB on a virtual
+machine (docs/performance.md). So it is asked to keep what is freed, and `freed_memory` says when that is too much.
 """
 
 from __future__ import annotations
@@ -10,24 +11,27 @@ from __future__ import annotations
 import ctypes
 
 M_TRIM_THRESHOLD = -1
-M_MMAP_THRESHOLD = -3
+M_MMAP_MAX = -4
+M_ARENA_MAX = -8
 
-KEPT_BYTES = 128 << 20
-"""Free memory at the end of the heap that the process may keep."""
-LARGEST_KEPT_BLOCK = 32 << 20
-"""The most that glibc takes; larger blocks go back to the system when they are freed."""
+NEVER = -1
 
 
 def keep_freed_memory() -> None:
-    """Ask glibc to. Does nothing under another C library."""
+    """Ask glibc to, for blocks of any size and all threads together: what one has freed, another one can have.
+
+    To be called before there are threads: each keeps the arena that it has. Does nothing under another C library.
+    """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is not None:
-        mallopt(M_MMAP_THRESHOLD, LARGEST_KEPT_BLOCK)
-        mallopt(M_TRIM_THRESHOLD, KEPT_BYTES)
+        mallopt(M_ARENA_MAX, 1)
+        mallopt(M_MMAP_MAX, 0)
+        mallopt(M_TRIM_THRESHOLD, NEVER)
 
 
 def give_back_freed_memory() -> None:
-    """Ask glibc to, all of it. Some milliseconds for a model of 30 MB. Does nothing under another C library.
+    """Ask glibc to, all of it. Milliseconds: 1 to 4 for 540 MB in large pages, some for 30 MB in small ones; meanwhile
+    whoever needs memory waits. Does nothing under another C library.
 
     Without it a process keeps the memory of ten such models once they are unloaded, 740 MB: little of it is at the end
     of a heap.
