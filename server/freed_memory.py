@@ -7,11 +7,10 @@ crowd of large requests had is missing elsewhere when they have gone.
 
 from __future__ import annotations
 
-import os
 from collections import deque
 from collections.abc import Callable
-from pathlib import Path
 
+from server import malloc
 from server.memory_budget import MemoryBudget
 from server.scheduling.clock import Clock
 
@@ -20,14 +19,6 @@ CALM_LOOKS = 10
 """Memory goes back that was not needed at any of so many looks: it takes milliseconds, and so is not done often."""
 MUCH_BYTES = 64 << 20
 """Less is kept for good."""
-
-_STATM = Path("/proc/self/statm")
-_PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
-
-
-def own_resident_bytes() -> int:
-    """Of this process, now."""
-    return int(_STATM.read_bytes().split()[1]) * _PAGE_BYTES
 
 
 class Leftovers:
@@ -59,14 +50,14 @@ class Leftovers:
 
 
 class FreedMemory:
-    """Looks once a second, between `start` and `stop`. On Linux; elsewhere nothing is kept."""
+    """Looks once a second, between `start` and `stop`."""
 
     def __init__(
         self,
         clock: Clock,
         memory: MemoryBudget,
         give_back: Callable[[Callable[[], None]], None],
-        resident_bytes: Callable[[], int] = own_resident_bytes,
+        resident_bytes: Callable[[], int] = malloc.resident_bytes,
     ) -> None:
         """`give_back` calls what it is given when memory has gone back."""
         self._clock = clock
@@ -77,8 +68,8 @@ class FreedMemory:
         self._alarm = clock.alarm(self._look)
 
     def start(self) -> None:
-        if _STATM.exists():
-            self._look_later()
+        """Begin. Nothing comes of it where the system does not say what is resident."""
+        self._look_later()
 
     def stop(self) -> None:
         self._alarm.close()
