@@ -164,7 +164,8 @@ class Http2Call(Generic[R]):
             extras.encoding = encoding
 
     def fail(self, status: StatusCode, message: str, reason: Reason | None = None) -> None:
-        if not self._open:
+        extras = self._extras
+        if not self._open or (extras is not None and extras.deflating):
             self._ended_again()
             return
         self._open = False
@@ -174,7 +175,6 @@ class Http2Call(Generic[R]):
             self._account.fail(reason or reason_of(status))
         else:
             self._note_unread(reason or reason_of(status))
-        extras = self._extras
         if extras is None:
             self._carrier.fail(self._stream_id, wire.trailers_only(status, message))
         elif extras.begun:
@@ -185,6 +185,8 @@ class Http2Call(Generic[R]):
     def cancel(self, status: StatusCode, message: str, reason: Reason | None = None) -> None:
         """End the call with an error that is not the method's, and tell it so."""
         if self._open:
+            if self._extras is not None:
+                self._extras.deflating = False  # what the method has answered comes too late
             self.fail(status, message, reason)
             self._tell_method()
 
@@ -301,19 +303,19 @@ class UnaryCall(Http2Call[UnaryRoute]):
             self.give_up(error)
 
     def _note_unread(self, reason: Reason) -> None:
-        if self._route.method.account is not None:
-            self._route.method.account.turn_away(reason)
+        self._account = self._route.method.account  # whoever answers again is noticed
+        if self._account is not None:
+            self._account.turn_away(reason)
 
     def reply(self, message: Buffer) -> ConvoyError | None:
-        if not self._open:
+        extras = self._extras
+        if not self._open or (extras is not None and extras.deflating):
             self._ended_again()
             return None
-        extras = self._extras
         if extras is not None:
             if extras.compressing and extras.encoding != IDENTITY and len(message) > INLINE_BYTES:
-                if not extras.deflating:
-                    extras.deflating = True
-                    self._carrier.frame_later(bytes(message), extras.encoding, self._reply_framed)
+                extras.deflating = True
+                self._carrier.frame_later(bytes(message), extras.encoding, self._reply_framed)
             else:
                 self._send(bytes(message))
                 self._end()

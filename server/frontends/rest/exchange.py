@@ -102,8 +102,8 @@ class Carrier(Protocol):
 class Exchange:
     """One request and its answer, which is given exactly once; what comes later is ignored."""
 
-    __slots__ = ("_account", "_carrier", "_counts", "_open", "_trailing", "answer", "budget_bytes", "deadline", "head",
-                 "held_bytes", "on_cancel", "parameters", "render")  # fmt: skip
+    __slots__ = ("_account", "_carrier", "_counts", "_open", "_rendering", "_trailing", "answer", "budget_bytes",
+                 "deadline", "head", "held_bytes", "on_cancel", "parameters", "render")  # fmt: skip
 
     protocol = HTTP
 
@@ -132,6 +132,8 @@ class Exchange:
         self._carrier = carrier
         self._counts = counts
         self._open = True
+        self._rendering = False
+        """Whether it has been replied to, and the content is being made of that."""
         self._account: Account | None = None
         self.account_for(account)
         self._trailing: Mapping[str, str | bytes] = {}
@@ -162,9 +164,9 @@ class Exchange:
         """End with this answer; `reason` is for the ledger, where it is an error. Returns the error that it ended with
         instead, where there is no room for the answer."""
         if not self._open:
-            if self._account is not None:
-                self._account.answer_again()
+            self._ended_again()
             return None
+        self._rendering = False
         memory, size = self._carrier.memory, len(content.body)
         used = memory.used + size - self.budget_bytes
         if used > memory.limit and size > max(SMALL_BYTES, self.budget_bytes):
@@ -195,10 +197,19 @@ class Exchange:
         self.respond(status, Content(body, (*described, *headers)), reason)
 
     def reply(self, message: Buffer) -> ConvoyError | None:
-        content = self.render(message) if self._open else NO_CONTENT
-        return None if content is None else self.respond(HTTPStatus.OK, content)
+        if not self._open or self._rendering:
+            self._ended_again()
+            return None
+        content = self.render(message)
+        if content is None:
+            self._rendering = True
+            return None
+        return self.respond(HTTPStatus.OK, content)
 
     def fail(self, status: StatusCode, message: str, reason: Reason | None = None) -> None:
+        if self._rendering:
+            self._ended_again()
+            return
         http_status = HTTP_STATUSES.get(status, HTTPStatus.BAD_REQUEST)
         self.respond_error(http_status, message, self._trailing_headers(), reason or reason_of(status))
 
@@ -260,6 +271,11 @@ class Exchange:
 
     def finish(self) -> None:
         raise TypeError("an answer over HTTP is whole: use reply")
+
+    def _ended_again(self) -> None:
+        """An answer came for a request that has one."""
+        if self._account is not None:
+            self._account.answer_again()
 
     def _trailing_headers(self) -> list[tuple[str, str]]:
         headers = [(key, value) for key, value in self._trailing.items() if isinstance(value, str)]
