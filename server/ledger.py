@@ -155,7 +155,7 @@ class Ledger:
             log.error(
                 "the ledger does not balance: %d requests were answered, and models gave %d answers", answered, given
             )
-        if wrong:
+        if self.lost:
             log.error("the ledger does not balance: %d requests were not answered, and no model had them", self.lost)
         for account in self.accounts:
             problems = list(account.problems())

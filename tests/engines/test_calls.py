@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 import grpc
 import pytest
 
-from server.frontends.calls import Call, MethodTable, StatusCode, StreamMethod, UnaryMethod
+from server.frontends.calls import LATER, Call, MethodTable, StatusCode, StreamMethod, UnaryMethod
 from server.tensors import Buffer
 from tests.engines.conftest import Connect, Serve
-from tests.engines.hosting import PATIENCE_SECONDS
+from tests.engines.hosting import PATIENCE_SECONDS, Host
 from tests.engines.methods import (
     ECHO,
     ECHO_STREAM,
@@ -290,15 +291,24 @@ def test_an_answer_that_a_method_wants_compressed_arrives_whole(serve: Serve, co
     assert [call.result() for call in calls] == [ANSWERS[path]] * 8
 
 
-def test_a_caller_may_leave_while_its_answer_is_compressed(serve: Serve) -> None:
-    server = serve(compressing(ANSWERS))
+def test_a_caller_may_leave_while_its_answer_is_compressed_and_the_method_hears_of_it(serve: Serve, host: Host) -> None:
+    not_given: list[Call] = []
+
+    def handle(call: Call) -> None:
+        call.compress_messages(True)
+        if call.reply(NOISE) is LATER:
+            call.on_cancel = partial(not_given.append, call)
+
+    server = serve(compressing(ANSWERS) | unary(handle))
     with connected(server.port) as peer:
         peer.send(frames.hello() + frames.window_update(0, 1 << 30))
         for stream_id in range(1, 41, 2):
-            peer.send(frames.call(stream_id, "/test.Calls/Noise", b"", (b"grpc-accept-encoding", b"gzip")))
+            peer.send(frames.call(stream_id, METHOD, b"", (b"grpc-accept-encoding", b"gzip")))
             peer.send(frames.rst_stream(stream_id))
         peer.send(frames.call(41, "/test.Calls/Small", b"", (b"grpc-accept-encoding", b"gzip")))
         assert peer.status(41) == 0
+    abandoned, heard = host.do(lambda: (server.account.abandoned, len(not_given)))
+    assert abandoned == heard
 
 
 def test_an_empty_message_is_a_message(serve: Serve, connect: Connect) -> None:

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from server.errors import MAX_MESSAGE_LENGTH
-from server.frontends.calls import StatusCode
+from server.frontends.calls import LATER, StatusCode
 from server.frontends.compression import INLINE_BYTES
 from server.frontends.rest.bodies import Bodies
 from server.frontends.rest.connection import MAX_PIPELINED
@@ -21,6 +21,7 @@ from server.frontends.rest.dispatcher import REMEMBERED_HEAD_BYTES, REMEMBERED_H
 from server.frontends.rest.exchange import Content, Exchange, Route
 from server.frontends.rest.http1 import MAX_HEAD_BYTES
 from server.ledger import Account
+from server.memory_budget import SMALL_BYTES
 from server.tensors import Buffer
 from tests.unit.http_peer import Peer, request
 
@@ -422,6 +423,30 @@ def test_an_answer_too_many_is_noticed_at_the_call_and_makes_up_for_none_that_is
         assert answer.status == (HTTPStatus.BAD_REQUEST if first is fail else HTTPStatus.OK)
 
     asyncio.run(main())
+
+
+def leave(peer: Peer) -> None:
+    peer.connection.closed()
+
+
+def use_up_memory(peer: Peer) -> None:
+    memory = peer.connection.memory
+    memory.limit = memory.used
+
+
+@pytest.mark.parametrize("happens", [leave, use_up_memory])
+def test_who_replied_hears_that_the_answer_is_not_given_once_it_is_rendered(
+    held: Held, happens: Callable[[Peer], None]
+) -> None:
+    contents: list[Content] = []
+    peer = Peer([Route("POST", "held", held.handle, "")], max_input_bytes=LIMIT)
+    peer.send(request("POST", "/held"))
+    (exchange,) = held.exchanges
+    exchange.render = lambda message: contents.append(Content(message, ()))
+    assert exchange.reply(bytes(SMALL_BYTES + 1)) is LATER
+    happens(peer)
+    exchange.rendered(contents[0])
+    assert held.gone == 1
 
 
 def test_an_answer_to_who_has_gone_ends_nothing(held: Held) -> None:

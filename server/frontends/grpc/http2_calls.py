@@ -9,7 +9,17 @@ from typing import Generic, Protocol, TypeVar
 
 from server.errors import ConvoyError, Reason
 from server.frontends.call_counts import MethodCounts, departure
-from server.frontends.calls import INTERNAL_MESSAGE, Peer, StatusCode, StreamMethod, UnaryMethod, reason_of
+from server.frontends.calls import (
+    CALLER_GONE,
+    INTERNAL_MESSAGE,
+    LATER,
+    Later,
+    Peer,
+    StatusCode,
+    StreamMethod,
+    UnaryMethod,
+    reason_of,
+)
 from server.frontends.compression import IDENTITY, INLINE_BYTES, negotiate
 from server.frontends.grpc import wire
 from server.frontends.grpc.wire import Header, RequestHead, WireError
@@ -307,7 +317,7 @@ class UnaryCall(Http2Call[UnaryRoute]):
         if self._account is not None:
             self._account.turn_away(reason)
 
-    def reply(self, message: Buffer) -> ConvoyError | None:
+    def reply(self, message: Buffer) -> ConvoyError | Later | None:
         extras = self._extras
         if not self._open or (extras is not None and extras.deflating):
             self._ended_again()
@@ -316,10 +326,11 @@ class UnaryCall(Http2Call[UnaryRoute]):
             if extras.compressing and extras.encoding != IDENTITY and len(message) > INLINE_BYTES:
                 extras.deflating = True
                 self._carrier.frame_later(bytes(message), extras.encoding, self._reply_framed)
-            else:
-                self._send(bytes(message))
-                self._end()
-            return None
+                return LATER
+            self._send(bytes(message))
+            given = self._open  # else the connection has given the call up, since its caller leaves too much unread
+            self._end()
+            return None if given else CALLER_GONE
         carrier = self._carrier
         carrier.memory.used -= self._held_bytes
         error = carrier.answer(self._stream_id, message)

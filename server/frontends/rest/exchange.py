@@ -12,7 +12,7 @@ from typing import NamedTuple, Protocol
 import orjson
 
 from server.errors import ConvoyError, Reason, one_line
-from server.frontends.calls import Peer, StatusCode, reason_of
+from server.frontends.calls import INTERNAL_MESSAGE, LATER, Later, Peer, StatusCode, reason_of
 from server.frontends.rest.http1 import Head
 from server.frontends.statuses import PUSHBACK_KEY, Failures
 from server.ledger import Account
@@ -122,7 +122,7 @@ class Exchange:
         self.deadline = inf
         self.on_cancel: Callable[[], None] | None = None
         self.render: Callable[[Buffer], Content | None] = _as_json
-        """Makes content of the message of `reply`; None where it will `respond` later itself."""
+        """Makes content of the message of `reply`; None where it will call `rendered` later."""
         self.held_bytes = held_bytes
         """Of its body."""
         self.budget_bytes = 0
@@ -166,7 +166,6 @@ class Exchange:
         if not self._open:
             self._ended_again()
             return None
-        self._rendering = False
         memory, size = self._carrier.memory, len(content.body)
         used = memory.used + size - self.budget_bytes
         if used > memory.limit and size > max(SMALL_BYTES, self.budget_bytes):
@@ -196,15 +195,28 @@ class Exchange:
         body, described = json_content({"error": one_line(message)})
         self.respond(status, Content(body, (*described, *headers)), reason)
 
-    def reply(self, message: Buffer) -> ConvoyError | None:
+    def reply(self, message: Buffer) -> ConvoyError | Later | None:
         if not self._open or self._rendering:
             self._ended_again()
             return None
         content = self.render(message)
         if content is None:
             self._rendering = True
-            return None
+            return LATER
         return self.respond(HTTPStatus.OK, content)
+
+    def rendered(self, content: Content | None) -> None:
+        """Here is the content that `render` took longer for; None: there is none, by a bug."""
+        if not self._open:
+            return
+        self._rendering = False
+        on_cancel = self.on_cancel
+        if content is None:
+            self.respond_error(HTTPStatus.INTERNAL_SERVER_ERROR, INTERNAL_MESSAGE)
+        elif self.respond(HTTPStatus.OK, content) is None:
+            return
+        if on_cancel is not None:
+            on_cancel()
 
     def fail(self, status: StatusCode, message: str, reason: Reason | None = None) -> None:
         if self._rendering:
