@@ -21,7 +21,7 @@ from server.frontends.calls import (
     reason_of,
 )
 from server.frontends.compression import IDENTITY, INLINE_BYTES, negotiate
-from server.frontends.grpc import wire
+from server.frontends.grpc import framing, wire
 from server.frontends.grpc.wire import Header, RequestHead, WireError
 from server.frontends.statuses import Failures
 from server.ledger import Account
@@ -250,9 +250,9 @@ class Http2Call(Generic[R]):
         self._begin()
         extras = self._with_extras()
         if extras.compressing and extras.encoding != IDENTITY:
-            self._carrier.send(self._stream_id, b"", wire.frame(message, extras.encoding))
+            self._carrier.send(self._stream_id, b"", framing.frame(message, extras.encoding))
         else:
-            self._carrier.send(self._stream_id, wire.frame_prefix(len(message)), message)
+            self._carrier.send(self._stream_id, framing.frame_prefix(len(message)), message)
 
     def _end(self) -> None:
         if not self._open:
@@ -307,7 +307,7 @@ class UnaryCall(Http2Call[UnaryRoute]):
                 if message is None:
                     return
             else:
-                message = wire.unary_message(body, carrier.max_message_bytes)
+                message = framing.unary_message(body, carrier.max_message_bytes)
             method.handle(self, message)
         except Exception as error:  # noqa: BLE001 -- it must not harm the connection's other calls
             self.give_up(error)
@@ -350,7 +350,7 @@ class UnaryCall(Http2Call[UnaryRoute]):
         memory = self._carrier.memory
         most = min(self._carrier.max_message_bytes, memory.room)
         try:
-            message = wire.unary_message(body, most, self._route.head.encoding)
+            message = framing.unary_message(body, most, self._route.head.encoding)
         except WireError as error:
             if error.status is not StatusCode.RESOURCE_EXHAUSTED or most == self._carrier.max_message_bytes:
                 raise
