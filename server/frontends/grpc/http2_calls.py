@@ -318,19 +318,11 @@ class UnaryCall(Http2Call[UnaryRoute]):
             self._account.turn_away(reason)
 
     def reply(self, message: Buffer) -> ConvoyError | Later | None:
-        extras = self._extras
-        if not self._open or (extras is not None and extras.deflating):
+        if not self._open:
             self._ended_again()
             return None
-        if extras is not None:
-            if extras.compressing and extras.encoding != IDENTITY and len(message) > INLINE_BYTES:
-                extras.deflating = True
-                self._carrier.frame_later(bytes(message), extras.encoding, self._reply_framed)
-                return LATER
-            self._send(bytes(message))
-            given = self._open  # else the connection has given the call up, since its caller leaves too much unread
-            self._end()
-            return None if given else CALLER_GONE
+        if self._extras is not None:
+            return self._reply_with(self._extras, message)
         carrier = self._carrier
         carrier.memory.used -= self._held_bytes
         error = carrier.answer(self._stream_id, message)
@@ -344,6 +336,19 @@ class UnaryCall(Http2Call[UnaryRoute]):
         if account is not None:
             account.answered += 1
         return None
+
+    def _reply_with(self, extras: _Extras, message: Buffer) -> ConvoyError | Later | None:
+        if extras.deflating:
+            self._ended_again()
+            return None
+        if extras.compressing and extras.encoding != IDENTITY and len(message) > INLINE_BYTES:
+            extras.deflating = True
+            self._carrier.frame_later(bytes(message), extras.encoding, self._reply_framed)
+            return LATER
+        self._send(bytes(message))
+        given = self._open  # else the connection has given the call up, since its caller leaves too much unread
+        self._end()
+        return None if given else CALLER_GONE
 
     def _unpacked(self, body: Buffer) -> Buffer | None:
         """The message of a compressed request; None where there is no room for it, and the call has failed."""
