@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
+from numpy.typing import NDArray
 from onnx import GraphProto, ModelProto, NodeProto, TensorProto, ValueInfoProto, helper, numpy_helper
 
 Shape = Sequence[int | str]
@@ -57,6 +58,22 @@ def mean_colour(height: int, width: int, *, channels_last: bool = False) -> Mode
     axes = numpy_helper.from_array(np.array([1, 2] if channels_last else [2, 3], np.int64), "axes")
     node = helper.make_node("ReduceMean", ["x", "axes"], ["y"], keepdims=0)
     return _model([node], [_value("x", "FP32", shape)], [_value("y", "FP32", ("N", 3))], [axes])
+
+
+def filtered(weights: NDArray[np.float32], side: int) -> ModelProto:
+    """y = the means of the maps that a convolution with these weights (K, C, F, F), and a ReLU, make of a picture."""
+    nodes = [
+        helper.make_node("Conv", ["x", "weights"], ["c"]),
+        helper.make_node("Relu", ["c"], ["r"]),
+        helper.make_node("ReduceMean", ["r", "axes"], ["y"], keepdims=0),
+    ]
+    filters, channels = weights.shape[:2]
+    constants = [
+        numpy_helper.from_array(weights, "weights"),
+        numpy_helper.from_array(np.array([2, 3], np.int64), "axes"),
+    ]
+    x, y = _value("x", "FP32", ("N", channels, side, side)), _value("y", "FP32", ("N", filters))
+    return _model(nodes, [x], [y], constants)
 
 
 def affine(datatype: str = "INT64", shape: Shape = ("N", 1), *, factor: int = 3, offset: int = 1) -> ModelProto:

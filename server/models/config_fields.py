@@ -130,6 +130,11 @@ IMAGE_TEXTS = frozenset(
 )
 """Keys of `parameters` whose values `config_pictures` checks."""
 
+SHOWN = frozenset({"layers_of"})
+"""Keys of `parameters` that say something to clients, who read the configuration, and nothing to the server: names."""
+
+KNOWN_PARAMETERS = SWITCHES.union(IMAGE_TEXTS, SHOWN, PARAMETERS, DECIMALS, RUNTIME_PARAMETERS)
+
 INSTEAD = {
     "sequence_batching.iterative_sequence": "a client that wants another step sends another request",
     "model_transaction_policy.decoupled": "an ONNX model answers every request once, over a stream too",
@@ -208,10 +213,14 @@ def check_parameters(parameters: Mapping[str, str]) -> None:
             if not _DECIMAL.fullmatch(value) or not float(value):
                 raise FieldInvalid(field, f"must be a number above 0, like 30 or 2.5, not '{value}'")
             continue
+        if key in SHOWN:
+            if not value:
+                raise FieldInvalid(field, "is empty; name a model, or remove it")
+            continue
         if key in IMAGE_TEXTS:
             continue
         if key not in PARAMETERS:
-            known = ", ".join(sorted(SWITCHES.union(IMAGE_TEXTS, PARAMETERS, DECIMALS, RUNTIME_PARAMETERS)))
+            known = ", ".join(sorted(KNOWN_PARAMETERS))
             raise FieldInvalid(field, f"is not supported by this server; it knows: {known}")
         allowed = PARAMETERS[key]
         if not _NUMBER.fullmatch(value) or int(value) not in allowed:

@@ -122,3 +122,23 @@ def test_a_server_that_changes_no_models_is_watched_as_it_is(visits: Visits, fix
     expect(page.get_by_role("button", name="Stop the load")).to_be_visible()
     expect(page.get_by_role("table").last.locator("tbody tr").first).to_be_visible()
     page.close()  # before the server stops, which it would complain about
+
+
+def test_a_server_that_was_started_anew_is_not_taken_for_the_one_before(visits: Visits, server: RunningServer) -> None:
+    page = visits.open("#/convoy")
+    offer(page, "0.1")
+    expect(page.get_by_role("button", name="Give it back now")).to_be_visible()
+    expect(page.get_by_role("button", name="Stop the load")).to_be_visible()
+
+    visits.may_lose_the_server = True
+    page.route("**/v2/**", lambda route: route.abort())
+    expect(page.get_by_text("The server does not answer").first).to_be_visible()
+    expect(page.locator("[data-reading='']")).to_be_attached()
+    assert page.request.delete(f"{server.http_url}/v2/playground/load").ok
+    assert page.request.post(f"{server.http_url}/v2/repository/models/{MODEL}/load").ok
+    page.unroute("**/v2/**")
+
+    expect(page.get_by_role("button", name="Start the load")).to_be_visible()
+    expect(page.get_by_role("button", name="Give it back now")).to_have_count(0)
+    expect(page.locator("[data-reading=idle]")).to_be_visible()
+    assert not load_runs(server)

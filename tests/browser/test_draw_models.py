@@ -87,6 +87,13 @@ def test_only_classifiers_of_pictures_are_offered(visits: Visits) -> None:
     expect(page.get_by_label("Model", exact=True).locator("option")).to_have_text(["full", "pixels", "tensors"])
 
 
+def test_a_link_to_what_is_no_classifier_says_that_another_one_is_shown(visits: Visits) -> None:
+    page = visits.open("#/draw?model=affine")
+
+    expect(page.get_by_text("“affine” does not serve here")).to_be_visible()
+    expect(page.get_by_label("Model", exact=True)).to_have_value("full")
+
+
 def test_a_model_that_goes_is_missed_and_found_when_it_comes_back(visits: Visits, server: RunningServer) -> None:
     page = visits.open("#/draw?model=pixels")
     visits.expected_statuses = {400, 404, 503}

@@ -3,23 +3,51 @@
 from __future__ import annotations
 
 import re
-from typing import Any
+from collections.abc import Iterator
 
+import numpy as np
 import onnx
 import pytest
 from onnx import numpy_helper
 from playwright.sync_api import Locator, Page, Route, expect
 
+from tests import onnx_models
 from tests.browser import strokes
 from tests.browser.drawing import best
-from tests.browser.visits import Visits, accessibility_problems
-from tests.real.conftest import MODEL_REPOSITORY, RunningServer
+from tests.browser.visits import Visits
+from tests.real.conftest import MODEL_REPOSITORY, RunningServer, start
+from tests.repositories import add_model
+from training.export.layers import write_layers
+
+PIXELS = """canvas => [...canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height).data]"""
+
+FILTERS = np.random.default_rng(3).normal(size=(4, 3, 5, 5)).astype(np.float32)
+IN_COLOUR = """
+max_batch_size: 8
+input { name: "x" data_type: TYPE_FP32 format: FORMAT_NCHW dims: [ 3, 16, 16 ] }
+output { name: "y" data_type: TYPE_FP32 dims: [ 4 ] label_filename: "labels.txt" }
+parameters { key: "image.resize" value { string_value: "16x16" } }
+parameters { key: "image.scale" value { string_value: "1/255" } }
+"""
 
 COLOURS = """canvases => canvases.map(canvas => {
   const pixels = canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height).data;
   return new Set(new Uint32Array(pixels.buffer)).size;
 })"""
 """How many colours each canvas has."""
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
+    """The committed models, and one in colour with its layers, under a name that says nothing of them."""
+    root = tmp_path_factory.mktemp("models")
+    labels = {"labels.txt": "".join(f"{index}\n" for index in range(len(FILTERS)))}
+    add_model(root, "painted", onnx_models.filtered(FILTERS, 16), IN_COLOUR, files=labels)
+    write_layers(root, "painted", layers_name="inside")
+    flags = ("--model-control-mode=explicit", "--load-model=*", f"--model-repository={root}")
+    server = start(tmp_path_factory.mktemp("server"), *flags)
+    yield server
+    assert server.terminate() == 0, server.log.read_text()
 
 
 def step(page: Page, start: int, end: int) -> None:
@@ -42,12 +70,12 @@ def test_the_lectures_convolution_has_the_lectures_numbers_as_the_server_has(vis
     expect(answer).to_have_text(re.compile(r"2\s*3\s*3\s*3\s*7\s*3\s*8\s*10\s*−3"))
     total = page.locator(".convolution-total strong")
 
-    for start, end, sums, output in (
+    for first, last, sums, output in (
         (1, 4, "(−2) + 4 + 0 + 1 = ", "3"),
         (4, 5, "4 + 2 + 0 + 1 = ", "7"),
         (5, 9, "(−2) + (−3) + 1 + 1 = ", "−3"),
     ):
-        step(page, start, end)
+        step(page, first, last)
         expect(total).to_have_text(output)
         expect(page.locator(".convolution-total")).to_contain_text(sums + output)
     expect(page.get_by_role("button", name="Filter W0, row 3, column 3: −3")).to_have_attribute("aria-current", "step")
@@ -136,6 +164,49 @@ def test_the_filters_show_the_networks_own_weights(visits: Visits) -> None:
     assert [float(cell.replace("−", "-")) for cell in cells] == pytest.approx(weights[5, 0].ravel(), abs=0.0051)
 
 
+def test_filters_of_a_picture_in_colour_are_pictures_in_colour(visits: Visits) -> None:
+    page = visits.open("#/layers?model=painted")
+    expect(page.get_by_label("Network", exact=True)).to_have_value("inside")
+    shown = layer(page, "convolution_1").locator(".layer-filters")
+    canvases = shown.get_by_role("listbox").locator("canvas")
+
+    expect(canvases).to_have_count(len(FILTERS))
+    for canvas, weights in zip(canvases.all(), FILTERS, strict=True):
+        pixels = np.array(canvas.evaluate(PIXELS)).reshape(5, 5, 4)
+        scaled = (weights - weights.min()) / (weights.max() - weights.min())
+        assert np.abs(pixels[..., :3] - 255 * scaled.transpose(1, 2, 0)).max() <= 1
+        assert (pixels[..., 3] == 255).all()
+
+    shown.get_by_role("img").press("ArrowDown")
+    red, green, blue = (f"{abs(weight):.3g}" for weight in FILTERS[0, :, 0, 0])
+    expect(shown.get_by_role("img")).to_be_focused()
+    expect(shown.locator("output")).to_have_text(
+        re.compile(f"^Row 1, column 1: red −?{red}, green −?{green}, blue −?{blue}$")
+    )
+
+
+def test_a_model_is_left_for_its_layers_by_what_their_configuration_says(visits: Visits) -> None:
+    page = visits.open("#/draw?model=painted")
+
+    page.get_by_role("link", name="Look inside of this network").click()
+
+    expect(page.get_by_label("Network", exact=True)).to_have_value("inside")
+    expect(page.get_by_text("does not serve here")).to_have_count(0)
+
+
+def test_the_channels_of_filters_in_colour_are_shown_by_themselves_on_request(visits: Visits) -> None:
+    page = visits.open("#/layers?model=inside")
+    shown = layer(page, "convolution_1").locator(".layer-filters")
+
+    shown.get_by_label("Show every channel by itself").check()
+
+    expect(shown.get_by_role("listbox").locator("canvas")).to_have_count(3 * len(FILTERS))
+    expect(shown.get_by_role("option").nth(5)).to_have_accessible_name(re.compile(r"^Filter 2, blue: "))
+    shown.get_by_role("button", name="Show the numbers").click()
+    cells = shown.get_by_role("group", name="Filter 2, blue").get_by_role("cell").all_inner_texts()
+    assert [float(cell.replace("−", "-")) for cell in cells] == pytest.approx(FILTERS[1, 2].ravel(), abs=0.0051)
+
+
 def test_maps_and_their_values_are_reached_with_a_keyboard(visits: Visits) -> None:
     page = visits.open("#/layers")
     maps = layer(page, "convolution_1").get_by_role("listbox").first
@@ -161,18 +232,3 @@ def test_another_network_and_another_picture(visits: Visits) -> None:
     page.get_by_role("button", name="K", exact=True).click()
     expect(best(page)).to_have_text("K")
     expect(page).to_have_url(re.compile("#/layers\\?model=letters26_layers$"))
-
-
-@pytest.mark.parametrize(
-    ("view", "ready", "look"),
-    [
-        ("layers?model=letters26_layers", ".bars li", {"dark": True, "phone": True, "language": "pt-PT"}),
-        ("convolution", ".agrees", {}),
-    ],
-)
-def test_it_is_accessible(visits: Visits, view: str, ready: str, look: dict[str, Any]) -> None:
-    page = visits.open(f"#/{view}", **look)
-    expect(page.locator(ready).first).to_be_visible()
-
-    assert accessibility_problems(page) == []
-    assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")

@@ -9,7 +9,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-import pytest
 from playwright.sync_api import Locator, Page, expect
 
 from tests import onnx_models
@@ -78,16 +77,6 @@ def test_the_confusion_matrix_is_a_table_of_the_cards_numbers(visits: Visits) ->
     expect(rows).to_have_count(len(CARD["labels"]))
     shown = [row.get_by_role("cell").all_inner_texts() for row in rows.all()]
     assert shown == [[str(count) for count in row] for row in CARD["confusion"]]
-
-
-@pytest.mark.parametrize("look", [{}, {"dark": True, "phone": True, "language": "pt-BR"}], ids=str)
-def test_it_is_accessible(look: dict[str, bool], visits: Visits) -> None:
-    page = visits.open("#/models?model=lenet5", **look)  # type: ignore[arg-type]
-    for part in (".json", ".matrix", "#costs-title ~ .scrolls", "#statistics-title ~ .figures"):
-        expect(page.locator(part).first).to_be_visible()
-
-    assert accessibility_problems(page) == []
-    assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
 
 
 def test_a_model_is_unloaded_and_loaded_again(visits: Visits, server: RunningServer) -> None:

@@ -14,7 +14,7 @@ PHONE = {"width": 390, "height": 844}
 DESKTOP = {"width": 1280, "height": 900}
 LOCAL_SCHEMES = ("data", "blob")
 
-AXE_OPTIONS = {"runOnly": ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "best-practice"]}
+AXE_OPTIONS = {"runOnly": ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "best-practice"], "resultTypes": ["violations"]}
 
 expect.set_options(timeout=PATIENCE_MS)
 
@@ -30,6 +30,8 @@ class Visits:
         self._complaints: list[str] = []
         self.expected_statuses: set[int] = set()
         """Errors of the server that the test provokes, which a browser writes to its console."""
+        self.may_lose_the_server = False
+        """Whether requests without an answer are provoked, which a browser writes there too."""
 
     def open(
         self, place: str = "", *, language: str = "en-GB", dark: bool = False, phone: bool = False, url: str = ""
@@ -64,6 +66,8 @@ class Visits:
             return
         if any(f"status of {status} " in message.text for status in self.expected_statuses):
             return
+        if self.may_lose_the_server and "net::ERR_FAILED" in message.text:
+            return
         self._complaints.append(f"{message.type} in the console: {message.text}")
 
     def _on_request(self, request: Request, host: str) -> None:
@@ -80,3 +84,17 @@ def accessibility_problems(page: Page) -> list[str]:
         for violation in violations
         for node in violation["nodes"]
     ]
+
+
+CUT_OFF = """() => [...document.querySelectorAll("header *, main *")].filter((each) => {
+  if (!each.checkVisibility() || each.closest(".scrolls, .unseen, .skip")) return false;
+  const isOutside = each.getBoundingClientRect().right > innerWidth + 1;
+  return isOutside || (each.matches("button, a, label, h1, h2, h3, dt") && each.scrollWidth > each.clientWidth + 1
+    && getComputedStyle(each).display !== "inline");
+}).map((each) => `${each.tagName} ${each.className}: ${each.textContent.slice(0, 40)}`)"""
+
+
+def cut_off(page: Page) -> list[str]:
+    """What reaches beyond the window, and the words that are wider than their button or the like: a line for each."""
+    found: list[str] = page.evaluate(CUT_OFF)
+    return found

@@ -5,8 +5,7 @@ from __future__ import annotations
 from google.protobuf.descriptor import Descriptor
 
 from proto import model_config_pb2
-from server.models.config_fields import DECIMALS, IMAGE_TEXTS, PARAMETERS, SWITCHES
-from server.models.config_runtime import RUNTIME_PARAMETERS
+from server.models.config_fields import KNOWN_PARAMETERS
 from server.tensors import DATATYPES
 from tests.fuzz.serving import CONFIGS
 
@@ -72,9 +71,7 @@ def _names(message: Descriptor) -> set[str]:
     return found
 
 
-_CONFIG_NAMES = _names(model_config_pb2.ModelConfig.DESCRIPTOR).union(
-    PARAMETERS, SWITCHES, DECIMALS, IMAGE_TEXTS, RUNTIME_PARAMETERS
-)
+_CONFIG_NAMES = _names(model_config_pb2.ModelConfig.DESCRIPTOR).union(KNOWN_PARAMETERS)
 CONFIG = (
     *(name.encode() for name in sorted(_CONFIG_NAMES)), *LARGE, b"{ }", b": [", b"-1", b"\\000", b"\\377", b"../",
     b"nan", b"inf", b"1e400", b"labels.txt",

@@ -50,6 +50,13 @@ def test_every_layer_answers_in_the_shape_of_its_formula(name: str, shared_serve
 
 
 @pytest.mark.parametrize("name", INSIDE)
+def test_a_client_is_told_whose_layers_it_shows(name: str, shared_server: RunningServer) -> None:
+    config = json.loads(read_url(f"{shared_server.http_url}/v2/models/{name}_layers/config"))
+
+    assert config["parameters"]["layers_of"] == {"string_value": name}
+
+
+@pytest.mark.parametrize("name", INSIDE)
 def test_its_filters_make_its_first_maps_and_its_activation_makes_the_next(
     name: str, shared_server: RunningServer
 ) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -47,6 +48,17 @@ def test_the_page_is_current_and_within_its_size() -> None:
     checked = run(sys.executable, TOOL, "--check", folder=ROOT)
 
     assert checked.returncode == 0, checked.stderr
+
+
+def test_views_style_nothing_of_each_others() -> None:
+    """All style sheets are one in the page: a class that two of them begin a rule with would be both at once."""
+    owners: dict[str, set[str]] = {}
+    for sheet in [*SOURCES.glob("src/views/**/*.css"), *SOURCES.glob("src/components/*.css")]:
+        for name in re.findall(r"^\.([a-z-]+)", sheet.read_text(), re.MULTILINE):
+            owners.setdefault(name, set()).add(sheet.name)
+
+    assert len(owners) > 50
+    assert {name: sheets for name, sheets in owners.items() if len(sheets) > 1} == {}
 
 
 @pytest.mark.parametrize(

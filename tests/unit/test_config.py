@@ -362,6 +362,7 @@ def test_a_reshape_keeps_the_number_of_elements(dims: str, shape: str, same: boo
         ("intra_op_thread_count", "9" * 5000, "must be an integer from 0 to 1024, not '999"),
         ("intra_op_thread_count", "1025", "must be an integer from 0 to 1024, not '1025'"),
         ("execution_mode", "2", "must be 0 or 1, not '2'"),
+        ("layers_of", "", "is empty; name a model, or remove it"),
         ("enable_mem_arena", "true", "must be 0 or 1, not 'true'"),
         ("enable_mem_pattern", "", "must be 0 or 1, not ''"),
     ],

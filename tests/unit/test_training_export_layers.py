@@ -249,6 +249,13 @@ def test_what_does_not_begin_with_the_batch_is_no_output(tmp_path: Path) -> None
     assert [layer["output"] for layer in table["layers"]] == ["y"]
 
 
+def test_a_name_that_no_configuration_can_tell_is_refused(tmp_path: Path) -> None:
+    write_model(tmp_path / 'm"', graph([RELU], "y"))
+
+    with pytest.raises(TrainingError, match="cannot be a model's name"):
+        write_layers(tmp_path, 'm"', layers_name="other")
+
+
 def test_layers_that_are_there_are_not_overwritten(tmp_path: Path) -> None:
     write_model(tmp_path / "m", graph([RELU], "y"))
     folder = write_layers(tmp_path, "m")

@@ -35,6 +35,7 @@ from training.export.repository import (
     declared_ports,
     graph_ports,
     newest_version,
+    refuse_impossible_name,
     write_version,
 )
 from training.files import TrainingError
@@ -102,6 +103,7 @@ def write_layers(repository: Path, name: str, version: int | None = None, layers
 
 def read_original(repository: Path, name: str, version: int | None) -> Original:
     """What is in the repository; raise TrainingError for a model that cannot be looked into."""
+    refuse_impossible_name(name)
     folder = repository / name
     version = newest_version(folder) if version is None else version
     path = folder / str(version) / "model.onnx"
@@ -300,6 +302,7 @@ def publish(original: Original, repository: Path, name: str, graph: bytes, table
         original.pictures,
         labelled=bool(original.labels),
         max_batch_size=MAX_BATCH_SIZE,
+        layers_of=original.name,
     )
     files = {"model.onnx": graph, LAYERS_FILENAME: table.to_json()}
     card = describe_model(name, table)

@@ -81,15 +81,17 @@ def config(
     *,
     labelled: bool = True,
     max_batch_size: int = MAX_BATCH_SIZE,
+    layers_of: str | None = None,
 ) -> str:
     """config.pbtxt. Empty `dynamic_batching` is natural batching: a batch goes when an instance is idle.
 
     `threads` is how many the network is worth: what trains best on one is served best on one; None leaves it to the
     server. `pictures` are the parameters by which the server makes an input of a picture; without them it takes
-    tensors only.
+    tensors only. `layers_of` names the model whose layers this one shows, for whoever looks for it.
     """
     given = interface.input
     threading = {} if threads is None else {"intra_op_thread_count": str(threads)}
+    shown = {} if layers_of is None else {"layers_of": layers_of}
     labels = '\n    label_filename: "labels.txt"' if labelled else ""
     layout = f"\n    format: {given.format}" if pictures else ""
     outputs = ",".join(
@@ -103,7 +105,7 @@ def config(
     )
     parameters = "".join(
         f'parameters {{\n  key: "{key}"\n  value {{ string_value: "{value}" }}\n}}\n'
-        for key, value in {**threading, **pictures}.items()
+        for key, value in {**threading, **pictures, **shown}.items()
     )
     return f"""\
 name: "{name}"

@@ -47,6 +47,14 @@ export interface ModelConfig {
   readonly parameters?: Readonly<Record<string, { readonly string_value: string }>>;
 }
 
+/** The parameter that `python -m training layers` writes: the model whose layers this one shows. */
+const LAYERS_OF = "layers_of";
+
+/** The model whose layers this one shows; "" where it shows none. */
+export function layersOf({ parameters }: ModelConfig): string {
+  return parameters?.[LAYERS_OF]?.string_value ?? "";
+}
+
 const path = (model: string, version = ""): string =>
   version ? `/v2/models/${part(model)}/versions/${part(version)}` : `/v2/models/${part(model)}`;
 

@@ -1,4 +1,5 @@
 import { formatNumber } from "../i18n";
+import "./bars.css";
 
 /** One class and how much a model is for it. */
 export interface Bar {

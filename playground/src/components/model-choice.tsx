@@ -13,15 +13,17 @@ interface ModelSelectProps {
   readonly chosen: string;
   readonly disabled?: boolean;
   readonly choose: (model: string) => void;
+  /** The model that the address names, where it names one. */
+  readonly wanted?: string | null;
   /** Options after those of the models. */
   readonly children?: ComponentChildren;
 }
 
-export function ModelSelect({ id, label, models, chosen, disabled = false, choose, children }: ModelSelectProps) {
+export function ModelSelect({ id, label, models, chosen, disabled, choose, wanted, children }: ModelSelectProps) {
   return (
     <div class="field">
       <label for={id}>{label}</label>
-      <select id={id} value={chosen} disabled={disabled} onChange={(event) => choose(event.currentTarget.value)}>
+      <select id={id} value={chosen} disabled={disabled ?? false} onChange={(event) => choose(event.currentTarget.value)}>
         {models.map((model) => (
           <option key={model} value={model}>
             {model}
@@ -29,6 +31,11 @@ export function ModelSelect({ id, label, models, chosen, disabled = false, choos
         ))}
         {children}
       </select>
+      {wanted && !models.includes(wanted) && (
+        <p class="hint" role="status">
+          {text.value.shell.notHere(wanted)}
+        </p>
+      )}
     </div>
   );
 }

@@ -47,7 +47,7 @@ export const convoy = {
   load: {
     title: "Offered load",
     factor: "Load, in multiples of what the model can do",
-    value: (factor: string, rate: string) => `${factor} × = ${rate} requests/s`,
+    value: (factor: string, rate: string) => `${factor} ×, that is ${rate} requests/s`,
     start: "Start the load",
     stop: "Stop the load",
     capacity: (rate: string, rows: string) =>

@@ -29,6 +29,7 @@ export const draw = {
   seen: {
     title: "The picture that it gets",
     size: (height: number, width: number) => `${height} × ${width} pixels`,
+    inside: "Look inside of this network",
     alt: "Your drawing as the model gets it",
     centre: "Move the ink to the middle",
     centreHint: "Networks know ink of the size and at the place that they were trained with.",

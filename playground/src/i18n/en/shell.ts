@@ -2,6 +2,7 @@ export const shell = {
   navigation: "Views",
   skip: "Skip to the content",
   language: "Language",
+  notHere: (model: string) => `“${model}” does not serve here, or is nothing for this page: you see another one.`,
   loading: "Loading…",
   model: "Model",
   lookAgain: "Look again",

@@ -42,7 +42,7 @@ export const convoy: typeof en = {
   load: {
     title: "Carga oferecida",
     factor: "Carga, em múltiplos do que o modelo consegue",
-    value: (factor: string, rate: string) => `${factor} × = ${rate} pedidos/s`,
+    value: (factor: string, rate: string) => `${factor} ×, ou seja ${rate} pedidos/s`,
     start: "Iniciar a carga",
     stop: "Parar a carga",
     capacity: (rate: string, rows: string) =>

@@ -13,7 +13,7 @@ export const draw: typeof en = {
     clear: "Limpar",
     open: "Abrir imagem…",
     broken: "Este ficheiro não é uma imagem que o navegador saiba mostrar.",
-    samples: "Algarismos manuscritos verdadeiros, para experimentar",
+    samples: "Algarismos manuscritos reais, para experimentar",
     sample: (digit: number) => `Um ${digit} manuscrito`,
   },
   model: {
@@ -32,6 +32,7 @@ export const draw: typeof en = {
   seen: {
     title: "A imagem que ele recebe",
     size: (height: number, width: number) => `${height} × ${width} píxeis`,
+    inside: "Ver esta rede por dentro",
     alt: "O seu desenho como o modelo o recebe",
     centre: "Levar a tinta para o meio",
     centreHint: "As redes conhecem a tinta no tamanho e no lugar com que foram treinadas.",

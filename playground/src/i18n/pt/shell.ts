@@ -4,6 +4,7 @@ export const shell: typeof en = {
   navigation: "Páginas",
   skip: "Saltar para o conteúdo",
   language: "Língua",
+  notHere: (model) => `“${model}” não serve aqui, ou não é para esta página: vê outro.`,
   loading: "A carregar…",
   model: "Modelo",
   lookAgain: "Procurar de novo",

@@ -1,6 +1,6 @@
 /** A convolution, stepped window by window on the lecture's example. */
 
-import { useEffect, useState } from "preact/hooks";
+import { useEffect, useLayoutEffect, useState } from "preact/hooks";
 
 import { ViewHead } from "../../components/view-head";
 import { text } from "../../i18n";
@@ -48,7 +48,8 @@ export function ConvolutionView() {
     setPlaying(!playing);
   };
   useArrowKeys(go);
-  useEffect(() => {
+  // Whoever steps ends the timer in the same turn: an effect after the next frame might come behind it.
+  useLayoutEffect(() => {
     if (!playing) return;
     if (at === LAST) return setPlaying(false);
     const timer = setTimeout(() => setAt(at + 1), PLAY_MS);

@@ -11,7 +11,7 @@ const MOST_FACTOR = 3;
 const LEAST_OBJECTIVE_MS = 5;
 const MOST_OBJECTIVE_MS = 2000;
 
-export function WatchedChoice() {
+export function WatchedChoice({ wanted }: { readonly wanted: string }) {
   const words = text.value.convoy.model;
   return (
     <ModelChoice
@@ -20,6 +20,7 @@ export function WatchedChoice() {
       chosen={state.chosen.value}
       disabled={state.busy.value}
       choose={(model) => void state.choose(model)}
+      wanted={wanted}
       error={state.listError.value}
       none={{ title: words.none, hint: words.noneHint }}
       lookAgain={() => void state.findModels("")}

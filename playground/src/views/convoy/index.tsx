@@ -13,7 +13,7 @@ import "./convoy.css";
 import { Figures, Tables } from "./figures";
 import { readingOf } from "./reading";
 import { Road } from "./road";
-import { chosen, findModels, leave, lookError, now, objectiveMs, oneIn, watch } from "./state";
+import { chosen, findModels, leave, lookError, models, now, objectiveMs, oneIn, watch } from "./state";
 
 export function ConvoyView() {
   const words = text.value.convoy;
@@ -37,9 +37,9 @@ export function ConvoyView() {
     <>
       <ViewHead title={words.title} lead={words.lead} />
       <div class="convoy">
-        <RoadCard />
+        {models.value?.length !== 0 && <RoadCard />}
         <div class="card convoy-controls">
-          <WatchedChoice />
+          <WatchedChoice wanted={wanted} />
           {chosen.value && (
             <>
               <PolicyControls />
@@ -62,7 +62,7 @@ export function ConvoyView() {
 function RoadCard() {
   const words = text.value.convoy;
   const live = now.value;
-  const reading = live && readingOf(live, objectiveMs.value);
+  const reading = live && lookError.value === null && readingOf(live, objectiveMs.value);
   return (
     <section class="card convoy-road" aria-label={words.title}>
       {lookError.value !== null && <ErrorNotice error={lookError.value} />}
@@ -89,7 +89,7 @@ function RoadCard() {
       </div>
       <Road />
       {oneIn.value > 1 && <p class="hint">{words.road.oneIn(formatNumber(oneIn.value))}</p>}
-      <p class="reading" role="status" data-reading={reading ?? ""}>
+      <p class="reading" role="status" data-reading={reading || ""}>
         {reading && words.readings[reading]}
       </p>
       <p class="hint">{words.load.honest}</p>

@@ -75,6 +75,8 @@ let isOffering = false;
 let offerSoon = 0;
 let turn: Promise<void> = Promise.resolve();
 let original: FullConfig | null = null;
+/** The configuration that this view had the model loaded with, as the server shows it. */
+let changedTo = "";
 let cursor: number | null = null;
 
 /** Learn which models can be watched. */
@@ -107,11 +109,14 @@ export async function choose(model: string): Promise<void> {
 /** Look at the model again and again, until the signal is given or the server wants another token. */
 export async function watch(signal: AbortSignal): Promise<void> {
   let renewAt = 0;
+  let wasGone = false;
   while (!signal.aborted) {
     let pause = LOOK_MILLISECONDS;
     if (chosen.value && document.visibilityState === "visible") {
       try {
         await look(signal);
+        if (wasGone) await comeBack();
+        wasGone = false;
         if (performance.now() >= renewAt) {
           renewAt = performance.now() + RENEW_MILLISECONDS;
           if (isOffering && !busy.value) await offer();
@@ -121,11 +126,20 @@ export async function watch(signal: AbortSignal): Promise<void> {
         if (signal.aborted) return;
         lookError.value = error;
         if (error instanceof ApiError && (error.kind === "unauthenticated" || error.kind === "forbidden")) return;
+        wasGone ||= error instanceof ApiError && error.kind === "unreachable";
         pause = RETRY_MILLISECONDS;
       }
     }
     await new Promise((resolve) => setTimeout(resolve, pause));
   }
+}
+
+/** The server answers again. It may have been started anew, and know of nothing that this view had it do. */
+async function comeBack(): Promise<void> {
+  load.value = await loadState();
+  isOffering &&= load.value.running;
+  isChanged.value &&= changedTo === JSON.stringify(await modelConfig(chosen.value));
+  await measure();
 }
 
 async function look(signal: AbortSignal): Promise<void> {
@@ -249,6 +263,7 @@ async function configure(): Promise<void> {
   try {
     await loadModel(model, { config: JSON.stringify(config) });
     isChanged.value = true;
+    changedTo = JSON.stringify(await modelConfig(model));
     policyError.value = null;
   } catch (error) {
     policyError.value = error;

@@ -5,8 +5,9 @@ import { useLayoutEffect, useRef } from "preact/hooks";
 import { Bars, percent } from "../../components/bars";
 import { ErrorNotice } from "../../components/notice";
 import { formatNumber, text } from "../../i18n";
+import { hashOf } from "../../navigation";
 import { paintPicture } from "./pictures";
-import { answer, askAgain, centre, chosen, failure, shownMilliseconds } from "./state";
+import { answer, askAgain, centre, chosen, failure, shownInside, shownMilliseconds } from "./state";
 
 const SHOWN_CLASSES = 5;
 
@@ -60,6 +61,11 @@ export function Seen() {
       <div>
         <h2 id="seen-title">{words.title}</h2>
         <p class="hint">{words.size(height, width)}</p>
+        {shownInside.value.includes(classifier.model) && (
+          <p>
+            <a href={hashOf("layers", { model: classifier.model })}>{words.inside}</a>
+          </p>
+        )}
         {classifier.channels === 1 && (
           <>
             <label class="check">

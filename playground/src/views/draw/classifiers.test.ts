@@ -37,6 +37,14 @@ describe("a classifier", () => {
     expect(classifierOf(model(input))).toMatchObject({ takesPixels: false, classes: 10, ...expected });
   });
 
+  it("reads blue first where its configuration says so", () => {
+    const { parameters } = resize("28x28");
+    const blue = { ...parameters, "image.color": { string_value: "BGR" } };
+
+    expect(classifierOf(model({ dims: [3, 28, 28] }, { parameters }))?.blueFirst).toBe(false);
+    expect(classifierOf(model({ dims: [3, 28, 28] }, { parameters: blue }))?.blueFirst).toBe(true);
+  });
+
   it("takes a batch only where the model has one", () => {
     expect(classifierOf(model({}, { max_batch_size: 0 }))?.batched).toBe(false);
   });

@@ -23,6 +23,8 @@ export interface Classifier {
   readonly takesPixels: boolean;
   readonly datatype: "FP32" | "UINT8";
   readonly channelsLast: boolean;
+  /** The channels that the network reads are blue, green and red. */
+  readonly blueFirst: boolean;
   readonly batched: boolean;
 }
 
@@ -51,6 +53,7 @@ export function classifierOf(config: ModelConfig): Classifier | null {
     takesPixels: resize !== "",
     datatype,
     channelsLast,
+    blueFirst: parameter(config, "image.color") === "BGR",
     batched: config.max_batch_size > 0,
   };
 }

@@ -34,7 +34,7 @@ export function DrawView() {
       <div class="draw">
         <Paper />
         <div class="card draw-side">
-          <ClassifierChoice />
+          <ClassifierChoice wanted={wanted} />
           {chosen.value && (
             <>
               <Answers />
@@ -48,7 +48,7 @@ export function DrawView() {
   );
 }
 
-function ClassifierChoice() {
+function ClassifierChoice({ wanted }: { readonly wanted: string }) {
   const words = text.value.draw.model;
   return (
     <ModelChoice
@@ -56,6 +56,7 @@ function ClassifierChoice() {
       models={classifiers.value?.map(({ model }) => model) ?? null}
       chosen={chosenName.value}
       choose={choose}
+      wanted={wanted}
       error={listError.value}
       none={{ title: words.none, hint: words.noneHint }}
       lookAgain={() => void findClassifiers()}

@@ -4,7 +4,7 @@ import { computed, signal } from "@preact/signals";
 
 import { ApiError } from "../../api/errors";
 import { infer, texts } from "../../api/inference";
-import { readyConfigs, readyNames, repositoryIndex } from "../../api/models";
+import { layersOf, readyConfigs, readyNames, repositoryIndex } from "../../api/models";
 import { classifierOf, scoresOf, type Classifier, type Score } from "./classifiers";
 import { Latest } from "./latest";
 import { pictureOf, type Drawing } from "./pictures";
@@ -36,6 +36,8 @@ const FAVOURITE = "lenet5_modern";
 export const classifiers = signal<readonly Classifier[] | null>(null);
 /** Models that do not serve now, by name, with their states. */
 export const sleeping = signal<readonly { readonly name: string; readonly state: string }[]>([]);
+/** The models whose layers another model shows. */
+export const shownInside = signal<readonly string[]>([]);
 export const listError = signal<unknown>(null);
 
 export const chosenName = signal("");
@@ -61,7 +63,9 @@ let retry = 0;
 export async function findClassifiers(): Promise<void> {
   try {
     const index = await repositoryIndex();
-    const found = (await readyConfigs(index)).flatMap((config) => classifierOf(config) ?? []);
+    const configs = await readyConfigs(index);
+    const found = configs.flatMap((config) => classifierOf(config) ?? []);
+    shownInside.value = configs.map(layersOf);
     const ready = readyNames(index);
     const others = index.filter(({ name, state }) => state && !ready.includes(name));
     sleeping.value = [...new Map(others.map(({ name, state = "" }) => [name, { name, state }])).values()];

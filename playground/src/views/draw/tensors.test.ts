@@ -14,6 +14,7 @@ const CLASSIFIER: Classifier = {
   takesPixels: false,
   datatype: "FP32",
   channelsLast: false,
+  blueFirst: false,
   batched: true,
 };
 const GREY: Picture = { height: 1, width: 2, channels: 1, pixels: new Uint8ClampedArray([255, 0]) };

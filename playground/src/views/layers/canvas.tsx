@@ -1,11 +1,11 @@
 import { useLayoutEffect, useRef } from "preact/hooks";
 
 import { dark } from "../../components/scheme";
-import { coloured, DARK, LIGHT, type FeatureMap } from "./maps";
+import { coloured, DARK, inOwnColours, LIGHT, type FeatureMap } from "./maps";
 
 interface MapCanvasProps {
   readonly map: FeatureMap;
-  /** The magnitude of the deepest colour. */
+  /** The magnitude of the deepest colour, where the map is not in colours of its own. */
   readonly most: number;
 }
 
@@ -15,7 +15,8 @@ export function MapCanvas({ map, most }: MapCanvasProps) {
   const palette = dark.value ? DARK : LIGHT;
   useLayoutEffect(() => {
     const context = canvas.current?.getContext("2d");
-    context?.putImageData(new ImageData(coloured(map, most, palette), map.width, map.height), 0, 0);
+    const pixels = map.inColour ? inOwnColours(map) : coloured(map, most, palette);
+    context?.putImageData(new ImageData(pixels, map.width, map.height), 0, 0);
   }, [map, most, palette]);
   return <canvas ref={canvas} class="map" width={map.width} height={map.height} aria-hidden="true" />;
 }

@@ -9,29 +9,31 @@ import { ViewHead } from "../../components/view-head";
 import { text } from "../../i18n";
 import { hashOf, place } from "../../navigation";
 import { pictureOf, type Drawing } from "../draw/pictures";
-import { centre } from "../draw/state";
+import { centre, chosenName } from "../draw/state";
 import { shapeText } from "./format";
 import { LayerCard } from "./layer";
 import "./layers.css";
 import { chosenDrawing, PictureChoice } from "./picture";
-import { askValues, findModels, firstLayers, lookInto, type Inside, type Values } from "./state";
+import { askValues, companionOf, findCompanions, firstLayers, lookInto, type Inside, type Values } from "./state";
 
 const POLL_MS = 5000;
-const FAVOURITE = "lenet5_layers";
+/** Looked into where nothing else is wanted: the network of the paper. */
+const FAVOURITE = "lenet5";
 
 export function LayersView() {
   const words = text.value.layers;
-  const models = useAsked("layers", findModels, { everyMs: POLL_MS });
-  const wanted = place.value.parameters.get("model") ?? FAVOURITE;
-  const known = models.value ?? [];
-  const model = known.find((name) => name === wanted) ?? known[0];
+  const companions = useAsked("layers", findCompanions, { everyMs: POLL_MS });
+  const known = companions.value ?? [];
+  const wanted = place.value.parameters.get("model");
+  const companion = companionOf([wanted, chosenName.value, FAVOURITE], known);
+  const model = companion?.name;
   const inside = useAsked(model ?? null, (signal) => lookInto(model ?? "", signal));
   return (
     <div class="layers">
       <ViewHead title={words.title} lead={words.lead} />
-      {models.error !== undefined && <ErrorNotice error={models.error} />}
+      {companions.error !== undefined && <ErrorNotice error={companions.error} />}
       {inside.error !== undefined && <ErrorNotice error={inside.error} />}
-      {models.value?.length === 0 && (
+      {companions.value?.length === 0 && companions.error === undefined && (
         <Notice title={words.none}>
           <p>
             {words.noneHint} <code>python -m training layers lenet5</code>
@@ -45,8 +47,9 @@ export function LayersView() {
         <ModelSelect
           id="layers-model"
           label={words.model}
-          models={known}
+          models={known.map(({ name }) => name)}
           chosen={model}
+          wanted={companion.of === wanted ? model : wanted}
           choose={(name) => (location.hash = hashOf("layers", { model: name }))}
         />
       )}

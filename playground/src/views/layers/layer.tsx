@@ -1,6 +1,7 @@
 import { Bars } from "../../components/bars";
 import { text } from "../../i18n";
 import { Legend } from "./canvas";
+import type { Classifier } from "../draw/classifiers";
 import { Facts } from "./facts";
 import { FilterPictures } from "./filters";
 import { valueText } from "./format";
@@ -46,10 +47,22 @@ export function LayerCard({ layer, index, inside, values, eachByItself, waits, a
             {words.ask}
           </button>
         )}
-        {filters && weights && <FilterPictures values={weights} shape={filters.shape} />}
+        {filters && weights && (
+          <FilterPictures
+            values={weights}
+            shape={filters.shape}
+            reads={coloursOf(inside.classifier, filters.shape)}
+          />
+        )}
       </div>
     </section>
   );
+}
+
+/** What the first filters read: the colours of the picture, unless they come after something else. */
+function coloursOf({ channels, blueFirst }: Classifier, [, read]: readonly number[]) {
+  if (channels !== 3 || read !== 3) return null;
+  return blueFirst ? "BGR" : "RGB";
 }
 
 interface MapsProps {

@@ -5,7 +5,7 @@ import { useState } from "preact/hooks";
 import { text } from "../../i18n";
 import { MapCanvas } from "./canvas";
 import { valueText } from "./format";
-import type { FeatureMap } from "./maps";
+import { valuesAt, type FeatureMap } from "./maps";
 
 interface LensProps {
   readonly map: FeatureMap;
@@ -30,7 +30,9 @@ export function Lens({ map, most, title }: LensProps) {
   const words = text.value.layers.lens;
   const [cell, setCell] = useState<Cell | null>(null);
   const [x, y] = [clamped(cell?.x ?? 0, map.width), clamped(cell?.y ?? 0, map.height)];
-  const value = map.values[y * map.width + x];
+  const values = valuesAt(map, x, y).map(valueText);
+  const [red = words.nothing, green = "", blue = ""] = values;
+  const read = map.inColour ? words.colours(red, green, blue) : red;
   const place = map.isVector ? words.unit(y * map.width + x) : words.place(y + 1, x + 1);
 
   const onPointer = (event: PointerEvent): void => {
@@ -66,7 +68,7 @@ export function Lens({ map, most, title }: LensProps) {
       <figcaption>
         {!map.isVector && <span>{title}</span>}
         <output class={cell ? "number" : "hint"} aria-live="polite">
-          {cell ? `${place}: ${value === undefined ? words.nothing : valueText(value)}` : words.point}
+          {cell ? `${place}: ${read}` : words.point}
         </output>
       </figcaption>
     </figure>

@@ -1,6 +1,17 @@
 import { expect, test } from "vitest";
 
-import { coloured, filterPlanes, fitting, LIGHT, mapsOf, mostOf, rangeOf } from "./maps";
+import {
+  coloured,
+  filterPictures,
+  filterPlanes,
+  fitting,
+  inOwnColours,
+  LIGHT,
+  mapsOf,
+  mostOf,
+  rangeOf,
+  valuesAt,
+} from "./maps";
 
 const counted = (count: number): Float32Array => Float32Array.from({ length: count }, (_, index) => index);
 
@@ -26,6 +37,27 @@ test.each([
 
 test("filters have a plane for each channel", () => {
   expect(filterPlanes(counted(2 * 3 * 25), [2, 3, 5, 5])).toHaveLength(6);
+});
+
+const COLOURS = Float32Array.of(-1, 0, 1, 2, 3, 0.25);
+
+test("a filter of a picture in colour has its least weight black and its greatest white", () => {
+  const [filter] = filterPictures(COLOURS, [1, 3, 1, 2], false);
+
+  expect(filter && [...inOwnColours(filter)]).toEqual([0, 128, 255, 255, 64, 191, 80, 255]);
+  expect(filter && valuesAt(filter, 1, 0)).toEqual([0, 2, 0.25]);
+});
+
+test("a filter that reads blue first is turned around", () => {
+  const [filter] = filterPictures(COLOURS, [1, 3, 1, 2], true);
+
+  expect(filter && valuesAt(filter, 0, 0)).toEqual([3, 1, -1]);
+});
+
+test("a filter of one value is grey", () => {
+  const [, filter] = filterPictures(Float32Array.of(1, 2, 3, 5, 5, 5), [2, 3, 1, 1], false);
+
+  expect(filter && [...inOwnColours(filter)]).toEqual([128, 128, 128, 255]);
 });
 
 test("ranges leave out what is no number", () => {

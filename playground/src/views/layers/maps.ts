@@ -4,8 +4,10 @@
 export interface FeatureMap {
   readonly width: number;
   readonly height: number;
-  /** As many as there are; the last row of a vector may be short. */
+  /** As many as there are; the last row of a vector may be short. In colour: all of red, then of green, then of blue. */
   readonly values: Float32Array;
+  /** Its values are a picture's red, green and blue. */
+  readonly inColour?: boolean;
   /** Each value is a unit of its own, that has no place in the picture. */
   readonly isVector: boolean;
 }
@@ -30,6 +32,31 @@ export function mapsOf(values: Float32Array, shape: readonly number[]): readonly
 export function filterPlanes(values: Float32Array, shape: readonly number[]): readonly FeatureMap[] {
   const [filters = 0, channels = 0, height = 0, width = 0] = shape;
   return planesOf(values, filters * channels, height, width);
+}
+
+/** (filters, 3, height, width): each filter as a picture in the colours that it reads. */
+export function filterPictures(
+  values: Float32Array,
+  [filters = 0, , height = 0, width = 0]: readonly number[],
+  blueFirst: boolean,
+): readonly FeatureMap[] {
+  const size = height * width;
+  return Array.from({ length: filters }, (_, index) => {
+    const own = values.slice(3 * index * size, 3 * (index + 1) * size);
+    if (blueFirst) {
+      const blue = own.slice(0, size);
+      own.copyWithin(0, 2 * size);
+      own.set(blue, 2 * size);
+    }
+    return { width, height, values: own, isVector: false, inColour: true };
+  });
+}
+
+/** The values at a place: one, or those of red, green and blue; none where no unit is. */
+export function valuesAt({ width, height, values, inColour }: FeatureMap, x: number, y: number): readonly number[] {
+  const at = y * width + x;
+  const places = inColour ? [at, at + width * height, at + 2 * width * height] : [at];
+  return places.flatMap((place) => values[place] ?? []);
 }
 
 function planesOf(values: Float32Array, count: number, height: number, width: number): readonly FeatureMap[] {
@@ -84,6 +111,21 @@ export function coloured(
     const end = value < 0 ? palette.negative : palette.positive;
     palette.zero.forEach((zero, channel) => (pixels[4 * at + channel] = zero + share * ((end[channel] ?? 0) - zero)));
     pixels[4 * at + 3] = 255;
+  });
+  return pixels;
+}
+
+/**
+ * The pixels of a map in colour as RGBA: its least value is 0 and its greatest 255, whatever others have, so that a colour
+ * is of this filter alone. Mid-grey where all values are one.
+ */
+export function inOwnColours(map: FeatureMap): Uint8ClampedArray<ArrayBuffer> {
+  const { least, greatest } = rangeOf(map.values);
+  const size = map.width * map.height;
+  const pixels = new Uint8ClampedArray(4 * size).fill(255);
+  map.values.forEach((value, at) => {
+    const share = greatest > least ? (value - least) / (greatest - least) : 0.5;
+    pixels[4 * (at % size) + Math.floor(at / size)] = 255 * share;
   });
   return pixels;
 }

@@ -1,20 +1,25 @@
 /** What the view asks: which models show their layers, how one is built, and what is inside of it for a picture. */
 
+import { ApiError } from "../../api/errors";
 import { floats, infer, texts, type RequestedOutput } from "../../api/inference";
-import { modelConfig, modelResource, readyNames, repositoryIndex } from "../../api/models";
+import { layersOf, modelConfig, modelResource, readyConfigs, readyNames, repositoryIndex } from "../../api/models";
 import type { Bar } from "../../components/bars";
 import { classifierOf, scoresOf, type Classifier } from "../draw/classifiers";
 import { tensorOf, type Picture } from "../draw/tensors";
 import { countOf, fitting } from "./maps";
 import { tableOf, type Layer, type LayerTable } from "./table";
 
-/** How the models are called that `python -m training layers` writes. */
-const SUFFIX = "_layers";
 /** Values that are asked for without being asked for: 4 MB. */
 const ROOM = 1 << 20;
 const MOST_CLASSES = 100;
 
-/** A model that shows its layers. */
+/** A model that shows the layers of another. */
+export interface Companion {
+  readonly name: string;
+  readonly of: string;
+}
+
+/** Such a model, as it is built. */
 export interface Inside {
   readonly table: LayerTable;
   readonly classifier: Classifier;
@@ -27,21 +32,44 @@ export interface Values {
   readonly scores: readonly Bar[];
 }
 
-/** The models that are ready. */
-export async function findModels(signal: AbortSignal): Promise<readonly string[]> {
-  return readyNames(await repositoryIndex({ signal })).filter((name) => name.endsWith(SUFFIX));
+let found: readonly Companion[] = [];
+let foundIn = "";
+
+/** Those that are ready. Configurations are read where others are ready than before. */
+export async function findCompanions(signal: AbortSignal): Promise<readonly Companion[]> {
+  const ready = (await repositoryIndex({ signal })).filter(({ state }) => state === "READY");
+  const index = JSON.stringify(ready);
+  if (index !== foundIn) {
+    const configs = await readyConfigs(ready);
+    found = configs.map((config) => ({ name: config.name, of: layersOf(config) })).filter(({ of }) => of);
+    // One that was going or coming is asked again.
+    foundIn = configs.length === readyNames(ready).length ? index : "";
+  }
+  return found;
+}
+
+/** The one that is wanted, by its own name or by that of the model whose layers it shows. */
+export function companionOf(wanted: readonly (string | null)[], companions: readonly Companion[]): Companion | undefined {
+  const named = (wish: string | null) => companions.find(({ name }) => name === wish);
+  const of = (wish: string | null) => companions.find((companion) => companion.of === wish);
+  return wanted.map((wish) => named(wish) ?? of(wish)).find((companion) => companion !== undefined) ?? companions[0];
 }
 
 /** `null` for a model without a table of layers, or that takes no picture. */
 export async function lookInto(model: string, signal: AbortSignal): Promise<Inside | null> {
   const [config, card] = await Promise.all([
     modelConfig(model, { signal }),
-    modelResource<{ readonly layers?: unknown }>(model, "card", "", { signal }),
+    modelResource<{ readonly layers?: unknown }>(model, "card", "", { signal }).catch(missingAsEmpty),
   ]);
   const table = tableOf(card.layers);
   const [answer] = config.output;
   const classifier = answer ? classifierOf({ ...config, output: [answer] }) : null;
   return table && classifier ? { table, classifier } : null;
+}
+
+function missingAsEmpty(error: unknown): { readonly layers?: unknown } {
+  if (error instanceof ApiError && error.kind === "missing") return {};
+  throw error;
 }
 
 /** Layers that are asked for unasked. */
