@@ -76,3 +76,6 @@ TARGETS: dict[str, Target] = {
     "words": Target(word_targets.fuzz_words, "words", b"", WORDS),
     "rpcs": Target(word_targets.fuzz_rpcs, "rpcs", b"", INFER, _protobuf(1)),
 }
+
+RUNS = dict.fromkeys(TARGETS, 100_000)
+"""Inputs of each target that take about a minute of one core. A number, so that they are the same on every machine."""
