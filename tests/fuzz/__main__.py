@@ -1,4 +1,4 @@
-"""Coverage-guided fuzzing with atheris: `python -m tests.fuzz [--seconds=60 | --runs=N | --ci] [--jobs=1] [target ...]`.
+"""Coverage-guided fuzzing with atheris: `python -m tests.fuzz [--seconds=60|--runs=N|--ci] [--jobs=1] [target ...]`.
 
 The targets take their turns, each in a process of its own that is forked off this one: what they share is imported
 and instrumented once. A finding ends its target; its input is kept in runs/fuzz, its traceback in the log beside it.
@@ -61,7 +61,8 @@ def read_log(text: str) -> tuple[int, int, int, str]:
 
 def table(results: list[Result]) -> str:
     """For people."""
-    lines = [f"{'target':<14}{'seeds':>6}{'executions':>12}{'coverage':>10}{'corpus':>8}{'seconds':>9}  {'digest':<16}  findings"]
+    numbers = f"{'seeds':>6}{'executions':>12}{'coverage':>10}{'corpus':>8}{'seconds':>9}"
+    lines = [f"{'target':<14}{numbers}  {'digest':<16}  findings"]
     lines += [
         f"{r.name:<14}{r.seeds:>6}{r.executions:>12}{r.coverage:>10}{r.corpus:>8}{r.seconds:>9.1f}  {r.digest:<16}  "
         + ("1: see its log" if r.failed else "none")

@@ -1,8 +1,8 @@
 """What makes a fuzzer of so many inputs try the same ones in every process, and an account of those that it tried.
 
-libFuzzer's choices follow from its seed, its options, and what each input reaches. What an input reaches must not depend
-on the clock, on where objects lie in memory, or on what the process did before; nor may the values that are compared,
-since they are put into later inputs.
+libFuzzer's choices follow from its seed, its options, and what each input reaches. What an input reaches must not
+depend on the clock, on where objects lie in memory, or on what the process did before; nor may the values that are
+compared, since they are put into later inputs.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from typing import Any
 from atheris import instrument_bytecode
 
 NOW = 1_750_000_000
-"""In seconds. Before the server's start of time there is nothing, so it is for the monotonic clock, too."""
+"""In seconds, of all clocks."""
 
 
 class _InOrder(dict[Any, None]):
@@ -48,7 +48,7 @@ def begin() -> None:
 
 def hashes_are_fixed() -> bool:
     """Whether sets of texts have the same order in every process: PYTHONHASHSEED was 0."""
-    return os.environ.get("PYTHONHASHSEED") == "0" and not sys.flags.hash_randomization
+    return not sys.flags.hash_randomization
 
 
 class Digest:

@@ -77,5 +77,11 @@ TARGETS: dict[str, Target] = {
     "rpcs": Target(word_targets.fuzz_rpcs, "rpcs", b"", INFER, _protobuf(1)),
 }
 
-RUNS = dict.fromkeys(TARGETS, 100_000)
-"""Inputs of each target that take about a minute of one core. A number, so that they are the same on every machine."""
+RUNS = {
+    "messages": 250_000, "headers": 2_000_000, "texts": 2_000_000, "connection": 60_000, "sessions": 30_000,
+    "infer": 200_000, "stream": 150_000, "http_body": 600_000, "json_tensor": 800_000, "generate": 800_000,
+    "http1": 150_000, "routes": 120_000, "codings": 1_000_000, "config_text": 250_000, "config": 150_000,
+    "config_json": 500_000, "onnx": 120_000, "labels": 300_000, "load": 300_000, "pictures": 300_000,
+    "words": 200_000, "rpcs": 600_000,
+}  # fmt: skip
+"""Inputs of each target that take about a minute of one core: numbers, so that they are the same on every machine."""
