@@ -162,7 +162,7 @@ def main() -> int:
 
     from tests.fuzz import repeatable
 
-    repeatable.stop_clocks()
+    repeatable.fix_surroundings()
     repeatable.number_branches_in_order()
     if MEMORY.is_dir():
         tempfile.tempdir = str(MEMORY)

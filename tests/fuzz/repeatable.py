@@ -1,8 +1,8 @@
 """What makes a fuzzer of so many inputs try the same ones in every process, and an account of those that it tried.
 
 libFuzzer's choices follow from its seed, its options, and what each input reaches. What an input reaches must not
-depend on the clock, on where objects lie in memory, or on what the process did before; nor may the values that are
-compared, since they are put into later inputs.
+depend on the clock, on the machine, on where objects lie in memory, or on what the process did before; nor may the
+values that are compared, since they are put into later inputs.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 import gc
 import hashlib
 import os
+import shutil
 import sys
 import time
 from collections.abc import Callable
@@ -19,6 +20,7 @@ from atheris import instrument_bytecode
 
 NOW = 1_750_000_000
 """In seconds, of all clocks."""
+DISK = shutil._ntuple_diskusage(total=1 << 40, used=1 << 39, free=1 << 39)
 
 
 class _InOrder(dict[Any, None]):
@@ -33,11 +35,12 @@ def number_branches_in_order() -> None:
     instrument_bytecode.set = _InOrder  # it shadows the builtin in that module
 
 
-def stop_clocks() -> None:
-    """For all code that is imported afterwards, and for what asks the module each time."""
+def fix_surroundings() -> None:
+    """Clocks stand and disks have the same room, for code that is imported afterwards or asks the module each time."""
     for name in ("time", "monotonic", "perf_counter"):
         setattr(time, name, lambda: float(NOW))
         setattr(time, f"{name}_ns", lambda: NOW * 10**9)
+    shutil.disk_usage = lambda path: DISK
 
 
 def begin() -> None:

@@ -22,8 +22,8 @@ ROOT = Path(__file__).parents[2]
 RUNS_OF_THE_SHIM = 20_000
 A_FEW = 300
 """Inputs of each target here; `make fuzz-ci` has many more of the same."""
-REPEATED = ("infer", "onnx", "routes")
-"""Targets whose inputs depended on where objects lay, on the order of protobuf's maps, or on the second of the day."""
+REPEATED = ("infer", "load", "onnx", "routes")
+"""Targets whose inputs depended on addresses, the order of protobuf's maps, the room on a disk, or the second."""
 REPEATED_RUNS = 2000
 PLANTED = ("server/frontends/codec.py", "if tag & 0x80:", "if tag & 0x100:")
 """A tag of several bytes is taken for one of the fields that its first byte looks like."""
