@@ -106,8 +106,8 @@ def _perf_analyzer(program: PerfAnalyzer, ours: Ours, csv_file: Path) -> Figures
     report = program.run(
         *("-m", ours.model, "-i", "grpc", "-u", ours.server.address),
         *("--request-rate-range", str(_RATE), "--request-distribution", "constant"),
-        *("--measurement-interval", str(round(_SECONDS / _WINDOWS * 1e3)), "--stability-percentage", "1000000"),
         csv_file=csv_file,
+        window_ms=round(_SECONDS / _WINDOWS * 1e3),
         seconds=_TIMEOUT_SECONDS,
     )
     return {"p50_ms": report.number("p50 latency") / 1e3, "p90_ms": report.number("p90 latency") / 1e3}

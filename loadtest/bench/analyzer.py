@@ -20,8 +20,6 @@ from loadtest.perf_analyzer import PerfAnalyzer
 
 _RUN_SECONDS = 180.0
 _WINDOW_MS = 1000
-_ANY_SPREAD_PERCENT = 1_000_000
-"""It takes three windows and is content: how steady they were is seen from the rounds."""
 
 
 @dataclass(frozen=True)
@@ -59,9 +57,9 @@ def _run(program: PerfAnalyzer, ours: Ours, drive: Drive, csv_file: Path) -> Fig
     before, cpu_before = ours.target.counts(ours.model), ours.server.cpu_seconds()
     report = program.run(
         *("-m", ours.model, "-i", "grpc", "-u", ours.server.address, f"--{drive.mode}"),
-        *("--concurrency-range", str(drive.in_flight), "--measurement-interval", str(_WINDOW_MS)),
-        *("--stability-percentage", str(_ANY_SPREAD_PERCENT)),
+        *("--concurrency-range", str(drive.in_flight)),
         csv_file=csv_file,
+        window_ms=_WINDOW_MS,
         seconds=_RUN_SECONDS,
     )
     cpu_seconds = ours.server.cpu_seconds() - cpu_before

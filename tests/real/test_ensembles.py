@@ -288,7 +288,6 @@ def test_perf_analyzer_reports_the_models_of_an_ensemble(server: RunningServer, 
         pytest.skip(str(reason))
     report = analyzer.run(
         *("-m", "nested", "-i", "grpc", "-u", server.grpc_address, "--async", "--concurrency-range", "8"),
-        *("--request-count", "300"),
         csv_file=tmp_path / "report.csv",
         seconds=120,
     )

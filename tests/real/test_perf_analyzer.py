@@ -19,7 +19,6 @@ from tests.real.test_sequences import write_repository
 if TYPE_CHECKING:
     from tests.real.conftest import RunningServer, StartServer
 
-REQUESTS = 2000
 TOKEN = "t" * 32
 
 pytestmark = pytest.mark.timeout(420)
@@ -44,7 +43,7 @@ def test_it_measures_the_server_and_finds_no_error(
         before = target.counts("lenet5")
         report = analyzer.run(
             *("-m", "lenet5", "-i", protocol, "-u", address),
-            *(mode, "--concurrency-range", str(in_flight), "--request-count", str(REQUESTS)),
+            *(mode, "--concurrency-range", str(in_flight)),
             csv_file=tmp_path / "report.csv",
             seconds=120,
         )
@@ -53,14 +52,13 @@ def test_it_measures_the_server_and_finds_no_error(
     assert not re.search("error|fail|warning", report.output, re.IGNORECASE), report.output
     assert report.number("Concurrency") == in_flight
     assert report.number("Inferences/Second") > 0
-    # On a machine that stands still for a while, it leaves out what ended after its window.
+    # It sends before, between and after its windows too.
     (client_count,) = map(int, re.findall(r"Request count: (\d+)", report.output))
-    assert 0.9 * REQUESTS <= client_count <= REQUESTS
-    assert (counted.inferences, counted.successes, counted.failures) == (REQUESTS, REQUESTS, 0)
+    assert 0 < client_count <= counted.successes
+    assert (counted.inferences, counted.failures) == (counted.successes, 0)
 
-    # Its own deltas may lack a few of the first requests: it looks at the server only after it has begun to send.
     seen = {name: int(count) for name, count in re.findall(r"(\w+) count: (\d+)", report.output)}
-    assert 0 < seen["Execution"] <= seen["Inference"] <= REQUESTS
+    assert 0 < seen["Execution"] <= seen["Inference"] <= counted.inferences
     assert seen["request"] == seen["Inference"]
     for column in ("Server Queue", "Server Compute Input", "Server Compute Infer", "Server Compute Output"):
         assert report.number(column) >= 0, column
@@ -74,7 +72,6 @@ def test_its_sequences_are_served(analyzer: PerfAnalyzer, start_server: StartSer
     report = analyzer.run(
         *("-m", "direct", "-i", "grpc", "-u", server.grpc_address),
         *("--async", "--streaming", "--concurrency-range", "4", "--sequence-length", "10"),
-        *("--request-count", str(REQUESTS)),
         csv_file=tmp_path / "report.csv",
         seconds=120,
     )
@@ -83,7 +80,8 @@ def test_its_sequences_are_served(analyzer: PerfAnalyzer, start_server: StartSer
     assert report.number("Inferences/Second") > 0
     with Target(server.grpc_address) as target:
         counted = target.counts("direct")
-    assert (counted.failures, counted.successes >= REQUESTS) == (0, True)
+    (client_count,) = map(int, re.findall(r"Request count: (\d+)", report.output))
+    assert (counted.failures, 0 < client_count <= counted.successes) == (0, True)
 
 
 def test_it_shows_a_token(analyzer: PerfAnalyzer, start_server: StartServer, tmp_path: Path) -> None:
@@ -94,5 +92,5 @@ def test_it_shows_a_token(analyzer: PerfAnalyzer, start_server: StartServer, tmp
     server = start_server(f"--auth-policy={tmp_path / 'policy.toml'}")
     words = shlex.split(line.replace("$TOKEN", TOKEN).replace("localhost:8001", server.grpc_address))
     words[words.index("affine")] = "lenet5"
-    report = analyzer.run(*words, "--request-count", "100", csv_file=tmp_path / "report.csv", seconds=120)
-    assert "Request count: 100" in report.output
+    report = analyzer.run(*words, csv_file=tmp_path / "report.csv", seconds=120)
+    assert re.search(r"Request count: [1-9]", report.output), report.output
