@@ -7,7 +7,7 @@ import signal
 import sys
 from collections.abc import Sequence
 
-from server import logs, settings
+from server import logs, malloc, settings
 
 SWITCH_SECONDS = 200e-6
 """How long the event loop and the lanes' threads may keep the interpreter from each other. Python's own 5 ms are longer
@@ -24,6 +24,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     # Until the event loop listens to it. A container's first process would go on regardless without a handler: the
     # kernel gives it only those signals that it handles.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+    malloc.keep_freed_memory()
     try:
         import onnxruntime  # noqa: F401 -- asked for before anything else, to say how it is installed
     except ImportError:
@@ -32,12 +33,11 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     import uvloop
 
-    from server import app, malloc
+    from server import app
     from server.errors import LoadFailed
 
     try:
         log = logs.configure(flags)
-        malloc.keep_freed_memory()
         sys.setswitchinterval(SWITCH_SECONDS)
         balances = uvloop.run(app.serve(flags, log))
     except (OSError, LoadFailed) as error:

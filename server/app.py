@@ -16,6 +16,7 @@ import signal
 import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from random import Random
 from typing import TYPE_CHECKING
@@ -30,6 +31,7 @@ from server.engine import Engine
 from server.errors import LoadFailed
 from server.files import given_by
 from server.flag_values import CompressionLevel, GrpcEngine, ModelControlMode
+from server.freed_memory import FreedMemory
 from server.frontends import health_service, inference_service
 from server.frontends.calls import MethodTable
 from server.frontends.compressed_answers import compress_answers
@@ -52,6 +54,7 @@ from server.ledger import Ledger
 from server.load_generator import LoadGenerator
 from server.logs import Logs, LogState
 from server.loop_watch import LoopWatch
+from server.malloc import give_back_freed_memory
 from server.metrics.snapshots import BuildSnapshot, MemorySnapshot
 from server.models.registry import Registry
 from server.observation import Observer
@@ -159,6 +162,8 @@ class App:
             account = self._ledger.open("playground")
             self._load = LoadGenerator(self._engine, self._registry, account, clock, Random())
         self._watch = LoopWatch(clock)
+        give_back = partial(self._populator.run, asyncio.get_running_loop(), give_back_freed_memory)
+        self._freed = FreedMemory(clock, memory, give_back)
         self._renderer = ThreadPoolExecutor(1, thread_name_prefix="metrics")
         metrics = metrics_route(self._observer().take, part_options.metrics_page(settings), self._renderer)
         self._metrics = HttpListener(behind_gate([metrics], http_gate), part_options.metrics_options(settings))
@@ -182,6 +187,7 @@ class App:
         settings = self._settings
         _freeze_heap()
         self._populator.start()
+        self._freed.start()
         if settings.allow_metrics:
             self._watch.start()
             self._renderer.submit(int)  # its thread starts now, before anyone is served: the event loop would wait
@@ -227,6 +233,7 @@ class App:
         self._watch.stop()
         self._renderer.shutdown()
         self._bodies.close()
+        self._freed.stop()
         self._populator.close()
         if self._traces is not None:
             seconds = max(0.0, min(LAST_TRACES_SECONDS, end - time.monotonic()))

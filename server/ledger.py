@@ -4,8 +4,9 @@
 
 holds at every moment, since all of it is counted on the event loop's thread. An engine counts a request as received
 when its message is there whole, before anything looks at it, and how it ended where the answer is handed to the
-connection. The engine's call knows whether it has ended, so that a second answer is seen and counts for nothing else.
-What lies between (guards, codecs, queues, caches, lanes) cannot lose a request or answer it twice without being seen.
+connection. The engine's call knows whether it has ended, so that a second answer is seen where it is given, and counts
+for nothing else: it makes up for none that is lost. What lies between (guards, codecs, queues, caches, lanes) cannot
+lose a request or answer it twice without being seen.
 One entry is what one caller sent: the steps of an ensemble, and the parts of a request that was split, have none.
 """
 
@@ -154,7 +155,7 @@ class Ledger:
             log.error(
                 "the ledger does not balance: %d requests were answered, and models gave %d answers", answered, given
             )
-        if wrong:
+        if self.lost:
             log.error("the ledger does not balance: %d requests were not answered, and no model had them", self.lost)
         for account in self.accounts:
             problems = list(account.problems())

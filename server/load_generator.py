@@ -8,7 +8,7 @@ time, `MOST_PER_SECOND`, `MOST_SECONDS` until somebody says again that it shall 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from math import inf
 from random import Random
@@ -150,7 +150,7 @@ class LoadGenerator:
         self._sent += 1
         buffers = self._random.choice(self._samples)
         request = InferenceRequest(load.model, load.version, "", self._specs, buffers)
-        self._engine.infer(request, self._ended)
+        self._engine.infer(request, _Asked(self._ended, self._account.answer_again).answered)
 
     def _ended(self, answer: Answer) -> None:
         if isinstance(answer, ConvoyError):
@@ -159,3 +159,20 @@ class LoadGenerator:
         else:
             self._answered += 1
             self._account.answered += 1
+
+
+class _Asked:
+    """One request, which ends once."""
+
+    __slots__ = ("_again", "_ended")
+
+    def __init__(self, ended: Callable[[Answer], None], again: Callable[[], None]) -> None:
+        self._ended: Callable[[Answer], None] | None = ended
+        self._again = again
+
+    def answered(self, answer: Answer) -> None:
+        ended, self._ended = self._ended, None
+        if ended is None:
+            self._again()
+        else:
+            ended(answer)

@@ -10,6 +10,7 @@ import ctypes
 from asyncio import AbstractEventLoop
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 
 POPULATED_BYTES = 4 << 20
 """The least that is worth a thread: NumPy and `http2_shim.c` ask for large pages from here on."""
@@ -52,7 +53,11 @@ class Populator:
 
     def populate(self, loop: AbstractEventLoop, address: int, length: int, then: Callable[[], None]) -> None:
         """Make the pages of a block, and call `then` on the event loop when they are there, or cannot be."""
-        loop.run_in_executor(self._thread, populate, address, length).add_done_callback(lambda _: then())
+        self.run(loop, partial(populate, address, length), then)
+
+    def run(self, loop: AbstractEventLoop, function: Callable[[], object], then: Callable[[], None]) -> None:
+        """Have the thread do something, after what it was asked before, and call `then` on the event loop."""
+        loop.run_in_executor(self._thread, function).add_done_callback(lambda _: then())
 
     def close(self) -> None:
         self._thread.shutdown(wait=False, cancel_futures=True)

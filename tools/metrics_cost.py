@@ -22,7 +22,6 @@ import sys
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from math import inf
 from statistics import median
 
 import uvloop
@@ -33,14 +32,11 @@ from server.engine import Engine
 from server.frontends.call_counts import CallCounts
 from server.frontends.calls import StatusCode, UnaryMethod
 from server.frontends.inference_service import MODEL_INFER, SERVICE, InferenceService
-from server.frontends.statuses import AS_TRITON
-from server.frontends.watch import Watch
 from server.loop_watch import LoopWatch
 from server.metrics.machine import Machine
 from server.metrics.page import MetricsPage, Request
 from server.metrics.snapshots import BuildSnapshot
 from server.metrics_config import MetricsConfig
-from server.models import config
 from server.models.lifecycle import State
 from server.models.model import LoadedVersion
 from server.models.registry import Registry
@@ -49,13 +45,10 @@ from server.scheduling.clock import clock_for
 from server.scheduling.turns import Turns
 from server.statistics import BatchTimes, VersionStatistics
 from server.summaries import LatencySummaries
-from server.trace_config import TraceConfig
-from server.tracing.sampling import TraceSettings
-from tools.request_cost import InstantSession
+from tools.instant_model import MODEL, InstantSession, instant_version, service_of
 
 Scrape = Callable[[], Awaitable[object]]
 
-CONFIG = 'name: "m" max_batch_size: 64 dynamic_batching { }'
 IN_FLIGHT = 64
 OPENMETRICS = Request("application/openmetrics-text; version=1.0.0", "gzip")
 
@@ -155,14 +148,15 @@ async def in_process(rounds: int, requests: int) -> None:
         "and summaries": lambda: version(1, LatencySummaries()),
         "without": lambda: muted(version(1)),
     }
-    services = {name: service(make()) for name, make in kinds.items()}
+    versions = {name: make() for name, make in kinds.items()}
+    services = {name: service_of(loaded) for name, loaded in versions.items()}
     taken: dict[str, list[float]] = {name: [] for name in kinds}
     for turn in range(rounds + 1):
-        for name, (served, _) in services.items():
+        for name, served in services.items():
             us = await volley(served, requests) / requests
             if turn:  # the first one warms
                 taken[name].append(us)
-    for _, loaded in services.values():
+    for loaded in versions.values():
         await loaded.drain()
     row = ", ".join(
         f"{name} {median(times):.2f} ({min(times):.2f} to {max(times):.2f})" for name, times in taken.items()
@@ -173,7 +167,7 @@ async def in_process(rounds: int, requests: int) -> None:
 
 async def volley(served: InferenceService, requests: int) -> float:
     """µs of this thread for so many requests, some in flight at once."""
-    message = pb.ModelInferRequest(model_name="m")
+    message = pb.ModelInferRequest(model_name=MODEL)
     message.inputs.add(name="x", datatype="FP32", shape=(1, 4))
     message.raw_input_contents.append(bytes(16))
     data = message.SerializeToString()
@@ -202,8 +196,8 @@ async def scraping(versions: int, rounds: int) -> None:
     """Print what a scrape does to the loop, two ways."""
     registry = Registry()
     for number in range(1, versions + 1):
-        registry.set_state("m", number, State.LOADING)
-        registry.set_ready("m", used(version(number)))
+        registry.set_state(MODEL, number, State.LOADING)
+        registry.set_ready(MODEL, used(version(number)))
     watch = LoopWatch(clock_for(asyncio.get_running_loop()))
     calls = CallCounts({"/s/m": UnaryMethod(lambda call, message: None)})
     engine = Engine(registry)
@@ -281,19 +275,7 @@ async def watching() -> None:
 
 def version(number: int, summaries: LatencySummaries | None = None) -> LoadedVersion:
     """A loaded version that answers on the event loop's thread once it has been measured."""
-    session = InstantSession("x", (4,), "y", (4,))
-    model = config.complete(
-        config.parse(CONFIG, "config.pbtxt"),
-        folder_name="m",
-        source="config.pbtxt",
-        inputs=session.inputs,
-        outputs=session.outputs,
-        labels=lambda filename: (),
-        initial_state=lambda filename, limit: b"",
-    )
-    return LoadedVersion(
-        model, number, [session], clock_for(asyncio.get_running_loop()), tiny_batch_seconds=inf, summaries=summaries
-    )
+    return instant_version(InstantSession("x", (4,), "y", (4,)), 64, number, summaries=summaries)
 
 
 def muted(loaded: LoadedVersion) -> LoadedVersion:
@@ -309,15 +291,6 @@ def used(loaded: LoadedVersion) -> LoadedVersion:
             loaded.statistics.record_batch(BatchTimes(0, 2_000, 90_000, 95_000), rows, rows)
     loaded.statistics.record_success(60_000, 150_999)
     return loaded
-
-
-def service(loaded: LoadedVersion) -> tuple[InferenceService, LoadedVersion]:
-    """The RPCs of a server with this version."""
-    registry = Registry()
-    registry.set_state("m", 1, State.LOADING)
-    registry.set_ready("m", loaded)
-    watch = Watch(TraceSettings(TraceConfig()), None, AS_TRITON.statuses, joins_traces=False)
-    return InferenceService(Engine(registry), registry, server_id="", strict_readiness=True, watch=watch), loaded
 
 
 if __name__ == "__main__":

@@ -21,71 +21,28 @@ import gc
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
-from math import inf
+from collections.abc import Callable
 from statistics import median
 from types import FrameType
 from typing import Any, cast
 
-import numpy as np
 import uvloop
 
 from loadtest import http2_frames as http2
 from proto import grpc_service_pb2 as pb
-from server import tensors
-from server.backends.base import GraphTensor
-from server.engine import Engine
 from server.frontends.grpc.listener import Nghttp2Engine
 from server.frontends.grpc.options import GrpcOptions
-from server.frontends.inference_service import MODEL_INFER, SERVICE, InferenceService, accounted
-from server.frontends.statuses import AS_TRITON
-from server.frontends.watch import Watch
+from server.frontends.inference_service import MODEL_INFER, SERVICE, accounted
 from server.ledger import Ledger
 from server.memory_budget import MemoryBudget
-from server.models import config
-from server.models.lifecycle import State
-from server.models.model import LoadedVersion
-from server.models.registry import Registry
 from server.scheduling.budget import ByteBudget
-from server.scheduling.clock import clock_for
-from server.tensors import Array
-from server.trace_config import TraceConfig
-from server.tracing.sampling import TraceSettings
+from tools.instant_model import MODEL, InstantSession, instant_version, service_of
 
 CONNECTIONS, STREAMS = 4, 16
 REQUESTS = CONNECTIONS * STREAMS
-CONFIG = f'name: "m" max_batch_size: {REQUESTS} dynamic_batching {{ }}'
 WARM_ROUNDS = 40
 """The interpreter has specialized its code by then, and the batch counts as tiny."""
 FRAME_BYTES = 16_384
-
-
-class InstantSession:
-    """A model of one FP32 input and one output that computes nothing."""
-
-    fixed_shapes = False
-
-    def __init__(
-        self, input_name: str, input_row: tuple[int, ...], output_name: str, output_row: tuple[int, ...]
-    ) -> None:
-        self.inputs = (GraphTensor(input_name, tensors.FP32, (-1, *input_row)),)
-        self.outputs = (GraphTensor(output_name, tensors.FP32, (-1, *output_row)),)
-        self._input_name = input_name
-        self._output_row = output_row
-
-    def run(self, inputs: Mapping[str, Array], outputs: Sequence[str]) -> list[Array]:
-        return [np.zeros((len(inputs[self._input_name]), *self._output_row), np.float32)]
-
-    def for_instance(self) -> InstantSession:
-        return self
-
-    def interruptible(self) -> InstantSession:
-        return self
-
-    def interrupt(self) -> None: ...
-
-    def empty(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
-        return np.empty(shape, dtype)
 
 
 class Sink:
@@ -108,40 +65,17 @@ class RequestPath:
     """A server whose sockets are fed by hand."""
 
     def __init__(self) -> None:
-        loop = asyncio.get_running_loop()
         self.memory, self.ledger = MemoryBudget(), Ledger()
         session = InstantSession("input", (1, 32, 32), "probabilities", (10,))  # as LeNet-5 has them
-        model = config.complete(
-            config.parse(CONFIG, "config.pbtxt"),
-            folder_name="m",
-            source="config.pbtxt",
-            inputs=session.inputs,
-            outputs=session.outputs,
-            labels=lambda filename: (),
-            initial_state=lambda filename, limit: b"",
-        )
-        budget = ByteBudget(1 << 30, self.memory)
-        self.version = LoadedVersion(model, 1, [session], clock_for(loop), budget=budget, tiny_batch_seconds=inf)
-        registry = Registry()
-        registry.set_state("m", 1, State.LOADING)
-        registry.set_ready("m", self.version)
-        watch = Watch(
-            TraceSettings(TraceConfig()),
-            None,
-            AS_TRITON.statuses,
-            joins_traces=False,
-        )
-        service = InferenceService(
-            Engine(registry), registry, server_id="", strict_readiness=True, watch=watch, memory=self.memory
-        )
-        methods = accounted(service.methods(), self.ledger.grpc)
+        self.version = instant_version(session, REQUESTS, budget=ByteBudget(1 << 30, self.memory))
+        methods = accounted(service_of(self.version, self.memory).methods(), self.ledger.grpc)
         engine = Nghttp2Engine(methods, GrpcOptions(memory=self.memory))
         self._peers = [engine._accept() for _ in range(CONNECTIONS)]  # noqa: SLF001 -- as a socket would be
         self._sinks = [Sink() for _ in self._peers]
         for peer, sink in zip(self._peers, self._sinks, strict=True):
             peer.connection_made(cast("asyncio.Transport", sink))
             _read(peer, http2.HELLO)
-        message = pb.ModelInferRequest(model_name="m", raw_input_contents=[bytes(4 * 32 * 32)])
+        message = pb.ModelInferRequest(model_name=MODEL, raw_input_contents=[bytes(4 * 32 * 32)])
         message.inputs.add(name="input", datatype="FP32", shape=(1, 1, 32, 32))
         data = message.SerializeToString()
         framed = b"\0" + len(data).to_bytes(4, "big") + data

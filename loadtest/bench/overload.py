@@ -42,7 +42,7 @@ _MESSAGE_LIMIT = 64 * _MIB
 _BUDGET = 512 * _MIB
 _HUGE = 60 * _MIB
 _RSS_SHARE = 1.5
-"""Allocators keep what they once had: glibc 128 MiB, ONNX Runtime what the outputs of a model have taken at most."""
+"""Allocators keep what they once had: glibc until it is asked, ONNX Runtime what outputs have taken at most."""
 _HUGE_AT_ONCE = 4
 """Over each protocol: together more than there is memory for."""
 _LARGE = 4 * _MIB

@@ -8,15 +8,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from enum import IntEnum
-from typing import Protocol
+from enum import Enum, IntEnum
+from typing import Final, Protocol
 
-from server.errors import ConvoyError, Reason
+from server.errors import Cancelled, ConvoyError, Reason
 from server.ledger import Account
 from server.tensors import Buffer
 
 INTERNAL_MESSAGE = "the server failed while it handled this call; its log has the details"
 """What a caller is told of a bug."""
+
+CALLER_GONE = Cancelled("the caller has gone")
+"""Why an answer is not given to anybody."""
 
 
 class StatusCode(IntEnum):
@@ -69,6 +72,15 @@ class Peer:
 NOBODY = Peer("")
 
 
+class Later(Enum):
+    """What `Call.reply` returns where it is not known yet whether the answer can be given."""
+
+    LATER = "later"
+
+
+LATER: Final = Later.LATER
+
+
 class Call(Protocol):
     """One call in progress. It ends with exactly one of `reply`, `finish` or `fail`; what comes later is ignored."""
 
@@ -113,9 +125,9 @@ class Call(Protocol):
         """Compress the messages that follow, where the caller understands it. To be asked for before the first."""
         ...
 
-    def reply(self, message: Buffer) -> ConvoyError | None:
+    def reply(self, message: Buffer) -> ConvoyError | Later | None:
         """End a unary call with its answer and OK. Returns the error that it ended with instead, where there is no room
-        for the answer."""
+        for the answer; LATER where the answer takes a while to compress: `on_cancel` is called if it is not given."""
         ...
 
     def send(self, message: bytes) -> None:

@@ -20,9 +20,20 @@ from proto import grpc_service_pb2 as pb
 from proto import model_config_pb2
 from server import __version__
 from server.engine import Engine
-from server.errors import Cancelled, ConvoyError, InvalidRequest, ShuttingDown
+from server.errors import ConvoyError, InvalidRequest, ShuttingDown
 from server.frontends.answers import Encode, encoded, not_encoded
-from server.frontends.calls import INTERNAL_MESSAGE, Call, Method, MethodTable, StatusCode, StreamMethod, UnaryMethod
+from server.frontends.calls import (
+    CALLER_GONE,
+    INTERNAL_MESSAGE,
+    LATER,
+    Call,
+    Later,
+    Method,
+    MethodTable,
+    StatusCode,
+    StreamMethod,
+    UnaryMethod,
+)
 from server.frontends.codec import decode_infer_request, encode_infer_response
 from server.frontends.decoding import Decode, Decoding, plainly
 from server.frontends.statuses import AS_TRITON, Failures
@@ -182,7 +193,7 @@ class InferenceService:
             return
         error = call.reply(message)
         if error is not None or record is not None:
-            self._replied(record, error)
+            self._replied(call, record, error)
 
     def _encode_aside(
         self, call: Call, encode: Encode, record: Record | None, answer: InferenceResponse, size: int
@@ -205,7 +216,7 @@ class InferenceService:
     ) -> None:
         self._memory.used -= size
         if left.noted:
-            self._replied(record, Cancelled("the caller has gone"))
+            self._replied(call, record, CALLER_GONE)
             return
         call.on_cancel = None
         self._reply(call, record, encoding.result())
@@ -214,13 +225,16 @@ class InferenceService:
         """End a call with an answer that a model has computed, or with what became of that."""
         if isinstance(message, ConvoyError):
             self._failures.fail(call, message)
-            self._replied(record, message)
+            self._replied(call, record, message)
         else:
-            self._replied(record, call.reply(message))
+            self._replied(call, record, call.reply(message))
 
-    def _replied(self, record: Record | None, error: ConvoyError | None) -> None:
-        """A call has ended with the answer of a model; or with an error, though the model has answered."""
-        if error is not None:
+    def _replied(self, call: Call, record: Record | None, error: ConvoyError | Later | None) -> None:
+        """A call has ended with a model's answer, or is about to; or with an error, though the model has answered."""
+        if error is LATER:
+            call.on_cancel = partial(self._engine.withhold, CALLER_GONE)
+            error = None
+        elif error is not None:
             self._engine.withhold(error)
         if record is not None:
             record.finish(error)

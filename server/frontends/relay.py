@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 
 from server.errors import ConvoyError, Reason
-from server.frontends.calls import Call, Peer, StatusCode
+from server.frontends.calls import Call, Later, Peer, StatusCode
 from server.tensors import Buffer
 
 
@@ -64,7 +64,7 @@ class Relay:
     def compress_messages(self, wanted: bool) -> None:
         self._call.compress_messages(wanted)
 
-    def reply(self, message: Buffer) -> ConvoyError | None:
+    def reply(self, message: Buffer) -> ConvoyError | Later | None:
         self._note(StatusCode.OK)
         return self._call.reply(self._shown(bytes(message)) if self._shown else message)
 

@@ -14,9 +14,9 @@ from functools import partial
 
 from proto import grpc_service_pb2 as pb
 from server.engine import Engine
-from server.errors import Cancelled, ConvoyError, Reason
+from server.errors import ConvoyError, Reason
 from server.frontends.answers import encoded
-from server.frontends.calls import Call, StatusCode
+from server.frontends.calls import CALLER_GONE, Call, StatusCode
 from server.frontends.codec import delimited, encode_infer_response
 from server.frontends.decoding import Decoding
 from server.frontends.statuses import Failures
@@ -181,7 +181,7 @@ class StreamInfer:
                 self._account.fail(slot.error.reason)
                 continue
             if slot.message is not None:
-                self._engine.withhold(Cancelled("the caller has gone"))
+                self._engine.withhold(CALLER_GONE)
             self._account.abandon()
 
 

@@ -30,6 +30,7 @@ from server.models import admission
 from server.models.admission import Plan
 from server.models.config import ModelConfig
 from server.models.execution import CALLER_GONE
+from server.models.plans import REMEMBERED_PLANS
 from server.models.queueing import TimeLimits, explained
 from server.models.work import Answer, Pending, Reply
 from server.scheduling.budget import ByteBudget
@@ -39,8 +40,6 @@ from server.statistics import VersionStatistics
 from server.summaries import LatencySummaries
 
 log = logging.getLogger(__name__)
-
-REMEMBERED_PLANS = 256
 
 FAILED_RUN = frozenset({Reason.BACKEND, Reason.OUT_OF_MEMORY})
 """Whoever led has failed for no reason of its own: the others may as well run together as one after another."""

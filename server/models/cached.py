@@ -124,7 +124,7 @@ class CachedEnsemble(EnsembleVersion):
         began_ns = time.monotonic_ns()
         cache = self._cache_of(members)
         try:
-            plan = self._plan(request).admitted
+            plan = self._plans.of(request).admitted
         except ConvoyError:
             cache = None
         if cache is None:

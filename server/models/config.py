@@ -9,7 +9,6 @@ from __future__ import annotations
 import re
 from bisect import bisect_left
 from collections.abc import Callable, Sequence
-from math import prod
 from types import MappingProxyType
 
 from google.protobuf import text_format
@@ -32,10 +31,11 @@ from server.models.config_fields import FieldInvalid, check_parameters, refuse_u
 from server.models.config_instances import check_threads, read_instances
 from server.models.config_pictures import read_preprocessing
 from server.models.config_sequences import own_tensors, read_sequences
+from server.models.config_tensors import DATATYPE_OF, TYPE_OF, Labels, read_tensors
 from server.models.config_types import DeviceKind, LoadSettings, ModelConfig, QueuePolicy, TensorConfig, WindowBatching
 from server.models.config_warmup import read_warmup
 from server.models.versions import All, Latest, Specific, VersionPolicy
-from server.tensors import BYTES, DATATYPES, FLOATS, DataType
+from server.tensors import FLOATS
 
 __all__ = [
     "ConfigMessage",
@@ -59,17 +59,10 @@ BACKEND = "onnxruntime"
 MODEL_FILENAME = "model.onnx"
 DEFAULT_MAX_BATCH_SIZE = 4  # Triton's, for ONNX models that could batch and do not say
 
-DATATYPE_OF: dict[pb.DataType.ValueType, DataType] = {
-    pb.DataType.Value("TYPE_STRING" if datatype is BYTES else f"TYPE_{name}"): datatype
-    for name, datatype in DATATYPES.items()
-}
-TYPE_OF = {datatype.name: type_ for type_, datatype in DATATYPE_OF.items()}
-
 _GRAPH_LEVELS = (-1, 0, 1, 2)
 _TAG = re.compile(r"\w+", re.ASCII)
 _POSITION = re.compile(r"^\d+:\d+ : ")
 
-Labels = Callable[[str], tuple[str, ...]]
 ReadFile = Callable[[str, int], bytes]
 
 
@@ -162,8 +155,8 @@ def complete_ensemble(message: pb.ModelConfig, *, folder_name: str, source: str,
             platform=filled.platform,
             max_batch_size=filled.max_batch_size,
             load=_ensemble_settings(filled),
-            inputs=_tensors("input", filled.input, (), batching, labels),
-            outputs=_tensors("output", filled.output, (), batching, labels),
+            inputs=read_tensors("input", filled.input, (), batching, labels),
+            outputs=read_tensors("output", filled.output, (), batching, labels),
             batching=None,
             split_oversize=False,
             objective_ms=0.0,
@@ -258,8 +251,8 @@ def _freeze(
     batching = message.max_batch_size > 0
     if not message.output:
         raise FieldInvalid("output", "is missing; list the model's outputs or leave auto-complete on")
-    input_configs = _tensors("input", message.input, inputs, batching, labels)
-    output_configs = _tensors("output", message.output, outputs, batching, labels)
+    input_configs = read_tensors("input", message.input, inputs, batching, labels)
+    output_configs = read_tensors("output", message.output, outputs, batching, labels)
     load = _load_settings(message, auto_kind)
     sequence = read_sequences(message, load.parameters, DATATYPE_OF, initial_state, load.instance_count)
     if inputs or outputs:
@@ -315,65 +308,6 @@ def _load_settings(message: pb.ModelConfig, auto_kind: DeviceKind) -> LoadSettin
     )
     check_threads(settings)
     return settings
-
-
-def _tensors(
-    kind: str,
-    messages: Sequence[pb.ModelInput | pb.ModelOutput],
-    graph: Sequence[GraphTensor],
-    batching: bool,
-    labels: Labels,
-) -> tuple[TensorConfig, ...]:
-    by_name = {tensor.name: tensor for tensor in graph}
-    configs: dict[str, TensorConfig] = {}
-    for index, message in enumerate(messages):
-        name = message.name
-        if not name:
-            raise FieldInvalid(f"{kind}[{index}].name", "is missing")
-        field = f"{kind}['{name}']"
-        if name in configs:
-            raise FieldInvalid(field, f"is given twice; names of {kind}s must differ")
-        configs[name] = _tensor(field, message, by_name.get(name), batching, labels)
-    return tuple(configs.values())
-
-
-def _tensor(
-    field: str, message: pb.ModelInput | pb.ModelOutput, graph: GraphTensor | None, batching: bool, labels: Labels
-) -> TensorConfig:
-    datatype = DATATYPE_OF.get(message.data_type)
-    if datatype is None:
-        raise FieldInvalid(f"{field}.data_type", "is missing or TYPE_INVALID; name the tensor's type")
-    dims = tuple(message.dims)
-    if not dims:
-        raise FieldInvalid(f"{field}.dims", "is missing; a scalar is dims: [ 1 ] with an empty reshape")
-    _check_dims(f"{field}.dims", dims)
-    reshape: tuple[int, ...] | None = None
-    if message.HasField("reshape"):
-        reshape = tuple(message.reshape.shape)
-        _check_dims(f"{field}.reshape", reshape)
-        if _fixed_sizes(dims) != _fixed_sizes(reshape):
-            raise FieldInvalid(f"{field}.reshape", f"has another number of elements than dims: {reshape} and {dims}")
-    elif autocomplete.is_plain_scalar(graph, dims, batching):
-        reshape = ()
-    if isinstance(message, pb.ModelOutput):
-        names = labels(message.label_filename) if message.label_filename else ()
-        return TensorConfig(message.name, datatype, dims, reshape, names)
-    if message.format != pb.ModelInput.FORMAT_NONE and len(dims) != 3:
-        raise FieldInvalid(f"{field}.format", f"needs 3 dims, not {len(dims)}")
-    return TensorConfig(message.name, datatype, dims, reshape)
-
-
-def _check_dims(field: str, dims: tuple[int, ...]) -> None:
-    wrong = [dim for dim in dims if dim == 0 or dim < -1]
-    if wrong:
-        raise FieldInvalid(field, f"must hold sizes of at least 1, or -1 for any size, not {wrong[0]}")
-
-
-def _fixed_sizes(dims: tuple[int, ...]) -> list[int]:
-    """Elements between one free dimension and the next. Equal lists reshape into each other whatever the sizes."""
-    starts = [0, *(index + 1 for index, dim in enumerate(dims) if dim == -1)]
-    ends = [*(start - 1 for start in starts[1:]), len(dims)]
-    return [prod(dims[start:end]) for start, end in zip(starts, ends, strict=True)]
 
 
 def _version_policy(message: pb.ModelVersionPolicy) -> VersionPolicy:

@@ -20,10 +20,13 @@ from server.models import admission
 from server.models.cards import NO_CARD, Card
 from server.models.classification import classify
 from server.models.config import ModelConfig
+from server.models.config_types import EnsembleStep
 from server.models.ensemble import flow_to
 from server.models.ensemble_gates import Gate
 from server.models.ensemble_run import EnsembleRun, Members, RunPlan, fitted
 from server.models.execution import CALLER_GONE, SERVER_GONE
+from server.models.holds import Holds
+from server.models.plans import Plans
 from server.models.served import Occupancy
 from server.models.work import Answer, Pending, Reply
 from server.records import Computation, Record
@@ -36,8 +39,6 @@ from server.summaries import LatencySummaries, SummarySlices
 from server.tensors import BYTES, DATATYPES
 
 log = logging.getLogger(__name__)
-
-REMEMBERED_PLANS = 256
 
 MAX_AT_THE_DOOR = 1024
 """Requests that may wait for a place at the first steps of an ensemble with `max_inflight_requests`."""
@@ -75,7 +76,7 @@ class EnsembleVersion:
         self._budget = budget or ByteBudget(1 << 62)
         self._summaries = summaries
         self._loop = asyncio.get_running_loop()
-        self._plans: dict[tuple[object, object], RunPlan] = {}
+        self._plans = Plans(partial(_make_plan, config, schedule.steps))
         limit = schedule.max_inflight_requests
         self._gates: Sequence[Gate[EnsembleRun]] = [Gate(limit) for _ in self.steps] if limit else ()
         self._at_the_door: dict[EnsembleRun, int] = {}
@@ -84,9 +85,9 @@ class EnsembleVersion:
         """Of callers whose requests wait for a place; where a model has a request, the model keeps its deadline."""
         # Without limits nobody waits for a place.
         self._expiry = clock.alarm(self._expire) if limit else None
-        self._leases = 0
-        self._holds = 0
-        self._let_go: asyncio.Future[None] | None = None
+        self._requests = Holds()
+        """Those admitted and not settled."""
+        self._holds = Holds()
         self._when_gone: ConvoyError = CALLER_GONE
         self._version_text = str(version)
 
@@ -97,7 +98,7 @@ class EnsembleVersion:
 
     @property
     def in_flight(self) -> int:
-        return self._leases
+        return self._requests.held
 
     @property
     def max_batch_rows(self) -> int:
@@ -133,8 +134,7 @@ class EnsembleVersion:
 
     def hold_on(self, members: Members) -> Callable[[], None]:
         """See `ensemble_run.Nested`."""
-        self._holds += 1
-        return partial(self._release, members.hold())
+        return partial(_release_all, [*members.hold(), self._holds.take()])
 
     def hurry(self) -> None:
         """Nothing waits for company here."""
@@ -144,9 +144,8 @@ class EnsembleVersion:
 
     async def drain(self) -> None:
         """See `Served.drain`."""
-        if self._holds or self._leases:
-            self._let_go = self._let_go or self._loop.create_future()
-            await self._let_go
+        await self._holds.none_held()
+        await self._requests.none_held()
         if self._expiry is not None:
             self._expiry.close()
             self._expiry = None
@@ -196,7 +195,7 @@ class EnsembleVersion:
         for gate in self._gates:
             gate.forget(run)
         self._leave_the_door(run)
-        self._leases -= 1
+        self._requests.release()
         if isinstance(answer, ConvoyError):
             answer = answer.within(f"in ensemble '{self.config.name}', ")
         told = self._when_gone if answer is None else answer
@@ -216,11 +215,10 @@ class EnsembleVersion:
                     "an answer of ensemble '%s' version %d was not taken",
                     self.config.name, self.version, extra=run.request.log_fields(self._version_text),
                 )  # fmt: skip
-        self._end_drain()
 
     def _submit(self, members: Members, request: InferenceRequest, reply: Reply, arrived: float) -> EnsembleRun | None:
         try:
-            plan = self._plan(request)
+            plan = self._plans.of(request)
             admission.check_sizes(self.config, plan.admitted, request)
             size = self._let_in(plan, request)
         except ConvoyError as error:
@@ -231,25 +229,11 @@ class EnsembleVersion:
             reply(error)
             return None
         run = EnsembleRun(self, members, plan, request, reply, arrived)
-        self._leases += 1
+        self._requests.take()
         if size >= 0:
             self._at_the_door[run] = size
         run.start()
         return None if run.is_over else run
-
-    def _plan(self, request: InferenceRequest) -> RunPlan:
-        key = (request.specs, request.outputs)
-        plan = self._plans.get(key)
-        if plan is None:
-            admitted = admission.make_plan(self.config, request.specs, request.outputs, request.label())
-            flow = flow_to(self.steps, admitted.names)
-            requested = {
-                index: tuple([RequestedOutput(name) for name, _ in results]) for index, results in flow.results.items()
-            }
-            plan = self._plans[key] = RunPlan(admitted, flow, requested)
-            if len(self._plans) > REMEMBERED_PLANS:
-                del self._plans[next(iter(self._plans))]
-        return plan
 
     def _let_in(self, plan: RunPlan, request: InferenceRequest) -> int:
         """The bytes of a request that has to wait at the door; -1 where it need not. Raises `QueueFull`."""
@@ -267,7 +251,7 @@ class EnsembleVersion:
     def _mind_deadline(self, run: EnsembleRun) -> None:
         deadline = run.request.deadline
         if deadline < inf and self._expiry is not None:
-            self._deadlines.add(deadline, run, self._leases)
+            self._deadlines.add(deadline, run, self._requests.held)
             self._expiry.set(min(deadline, self._expiry.when))
 
     def _expire(self) -> None:
@@ -321,15 +305,20 @@ class EnsembleVersion:
             self._summaries.record_batch(now, times, 1)
             self._summaries.record_request(now, queue_ns, request_ns)
 
-    def _release(self, releases: Iterable[Callable[[], None]]) -> None:
-        self._holds -= 1
-        for release in releases:
-            release()
-        self._end_drain()
 
-    def _end_drain(self) -> None:
-        if self._let_go is not None and not self._let_go.done() and not self._holds and not self._leases:
-            self._let_go.set_result(None)
+def _make_plan(config: ModelConfig, steps: Sequence[EnsembleStep], request: InferenceRequest) -> RunPlan:
+    """Raises what `admission.make_plan` raises."""
+    admitted = admission.make_plan(config, request.specs, request.outputs, request.label())
+    flow = flow_to(steps, admitted.names)
+    requested = {
+        index: tuple([RequestedOutput(name) for name, _ in results]) for index, results in flow.results.items()
+    }
+    return RunPlan(admitted, flow, requested)
+
+
+def _release_all(releases: Iterable[Callable[[], None]]) -> None:
+    for release in releases:
+        release()
 
 
 def _end_with(run: EnsembleRun, classified: asyncio.Future[InferenceResponse]) -> None:

@@ -9,24 +9,27 @@ from collections.abc import Callable
 class Holds:
     """Counts those that are taken and not released."""
 
-    __slots__ = ("_held", "_none_held")
+    __slots__ = ("_none_held", "held")
 
     def __init__(self) -> None:
-        self._held = 0
-        self._none_held: asyncio.Future[None] | None = None
+        self.held = 0
+        self._none_held: asyncio.Event | None = None
+        """There is one while somebody waits for it."""
 
     def take(self) -> Callable[[], None]:
-        """One more. Returns what releases it, to be called once."""
-        self._held += 1
-        return self._release
+        """One more. Returns `release`, to be called once for it."""
+        self.held += 1
+        return self.release
+
+    def release(self) -> None:
+        """One less."""
+        self.held -= 1
+        if self._none_held is not None and not self.held:
+            self._none_held.set()
+            self._none_held = None
 
     async def none_held(self) -> None:
         """Wait until none is held."""
-        if self._held:
-            self._none_held = self._none_held or asyncio.get_running_loop().create_future()
-            await self._none_held
-
-    def _release(self) -> None:
-        self._held -= 1
-        if self._none_held is not None and not self._held:
-            self._none_held.set_result(None)
+        while self.held:
+            self._none_held = self._none_held or asyncio.Event()
+            await self._none_held.wait()

@@ -15,11 +15,11 @@ from functools import partial
 from pathlib import Path
 from typing import NamedTuple, ParamSpec, TypeVar
 
+from server import malloc
 from server.backends.base import Backend
 from server.backends.cores import available_cores
 from server.cache.store import Store
 from server.errors import ConfigInvalid, LoadFailed, LoadTimedOut
-from server.malloc import give_back_freed_memory
 from server.models import stamps
 from server.models.cached import CachedEnsemble, CachedVersion
 from server.models.config import ModelConfig
@@ -215,7 +215,7 @@ class Loader:
         name, version = loaded.config.name, loaded.version
         await loaded.drain()
         if not self._given_up:
-            await self.run(give_back_freed_memory)
+            await self.run(malloc.give_back_freed_memory)
         self._registry.set_state(name, version, State.UNAVAILABLE, UNLOADED)
         self.folders.pop((name, version), None)
         log.info("model '%s' version %d is unloaded", name, version)
@@ -293,7 +293,7 @@ class Loader:
         return await self._open_once(origin, version, must_work)
 
     async def _open_once(self, origin: Origin, version: int, must_work: bool) -> ModelConfig | Opened:
-        with self._threads.load(f"model '{origin.folder.name}' version {version}") as load:
+        with malloc.loading(), self._threads.load(f"model '{origin.folder.name}' version {version}") as load:
             return await self._open_in(load, origin, version, must_work)
 
     async def _open_in(self, load: LimitedLoad, origin: Origin, version: int, must_work: bool) -> ModelConfig | Opened:

@@ -23,7 +23,7 @@ from server.models.holds import Holds
 from server.models.instances import Instances
 from server.models.parts import Parts
 from server.models.pictures import PictureDecoder, PictureIntake
-from server.models.plans import Plans
+from server.models.plans import plans_of
 from server.models.queueing import explained, lateness, make_queue, queue_policy, time_limits
 from server.models.run_limit import RunLimit
 from server.models.sequence_execution import goes_on, instance_of, run_rows, sequence_queue
@@ -79,7 +79,7 @@ class LoadedVersion:
         self.streak = FailureStreak()
         self._clock = clock
         self._memory = budget.memory if budget is not None else MemoryBudget()
-        self._plans = Plans(config)
+        self._plans = plans_of(config)
         self._leases = 0
         self._holds = Holds()
         self.lost: ConvoyError | None = None

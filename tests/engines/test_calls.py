@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 import grpc
 import pytest
 
-from server.frontends.calls import Call, MethodTable, StatusCode, StreamMethod, UnaryMethod
+from server.frontends.calls import LATER, Call, MethodTable, StatusCode, StreamMethod, UnaryMethod
 from server.tensors import Buffer
 from tests.engines.conftest import Connect, Serve
-from tests.engines.hosting import PATIENCE_SECONDS
+from tests.engines.hosting import PATIENCE_SECONDS, Host
 from tests.engines.methods import (
     ECHO,
     ECHO_STREAM,
@@ -46,6 +47,7 @@ INITIAL = {"opening": "first, second", "opening-bin": b"\x00\xff,\x01"}
 TRAILING = {"closing": "last = 1; x", "closing-bin": bytes(range(256))}
 MIB = 1 << 20
 LARGE = 64 * MIB
+NOISE = random.Random(1).randbytes(MIB)
 INTERNAL_MESSAGE = "the server failed while it handled this call; its log has the details"
 
 
@@ -99,16 +101,59 @@ def test_a_stream_can_fail_before_it_answers(serve: Serve, connect: Connect) -> 
     assert end_of(answers) == (grpc.StatusCode.NOT_FOUND, "not here")
 
 
-def test_what_comes_after_the_end_is_ignored(serve: Serve, connect: Connect) -> None:
-    def answer_twice(call: Call) -> None:
-        call.reply(b"first")
-        call.reply(b"second")
-        call.fail(StatusCode.ABORTED, "third")
+def reply(call: Call) -> None:
+    call.reply(b"first")
 
-    server = serve(unary(answer_twice))
-    assert start(connect(server)).result() == b"first"
-    assert server.account.answered_twice == 2
-    server.account.answered_twice = 0  # it was meant
+
+def reply_compressed(call: Call) -> None:
+    call.compress_messages(True)
+    call.reply(NOISE)
+
+
+def reply_with_metadata(call: Call) -> None:
+    call.set_trailing_metadata(TRAILING)
+    call.reply(b"first")
+
+
+def fail(call: Call) -> None:
+    call.fail(StatusCode.ABORTED, "first")
+
+
+@pytest.mark.parametrize("first", [reply, reply_compressed, reply_with_metadata, fail])
+def test_an_answer_too_many_is_noticed_at_the_call_and_makes_up_for_none_that_is_lost(
+    serve: Serve, connect: Connect, held: Held, first: Callable[[Call], None]
+) -> None:
+    def answer_twice(call: Call) -> None:
+        first(call)
+        call.reply(b"second")
+        call.fail(StatusCode.DATA_LOSS, "third")
+
+    server = serve(held.methods | unary(answer_twice))
+    channel = connect(server)
+    lost = start(channel, path=HELD)
+    held_call = held.next_call()
+    twice = start(channel)
+    assert twice.code() is (grpc.StatusCode.ABORTED if first is fail else grpc.StatusCode.OK)
+    if first is not fail:
+        assert twice.result() in (b"first", NOISE)
+    account = server.account
+    assert (account.answered_twice, account.in_progress) == (2, 1)
+    account.answered_twice = 0  # it was meant
+    held_call.reply(b"")
+    assert lost.result() == b""
+
+
+def test_an_answer_to_who_has_gone_ends_nothing(serve: Serve, connect: Connect, held: Held) -> None:
+    server = serve(held.methods)
+    call = start(connect(server), path=HELD)
+    held_call = held.next_call()
+    call.cancel()
+    while held_call.next_heard()[0] != "cancelled":
+        pass
+    for _ in range(2):
+        held_call.reply(b"too late")
+    shown = server.account.snapshot()
+    assert (shown.answered, shown.abandoned, shown.in_progress) == (0, 1, 0)
 
 
 # --- metadata ---
@@ -231,7 +276,6 @@ def compressing(answers: Mapping[str, bytes]) -> MethodTable:
     return {path: method(answer) for path, answer in answers.items()}
 
 
-NOISE = random.Random(1).randbytes(1 << 20)
 ANSWERS = {
     "/test.Calls/Empty": b"",
     "/test.Calls/Small": b"squeeze me " * 200,
@@ -247,15 +291,24 @@ def test_an_answer_that_a_method_wants_compressed_arrives_whole(serve: Serve, co
     assert [call.result() for call in calls] == [ANSWERS[path]] * 8
 
 
-def test_a_caller_may_leave_while_its_answer_is_compressed(serve: Serve) -> None:
-    server = serve(compressing(ANSWERS))
+def test_a_caller_may_leave_while_its_answer_is_compressed_and_the_method_hears_of_it(serve: Serve, host: Host) -> None:
+    not_given: list[Call] = []
+
+    def handle(call: Call) -> None:
+        call.compress_messages(True)
+        if call.reply(NOISE) is LATER:
+            call.on_cancel = partial(not_given.append, call)
+
+    server = serve(compressing(ANSWERS) | unary(handle))
     with connected(server.port) as peer:
         peer.send(frames.hello() + frames.window_update(0, 1 << 30))
         for stream_id in range(1, 41, 2):
-            peer.send(frames.call(stream_id, "/test.Calls/Noise", b"", (b"grpc-accept-encoding", b"gzip")))
+            peer.send(frames.call(stream_id, METHOD, b"", (b"grpc-accept-encoding", b"gzip")))
             peer.send(frames.rst_stream(stream_id))
         peer.send(frames.call(41, "/test.Calls/Small", b"", (b"grpc-accept-encoding", b"gzip")))
         assert peer.status(41) == 0
+    abandoned, heard = host.do(lambda: (server.account.abandoned, len(not_given)))
+    assert abandoned == heard
 
 
 def test_an_empty_message_is_a_message(serve: Serve, connect: Connect) -> None:

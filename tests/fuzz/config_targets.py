@@ -13,10 +13,11 @@ from server.backends.base import Devices, GraphTensor
 from server.errors import ConfigInvalid, ConvoyError, LoadFailed
 from server.models import config as model_config
 from server.models import overrides, repository
-from server.models.config import DATATYPE_OF, ConfigMessage, DeviceKind, LoadSettings, ModelConfig
+from server.models.config import ConfigMessage, DeviceKind, LoadSettings, ModelConfig
 from server.models.config_fields import FieldInvalid
 from server.models.config_instances import MAX_INSTANCES
 from server.models.config_sequences import MAX_STATE_BYTES
+from server.models.config_tensors import DATATYPE_OF
 from server.models.overrides import Override
 from server.models.placement import place
 from tests.fuzz.checks import check_refusal

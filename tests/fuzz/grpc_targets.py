@@ -7,9 +7,10 @@ from contextlib import suppress
 
 from server.frontends import compression
 from server.frontends.calls import StatusCode
-from server.frontends.grpc import wire
+from server.frontends.grpc import framing, wire
+from server.frontends.grpc.framing import MessageReader
 from server.frontends.grpc.http2 import Http2Error, pack_headers, unpack_headers
-from server.frontends.grpc.wire import MessageReader, Refusal, WireError
+from server.frontends.grpc.wire import Refusal, WireError
 from tests.hostile import frames
 from tests.hostile.sans_io import Server
 
@@ -41,7 +42,7 @@ def fuzz_messages(data: bytes) -> None:
     if error is None:
         assert whole == in_parts
     try:
-        single = bytes(wire.unary_message(body, LIMIT, encoding))
+        single = bytes(framing.unary_message(body, LIMIT, encoding))
     except WireError:
         assert error is not None or len(whole) != 1
     else:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import grpc
 
-from server.frontends.grpc import wire
+from server.frontends.grpc import framing
 from server.frontends.grpc.listener import Nghttp2Engine
 from server.frontends.grpc.options import GrpcOptions
 from tests.fuzz.built_seeds import build
@@ -79,7 +79,7 @@ BY_HAND = {
 }  # fmt: skip
 
 MESSAGES = {
-    "messages": wire.frame(b"a message") + wire.frame(b"") + wire.frame(b"another" * 9),
+    "messages": framing.frame(b"a message") + framing.frame(b"") + framing.frame(b"another" * 9),
     "compressed": frames.message(gzip.compress(b"m" * 900, mtime=0), compressed=1),
     "largest": frames.message(b"x" * 500),
     "too_large": frames.message(b"x" * 501),

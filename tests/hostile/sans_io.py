@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 
 from server.frontends.calls import Call, Method, Receiver, StatusCode, StreamMethod, UnaryMethod
 from server.frontends.grpc import http2
-from server.frontends.grpc.connection import Connection, Dispatcher
+from server.frontends.grpc.connection import Connection
+from server.frontends.grpc.dispatcher import Dispatcher
 from server.tensors import Buffer
 from tests.fuzz.methods import ECHO, PARROT
 from tests.hostile import frames

@@ -19,6 +19,15 @@ from server.__main__ import main
 sys.exit(main(sys.argv[1:]))
 """
 
+WITH_OLD_EXTENSION = """
+import sys
+from types import ModuleType
+old = sys.modules["server.frontends.grpc._http2"] = ModuleType("_http2")  # of a time that knew no digests
+old.ffi = old.lib = object()
+from server.__main__ import main
+sys.exit(main(sys.argv[1:]))
+"""
+
 
 @pytest.fixture
 def unbuilt_server(tmp_path: Path) -> Iterator[RunningServer]:
@@ -35,17 +44,25 @@ def test_auto_takes_grpcio_and_warns_where_the_extension_was_not_built(unbuilt_s
     assert "libnghttp2-dev" in log
 
 
-def test_asking_for_nghttp2_where_it_was_not_built_stops_the_start() -> None:
+@pytest.mark.parametrize(
+    ("program", "hint"),
+    [
+        pytest.param(WITHOUT_EXTENSION, "libnghttp2-dev", id="not built"),
+        pytest.param(WITH_OLD_EXTENSION, "run `python setup.py build_ext --inplace` or `make install-dev`", id="old"),
+    ],
+)
+def test_asking_for_nghttp2_where_there_is_none_stops_the_start(program: str, hint: str) -> None:
     command = [
         sys.executable,
         "-c",
-        WITHOUT_EXTENSION,
+        program,
         f"--model-repository={MODEL_REPOSITORY}",
         "--grpc-engine=nghttp2",
     ]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60)
     assert done.returncode == 1
     assert "cannot start: the gRPC engine nghttp2 is not available" in done.stderr
+    assert hint in done.stderr
 
 
 def test_auto_takes_nghttp2_where_it_was_built(start_server: StartServer) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.client
 import json
+import re
 from contextlib import closing
 from pathlib import Path
 
@@ -24,6 +25,7 @@ BUDGET = 11 << 20
 LARGEST = 2 << 20
 ELEMENTS = 400_000
 """1.6 MB, and twice as much is expected of its answer: two such requests fit into the budget, and a third does not."""
+HUGE = 128 << 20
 JSON_LENGTH = "Inference-Header-Content-Length"
 
 
@@ -91,3 +93,22 @@ def test_a_body_is_refused_by_the_length_that_it_declares(server: RunningServer)
             assert peer.getresponse().status == 503
         for call in waiting:
             call.cancel()
+
+
+def test_the_memory_of_a_large_body_goes_back_when_nobody_needs_it(start_server: StartServer, tmp_path: Path) -> None:
+    root = tmp_path / "models"
+    add_model(root, "free", onnx_models.identity("FP32"), "max_batch_size: 8")
+    server = start_server(f"--http-max-input-size={HUGE}", model_repository=root)
+    with closing(http.client.HTTPConnection("127.0.0.1", server.ports["http"], timeout=PATIENCE_SECONDS)) as peer:
+        peer.request("POST", "/v2/models/free/infer", bytes(HUGE))  # which is no JSON
+        assert peer.getresponse().status == 400
+    needed = process_bytes(server, "VmHWM") - HUGE // 2
+    wait_until(lambda: process_bytes(server, "VmRSS") < needed, 4 * PATIENCE_SECONDS)
+    assert server.terminate() == 0
+
+
+def process_bytes(server: RunningServer, key: str) -> int:
+    """A size in /proc/PID/status."""
+    status = Path(f"/proc/{server.process.pid}/status").read_text()
+    (size,) = re.findall(rf"^{key}:\s+(\d+) kB$", status, re.MULTILINE)
+    return int(size) << 10

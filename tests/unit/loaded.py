@@ -146,7 +146,7 @@ def run(test: Callable[[], Coroutine[Any, Any, None]]) -> None:
     """Run on the real loop, because lanes are threads; 30 seconds would mean that an answer never comes."""
 
     async def main() -> None:
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(60):
             await test()
 
     asyncio.run(main())

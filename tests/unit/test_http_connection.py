@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import gc
 import weakref
 from collections.abc import Callable
@@ -12,11 +13,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from server.errors import MAX_MESSAGE_LENGTH
-from server.frontends.calls import StatusCode
+from server.frontends.calls import LATER, StatusCode
+from server.frontends.compression import INLINE_BYTES
+from server.frontends.rest.bodies import Bodies
 from server.frontends.rest.connection import MAX_PIPELINED
 from server.frontends.rest.dispatcher import REMEMBERED_HEAD_BYTES, REMEMBERED_HEADS
 from server.frontends.rest.exchange import Content, Exchange, Route
 from server.frontends.rest.http1 import MAX_HEAD_BYTES
+from server.ledger import Account
+from server.memory_budget import SMALL_BYTES
 from server.tensors import Buffer
 from tests.unit.http_peer import Peer, request
 
@@ -381,3 +386,74 @@ def test_an_answered_request_leaves_nothing_to_the_garbage_collector() -> None:
         assert made[0]() is None
     finally:
         gc.enable()
+
+
+def reply(exchange: Exchange) -> None:
+    exchange.reply(b"first")
+
+
+def reply_compressed(exchange: Exchange) -> None:
+    """On a thread: the answer is given after this has returned."""
+    bodies = Bodies(LIMIT)
+    exchange.render = lambda message: bodies.send(exchange, Content(message, ()))
+    exchange.reply(b"first" * INLINE_BYTES)
+
+
+def fail(exchange: Exchange) -> None:
+    exchange.fail(StatusCode.ABORTED, "first")
+
+
+@pytest.mark.parametrize("first", [reply, reply_compressed, fail])
+def test_an_answer_too_many_is_noticed_at_the_call_and_makes_up_for_none_that_is_lost(
+    held: Held, first: Callable[[Exchange], None]
+) -> None:
+    account = Account("http")
+
+    async def main() -> None:
+        peer = Peer([Route("POST", "held", held.handle, "", account=account)], max_input_bytes=LIMIT)
+        peer.send(request("POST", "/held", Accept_Encoding="gzip") + request("POST", "/held"))
+        first(held.exchanges[0])
+        held.exchanges[0].reply(b"second")
+        held.exchanges[0].fail(StatusCode.DATA_LOSS, "third")
+        assert account.answered_twice == 2
+        async with asyncio.timeout(30):
+            await peer.sink.wrote.wait()
+        assert (account.answered_twice, account.in_progress) == (2, 1)
+        (answer,) = peer.answers()
+        assert answer.status == (HTTPStatus.BAD_REQUEST if first is fail else HTTPStatus.OK)
+
+    asyncio.run(main())
+
+
+def leave(peer: Peer) -> None:
+    peer.connection.closed()
+
+
+def use_up_memory(peer: Peer) -> None:
+    memory = peer.connection.memory
+    memory.limit = memory.used
+
+
+@pytest.mark.parametrize("happens", [leave, use_up_memory])
+def test_who_replied_hears_that_the_answer_is_not_given_once_it_is_rendered(
+    held: Held, happens: Callable[[Peer], None]
+) -> None:
+    contents: list[Content] = []
+    peer = Peer([Route("POST", "held", held.handle, "")], max_input_bytes=LIMIT)
+    peer.send(request("POST", "/held"))
+    (exchange,) = held.exchanges
+    exchange.render = lambda message: contents.append(Content(message, ()))
+    assert exchange.reply(bytes(SMALL_BYTES + 1)) is LATER
+    happens(peer)
+    exchange.rendered(contents[0])
+    assert held.gone == 1
+
+
+def test_an_answer_to_who_has_gone_ends_nothing(held: Held) -> None:
+    account = Account("http")
+    peer = Peer([Route("POST", "held", held.handle, "", account=account)], max_input_bytes=LIMIT)
+    peer.send(request("POST", "/held"))
+    peer.connection.closed()
+    for _ in range(2):
+        held.exchanges[0].reply(b"too late")
+    assert (account.answered, account.abandoned, account.in_progress) == (0, 1, 0)

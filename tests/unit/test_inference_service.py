@@ -18,7 +18,7 @@ from proto import model_config_pb2
 from server import __version__, tensors
 from server.control import ControlPlane, ControlSettings
 from server.engine import Engine
-from server.frontends.calls import StatusCode, UnaryMethod
+from server.frontends.calls import LATER, Later, StatusCode, UnaryMethod
 from server.frontends.inference_service import SERVICE, InferenceService
 from server.frontends.repository_service import RepositoryService
 from server.frontends.settings_service import SettingsService
@@ -28,6 +28,7 @@ from server.logs import Logs, LogState
 from server.models.config import TensorConfig
 from server.models.lifecycle import State
 from server.models.registry import Registry
+from server.tensors import Buffer
 from tests import fakes
 from tests.fakes import FakeCall, model_config
 from tests.unit import loaded
@@ -65,10 +66,13 @@ class Server:
 
     def start(self, name: str, request: Message | bytes, **call: Any) -> FakeCall:
         fake = FakeCall(**call)
+        self.start_with(fake, name, request)
+        return fake
+
+    def start_with(self, call: FakeCall, name: str, request: Message | bytes) -> None:
         method = self.methods[f"/{SERVICE}/{name}"]
         assert isinstance(method, UnaryMethod)
-        method.handle(fake, request if isinstance(request, bytes) else request.SerializeToString())
-        return fake
+        method.handle(call, request if isinstance(request, bytes) else request.SerializeToString())
 
     def ask(self, name: str, request: Message, answer: type[A]) -> A:
         call = self.start(name, request)
@@ -301,6 +305,28 @@ def test_a_caller_that_leaves_cancels_its_inference() -> None:
         call.on_cancel()
         assert server.bench.version.pending == 0
         assert call.status is None
+
+    run(test)
+
+
+class Compressing(FakeCall):
+    """Its answer takes a while."""
+
+    def reply(self, message: Buffer) -> Later:
+        return LATER
+
+
+def test_an_answer_whose_caller_leaves_while_it_is_compressed_was_not_given() -> None:
+    async def test(server: Server) -> None:
+        call = Compressing()
+        server.start_with(call, "ModelInfer", infer_request(1.0, 2.0))
+        server.bench.gate.open()
+        while not server.bench.version.statistics.success.count:
+            await turn()
+        assert server.engine.undelivered == 0
+        assert call.on_cancel is not None
+        call.on_cancel()
+        assert server.engine.undelivered == 1
 
     run(test)
 

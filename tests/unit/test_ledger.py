@@ -101,4 +101,6 @@ def test_an_answer_that_no_model_gave_or_that_nobody_got_is_found(given: int, ca
     ledger.http.received += 1
     ledger.http.answered += 1
     assert not ledger.close(given)
-    assert f"the ledger does not balance: 1 requests were answered, and models gave {given} answers" in caplog.text
+    assert caplog.messages == [
+        f"the ledger does not balance: 1 requests were answered, and models gave {given} answers"
+    ]

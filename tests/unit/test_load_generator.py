@@ -14,10 +14,12 @@ from server.frontends.rest.bodies import Bodies
 from server.frontends.rest.playground_load import load_routes
 from server.ledger import Account
 from server.load_generator import LATE_SECONDS, MOST_AT_ONCE, MOST_SECONDS, LoadGenerator, OfferedLoad
+from server.messages import InferenceRequest
 from server.models.config import TensorConfig, WindowBatching
 from server.models.lifecycle import State
 from server.models.registry import Registry
 from server.models.samples import random_requests
+from server.models.work import Answer, Pending, Reply
 from tests.fakes import model_config
 from tests.unit.http_peer import Peer
 from tests.unit.loaded import Bench, X, Y, Z, batching_config, run, turn
@@ -30,13 +32,13 @@ RATE = 100.0
 class Loaded:
     """A server of version 3 of 'm', on puppets, and its generator."""
 
-    def __init__(self, max_queued: int = 0) -> None:
+    def __init__(self, max_queued: int = 0, engine: type[Engine] = Engine) -> None:
         policy = batching_config(max_queue_size=max_queued).batching
         self.bench = Bench(model_config([FIXED], [Y, Z], batching=policy, max_batch_size=8))
         self.registry = Registry()
         self.registry.set_state("m", 3, State.LOADING)
         self.registry.set_ready("m", self.bench.version)
-        self.engine = Engine(self.registry)
+        self.engine = engine(self.registry)
         self.engine.begin_service()
         self.account = Account("playground")
         self.generator = LoadGenerator(self.engine, self.registry, self.account, self.bench.clock, Random(1))
@@ -272,5 +274,31 @@ def test_what_cannot_be_offered_says_why(body: bytes, status: int, words: str) -
         with pytest.raises(NotFound):
             loaded.generator.begin(OfferedLoad("nobody", "", 1.0, 1.0))
         await loaded.finish()
+
+    run(main)
+
+
+class Faulty(Engine):
+    """Loses its first request, and answers the next one twice."""
+
+    infers = 0
+
+    def infer(self, request: InferenceRequest, reply: Reply) -> Pending | None:
+        def twice(answer: Answer) -> None:
+            reply(answer)
+            reply(answer)
+
+        self.infers += 1
+        return None if self.infers == 1 else super().infer(request, twice if self.infers == 2 else reply)
+
+
+def test_an_answer_too_many_is_noticed_at_once_and_makes_up_for_none_that_is_lost() -> None:
+    async def main() -> None:
+        loaded = Loaded(engine=Faulty)
+        loaded.begin()
+        loaded.bench.clock.advance(1.0)
+        loaded.generator.stop()
+        await loaded.bench.finish()
+        assert list(loaded.account.problems()) == ["1 still in progress", "1 answered twice"]
 
     run(main)

@@ -162,6 +162,17 @@ class SequenceMachine(RuleBasedStateMachine):
         self.end_all()
         self.take()
 
+    @rule(keys=st.sampled_from(["a", "ab", "abc"]), ends=st.booleans())
+    def those_behind_a_run_are_cancelled(self, keys: str, ends: bool) -> None:
+        """Requests leave which waited already when those before them began to run."""
+        self.end_all()
+        for key in keys:
+            self.put_one(key, True, False, "x", inf, 0)
+        behind = [self.put_one(key, False, ends, "x", inf, 0) for key in keys]
+        self.take()
+        for ticket in behind:
+            self.cancel(ticket)
+
     @rule(key=st.sampled_from("abc"), late=st.sampled_from([-TICK, 0, TICK]))
     def come_back(self, key: str, late: float) -> None:
         """Someone goes on just when the sequence has been silent for too long."""

@@ -60,11 +60,13 @@ REQUEST = pb.ModelInferRequest(model_name="m", id="i").SerializeToString()
 
 
 def stream(
-    metadata: dict[str, str | bytes] | None = None, sink: KeptRecords | None = None
+    metadata: dict[str, str | bytes] | None = None,
+    sink: KeptRecords | None = None,
+    account: Account | None = None,
 ) -> tuple[StreamInfer, FakeEngine, FakeCall]:
     engine, call = FakeEngine(), FakeCall(metadata=metadata or {})
     return (
-        StreamInfer(engine, AS_TRITON, fakes.watch(sink), plainly, Account("test"), MemoryBudget(), call),
+        StreamInfer(engine, AS_TRITON, fakes.watch(sink), plainly, account or Account("test"), MemoryBudget(), call),
         engine,
         call,
     )
@@ -145,3 +147,17 @@ def test_a_caller_that_leaves_cancels_what_is_in_progress() -> None:
     assert call.on_cancel is not None
     call.on_cancel()
     assert engine.works[0].cancelled
+
+
+def test_an_answer_too_many_is_noticed_at_once_and_makes_up_for_none_that_is_lost() -> None:
+    account = Account("test")
+    receiver, engine, call = stream(account=account)
+    for _ in range(3):
+        receiver.message(REQUEST)
+    engine.replies[0](answer(b"0"))
+    engine.replies[0](answer(b"again"))
+    engine.replies[2](InvalidRequest("waits for the lost one"))
+    engine.replies[2](answer(b"again"))
+    assert (account.answered_twice, account.in_progress, len(call.sent)) == (2, 2, 1)
+    engine.replies[1](answer(b"1"))
+    assert (account.answered, account.in_progress, len(call.sent)) == (2, 0, 3)

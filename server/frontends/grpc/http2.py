@@ -1,6 +1,7 @@
 """HTTP/2 for one connection, sans I/O: bytes in → events, answers in → bytes out. libnghttp2 through `http2_shim`.
 
-Importing this module raises ImportError where the extension was not built; the server then takes the grpcio engine.
+Importing this module raises ImportError where the extension was not built, or of another source than lies beside it;
+the server then takes the grpcio engine.
 It knows streams and header blocks, not calls: gRPC's meaning of them is in `wire` and `nghttp2_engine`.
 """
 
@@ -12,8 +13,11 @@ from struct import Struct
 from typing import Any, cast
 
 from server.frontends.grpc._http2 import ffi, lib  # type: ignore[import-not-found, unused-ignore]
+from server.frontends.grpc.http2_build import check_built_from, source_digest
 from server.memory_budget import SMALL_BYTES
 from server.tensors import Buffer
+
+check_built_from(getattr(lib, "H2_SOURCE_DIGEST", None), source_digest())
 
 HEAD = int(lib.H2_HEAD)
 BODY = int(lib.H2_BODY)

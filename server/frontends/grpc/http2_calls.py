@@ -9,9 +9,19 @@ from typing import Generic, Protocol, TypeVar
 
 from server.errors import ConvoyError, Reason
 from server.frontends.call_counts import MethodCounts, departure
-from server.frontends.calls import INTERNAL_MESSAGE, Peer, StatusCode, StreamMethod, UnaryMethod, reason_of
+from server.frontends.calls import (
+    CALLER_GONE,
+    INTERNAL_MESSAGE,
+    LATER,
+    Later,
+    Peer,
+    StatusCode,
+    StreamMethod,
+    UnaryMethod,
+    reason_of,
+)
 from server.frontends.compression import IDENTITY, INLINE_BYTES, negotiate
-from server.frontends.grpc import wire
+from server.frontends.grpc import framing, wire
 from server.frontends.grpc.wire import Header, RequestHead, WireError
 from server.frontends.statuses import Failures
 from server.ledger import Account
@@ -164,7 +174,8 @@ class Http2Call(Generic[R]):
             extras.encoding = encoding
 
     def fail(self, status: StatusCode, message: str, reason: Reason | None = None) -> None:
-        if not self._open:
+        extras = self._extras
+        if not self._open or (extras is not None and extras.deflating):
             self._ended_again()
             return
         self._open = False
@@ -174,7 +185,6 @@ class Http2Call(Generic[R]):
             self._account.fail(reason or reason_of(status))
         else:
             self._note_unread(reason or reason_of(status))
-        extras = self._extras
         if extras is None:
             self._carrier.fail(self._stream_id, wire.trailers_only(status, message))
         elif extras.begun:
@@ -185,6 +195,8 @@ class Http2Call(Generic[R]):
     def cancel(self, status: StatusCode, message: str, reason: Reason | None = None) -> None:
         """End the call with an error that is not the method's, and tell it so."""
         if self._open:
+            if self._extras is not None:
+                self._extras.deflating = False  # what the method has answered comes too late
             self.fail(status, message, reason)
             self._tell_method()
 
@@ -238,9 +250,9 @@ class Http2Call(Generic[R]):
         self._begin()
         extras = self._with_extras()
         if extras.compressing and extras.encoding != IDENTITY:
-            self._carrier.send(self._stream_id, b"", wire.frame(message, extras.encoding))
+            self._carrier.send(self._stream_id, b"", framing.frame(message, extras.encoding))
         else:
-            self._carrier.send(self._stream_id, wire.frame_prefix(len(message)), message)
+            self._carrier.send(self._stream_id, framing.frame_prefix(len(message)), message)
 
     def _end(self) -> None:
         if not self._open:
@@ -295,29 +307,22 @@ class UnaryCall(Http2Call[UnaryRoute]):
                 if message is None:
                     return
             else:
-                message = wire.unary_message(body, carrier.max_message_bytes)
+                message = framing.unary_message(body, carrier.max_message_bytes)
             method.handle(self, message)
         except Exception as error:  # noqa: BLE001 -- it must not harm the connection's other calls
             self.give_up(error)
 
     def _note_unread(self, reason: Reason) -> None:
-        if self._route.method.account is not None:
-            self._route.method.account.turn_away(reason)
+        self._account = self._route.method.account  # whoever answers again is noticed
+        if self._account is not None:
+            self._account.turn_away(reason)
 
-    def reply(self, message: Buffer) -> ConvoyError | None:
+    def reply(self, message: Buffer) -> ConvoyError | Later | None:
         if not self._open:
             self._ended_again()
             return None
-        extras = self._extras
-        if extras is not None:
-            if extras.compressing and extras.encoding != IDENTITY and len(message) > INLINE_BYTES:
-                if not extras.deflating:
-                    extras.deflating = True
-                    self._carrier.frame_later(bytes(message), extras.encoding, self._reply_framed)
-            else:
-                self._send(bytes(message))
-                self._end()
-            return None
+        if self._extras is not None:
+            return self._reply_with(self._extras, message)
         carrier = self._carrier
         carrier.memory.used -= self._held_bytes
         error = carrier.answer(self._stream_id, message)
@@ -332,12 +337,25 @@ class UnaryCall(Http2Call[UnaryRoute]):
             account.answered += 1
         return None
 
+    def _reply_with(self, extras: _Extras, message: Buffer) -> ConvoyError | Later | None:
+        if extras.deflating:
+            self._ended_again()
+            return None
+        if extras.compressing and extras.encoding != IDENTITY and len(message) > INLINE_BYTES:
+            extras.deflating = True
+            self._carrier.frame_later(bytes(message), extras.encoding, self._reply_framed)
+            return LATER
+        self._send(bytes(message))
+        given = self._open  # else the connection has given the call up, since its caller leaves too much unread
+        self._end()
+        return None if given else CALLER_GONE
+
     def _unpacked(self, body: Buffer) -> Buffer | None:
         """The message of a compressed request; None where there is no room for it, and the call has failed."""
         memory = self._carrier.memory
         most = min(self._carrier.max_message_bytes, memory.room)
         try:
-            message = wire.unary_message(body, most, self._route.head.encoding)
+            message = framing.unary_message(body, most, self._route.head.encoding)
         except WireError as error:
             if error.status is not StatusCode.RESOURCE_EXHAUSTED or most == self._carrier.max_message_bytes:
                 raise

@@ -6,8 +6,8 @@ from collections import deque
 
 from server.errors import ConvoyError
 from server.frontends.calls import Receiver
+from server.frontends.grpc.framing import MessageReader
 from server.frontends.grpc.http2_calls import Carrier, Http2Call, StreamRoute
-from server.frontends.grpc.wire import MessageReader
 from server.tensors import Buffer
 
 

@@ -15,7 +15,8 @@ from server.frontends.call_counts import CallCounts
 from server.frontends.calls import MethodTable
 from server.frontends.compression import FASTEST
 from server.frontends.grpc import http2
-from server.frontends.grpc.connection import Connection, Dispatcher
+from server.frontends.grpc.connection import Connection
+from server.frontends.grpc.dispatcher import Dispatcher
 from server.frontends.grpc.options import GrpcOptions
 from server.frontends.grpc.pings import PingGuard
 from server.frontends.sockets import BACKLOG, Agenda, ReadTurns, stop_listening

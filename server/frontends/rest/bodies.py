@@ -81,7 +81,8 @@ class Bodies:
             return content
         if len(content.body) <= compression.INLINE_BYTES:
             return _deflated(content, coding)
-        self.work(exchange, partial(_deflated, content, coding), partial(exchange.respond, HTTPStatus.OK))
+        deflating = asyncio.get_running_loop().run_in_executor(self._threads, _deflated, content, coding)
+        deflating.add_done_callback(partial(_rendered, exchange))
         return None
 
 
@@ -114,6 +115,15 @@ def _go_on(exchange: Exchange, then: Callable[[T], object], done: asyncio.Future
         log.exception("a handler raised")
         if exchange.open:
             exchange.respond_error(HTTPStatus.INTERNAL_SERVER_ERROR, INTERNAL_MESSAGE)
+
+
+def _rendered(exchange: Exchange, deflating: asyncio.Future[Content]) -> None:
+    if deflating.cancelled():
+        return
+    error = deflating.exception()
+    if error is not None:
+        log.error("an answer could not be compressed", exc_info=error)
+    exchange.rendered(None if error is not None else deflating.result())
 
 
 def _deflated(content: Content, coding: str) -> Content:

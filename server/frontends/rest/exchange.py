@@ -12,7 +12,7 @@ from typing import NamedTuple, Protocol
 import orjson
 
 from server.errors import ConvoyError, Reason, one_line
-from server.frontends.calls import Peer, StatusCode, reason_of
+from server.frontends.calls import INTERNAL_MESSAGE, LATER, Later, Peer, StatusCode, reason_of
 from server.frontends.rest.http1 import Head
 from server.frontends.statuses import PUSHBACK_KEY, Failures
 from server.ledger import Account
@@ -102,8 +102,8 @@ class Carrier(Protocol):
 class Exchange:
     """One request and its answer, which is given exactly once; what comes later is ignored."""
 
-    __slots__ = ("_account", "_carrier", "_counts", "_open", "_trailing", "answer", "budget_bytes", "deadline", "head",
-                 "held_bytes", "on_cancel", "parameters", "render")  # fmt: skip
+    __slots__ = ("_account", "_carrier", "_counts", "_open", "_rendering", "_trailing", "answer", "budget_bytes",
+                 "deadline", "head", "held_bytes", "on_cancel", "parameters", "render")  # fmt: skip
 
     protocol = HTTP
 
@@ -122,7 +122,7 @@ class Exchange:
         self.deadline = inf
         self.on_cancel: Callable[[], None] | None = None
         self.render: Callable[[Buffer], Content | None] = _as_json
-        """Makes content of the message of `reply`; None where it will `respond` later itself."""
+        """Makes content of the message of `reply`; None where it will call `rendered` later."""
         self.held_bytes = held_bytes
         """Of its body."""
         self.budget_bytes = 0
@@ -132,6 +132,8 @@ class Exchange:
         self._carrier = carrier
         self._counts = counts
         self._open = True
+        self._rendering = False
+        """Whether it has been replied to, and the content is being made of that."""
         self._account: Account | None = None
         self.account_for(account)
         self._trailing: Mapping[str, str | bytes] = {}
@@ -162,8 +164,7 @@ class Exchange:
         """End with this answer; `reason` is for the ledger, where it is an error. Returns the error that it ended with
         instead, where there is no room for the answer."""
         if not self._open:
-            if self._account is not None:
-                self._account.answer_again()
+            self._ended_again()
             return None
         memory, size = self._carrier.memory, len(content.body)
         used = memory.used + size - self.budget_bytes
@@ -194,11 +195,33 @@ class Exchange:
         body, described = json_content({"error": one_line(message)})
         self.respond(status, Content(body, (*described, *headers)), reason)
 
-    def reply(self, message: Buffer) -> ConvoyError | None:
-        content = self.render(message) if self._open else NO_CONTENT
-        return None if content is None else self.respond(HTTPStatus.OK, content)
+    def reply(self, message: Buffer) -> ConvoyError | Later | None:
+        if not self._open or self._rendering:
+            self._ended_again()
+            return None
+        content = self.render(message)
+        if content is None:
+            self._rendering = True
+            return LATER
+        return self.respond(HTTPStatus.OK, content)
+
+    def rendered(self, content: Content | None) -> None:
+        """Here is the content that `render` took longer for; None: there is none, by a bug."""
+        if not self._open:
+            return
+        self._rendering = False
+        on_cancel = self.on_cancel
+        if content is None:
+            self.respond_error(HTTPStatus.INTERNAL_SERVER_ERROR, INTERNAL_MESSAGE)
+        elif self.respond(HTTPStatus.OK, content) is None:
+            return
+        if on_cancel is not None:
+            on_cancel()
 
     def fail(self, status: StatusCode, message: str, reason: Reason | None = None) -> None:
+        if self._rendering:
+            self._ended_again()
+            return
         http_status = HTTP_STATUSES.get(status, HTTPStatus.BAD_REQUEST)
         self.respond_error(http_status, message, self._trailing_headers(), reason or reason_of(status))
 
@@ -260,6 +283,11 @@ class Exchange:
 
     def finish(self) -> None:
         raise TypeError("an answer over HTTP is whole: use reply")
+
+    def _ended_again(self) -> None:
+        """An answer came for a request that has one."""
+        if self._account is not None:
+            self._account.answer_again()
 
     def _trailing_headers(self) -> list[tuple[str, str]]:
         headers = [(key, value) for key, value in self._trailing.items() if isinstance(value, str)]

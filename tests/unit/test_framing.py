@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 
 from server.frontends.calls import StatusCode
 from server.frontends.compression import COMPRESSIONS, DEFLATE, GZIP, IDENTITY, Buffer, negotiate
-from server.frontends.grpc.wire import MessageReader, WireError, frame, frame_prefix, unary_message
+from server.frontends.grpc.framing import MessageReader, frame, frame_prefix, unary_message
+from server.frontends.grpc.wire import WireError
 
 LIMIT = 100
 SNAPPY = b"snappy"
