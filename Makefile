@@ -26,11 +26,11 @@ announce = @sed -n 's/^$@:.*\#\# /== make $@: /p' $(firstword $(MAKEFILE_LIST))
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help serve install-dev test check format proto dashboards playground playground-screenshots train model fuzz proofs mutants sanitize load soak bench bench-check deploy-check sbom audit system-packages clean
+.PHONY: help serve install-dev test check format proto dashboards playground playground-screenshots train model fuzz fuzz-ci proofs mutants sanitize load soak bench bench-check deploy-check sbom audit system-packages clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
-	@echo '  ARGS="..." is passed on to the command of serve, test, fuzz, proofs, sanitize, playground, train, model, load, soak, bench, bench-check, deploy-check, sbom and audit; PYTHON=... picks the interpreter.'
+	@echo '  ARGS="..." is passed on to the command of serve, test, fuzz, fuzz-ci, proofs, sanitize, playground, train, model, load, soak, bench, bench-check, deploy-check, sbom and audit; PYTHON=... picks the interpreter.'
 
 # All models, and others on request; ARGS may say otherwise.
 LOADING = $(if $(findstring --model-control-mode,$(ARGS)),,--model-control-mode explicit \
@@ -64,6 +64,10 @@ format: $(EVERYTHING) ## put the source into the one format, and fix what ruff c
 fuzz: $(EVERYTHING) ## fuzz every parser of strangers' bytes with atheris: SECONDS=60 a target, ARGS="infer http1" for some
 	$(announce)
 	$(BIN)/python -m tests.fuzz --seconds=$(SECONDS) $(ARGS)
+
+fuzz-ci: $(EVERYTHING) ## fuzz with the same inputs on every machine, a minute of one core for each of 22 targets, two at a time
+	$(announce)
+	PYTHONHASHSEED=0 $(BIN)/python -m tests.fuzz --ci --jobs=2 $(ARGS)
 
 proofs: $(EVERYTHING) ## put small systems of ours through every order of events, in sizes that the tests have no time for: 10 minutes
 	$(announce)

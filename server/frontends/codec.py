@@ -341,7 +341,7 @@ def _requested_output(output: pb.ModelInferRequest.InferRequestedOutputTensor) -
 def _parameters(parameters: Mapping[str, pb.InferParameter]) -> tuple[int, int, SequenceFlags | None]:
     """Timeout in µs, priority, and the sequence that the request belongs to."""
     values: dict[str, Any] = {}
-    for key, parameter in parameters.items():
+    for key, parameter in sorted(parameters.items()):  # a map has another order in each process
         kinds = PARAMETER_KINDS.get(key)
         if kinds is None:
             _check_own_parameter(key, parameter)

@@ -79,7 +79,7 @@ def _override(name: str, parameters: Parameters, contents: Mapping[str, Buffer])
     """What a load brings along, files in `contents` too. Raises `InvalidRequest` for parameters that there are not, or
     not of that type."""
     files = {key.removeprefix(FILE_PREFIX): content for key, content in contents.items()}
-    for key, value in parameters.items():
+    for key, value in sorted(parameters.items()):
         kind = value.WhichOneof("parameter_choice")
         if key == "config":
             _check_type(key, kind, "string_param")
@@ -101,7 +101,7 @@ def _check_type(key: str, kind: str | None, expected: str) -> None:
 
 
 def _unload_dependents(parameters: Parameters) -> bool:
-    for key, value in parameters.items():
+    for key, value in sorted(parameters.items()):
         if key != "unload_dependents":
             raise InvalidRequest(f"unrecognized unload parameter '{key}'.")
         if value.WhichOneof("parameter_choice") != "bool_param":

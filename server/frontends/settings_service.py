@@ -41,7 +41,7 @@ class SettingsService:
             self._registry.find(model, "")
         settings = self._watch.settings
         if request.settings:
-            settings.update(model, {name: list(setting.value) for name, setting in request.settings.items()})
+            settings.update(model, {name: list(setting.value) for name, setting in sorted(request.settings.items())})
             self._watch.watch_for()
         value = pb.TraceSettingResponse.SettingValue
         return pb.TraceSettingResponse(
@@ -50,7 +50,7 @@ class SettingsService:
 
     def log_settings(self, request: pb.LogSettingsRequest) -> pb.LogSettingsResponse:
         if request.settings:
-            changes = dict(_change(name, setting) for name, setting in request.settings.items())
+            changes = dict(_change(name, setting) for name, setting in sorted(request.settings.items()))
             self._logs.change(**changes)
             self._watch.watch_for(access_log=self._access_logged(self._logs.state))
         state, value = self._logs.state, pb.LogSettingsResponse.SettingValue

@@ -1,4 +1,4 @@
-"""Coverage-guided fuzzing with atheris: `python -m tests.fuzz [--seconds=60 | --runs=N] [--jobs=1] [target ...]`.
+"""Coverage-guided fuzzing with atheris: `python -m tests.fuzz [--seconds=60|--runs=N|--ci] [--jobs=1] [target ...]`.
 
 The targets take their turns, each in a process of its own that is forked off this one: what they share is imported
 and instrumented once. A finding ends its target; its input is kept in runs/fuzz, its traceback in the log beside it.
@@ -10,10 +10,10 @@ from __future__ import annotations
 import argparse
 import os
 import re
+import resource
 import shutil
 import sys
 import tempfile
-import time
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,12 +23,14 @@ CORPUS = ROOT / ".cache" / "fuzz"
 INSTRUMENTED = ["server"]
 MEMORY = Path("/dev/shm")
 """Where files are made that live for one input."""
-SLOW_SECONDS = 60
-"""One input that takes longer is a finding; so is one that makes the process larger than `LARGE_MIB`."""
+SLOW_SECONDS = 300
+"""One input that takes longer is a finding, however busy the machine is; so is one that makes the process larger than
+`LARGE_MIB`."""
 LARGE_MIB = 2000
 
 _PROGRESS = re.compile(r"^#(\d+)\s.*?cov: (\d+) ft: (\d+) corp: (\d+)/", re.MULTILINE)
 _EXECUTED = re.compile(r"number_of_executed_units: (\d+)")
+_DIGEST = re.compile(r"^digest: (\w+)$", re.MULTILINE)
 
 
 @dataclass(frozen=True)
@@ -42,23 +44,27 @@ class Result:
     """Branches of the code under it that were reached."""
     corpus: int
     """Inputs kept, each of which reached something that no other did."""
+    digest: str
+    """Of all inputs, in their order; "-" where their number was not given."""
     seconds: float
+    """Of the processor's time."""
     failed: bool
 
 
-def read_log(text: str) -> tuple[int, int, int]:
-    """Executions, coverage and size of the corpus, of libFuzzer's own account."""
+def read_log(text: str) -> tuple[int, int, int, str]:
+    """Executions, coverage and size of the corpus, of libFuzzer's own account, and the digest of the inputs."""
     progress = _PROGRESS.findall(text)
-    executed = _EXECUTED.search(text)
+    executed, digest = _EXECUTED.search(text), _DIGEST.search(text)
     last = progress[-1] if progress else ("0", "0", "0", "0")
-    return int(executed[1] if executed else last[0]), int(last[1]), int(last[3])
+    return int(executed[1] if executed else last[0]), int(last[1]), int(last[3]), digest[1] if digest else "-"
 
 
 def table(results: list[Result]) -> str:
     """For people."""
-    lines = [f"{'target':<14}{'seeds':>6}{'executions':>12}{'coverage':>10}{'corpus':>8}{'seconds':>9}  findings"]
+    numbers = f"{'seeds':>6}{'executions':>12}{'coverage':>10}{'corpus':>8}{'seconds':>9}"
+    lines = [f"{'target':<14}{numbers}  {'digest':<16}  findings"]
     lines += [
-        f"{r.name:<14}{r.seeds:>6}{r.executions:>12}{r.coverage:>10}{r.corpus:>8}{r.seconds:>9.1f}  "
+        f"{r.name:<14}{r.seeds:>6}{r.executions:>12}{r.coverage:>10}{r.corpus:>8}{r.seconds:>9.1f}  {r.digest:<16}  "
         + ("1: see its log" if r.failed else "none")
         for r in results
     ]
@@ -76,20 +82,23 @@ def fuzz(name: str, options: argparse.Namespace, folder: Path, log: Path) -> Non
     """Fuzz one target in this process, which ends with it. `folder` is for its own files."""
     import atheris
 
-    from tests.fuzz.targets import TARGETS
+    from tests.fuzz import repeatable
+    from tests.fuzz.targets import RUNS, TARGETS
 
     output = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
     os.dup2(output, 1)
     os.dup2(output, 2)
     target = TARGETS[name]
-    seeds, learned = folder / "seeds", folder / "learned" if options.fresh else CORPUS / name
-    for path in (seeds, learned):
-        path.mkdir(parents=True, exist_ok=True)
-    for seed, data in target.inputs().items():
-        (seeds / seed).write_bytes(data)
-    limit = f"-runs={options.runs}" if options.runs else f"-max_total_time={options.seconds}"
+    repeatable.begin()
+    seeds = {folder / f"seed-{seed}": data for seed, data in target.inputs().items()}
+    for path, data in seeds.items():
+        path.write_bytes(data)
+    listing = folder / "seeds"  # in a listing they have an order, in a folder they have none
+    listing.write_text(",".join(map(str, seeds)))
+    runs = RUNS[name] if options.ci else options.runs
     flags = [
-        limit, f"-seed={options.seed}", f"-max_len={target.max_bytes}", "-print_final_stats=1",
+        f"-runs={runs}" if runs else f"-max_total_time={options.seconds}", f"-seed={options.seed}",
+        f"-seed_inputs=@{listing}", f"-max_len={target.max_bytes}", "-print_final_stats=1",
         f"-artifact_prefix={options.findings}/{name}-", f"-timeout={SLOW_SECONDS}", f"-rss_limit_mb={LARGE_MIB}",
     ]  # fmt: skip
     if target.dictionary:
@@ -100,7 +109,11 @@ def fuzz(name: str, options: argparse.Namespace, folder: Path, log: Path) -> Non
     if target.mutate is not None:
         mutate = target.mutate
         more["custom_mutator"] = lambda data, most, seed: mutate(data, most, seed, atheris.Mutate)
-    atheris.Setup(["fuzz", *flags, str(learned), str(seeds)], target, **more)
+    learned = CORPUS / name
+    if not (options.ci or options.fresh):
+        learned.mkdir(parents=True, exist_ok=True)
+        flags.append(str(learned))
+    atheris.Setup(["fuzz", *flags], repeatable.Digest(target, runs), **more)
     atheris.Fuzz()
 
 
@@ -110,15 +123,13 @@ class Turn:
 
     name: str
     log: Path
-    begun: float
-    """`time.monotonic()` then."""
 
-    def result(self, seeds: int, status: int) -> Result:
-        """How it fared, now that its process has ended with this status of `os.wait`."""
+    def result(self, seeds: int, status: int, used: resource.struct_rusage) -> Result:
+        """How it fared, now that its process has ended: what `os.wait3` says."""
         text = self.log.read_text(errors="replace")
         if status:
             print(text[-6000:], flush=True)
-        return Result(self.name, seeds, *read_log(text), time.monotonic() - self.begun, bool(status))
+        return Result(self.name, seeds, *read_log(text), used.ru_utime + used.ru_stime, bool(status))
 
 
 def take_turns(names: list[str], options: argparse.Namespace, temporary: Path) -> list[Result]:
@@ -134,21 +145,25 @@ def take_turns(names: list[str], options: argparse.Namespace, temporary: Path) -
             print(f"== {name}", flush=True)
             folder = temporary / name
             folder.mkdir()
-            turn = Turn(name, options.findings / f"{name}.log", time.monotonic())
+            turn = Turn(name, options.findings / f"{name}.log")
             process = os.fork()
             if not process:
                 fuzz(name, options, folder, turn.log)  # does not return
             turns[process] = turn
         else:
-            process, status = os.wait()
+            process, status, used = os.wait3(0)
             turn = turns.pop(process)
-            results[turn.name] = turn.result(len(TARGETS[turn.name].inputs()), status)
+            results[turn.name] = turn.result(len(TARGETS[turn.name].inputs()), status, used)
     return [results[name] for name in names]
 
 
 def main() -> int:
     import atheris
 
+    from tests.fuzz import repeatable
+
+    repeatable.fix_surroundings()
+    repeatable.number_branches_in_order()
     if MEMORY.is_dir():
         tempfile.tempdir = str(MEMORY)
     with atheris.instrument_imports(include=INSTRUMENTED):
@@ -159,6 +174,7 @@ def main() -> int:
     parser.add_argument("--seconds", type=int, default=60, help="for each target (default 60)")
     parser.add_argument("--runs", type=int, default=0, help="inputs for each target, whatever time they take")
     parser.add_argument("--jobs", type=int, default=1, help="targets at a time (default 1)")
+    parser.add_argument("--ci", action="store_true", help="the same inputs everywhere: as many as RUNS says, --fresh")
     parser.add_argument("--seed", type=int, default=1, help="of the mutations (default 1)")
     parser.add_argument("--fresh", action="store_true", help="begin with the seeds alone, and keep no corpus")
     parser.add_argument("--findings", type=Path, default=FINDINGS, help="where failing inputs and logs are kept")
@@ -173,6 +189,8 @@ def main() -> int:
         TARGETS[options.targets[0]](options.input.read_bytes())
         print("nothing is wrong with it")
         return 0
+    if options.ci and not repeatable.hashes_are_fixed():
+        parser.error("--ci is the same each time with PYTHONHASHSEED=0 in the environment, and not without")
     options.findings.mkdir(parents=True, exist_ok=True)
     temporary, parent = Path(tempfile.mkdtemp(prefix="convoy-fuzz-")), os.getpid()
     try:

@@ -43,7 +43,7 @@ from server.models.overrides import Override
 from server.models.registry import Registry
 from server.models.served import Served
 from server.models.work import Reply
-from server.shared_memory.regions import Regions
+from server.shared_memory.regions import MAX_REGIONS, Regions
 from server.shared_memory.tensors import SharedMemory
 from server.statistics import VersionStatistics
 from server.tensors import BYTES, Array, Buffer
@@ -150,7 +150,7 @@ class FuzzedServer:
             self.registry.set_state(name, 1, State.LOADING)
             self.registry.set_ready(name, cast("Served", model))
         self.driver = fakes.FakeDriver()
-        self.regions = Regions(self.driver, folder=FOLDER.shared_memory)
+        self.regions = Regions(self.driver, MAX_REGIONS, FOLDER.shared_memory)
         self.engine = Engine(self.registry, SharedMemory(self.regions, MAX_INPUT_BYTES))
         self.engine.begin_service()
         watch = fakes.watch()

@@ -76,3 +76,12 @@ TARGETS: dict[str, Target] = {
     "words": Target(word_targets.fuzz_words, "words", b"", WORDS),
     "rpcs": Target(word_targets.fuzz_rpcs, "rpcs", b"", INFER, _protobuf(1)),
 }
+
+RUNS = {
+    "messages": 250_000, "headers": 2_000_000, "texts": 2_000_000, "connection": 45_000, "sessions": 20_000,
+    "infer": 250_000, "stream": 200_000, "http_body": 800_000, "json_tensor": 1_000_000, "generate": 1_000_000,
+    "http1": 150_000, "routes": 150_000, "codings": 1_000_000, "config_text": 350_000, "config": 200_000,
+    "config_json": 700_000, "onnx": 120_000, "labels": 300_000, "load": 250_000, "pictures": 400_000,
+    "words": 200_000, "rpcs": 800_000,
+}  # fmt: skip
+"""Inputs of each target that take about a minute of one core: numbers, so that they are the same on every machine."""
