@@ -30,7 +30,8 @@ class Target:
 
     def __init__(self, address: str) -> None:
         # Without a pool of its own, grpcio lets all channels to an address share one connection.
-        self._channel = grpc.insecure_channel(address, options=[("grpc.use_local_subchannel_pool", 1)])
+        options = (("grpc.use_local_subchannel_pool", 1), ("grpc.max_receive_message_length", -1))
+        self._channel = grpc.insecure_channel(address, options=options)
         self._address = address
         self.infer: Callable[..., bytes] = self._channel.unary_unary(INFER)
         """(serialised request, timeout=seconds) → serialised answer; raises grpc.RpcError."""
