@@ -112,12 +112,15 @@ def fuzz_sessions(data: bytes) -> None:
 def _has_one_meaning(data: bytes) -> bool:
     """Whether timing plays no part.
 
-    It does where frames come on a stream after its end, which may have been forgotten by then; and nghttp2 counts each
-    piece of a CONTINUATION frame's header as a frame, and takes eight. After HEADERS that do not end their block, what
-    is left over is such a header, or the beginning of one.
+    It does where frames come on a stream after its end, which may have been forgotten by then, or after GOAWAY, when a
+    connection without streams is closed; and nghttp2 counts each piece of a CONTINUATION frame's header as a frame, and
+    takes eight. After HEADERS that do not end their block, what is left over is such a header, or the beginning of one.
     """
     ended: set[int] = set()
-    for frame in frames.parse(data[len(frames.PREFACE) :]):
+    parsed = list(frames.parse(data[len(frames.PREFACE) :]))
+    if any(frame.type == frames.GOAWAY for frame in parsed):
+        return False
+    for frame in parsed:
         if frame.type == frames.CONTINUATION or (frame.stream_id in ended and frame.type != frames.PRIORITY):
             return False
         if frame.type == frames.HEADERS and not frame.flags & frames.END_HEADERS:
