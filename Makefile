@@ -65,7 +65,7 @@ fuzz: $(EVERYTHING) ## fuzz every parser of strangers' bytes with atheris: SECON
 	$(announce)
 	$(BIN)/python -m tests.fuzz --seconds=$(SECONDS) $(ARGS)
 
-fuzz-ci: $(EVERYTHING) ## fuzz with the same inputs on every machine, a minute of one core for each of 22 targets, two at a time
+fuzz-ci: $(EVERYTHING) ## fuzz with the same inputs each time, a minute of one core for each of 22 targets, two at a time
 	$(announce)
 	PYTHONHASHSEED=0 $(BIN)/python -m tests.fuzz --ci --jobs=2 $(ARGS)
 

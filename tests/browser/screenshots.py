@@ -3,6 +3,7 @@ playground-screenshots` takes them."""
 
 from __future__ import annotations
 
+import re
 import sys
 import tempfile
 from collections.abc import Callable, Mapping
@@ -18,7 +19,7 @@ from tests.real.conftest import ROOT, RunningServer, start
 
 FOLDER = ROOT / "docs" / "images"
 MOST_BYTES = 150_000
-CONVOY = {"width": 1080, "height": 760}
+CONVOY = {"width": 1080, "height": 710}
 LOCUST = {"width": 1280, "height": 350}
 
 
@@ -53,6 +54,8 @@ def overload_an_objective(page: Page) -> None:
     page.get_by_role("button", name="Start the load").click()
     expect(page.locator("[data-reading=sloRefuses]")).to_be_visible()
     expect(page.locator("[data-figure=p99]")).to_contain_text(" ms")
+    # The first rates are of the first moments of the load.
+    expect(page.locator("[data-figure=goodput] .tile-value")).to_have_text(re.compile(r"^[3-9]\d\d$"), timeout=30_000)
     page.evaluate(SHOW_THE_ROAD)
 
 

@@ -174,7 +174,7 @@ def main() -> int:
     parser.add_argument("--seconds", type=int, default=60, help="for each target (default 60)")
     parser.add_argument("--runs", type=int, default=0, help="inputs for each target, whatever time they take")
     parser.add_argument("--jobs", type=int, default=1, help="targets at a time (default 1)")
-    parser.add_argument("--ci", action="store_true", help="the same inputs everywhere: as many as RUNS says, --fresh")
+    parser.add_argument("--ci", action="store_true", help="the same inputs each time: as many as RUNS says, --fresh")
     parser.add_argument("--seed", type=int, default=1, help="of the mutations (default 1)")
     parser.add_argument("--fresh", action="store_true", help="begin with the seeds alone, and keep no corpus")
     parser.add_argument("--findings", type=Path, default=FINDINGS, help="where failing inputs and logs are kept")
